@@ -1,0 +1,154 @@
+use std::fmt;
+
+use thiserror::Error;
+
+/// The peer broke the wire, or a payload has no frame.
+///
+/// Every variant says what was seen; [`Display`](fmt::Display) adds a hint where the bytes look like another protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A frame (or a payload, on encode) is longer than the maximum.
+    #[error("frame of {len} bytes is over the maximum of {max}{seen}")]
+    #[non_exhaustive]
+    TooLong {
+        /// Announced length, or the bytes seen so far where the framing announces none.
+        len: u64,
+        /// The maximum in force, in the same unit.
+        max: u64,
+        /// The first bytes of the frame.
+        seen: Seen,
+    },
+    /// The bytes can not begin a frame: an impossible length, a forbidden byte.
+    #[error("malformed frame: {what}{seen}")]
+    #[non_exhaustive]
+    Malformed {
+        /// What is wrong, for a person.
+        what: &'static str,
+        /// The first bytes of the frame.
+        seen: Seen,
+    },
+    /// The stream ended inside a frame.
+    #[error("stream ended inside a frame, {have} bytes into it{seen}")]
+    #[non_exhaustive]
+    Truncated {
+        /// Bytes of the unfinished frame.
+        have: usize,
+        /// The first of them.
+        seen: Seen,
+    },
+    /// The framing itself is at fault: it answered with a range outside of the buffer, or consumed nothing.
+    #[error("the framing answered with {what}; this is a defect of the framing, not of the peer")]
+    Misframed {
+        /// What it answered.
+        what: &'static str,
+    },
+}
+
+impl FrameError {
+    /// A frame of `len` bytes against a maximum of `max`; `buf` is the front of the frame.
+    #[must_use]
+    pub fn too_long(len: u64, max: u64, buf: &[u8]) -> Self {
+        Self::TooLong { len, max, seen: Seen::new(buf) }
+    }
+
+    /// Bytes that begin no frame; `what` says why, in lower case.
+    #[must_use]
+    pub fn malformed(what: &'static str, buf: &[u8]) -> Self {
+        Self::Malformed { what, seen: Seen::new(buf) }
+    }
+
+    /// The stream ended with `buf` left over.
+    #[must_use]
+    pub fn truncated(buf: &[u8]) -> Self {
+        Self::Truncated { have: buf.len(), seen: Seen::new(buf) }
+    }
+}
+
+/// The first bytes of what a peer sent (at most 16), kept in an error.
+///
+/// Shown in hex, with a hint where they look like HTTP, TLS, SSH or a PROXY header on a port that frames otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    len: u8,
+    bytes: [u8; 16],
+}
+
+impl Seen {
+    /// Keeps the first 16 bytes of `buf`.
+    #[must_use]
+    pub fn new(buf: &[u8]) -> Self {
+        let mut seen = Self::default();
+        for (to, from) in seen.bytes.iter_mut().zip(buf) {
+            *to = *from;
+            seen.len += 1;
+        }
+        seen
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The protocol that the bytes look like, if it is a well-known one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        const HTTP: [&[u8]; 8] =
+            [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT "];
+        let b = self.as_bytes();
+        if HTTP.iter().any(|verb| b.starts_with(verb)) || b.starts_with(b"PRI * HTTP/2") {
+            Some("this looks like an HTTP request")
+        } else if b.starts_with(&[0x16, 0x03]) {
+            Some("this looks like a TLS handshake")
+        } else if b.starts_with(b"PROXY ") || b.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+            Some("this looks like a PROXY protocol header")
+        } else if b.starts_with(b"SSH-") {
+            Some("this looks like an SSH greeting")
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.len == 0 {
+            return Ok(());
+        }
+        write!(f, "; it begins with")?;
+        for byte in self.as_bytes() {
+            write!(f, " {byte:02x}")?;
+        }
+        self.hint().map_or(Ok(()), |hint| write!(f, " ({hint})"))
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Seen(\"{}\")", self.as_bytes().escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_shows_the_first_bytes_and_what_they_look_like() {
+        let error = FrameError::too_long(0x4745_5420, 1 << 20, b"GET / HTTP/1.1\r\nHost: x\r\n");
+        assert_eq!(
+            error.to_string(),
+            "frame of 1195725856 bytes is over the maximum of 1048576; it begins with 47 45 54 20 2f 20 48 54 54 50 \
+             2f 31 2e 31 0d 0a (this looks like an HTTP request)"
+        );
+        assert!(FrameError::malformed("x", &[0x16, 3, 1, 2, 0]).to_string().ends_with("a TLS handshake)"));
+        assert!(FrameError::malformed("x", b"PROXY TCP4 ").to_string().contains("PROXY protocol"));
+    }
+
+    #[test]
+    fn an_error_without_bytes_shows_none() {
+        assert_eq!(FrameError::truncated(&[]).to_string(), "stream ended inside a frame, 0 bytes into it");
+    }
+}

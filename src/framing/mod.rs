@@ -1,0 +1,105 @@
+//! Finding frames in a byte stream.
+//!
+//! A *frame* is what is on the wire, a *packet* is what the user gets: the frame less its header or separator.
+//! A [`Framing`] is the rule that turns one into the other. It is a pure machine: no socket, no clock, no thread.
+//!
+//! ```text
+//! wire    | 00 00 00 05 | h  e  l  l  o | 00 00 00 02 | h  i | 00 00
+//!         '----------- frame -----------'-------- frame -----' tail, waits for more
+//! packets                 ^^^^^^^^^^^^^                 ^^^^
+//! ```
+
+mod error;
+
+pub use error::{FrameError, Seen};
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+
+/// The rule that cuts a byte stream into frames.
+///
+/// One value belongs to one session (the server clones its prototype for each), so it may remember how far it has
+/// scanned: `buf` always begins at the first byte that was not yet consumed, and only ever grows at its end between
+/// two calls that consume nothing.
+///
+/// `decode` answers with a range of `buf`, not with a borrow of it. A range outside of `buf`, or a frame that consumes
+/// nothing, ends the session with [`FrameError::Misframed`]; it never panics.
+pub trait Framing {
+    /// Looks for one whole frame at the front of `buf`; `None` means "not yet".
+    ///
+    /// `buf` is never empty. The frame may be unescaped in place once it is whole.
+    ///
+    /// # Errors
+    /// What the peer sent can not be, or not become, a frame. The session ends.
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError>;
+
+    /// The stream has ended: `buf` is what is left and `decode` has answered `None` for it (or it is empty).
+    ///
+    /// Called until it answers `None` or has consumed everything. By default an empty rest is a clean end.
+    ///
+    /// # Errors
+    /// By default, [`FrameError::Truncated`] when bytes are left.
+    fn decode_eof(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        if buf.is_empty() { Ok(None) } else { Err(FrameError::truncated(buf)) }
+    }
+
+    /// Appends `payload` as one frame to `out`.
+    ///
+    /// It depends on nothing but the payload and the settings, so that a broadcast is encoded once and shared. On an
+    /// error, whatever was appended is taken away again by the caller.
+    ///
+    /// # Errors
+    /// The payload has no frame: it is longer than the maximum or than its length field can say.
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError>;
+
+    /// Offers the limit of the server ([`Limits::frame`](crate::Limits::frame), bytes), once, before the first byte.
+    ///
+    /// The framings of this crate take it as their maximum, unless they were given one with `max`.
+    fn offer_max(&mut self, max: usize) {
+        let _ = max;
+    }
+
+    /// The most bytes that one whole frame can take on the wire, header and separator included; `None` when the
+    /// framing does not know.
+    ///
+    /// A session never holds more than this of an unfinished frame (or the server's limit, when it is `None`).
+    fn max_frame(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// What [`Framing::decode`] found at the front of the buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decoded {
+    /// One frame: `payload` is where its packet stands in the buffer, `consumed` how many bytes the frame took.
+    Packet {
+        /// Where the packet stands. It must lie within the buffer.
+        payload: Range<usize>,
+        /// How many bytes to drop from the front; at least 1.
+        consumed: usize,
+    },
+    /// Bytes that belong to no packet (a heartbeat, padding, more of a frame that is being discarded).
+    Skipped {
+        /// How many bytes to drop from the front; at least 1.
+        consumed: usize,
+    },
+    /// A frame that is refused, but behind which the stream goes on ([`Oversize::Discard`]): reported once, to
+    /// [`PacketHandler::on_rejected`](crate::PacketHandler::on_rejected). More of its bytes may follow as `Skipped`.
+    Rejected {
+        /// How many bytes to drop from the front; 0 is allowed here.
+        consumed: usize,
+        /// Why.
+        error: FrameError,
+    },
+}
+
+/// What a framing does with a frame over its maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Oversize {
+    /// The session ends with [`FrameError::TooLong`]. The default: every other peer of that length is hostile or lost.
+    #[default]
+    Close,
+    /// The frame is skipped without being buffered, reported once, and the next frame is found again.
+    Discard,
+}

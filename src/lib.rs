@@ -7,6 +7,7 @@
 pub mod framing;
 mod mailbox;
 mod sync;
+mod timer_wheel;
 
 pub use framing::{Decoded, FrameError, Framing, Oversize, Seen};
 
@@ -14,4 +15,5 @@ pub use framing::{Decoded, FrameError, Framing, Oversize, Seen};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::mailbox::{Mailbox, MailboxLimits, Rejected, Ring};
+    pub use crate::timer_wheel::{TimerKey, TimerWheel};
 }

@@ -59,9 +59,7 @@ fn a_quiet_turn(c: &mut Criterion) {
 /// Each session's timer fires and is armed again: every turn of a millisecond, over the moves between levels.
 fn fire_and_rearm(c: &mut Criterion) {
     let (mut wheel, mut out, mut now) = (loaded(), Vec::new(), 0);
-    let mut group = c.benchmark_group("timers/one millisecond of 100,000 that are armed again");
-    group.throughput(Throughput::Elements(SESSIONS / TIMEOUT));
-    group.bench_function("wheel", |b| {
+    c.bench_function("timers/one millisecond of 100,000 a minute that are armed again", |b| {
         b.iter(|| {
             now += 1;
             wheel.expire(now, usize::MAX, &mut out);
@@ -70,7 +68,6 @@ fn fire_and_rearm(c: &mut Criterion) {
             }
         });
     });
-    group.finish();
 }
 
 /// A clock that jumped, and a tick that all sessions share: everything is due at once.

@@ -279,7 +279,7 @@ impl<C> Mailbox<C> {
         // Not if the shard took in the meantime: then nothing is unheard.
         let _ = self.signal.compare_exchange(PENDING, UNHEARD, Ordering::AcqRel, Ordering::Acquire);
         if self.counters.failed_rings.fetch_add(1, Relaxed) == 0 {
-            tracing::error!(%error, "cannot wake a shard: its commands wait until it next wakes; further failures are only counted");
+            tracing::error!(%error, "cannot wake a shard, its commands wait; further failures are counted");
         }
     }
 

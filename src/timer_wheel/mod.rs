@@ -25,9 +25,9 @@ const LEVELS: usize = u64::BITS.div_ceil(SLOT_BITS) as usize;
 
 /// A set of timers, each a deadline and a `T`. Ticks are milliseconds since an origin of the owner's choice.
 ///
-/// `insert` and `cancel` are O(1). An empty wheel owns no memory but itself; each level in use takes 768 bytes, each timer 24
-/// bytes and a `T`, and when a wheel of more than 1,024 timers empties it
-/// gives both back, but for 1,024 timers. It holds less than 2^32 timers.
+/// `insert` and `cancel` are O(1). An empty wheel owns no memory but itself. Each level in use takes 768 bytes, each timer
+/// 24 bytes and a `T`; a wheel that held more than 1,024 timers gives the memory of all others back when it empties. It
+/// holds less than 2^32 timers.
 pub struct TimerWheel<T> {
     /// The present: the latest tick that `expire` has heard of or, while it owes timers, the deadline of the first of
     /// them. No timer has an earlier deadline.

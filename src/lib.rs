@@ -1,6 +1,12 @@
 //! framewire: servers that hold very many framed connections.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 pub mod framing;
 
-pub use framing::{Decoded, FrameError, Framing, Oversize, Seen};
+pub use framing::{
+    ByteOrder, Decoded, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix, Oversize, Raw,
+    Seen, Separator,
+};

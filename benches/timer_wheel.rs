@@ -63,8 +63,8 @@ fn fire_and_rearm(c: &mut Criterion) {
         b.iter(|| {
             now += 1;
             wheel.expire(now, usize::MAX, &mut out);
-            for (deadline, session) in out.drain(..) {
-                wheel.insert(deadline + TIMEOUT, session);
+            for fired in out.drain(..) {
+                wheel.insert(fired.due + TIMEOUT, fired.item);
             }
         });
     });

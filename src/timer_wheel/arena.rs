@@ -124,6 +124,11 @@ impl<T: Copy> Arena<T> {
         (entry.generation == key.generation.get()).then_some((key.index, entry.deadline))
     }
 
+    /// The key of an entry in use.
+    pub(super) fn key(&self, index: u32) -> TimerKey {
+        TimerKey { index, generation: NonZeroU32::MIN | self.entry(index).generation }
+    }
+
     pub(super) fn deadline(&self, index: u32) -> u64 {
         self.entry(index).deadline
     }

@@ -38,6 +38,17 @@ pub struct TimerWheel<T> {
     arena: Arena<T>,
 }
 
+/// A timer that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fired<T> {
+    /// What it was called. It names nothing any more.
+    pub key: TimerKey,
+    /// The tick at which it was due.
+    pub due: u64,
+    /// What it was for.
+    pub item: T,
+}
+
 struct Level {
     /// The first timer of each slot; the order within is the order of insertion.
     heads: [u32; SLOTS],
@@ -97,12 +108,16 @@ impl<T: Copy> TimerWheel<T> {
         self.first().map(|(_, minimum)| minimum)
     }
 
-    /// Appends to `out` the timers that are due at `now`, at most `budget` of them, with the tick at which each was
-    /// due: earliest first, equal ones in the order of insertion. The rest stays due for the next call.
+    /// The tick at which a timer is due; `None` if it has fired or was cancelled.
+    pub fn deadline(&self, key: TimerKey) -> Option<u64> {
+        self.arena.find(key).map(|(_, deadline)| deadline)
+    }
+
+    /// Appends to `out` the timers that are due at `now`, at most `budget` of them: earliest first, equal ones in the order of insertion. The rest stays due for the next call.
     ///
     /// The effort goes by the timers that fire or move down a level, not by the ticks that have passed. A `now` before
     /// that of an earlier call counts as that one.
-    pub fn expire(&mut self, now: u64, budget: usize, out: &mut Vec<(u64, T)>) {
+    pub fn expire(&mut self, now: u64, budget: usize, out: &mut Vec<Fired<T>>) {
         let now = now.max(self.elapsed);
         let full = out.len().saturating_add(budget);
         while let Some((_, minimum)) = self.first().filter(|&(_, minimum)| minimum <= now) {
@@ -147,7 +162,7 @@ impl<T: Copy> TimerWheel<T> {
     }
 
     /// Fires what is due at the present tick, until `out` holds `full`. Answers whether that was all.
-    fn fire(&mut self, full: usize, out: &mut Vec<(u64, T)>) -> bool {
+    fn fire(&mut self, full: usize, out: &mut Vec<Fired<T>>) -> bool {
         let place = Place::of(self.elapsed, self.elapsed);
         while self.is_occupied(place) {
             if out.len() >= full {
@@ -155,7 +170,9 @@ impl<T: Copy> TimerWheel<T> {
             }
             let index = *self.slot_mut(place).0;
             self.unlink(place, index);
-            out.push(self.arena.remove(index));
+            let key = self.arena.key(index);
+            let (due, item) = self.arena.remove(index);
+            out.push(Fired { key, due, item });
         }
         true
     }

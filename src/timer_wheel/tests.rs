@@ -2,12 +2,16 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{LEVELS, Place, TimerKey, TimerWheel};
+use super::{Fired, LEVELS, Place, TimerKey, TimerWheel};
+
+fn pairs(fired: &[Fired<u64>]) -> Vec<(u64, u64)> {
+    fired.iter().map(|fired| (fired.due, fired.item)).collect()
+}
 
 fn expired(wheel: &mut TimerWheel<u64>, now: u64) -> Vec<(u64, u64)> {
     let mut out = Vec::new();
     wheel.expire(now, usize::MAX, &mut out);
-    out
+    pairs(&out)
 }
 
 #[test]
@@ -110,7 +114,7 @@ fn a_hundred_thousand_timers_of_one_tick_fire_by_budget_and_in_order() {
         calls += 1;
     }
     assert_eq!(calls, 100_000_usize.div_ceil(1_024));
-    assert!(out.iter().copied().eq((0..100_000).map(|item| (9_999, item))));
+    assert!(pairs(&out).into_iter().eq((0..100_000).map(|item| (9_999, item))));
     assert!(wheel.levels.iter().all(Option::is_none), "the memory of the burst went back");
 }
 
@@ -234,7 +238,7 @@ proptest! {
             if let Some(now) = now {
                 let mut out = Vec::new();
                 wheel.expire(now, budget, &mut out);
-                prop_assert_eq!(out, model.expire(now, budget));
+                prop_assert_eq!(pairs(&out), model.expire(now, budget));
             }
             let earliest = model.timers.keys().next().map(|&(deadline, _)| deadline);
             let next = wheel.next_deadline();
@@ -244,4 +248,14 @@ proptest! {
             prop_assert!(cancelled || next == earliest);
         }
     }
+}
+
+#[test]
+fn a_fired_timer_tells_its_key_and_a_waiting_one_its_deadline() {
+    let mut wheel = TimerWheel::new();
+    let (soon, late) = (wheel.insert(5, 1), wheel.insert(9, 2));
+    let mut out = Vec::new();
+    wheel.expire(6, usize::MAX, &mut out);
+    assert_eq!(out, [Fired { key: soon, due: 5, item: 1 }]);
+    assert_eq!((wheel.deadline(soon), wheel.deadline(late)), (None, Some(9)));
 }

@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, io::IoSlice};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use crate::{ticket::Completion, time::Tick};
 
@@ -16,10 +16,13 @@ pub(crate) const MAX_SLICES: usize = 64;
 ///           ^ front: the kernel has what was before     ^ appended here
 /// ```
 ///
-/// Invariant: `len = Σ chunks.len() ≤ capacity()`, and no chunk but the first of an empty outbox is empty.
+/// Invariant: `front + len = Σ chunks.len() ≤ capacity()`, `front ≤ chunks[0].len()`, and no chunk is empty but the only
+/// one of an empty outbox. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     chunks: VecDeque<BytesMut>,
+    /// Bytes of the first chunk that the kernel has.
+    front: usize,
     len: usize,
     /// Bytes ever written, for tickets.
     written: u64,
@@ -74,7 +77,7 @@ impl Outbox {
     pub(crate) fn repair(&mut self) {
         let others: usize = self.chunks.iter().rev().skip(1).map(BytesMut::len).sum();
         if let Some(last) = self.chunks.back_mut() {
-            last.truncate(self.len.saturating_sub(others));
+            last.truncate((self.front + self.len).saturating_sub(others));
         }
         self.drop_empty_tail();
     }
@@ -91,40 +94,40 @@ impl Outbox {
     /// The bytes to write next, as slices; how many there are.
     pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         let mut count = 0;
+        let mut skip = self.front;
         for (slot, chunk) in into.iter_mut().zip(&self.chunks) {
-            *slot = IoSlice::new(chunk);
+            *slot = IoSlice::new(chunk.get(skip..).unwrap_or_default());
+            skip = 0;
             count += 1;
         }
         count
     }
 
-    /// The only chunk, when there is just one: `send` is cheaper than `writev`.
+    /// What is left of the only chunk, when there is just one: `send` is cheaper than `writev`.
     pub(crate) fn single(&self) -> Option<&[u8]> {
         match (self.chunks.len(), self.chunks.front()) {
-            (1, Some(chunk)) => Some(chunk),
+            (1, Some(chunk)) => chunk.get(self.front..),
             _ => None,
         }
     }
 
     /// The kernel took `n` bytes.
-    pub(crate) fn advance(&mut self, mut n: usize, now: Tick) {
+    pub(crate) fn advance(&mut self, n: usize, now: Tick) {
         debug_assert!(n <= self.len, "the kernel took more than there was");
         self.written += n as u64;
         self.len = self.len.saturating_sub(n);
         self.progress = now;
-        let mut others = self.chunks.len().saturating_sub(1);
-        while let Some(chunk) = self.chunks.front_mut() {
-            if n < chunk.len() {
-                chunk.advance(n);
+        self.front += n;
+        while let Some(first) = self.chunks.front_mut() {
+            if self.front < first.len() {
                 break;
             }
-            n -= chunk.len();
-            if others == 0 {
-                // Kept, for its memory: the outbox is empty now, and goes back to the pool.
-                chunk.clear();
+            self.front -= first.len();
+            if self.len == 0 {
+                // Kept, for its memory.
+                first.clear();
                 break;
             }
-            others -= 1;
             self.chunks.pop_front();
         }
         while self.tickets.front().is_some_and(|(at, _)| *at <= self.written) {
@@ -136,11 +139,15 @@ impl Outbox {
 
     /// Moves a short rest out of a large buffer, which it would otherwise hold for as long as the peer does not read.
     pub(crate) fn settle(&mut self) -> Option<BytesMut> {
-        let chunk = self.chunks.back_mut()?;
-        if chunk.capacity() <= 1024 || chunk.capacity() / 4 <= chunk.len() {
+        if self.chunks.len() != 1 {
             return None;
         }
-        let rest = BytesMut::from(&chunk[..]);
+        let chunk = self.chunks.front_mut()?;
+        if chunk.capacity() <= 1024 || chunk.capacity() / 4 <= self.len {
+            return None;
+        }
+        let rest = BytesMut::from(chunk.get(self.front..).unwrap_or_default());
+        self.front = 0;
         let mut large = std::mem::replace(chunk, rest);
         large.clear();
         Some(large)
@@ -158,6 +165,7 @@ impl Outbox {
     pub(crate) fn reset(&mut self) {
         debug_assert!(self.tickets.is_empty());
         self.len = 0;
+        self.front = 0;
         self.written = 0;
         self.chunks.truncate(1);
         if let Some(chunk) = self.chunks.front_mut() {
@@ -170,6 +178,7 @@ impl Outbox {
         self.tickets.clear();
         self.chunks.clear();
         self.len = 0;
+        self.front = 0;
     }
 
     fn drop_empty_tail(&mut self) {

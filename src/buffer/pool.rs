@@ -7,6 +7,10 @@ use super::Outbox;
 /// A reply is encoded and written within one turn, so a handful serve a whole shard, and stay warm in the cache.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxPool {
+    #[allow(
+        clippy::vec_box,
+        reason = "sessions hold boxes: what goes in and out is a pointer, not an outbox"
+    )]
     free: Vec<Box<Outbox>>,
 }
 

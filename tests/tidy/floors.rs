@@ -205,7 +205,7 @@ mod tests {
             "fn f(server: &crate::Server) {}",
             "pub(crate) use crate::testing::sim::Network;",
         ] {
-            assert_eq!(breaches("src/session/turn.rs", text).is_empty(), false, "{text}");
+            assert!(!breaches("src/session/turn.rs", text).is_empty(), "{text}");
         }
         let both = breaches("src/session/turn.rs", "\nuse crate::{shard::A, reactor::B};");
         assert_eq!(

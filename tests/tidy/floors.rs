@@ -24,6 +24,7 @@ pub(crate) const FLOORS: [&[&str]; 7] = [
         "ticket",
         "time",
         "timer_wheel",
+        "testing::cutter",
         "testing::law",
     ],
     // 1, one session as a machine.

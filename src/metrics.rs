@@ -38,7 +38,8 @@ macro_rules! counters {
             }
         }
 
-        /// A snapshot of a server's counters, summed over its shards.
+        /// A snapshot of a server's counters, summed over its shards. See
+        /// [`ServerHandle::metrics`](crate::ServerHandle::metrics).
         ///
         /// Each shard publishes at the end of its turn, so the parts may be a turn apart. Counters only rise; gauges are
         /// as they were at that turn's end.

@@ -175,6 +175,11 @@ pub use strategy::{
 };
 pub use ticket::SendTicket;
 
+/// The README's code is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What `benches/` measures of the inside. No part of the interface: it may change in any release.
 #[doc(hidden)]
 pub mod internals {

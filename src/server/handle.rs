@@ -44,6 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// assert_eq!(answers.recv()?, 1);
 ///
 /// handle.close_peer(me);
+/// drop(peer); // while it stands, a graceful close waits for its end
 /// server.stop(Duration::from_secs(5))?;
 /// assert_eq!((handle.metrics().opened, handle.metrics().closed_total()), (1, 1));
 /// # Ok(())

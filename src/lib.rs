@@ -5,8 +5,9 @@
 )]
 
 pub mod framing;
+pub mod testing;
 
 pub use framing::{
-    ByteOrder, Decoded, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix, Oversize, Raw,
-    Seen, Separator,
+    ByteOrder, Decoded, FixedLength, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix,
+    Netstring, Oversize, Raw, Seen, Separator, UntilEof, VarintPrefix, framing_fn,
 };

@@ -165,8 +165,8 @@ fn feed(cutter: &mut Cutter<Boxed>, wire: &[u8], cuts: &[usize]) -> Result<(), F
         }
         let (piece, next) = rest.split_at((*cut).min(rest.len()));
         cutter.feed(piece)?;
-        let max = cutter.held().len();
-        assert!(max <= MAX + 20, "{max} bytes are held");
+        let held = cutter.held().len();
+        assert!(held <= MAX + 20, "{held} bytes are held");
         rest = next;
     }
     Ok(())

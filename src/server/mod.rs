@@ -151,7 +151,8 @@ impl<F> Server<F> {
     }
 }
 
-impl<F: Framing + Clone + Send + 'static> Server<F> {
+// The bound on the framing stands at each method, so that the compiler says what is missing where none was given.
+impl<F> Server<F> {
     /// Serves until it is shut down. Each shard gets a clone of the handler. The acceptor, and with a single reactor
     /// everything, runs on the calling thread.
     ///
@@ -160,6 +161,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     /// also later, when a reactor fails.
     pub fn serve<H>(self, handler: H) -> Result<(), ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + Clone + Send + 'static,
     {
         start::serve(self, start::CloneSeed(handler))
@@ -172,6 +174,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     /// As [`serve`](Self::serve); [`ServeError::Factory`] when the factory panics.
     pub fn serve_with<H, C>(self, factory: C) -> Result<(), ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
         C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
@@ -184,6 +187,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     /// As [`serve`](Self::serve).
     pub fn spawn<H>(self, handler: H) -> Result<Running, ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + Clone + Send + 'static,
     {
         start::spawn(self, start::CloneSeed(handler))
@@ -195,6 +199,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     /// As [`serve`](Self::serve).
     pub fn spawn_with<H, C>(self, factory: C) -> Result<Running, ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
         C: Fn(ShardId) -> H + Send + Sync + 'static,
     {

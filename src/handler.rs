@@ -132,6 +132,24 @@ pub trait PacketHandler {
 ///     .serve(packet_fn(|session, packet| session.send(packet)))
 /// # }
 /// ```
+///
+/// The closure may answer with any error that is, or becomes, a [`CloseReason`]. Where it ends in `Ok(())`, the compiler has
+/// to be told which: `Ok::<_, CloseReason>(())`.
+///
+/// ```
+/// use framewire::{CloseReason, packet_fn};
+///
+/// let greet = packet_fn(|session, packet| {
+///     let name = std::str::from_utf8(packet).map_err(CloseReason::handler)?;
+///     session.send(format!("hello {name}"))?;
+///     if name == "nobody" {
+///         session.close();
+///     }
+///     Ok::<_, CloseReason>(())
+/// });
+/// ```
+///
+/// It is cloned for each shard, and what it has captured with it; to share something between shards, capture an `Arc`.
 pub fn packet_fn<C, E>(on_packet: C) -> PacketFn<C>
 where
     C: FnMut(&mut Session<'_>, &[u8]) -> Result<(), E>,

@@ -121,6 +121,18 @@ impl Mark {
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
 
+    /// All of them in one.
+    pub(crate) const fn union(marks: &[Self]) -> Self {
+        let mut all = 0;
+        let mut rest = marks;
+        while let [mark, others @ ..] = rest {
+            all |= mark.0;
+            rest = others;
+        }
+        Self(all)
+    }
+
+    /// Any of them.
     #[inline]
     pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
@@ -297,8 +309,7 @@ impl Connection {
             turn.wheel.cancel(alarm);
         }
         self.inbox = None;
-        if let Some(mut outbox) = self.outbox.take() {
-            outbox.abandon();
+        if let Some(outbox) = self.outbox.take() {
             turn.pool.put(outbox);
         }
         self.rare.as_mut().and_then(|rare| rare.reason.take())

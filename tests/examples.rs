@@ -8,7 +8,7 @@ use program::Program;
 
 #[test]
 fn every_example_is_run_by_a_test() {
-    let tests = include_str!("examples.rs").to_owned();
+    let tests = concat!(include_str!("examples.rs"), include_str!("redis.rs"));
     let entries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"));
     let entries = entries.expect("examples/ is there").map(|entry| entry.expect("readable").path());
     let names: Vec<_> = entries.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();

@@ -1,6 +1,6 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -103,6 +103,10 @@ impl Peer {
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.get_mut().write_all(bytes.as_ref()).expect("the program reads");
+    }
+
+    pub(crate) fn send_end(&mut self) {
+        self.0.get_ref().shutdown(Shutdown::Write).expect("connected");
     }
 
     /// Reads exactly as many bytes as are expected, and compares.

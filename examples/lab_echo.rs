@@ -6,7 +6,7 @@
 //! | `--port` | 0 | of 127.0.0.1; 0 takes a free one, which is printed |
 //! | `--strategy` | `single` | or `pool` (of N workers), `threads` (at most N connections, 1024 when N is 1) |
 //! | `--threads` | 1 | N |
-//! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `line`, `crlf`, `nul`, `sep:HEX`, `raw` |
+//! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
 //!
 //! All limits are on, and an idle timeout of 300 s. SIGTERM or ctrl-c ends it gracefully.
@@ -15,8 +15,8 @@
 use std::{error::Error, num::IntErrorKind, process::ExitCode, thread, time::Duration};
 
 use framewire::{
-    Framing, LengthPrefix, Limits, Raw, Separator, Server, SingleReactor, ThreadPerConnection, WorkerPool,
-    packet_fn,
+    Framing, LengthPrefix, Limits, Netstring, Raw, Separator, Server, SingleReactor, ThreadPerConnection,
+    UntilEof, VarintPrefix, WorkerPool, packet_fn,
 };
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
@@ -73,9 +73,12 @@ impl Options {
             "u32le" => self.serve(LengthPrefix::u32_le()),
             "u64be" => self.serve(LengthPrefix::u64_be()),
             "u64le" => self.serve(LengthPrefix::u64_le()),
+            "varint" => self.serve(VarintPrefix::u32()),
             "line" => self.serve(Separator::lines()),
             "crlf" => self.serve(Separator::crlf()),
             "nul" => self.serve(Separator::nul()),
+            "netstring" => self.serve(Netstring::new()),
+            "eof" => self.serve(UntilEof::new()),
             "raw" => self.serve(Raw::new()),
             other => match other.strip_prefix("sep:") {
                 Some(digits) => self.serve(Separator::bytes(hex(digits)?)?),

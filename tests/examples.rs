@@ -1,9 +1,14 @@
 //! Every example, started as a process on a free port and spoken to over a real socket.
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "a test needs its framing only")]
+#[path = "../examples/custom_framing.rs"]
+mod custom_framing;
 #[path = "support/program.rs"]
 mod program;
 
+use custom_framing::{Cobs, MAX};
+use framewire::testing::law;
 use program::Program;
 
 #[test]
@@ -43,6 +48,8 @@ const LAB_FRAMES: &[(&str, &[u8])] = &[
     ("crlf", b"ab\r\n"),
     ("nul", b"ab\0"),
     ("sep:0aFf", b"ab\n\xff"),
+    ("varint", b"\x02ab"),
+    ("netstring", b"2:ab,"),
     ("raw", b"ab"),
 ];
 
@@ -56,6 +63,17 @@ fn lab_echo_speaks_every_framing() {
         peer.send(frame.repeat(3));
         peer.expect(frame.repeat(3));
     }
+}
+
+#[test]
+fn lab_echo_answers_a_whole_stream_at_its_end() {
+    let program = Program::start("lab_echo", &["--framing", "eof"]);
+    let mut peer = program.connect();
+    peer.send("all ");
+    peer.send("of it");
+    peer.send_end();
+    peer.expect("all of it");
+    peer.expect_end();
 }
 
 #[test]
@@ -85,4 +103,21 @@ fn lab_echo_takes_a_payload_of_its_maximum_and_not_one_byte_more() {
     peer.expect(&frame);
     peer.send(5_000_001_u32.to_be_bytes());
     peer.expect_end();
+}
+
+#[test]
+fn custom_framing_answers_in_its_own_frames() {
+    let program = Program::start("custom_framing", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    let frames = b"\x03\x11\x22\x02\x33\0\x01\0\x01\x01\0";
+    peer.send(&frames[..4]);
+    peer.send(&frames[4..]);
+    peer.expect(frames);
+    peer.send(b"\x05\x11\0");
+    peer.expect_end();
+}
+
+#[test]
+fn custom_framing_keeps_the_law() {
+    law::check(Cobs::default(), [&b"\x11\x22\0\x33"[..], b"", b"\0\0", &[7; 254], &[7; 255], &[0; MAX]]);
 }

@@ -116,6 +116,10 @@ pub trait PacketHandler {
 
     /// The session has ended. Called exactly once for each `on_open` that answered `Ok`, whatever the cause, before the
     /// descriptor is closed; nothing of this session is called after it.
+    ///
+    /// After a graceful close this is when the peer has ended its side too, or has not within
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout): whoever tells others that a user has left may do so when
+    /// it closes the session.
     fn on_close(&mut self, session: SessionId, state: Self::State, reason: &CloseReason) {
         let _ = (session, state, reason);
     }

@@ -168,7 +168,8 @@ impl Limits {
         self
     }
 
-    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s.
+    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s; `Duration::MAX` is
+    /// for ever.
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.stall_timeout = Some(timeout);

@@ -30,9 +30,9 @@ where
                 Alarm::Liveness(key) => {
                     self.visit(key, |visit| visit.handle_liveness(rang));
                 }
-                Alarm::User(key, timer) => {
+                Alarm::User(key) => {
                     self.visit(key, |visit| {
-                        if visit.slot.connection.take_timer(timer, rang) {
+                        if let Some(timer) = visit.slot.connection.take_timer(rang) {
                             visit.tell_timer(timer);
                         }
                     });

@@ -1,6 +1,9 @@
 use std::fmt;
 
-use super::Shard;
+use super::{
+    Shard,
+    callbacks::{end, guard},
+};
 use crate::{
     addr::PeerAddr,
     error::{CloseReason, SendError},
@@ -120,7 +123,17 @@ where
     }
 
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
-        self.view(session, |session| session.send(packet)).unwrap_or(Err(SendError::Closed))
+        match self.view(session, |session| guard("encode", || Ok(session.send(packet)))) {
+            None => Err(SendError::Closed),
+            Some(Ok(sent)) => sent,
+            Some(Err(panic)) => {
+                // The session's own framing failed, and may have left half a frame.
+                if let Some(slot) = self.slots.get_mut(session.key) {
+                    end(slot, panic, &mut self.turn);
+                }
+                Err(SendError::Closed)
+            }
+        }
     }
 
     fn close_session(&mut self, session: SessionId) {

@@ -119,9 +119,7 @@ pub(super) fn end<F, S, T>(slot: &mut Slot<F, S, T>, reason: CloseReason, turn: 
         turn.counters.panics += 1;
         let id = SessionId { shard: turn.shard, key: slot.connection.key };
         tracing::error!(session = %id, peer = %slot.connection.ends.peer(), %reason, "closing the session");
-        if let Some(outbox) = &mut slot.connection.outbox {
-            outbox.repair();
-        }
+        slot.connection.repair_outbox(turn);
     }
     slot.connection.close(reason, turn);
 }
@@ -131,9 +129,7 @@ fn refuse<F, S, T>(slot: &mut Slot<F, S, T>, reason: CloseReason, turn: &mut Tur
     if slot.connection.queued() == 0 && matches!(reason, CloseReason::Panicked { .. }) {
         slot.connection.marks.insert(Mark::ABORT);
     }
-    if let Some(outbox) = &mut slot.connection.outbox {
-        outbox.repair();
-    }
+    slot.connection.repair_outbox(turn);
     slot.connection.close(reason, turn);
 }
 

@@ -59,18 +59,19 @@ where
         match command {
             SessionCommand::Send { payload, completion } => {
                 let Some(slot) = self.slots.get_mut(key) else { return };
-                if let Some(link) = slot.connection.link() {
+                let (connection, framing, turn) = (&mut slot.connection, &slot.framing, &mut self.turn);
+                let sent = guard("encode", || Ok(connection.enqueue_taken(framing, &payload, turn)));
+                if let Some(link) = connection.link() {
+                    // In this order: in between, a sender sees too little room rather than too much.
+                    link.set_backlog(connection.queued());
                     link.unreserve(payload.len());
                 }
-                let (connection, framing, turn) = (&mut slot.connection, &slot.framing, &mut self.turn);
-                let sent = guard("encode", || Ok(connection.enqueue(framing, &payload, turn)));
                 match (sent, completion) {
                     (Ok(Ok(())), None) => {}
-                    (Ok(Ok(())), Some(completion)) => {
-                        if let Some(outbox) = &mut connection.outbox {
-                            outbox.track(completion);
-                        }
-                    }
+                    (Ok(Ok(())), Some(completion)) => match &mut connection.outbox {
+                        Some(outbox) => outbox.track(completion),
+                        None => completion.written(),
+                    },
                     (Ok(Err(error)), Some(completion)) => completion.refused(error),
                     (Ok(Err(error)), None) => connection.close(error.into(), turn),
                     (Err(panic), _) => super::callbacks::end(slot, panic, turn),

@@ -7,10 +7,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use common::{Client, On, Served, frame, on_each_strategy_and_transport, until};
+use common::{Client, On, PATIENCE, Served, frame, on_each_strategy_and_transport, until};
 use framewire::{
-    CloseKind, CloseReason, FrameError, LengthPrefix, Limits, Oversize, PacketHandler, Separator, Session,
-    packet_fn,
+    CloseKind, CloseReason, FrameError, LengthPrefix, Limits, Oversize, PacketHandler, Raw, SendError,
+    Separator, Session, packet_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -22,6 +22,8 @@ on_each_strategy_and_transport! {
     a_hostile_length_of_64_bits_is_refused
     a_frame_over_the_maximum_can_be_skipped_and_the_stream_goes_on
     bytes_behind_a_change_of_framing_go_to_the_new_one
+    a_packet_that_can_not_be_framed_is_refused_and_the_session_goes_on
+    a_packet_of_no_bytes_on_the_wire_harms_nobody
     the_end_of_the_stream_can_make_the_last_packet
     the_end_of_the_stream_inside_a_frame_is_reported_as_such
 }
@@ -253,5 +255,46 @@ fn the_end_of_the_stream_inside_a_frame_is_reported_as_such(on: On) {
     assert!(text.starts_with("stream ended inside a frame, 7 bytes into it"), "{text}");
     bystander.assert_echo("still served");
     drop((client, bystander));
+    served.finish();
+}
+
+fn a_packet_that_can_not_be_framed_is_refused_and_the_session_goes_on(on: On) {
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
+        if packet == b"too much" {
+            // Nothing waits yet, so that the refused packet is the only one.
+            let refused = session.send([0; 300]);
+            assert!(matches!(refused, Err(SendError::Frame(FrameError::TooLong { .. }))), "{refused:?}");
+            let refused = session.send(vec![0; 5 << 20]);
+            assert_eq!(refused, Err(SendError::Full { queued: 0, limit: 4 << 20 }));
+            return Ok(());
+        }
+        session.send(packet)
+    });
+    let served = Served::start(on.bind().framing(LengthPrefix::u8()), handler);
+    let (mut bystander, mut client) = (served.connect(), served.connect());
+    client.write(b"\x08too much");
+    until("it was read", || served.metrics().packets_in == 1);
+    client.write(b"\x05still");
+    assert_eq!(client.read(6), b"\x05still");
+    bystander.write(b"\x06served");
+    assert_eq!(bystander.read(7), b"\x06served");
+    drop((client, bystander));
+    served.finish();
+}
+
+fn a_packet_of_no_bytes_on_the_wire_harms_nobody(on: On) {
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
+        session.send("")?;
+        if packet == b"nothing" { Ok(()) } else { session.send(packet) }
+    });
+    let served = Served::start(on.bind().framing(Raw::new()), handler);
+    let (mut client, session) = served.connect_known();
+    let ticket = session.send_tracked("").expect("there is room");
+    assert_eq!(ticket.wait(PATIENCE), Ok(()));
+    client.write(b"nothing");
+    until("it was read", || served.metrics().packets_in == 1);
+    client.write(b"something");
+    assert_eq!(client.read(9), b"something");
+    drop(client);
     served.finish();
 }

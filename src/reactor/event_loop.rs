@@ -343,6 +343,7 @@ where
             }
         }
         self.close_ended();
+        self.shard.counters().mailbox = 0;
         self.shard.end_turn();
     }
 }

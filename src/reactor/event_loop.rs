@@ -387,7 +387,7 @@ where
         }
     }
 
-    fn tear_down(&mut self) {
+    pub(super) fn tear_down(&mut self) {
         self.stop_accepting();
         self.shard.cut();
         self.commands.extend(self.mailbox.close());

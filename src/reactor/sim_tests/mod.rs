@@ -1,0 +1,3 @@
+//! The event loop on a simulated network: in virtual time, to the millisecond, and under faults.
+
+mod timeouts;

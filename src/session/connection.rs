@@ -179,14 +179,20 @@ impl Connection {
         if self.halt.has(Halt::CLOSING) {
             return Err(SendError::Closed);
         }
-        let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
-        let (queued, limit) = (outbox.len(), turn.limits.outbox_hard);
+        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
         if queued.saturating_add(payload.len()) > limit {
             turn.counters.sends_refused += 1;
             return Err(SendError::Full { queued, limit });
         }
-        outbox.append(turn.now, |out| framing.encode(payload, out))?;
-        if outbox.len() > turn.limits.outbox_high {
+        let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
+        let appended = outbox.append(turn.now, |out| framing.encode(payload, out));
+        let queued = outbox.len();
+        if queued == 0 {
+            // Refused, or a frame of no bytes: nothing to write, and nothing to hold memory for.
+            self.outbox.take().into_iter().for_each(|outbox| turn.pool.put(outbox));
+        }
+        appended?;
+        if queued > turn.limits.outbox_high {
             self.halt.set(Halt::FULL);
         }
         self.traffic.packets_out += 1;

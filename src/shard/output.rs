@@ -45,7 +45,8 @@ where
     #[inline]
     pub(crate) fn poll_transmit(&mut self, key: Key) -> Option<(&mut T, &Outbox)> {
         let slot = self.slots.get_mut(key)?;
-        let outbox = slot.connection.outbox.as_deref()?;
+        // Writing no bytes answers 0, as a dead connection does.
+        let outbox = slot.connection.outbox.as_deref().filter(|outbox| !outbox.is_empty())?;
         (!slot.connection.marks.has(Mark::BLOCKED | Mark::RETRY)).then_some((&mut slot.io, outbox))
     }
 

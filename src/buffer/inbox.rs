@@ -28,6 +28,11 @@ impl Inbox {
         self.since
     }
 
+    /// Counts the frame at the front as begun at `now`.
+    pub(crate) fn begin_again(&mut self, now: Tick) {
+        self.since = now;
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }

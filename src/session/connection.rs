@@ -243,13 +243,23 @@ impl Connection {
     }
 
     pub(crate) fn resume(&mut self, turn: &mut Turn) {
-        self.halt.clear(Halt::PAUSED);
-        self.reading_resumed(turn);
+        if self.halt.has(Halt::PAUSED) {
+            self.halt.clear(Halt::PAUSED);
+            self.reading_resumed(turn);
+        }
     }
 
     /// Reading may go on: takes up what waits, in the next turn.
     pub(crate) fn reading_resumed(&mut self, turn: &mut Turn) {
-        if !self.halt.any() && self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
+        if self.halt.any() {
+            return;
+        }
+        if let Some(inbox) = &mut self.inbox {
+            // While we did not read, the peer could not complete its packet.
+            inbox.begin_again(turn.now);
+            self.arm(turn);
+        }
+        if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
             turn.read_later(self);
         }
     }

@@ -82,7 +82,9 @@ impl Net {
         let fd = self.fds.get(fd)?.as_ref()?;
         let token = fd.registration.as_ref()?.token;
         match &fd.what {
-            What::Listener(queue) => (!queue.is_empty()).then_some(Ready { readable: true, ..nothing(token) }),
+            What::Listener(queue) => {
+                (!queue.is_empty()).then_some(Ready { readable: true, ..nothing(token) })
+            }
             What::Stream(conn) => self.links[conn.0].readiness(token),
             What::Spare => None,
         }
@@ -110,6 +112,7 @@ impl Net {
                 self.epolls[epoll].ready.push_back((fd, from));
             } else if let Some(mut event) = self.readiness(fd) {
                 event.readable &= !(event.hangup && self.rng.chance(self.faults.bare_hangup));
+                self.progress += 1;
                 into.push(event);
             }
         }
@@ -144,7 +147,13 @@ impl Link {
         let (half, error) = (self.broken || self.up.ended, self.error.is_some());
         let full = self.broken || (self.up.ended && self.down.ended);
         let hangup = full || half || (writable && error);
-        (input || writable || hangup || error).then_some(Ready { token, readable: input, writable, hangup, error })
+        (input || writable || hangup || error).then_some(Ready {
+            token,
+            readable: input,
+            writable,
+            hangup,
+            error,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, TryLockError},
 };
 
 use super::{
@@ -21,7 +21,13 @@ impl Network {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Net> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.0.try_lock() {
+            Ok(net) => net,
+            Err(TryLockError::Poisoned(net)) => net.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                panic!("a world belongs to one thread, which has locked it twice")
+            }
+        }
     }
 }
 
@@ -166,11 +172,6 @@ impl Net {
         self.agenda.insert((tick.max(self.now), self.deeds), Box::new(deed));
     }
 
-    /// Whether clients have plans.
-    pub(crate) fn has_plans(&self) -> bool {
-        !self.agenda.is_empty()
-    }
-
     pub(super) fn next_deed(&self) -> Option<Tick> {
         self.agenda.keys().next().map(|(tick, _)| *tick)
     }
@@ -216,7 +217,8 @@ impl Net {
     /// A new connection, not yet known to a listener.
     pub(super) fn new_link(&mut self) -> Conn {
         let number = self.links.len() as u32;
-        let addr = SocketAddr::from(([10, (number >> 14) as u8, (number >> 7) as u8 & 127, 1], number as u16));
+        let addr =
+            SocketAddr::from(([10, (number >> 14) as u8, (number >> 7) as u8 & 127, 1], number as u16));
         self.links.push(Link {
             up: Pipe::new(self.sizes.up),
             down: Pipe::new(self.sizes.down),

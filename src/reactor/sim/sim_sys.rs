@@ -288,7 +288,8 @@ impl Net {
 
     fn recv(&mut self, fd: usize, into: &mut [u8]) -> io::Result<usize> {
         let conn = self.begin_transfer(Call::Recv, fd)?;
-        let most = if self.rng.chance(self.faults.short) { self.rng.between(1, 16) as usize } else { usize::MAX };
+        let most =
+            if self.rng.chance(self.faults.short) { self.rng.between(1, 16) as usize } else { usize::MAX };
         let link = self.link(conn);
         let n = into.len().min(link.up.bytes.len()).min(most);
         if n > 0 {
@@ -310,7 +311,8 @@ impl Net {
 
     fn send(&mut self, fd: usize, bytes: &mut dyn Iterator<Item = &u8>) -> io::Result<usize> {
         let conn = self.begin_transfer(Call::Send, fd)?;
-        let most = if self.rng.chance(self.faults.short) { self.rng.between(1, 16) as usize } else { usize::MAX };
+        let most =
+            if self.rng.chance(self.faults.short) { self.rng.between(1, 16) as usize } else { usize::MAX };
         let link = self.link(conn);
         if let Some(failed) = link.error.take() {
             return Err(error(failed));

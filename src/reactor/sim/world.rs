@@ -94,20 +94,20 @@ impl World {
             net.faults = setup.faults.clone();
             net.waits = setup.workers == 0;
         }
-        let census = Arc::new(Census::new(
-            setup.workers + 1,
-            setup.connections,
-            setup.limits.connections_per_peer,
-        ));
-        let limits = MailboxLimits {
-            commands: setup.limits.mailbox_commands,
-            bytes: setup.limits.mailbox_bytes,
-        };
+        let census =
+            Arc::new(Census::new(setup.workers + 1, setup.connections, setup.limits.connections_per_peer));
+        let limits =
+            MailboxLimits { commands: setup.limits.mailbox_commands, bytes: setup.limits.mailbox_bytes };
         let worlds: Vec<_> = (0..=setup.workers).map(|_| SimSys::new(&network)).collect();
         let mailboxes: Vec<Box_> =
             worlds.iter().map(|(_, ring)| Arc::new(Mailbox::new(limits, ring.clone()))).collect();
-        let mut world =
-            Self { network: network.clone(), log: log.clone(), census, members: Vec::new(), listeners: Vec::new() };
+        let mut world = Self {
+            network: network.clone(),
+            log: log.clone(),
+            census,
+            members: Vec::new(),
+            listeners: Vec::new(),
+        };
         for (at, (mut sys, _)) in worlds.into_iter().enumerate() {
             let acceptor = (at == 0).then(|| world.acceptor(&mut sys, &setup, &mailboxes));
             let mut handler = Probe::new(log.clone());

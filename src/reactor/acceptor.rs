@@ -8,6 +8,7 @@ use super::{Sys, event_loop::FIRST_LISTENER};
 use crate::{
     addr::{Ends, PeerAddr},
     census::Census,
+    error::panic_message,
     metrics::Counters,
     shard::Arrival,
     strategy::{ForkingStrategy, Loads, Placement},
@@ -43,6 +44,9 @@ pub(crate) struct Acceptor<Y: Sys> {
     paused_until: Option<Tick>,
     logged: Option<Tick>,
     budget: usize,
+    /// Where to look for somebody waiting next.
+    next: usize,
+    full: bool,
     failure: Option<io::Error>,
 }
 
@@ -119,6 +123,8 @@ impl<Y: Sys> Acceptor<Y> {
             paused_until: None,
             logged: None,
             budget: BUDGET,
+            next: 0,
+            full: false,
             failure: None,
         })
     }
@@ -126,8 +132,8 @@ impl<Y: Sys> Acceptor<Y> {
     /// Closes the listeners.
     pub(crate) fn stop(mut self) {
         self.listeners.clear();
-        if catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).is_err() {
-            tracing::error!("the forking strategy panicked in on_stop");
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())) {
+            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in on_stop");
         }
     }
 
@@ -164,11 +170,12 @@ impl<Y: Sys> Acceptor<Y> {
     /// The next connection that is to live on this thread; those for other threads are sent there on the way.
     pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Arrival<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
-            let at = self.listeners.iter().position(|ear| ear.ready)?;
+            let at = self.next_ready()?;
             if self.census.is_full() {
-                self.pause("the server has as many connections as it may", None, counters);
+                self.wait_for_room(counters);
                 break;
             }
+            self.full = false;
             self.budget -= 1;
             let accepted = self.listeners.get_mut(at).map(|ear| sys.accept(&mut ear.listener))?;
             match accepted {
@@ -184,6 +191,18 @@ impl<Y: Sys> Acceptor<Y> {
         None
     }
 
+    /// The next listener that has somebody waiting, in turn: no address keeps the others from being heard.
+    fn next_ready(&mut self) -> Option<usize> {
+        let count = self.listeners.len();
+        let at = (0..count).map(|step| (self.next + step) % count).find(|at| self.is_ready(*at))?;
+        self.next = at + 1;
+        Some(at)
+    }
+
+    fn is_ready(&self, at: usize) -> bool {
+        self.listeners.get(at).is_some_and(|ear| ear.ready)
+    }
+
     fn place(
         &mut self,
         sys: &mut Y,
@@ -196,8 +215,9 @@ impl<Y: Sys> Acceptor<Y> {
             Placement::Refuse
         } else {
             let (strategy, loads) = (&mut self.strategy, Loads::new(&self.census));
-            catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|_| {
+            catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|panic| {
                 counters.panics += 1;
+                tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
                 Placement::Refuse
             })
         };
@@ -212,9 +232,17 @@ impl<Y: Sys> Acceptor<Y> {
             }
         };
         let known = self.listeners.get(at).and_then(|ear| ear.local.clone());
-        // The peer may be gone already: then there is nobody to serve.
-        let local = known.map_or_else(|| sys.local_addr(&io), Ok).ok()?;
-        self.census.enter(seat, &peer);
+        let Ok(local) = known.map_or_else(|| sys.local_addr(&io), Ok) else {
+            // The peer is gone already: there is nobody to serve.
+            counters.refused += 1;
+            return None;
+        };
+        if !self.census.enter(seat, &peer) {
+            // Another acceptor was faster.
+            counters.refused += 1;
+            sys.make_reset(&mut io);
+            return None;
+        }
         let arrival = Arrival { io, ends: Ends::new(peer.clone(), local) };
         let sent = match seat {
             Some(shard) if shard == self.here => return Some(arrival),
@@ -249,6 +277,16 @@ impl<Y: Sys> Acceptor<Y> {
                 }
             }
         }
+    }
+
+    /// The server has as many connections as it may. Asked again after a pause; said once.
+    fn wait_for_room(&mut self, counters: &mut Counters) {
+        if !self.full {
+            self.full = true;
+            counters.accept_pauses += 1;
+            tracing::warn!(connections = self.census.total(), "the server is full, clients wait");
+        }
+        self.paused_until = Some(self.now + PAUSE);
     }
 
     fn pause(&mut self, why: &str, error: Option<io::Error>, counters: &mut Counters) {

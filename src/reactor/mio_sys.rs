@@ -111,7 +111,8 @@ fn to_ready(event: &Event) -> Ready {
         token: event.token().0 as u64,
         readable: event.is_readable(),
         writable: event.is_writable(),
-        hangup: event.is_read_closed() || event.is_write_closed(),
+        // Where there is urgent data, a short read does not mean that there is no more: also read until that is certain.
+        hangup: event.is_read_closed() || event.is_write_closed() || event.is_priority(),
         error: event.is_error(),
     }
 }

@@ -8,7 +8,7 @@ mod socket;
 mod sys;
 mod threads;
 
-pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, NoDispatch};
+pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, NoDispatch, Unforked};
 pub(crate) use descriptors::descriptors_left;
 pub(crate) use event_loop::{EventLoop, EventLoopConfig, Lifetime};
 pub(crate) use mio_sys::MioSys;

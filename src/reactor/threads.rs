@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, MioSys, Stream,
+    Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, MioSys, Stream, Unforked,
     socket::Listener,
 };
 use crate::{
@@ -130,25 +130,30 @@ impl Crew {
         framing: F,
         seed: &mut dyn Seed<H>,
         arrival: Arrival<Stream>,
-    ) -> io::Result<()>
+    ) -> Result<(), Unforked<Stream>>
     where
         H: PacketHandler + 'static,
         F: Framing + Clone + Send + 'static,
     {
         let id = ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed));
-        let berth = self.berth(id, Lifetime::Connection, framing, seed)?;
+        let berth = match self.berth(id, Lifetime::Connection, framing, seed) {
+            Ok(berth) => berth,
+            Err(error) => return Err(Unforked { error, arrival: Some(arrival) }),
+        };
+        let mailbox = berth.mailbox.clone();
         // Looked at only now: whoever began to stop before this shard was listed is seen here, whoever did after sees it.
-        if self.stopping.load(Ordering::Acquire)
-            || berth.mailbox.post_control(Command::Adopt(arrival)).is_err()
-        {
+        if self.stopping.load(Ordering::Acquire) || mailbox.post_control(Command::Adopt(arrival)).is_err() {
             self.retire(id);
-            return Err(io::ErrorKind::NotConnected.into());
+            return Err(Unforked { error: io::ErrorKind::NotConnected.into(), arrival: None });
         }
-        let spawned = self.spawn(berth);
-        if spawned.is_err() {
+        self.spawn(berth).map(drop).map_err(|error| {
             self.retire(id);
-        }
-        spawned.map(drop)
+            let arrival = mailbox.close().into_iter().find_map(|command| match command {
+                Command::Adopt(arrival) => Some(arrival),
+                _ => None,
+            });
+            Unforked { error, arrival }
+        })
     }
 
     fn berth<H, F>(
@@ -360,7 +365,7 @@ where
         }
     }
 
-    fn fork(&mut self, arrival: Arrival<Stream>) -> io::Result<()> {
+    fn fork(&mut self, arrival: Arrival<Stream>) -> Result<(), Unforked<Stream>> {
         self.crew.fork(self.framing.clone(), &mut *self.seed, arrival)
     }
 }

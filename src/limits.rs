@@ -19,7 +19,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
 /// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses, clients wait in the backlog |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
-/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` answers `false`… see there |
+/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` answers [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle`, which closes by default |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
@@ -168,7 +168,8 @@ impl Limits {
         self
     }
 
-    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s.
+    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s; `Duration::MAX` is
+    /// for ever.
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.stall_timeout = Some(timeout);

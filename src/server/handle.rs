@@ -19,6 +19,37 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running server, from any thread, callbacks included. Clones are cheap; it does not keep the server running.
+///
+/// ```
+/// use std::{net::TcpStream, sync::mpsc::channel, time::Duration};
+/// use framewire::{Raw, Server, ShardId, packet_fn};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::bind("127.0.0.1:0")?
+///     .framing(Raw::new())
+///     .spawn(packet_fn(|session, packet| session.send(packet)))?;
+/// let peer = TcpStream::connect(server.local_addr().ok_or("not TCP")?)?;
+/// let me = peer.local_addr()?;
+///
+/// let handle = server.handle(); // for other threads
+/// while !handle.sessions()?.iter().any(|session| session.peer.socket_addr() == Some(me)) {
+///     std::thread::yield_now(); // not accepted yet
+/// }
+/// assert_eq!(handle.session_count(), 1);
+///
+/// let (answer, answers) = channel();
+/// handle.execute(ShardId::ACCEPTOR, move |shard| {
+///     let _ = answer.send(shard.sessions().len());
+/// })?;
+/// assert_eq!(answers.recv()?, 1);
+///
+/// handle.close_peer(me);
+/// drop(peer); // while it stands, a graceful close waits for its end
+/// server.stop(Duration::from_secs(5))?;
+/// assert_eq!((handle.metrics().opened, handle.metrics().closed_total()), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ServerHandle {
     crew: Arc<Crew>,

@@ -4,6 +4,13 @@ use crate::addr::PeerAddr;
 /// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
 ///
 /// One core then serves everything, which is a lot: see the measured numbers in the README.
+///
+/// ```
+/// use framewire::{Server, SingleReactor};
+///
+/// let server = Server::bind("127.0.0.1:0")?.strategy(SingleReactor::new().max_sessions(10_000));
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct SingleReactor {
     max_sessions: usize,

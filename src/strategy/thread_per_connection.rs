@@ -5,6 +5,13 @@ use crate::addr::PeerAddr;
 ///
 /// A thread costs some 30 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
 /// that work, not for tens of thousands that wait.
+///
+/// ```
+/// use framewire::{Server, ThreadPerConnection};
+///
+/// let server = Server::bind("127.0.0.1:0")?.strategy(ThreadPerConnection::max(512));
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadPerConnection {
     max: usize,

@@ -5,6 +5,13 @@ use crate::addr::PeerAddr;
 ///
 /// By default one acceptor hands each connection to the worker with the fewest sessions. With
 /// [`reuse_port`](Self::reuse_port) each worker accepts for itself.
+///
+/// ```
+/// use framewire::{Server, WorkerPool};
+///
+/// let server = Server::bind("127.0.0.1:0")?.strategy(WorkerPool::new(4).max_sessions(25_000));
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerPool {
     workers: usize,

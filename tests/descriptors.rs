@@ -114,7 +114,7 @@ impl Server {
         let mut child = Command::new("sh")
             .args(["-c", &format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\"")])
             .arg(env::current_exe().expect("a test has a file"))
-            .args(["--ignored", "--exact", "--nocapture", "the_server_of_the_other_tests"])
+            .args(["--exact", "--nocapture", "the_server_of_the_other_tests"])
             .env("FRAMEWIRE_STRATEGY", strategy)
             .env("FRAMEWIRE_CONNECTIONS", connections.to_string())
             .stdin(Stdio::piped())
@@ -166,8 +166,8 @@ impl Server {
     }
 }
 
+/// Run by the other tests, in a process of its own; by itself it has nothing to do.
 #[test]
-#[ignore = "the other tests run it, in a process of its own"]
 fn the_server_of_the_other_tests() {
     let Ok(strategy) = env::var("FRAMEWIRE_STRATEGY") else { return };
     let connections = env::var("FRAMEWIRE_CONNECTIONS").expect("set beside the strategy");

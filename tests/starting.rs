@@ -362,7 +362,13 @@ fn serve_blocks_until_somebody_shuts_the_server_down() {
         tell.send(()).expect("the test waits");
         outcome
     });
-    let mut client = Client::connect(&addr.into()).expect("it is bound");
+    // Bound is not yet listening: that comes with serving.
+    let mut client = None;
+    until("it listens", || {
+        client = Client::connect(&addr.into()).ok();
+        client.is_some()
+    });
+    let mut client = client.expect("it is connected");
     client.assert_echo("served");
     assert!(told.try_recv().is_err(), "it blocks");
     // `serve` gives no handle away: the thread ends with the process.

@@ -109,6 +109,12 @@ pub trait PacketHandler {
         Ok(())
     }
 
+    /// The peer broke the wire: the framing failed with `error`, and the session is about to be closed for it. What is sent
+    /// here, a protocol's own error reply, is still delivered.
+    fn on_violation(&mut self, session: &mut Session<'_>, state: &mut Self::State, error: &FrameError) {
+        let _ = (session, state, error);
+    }
+
     /// The server shuts down; a farewell may be sent. The session is closed gracefully afterwards.
     fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut Self::State) {
         let _ = (session, state);

@@ -82,7 +82,7 @@ counters! {
     packets_out,
     /// Frames refused and skipped ([`Oversize::Discard`](crate::Oversize::Discard)).
     frames_rejected,
-    /// Sends that answered [`SendError::Full`](crate::SendError::Full).
+    /// Sends that answered [`SendError::Full`](crate::SendError::Full), and sends by handle of payloads without a frame.
     sends_refused,
     /// Panics caught in callbacks.
     panics,

@@ -51,6 +51,7 @@ pub struct Server<F = Unframed> {
     strategy: Box<dyn ForkingStrategy>,
     limits: Limits,
     options: SocketOptions,
+    handle: ServerHandle,
 }
 
 /// The framing of a server that was not given one yet; it can not be served.
@@ -84,7 +85,9 @@ impl Server<Unframed> {
     }
 
     fn with_sockets(sockets: Vec<BoundSocket>) -> Result<Self, ServeError> {
+        let handle = ServerHandle::new(sockets.iter().map(|socket| socket.addr().clone()).collect());
         Ok(Self {
+            handle,
             sockets,
             framing: Unframed,
             strategy: Box::new(SingleReactor::new()),
@@ -97,8 +100,8 @@ impl Server<Unframed> {
 impl<F> Server<F> {
     /// How packets are cut from the stream; each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, strategy, limits, options, .. } = self;
-        Server { sockets, framing, strategy, limits, options }
+        let Self { sockets, strategy, limits, options, handle, .. } = self;
+        Server { sockets, framing, strategy, limits, options, handle }
     }
 
     /// Where connections live.
@@ -144,10 +147,28 @@ impl<F> Server<F> {
         self
     }
 
+    /// A handle to the server that this becomes.
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    /// use framewire::{Separator, Server, packet_fn};
+    ///
+    /// # fn main() -> Result<(), framewire::ServeError> {
+    /// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines());
+    /// let handle = server.handle();
+    /// thread::spawn(move || handle.shutdown(Duration::from_secs(5)));
+    /// server.serve(packet_fn(|session, packet| session.send(packet)))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
     /// The addresses that are bound, with the ports that the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<PeerAddr> {
-        self.sockets.iter().map(|socket| socket.addr().clone()).collect()
+        self.handle.local_addrs().to_vec()
     }
 }
 

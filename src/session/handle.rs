@@ -81,8 +81,10 @@ impl SessionHandle {
     /// # Errors
     /// [`SendError::Closed`]; [`SendError::Full`] when what waits for this session reaches
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); [`SendError::MailboxFull`] when the shard can not keep up. A
-    /// payload that has no frame is found on the shard, and ends the session: use [`send_tracked`](Self::send_tracked)
-    /// to be told.
+    /// payload that has no frame (longer than the framing's maximum, say) is found on the shard, where it is logged,
+    /// counted ([`Metrics::sends_refused`](crate::Metrics::sends_refused)) and dropped: use
+    /// [`send_tracked`](Self::send_tracked) to be told. A session whose peer reads so slowly that the packet finds its
+    /// outbox full all the same is closed.
     pub fn send(&self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(packet.as_ref()))
     }

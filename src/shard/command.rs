@@ -63,7 +63,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         }
     }
 
-    /// Without a completion there is nobody to tell of a failure but the session itself, which it ends.
+    /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
     fn send(&mut self, payload: &[u8], completion: Option<Completion>) {
         let (connection, framing, turn) = (&mut self.slot.connection, &self.slot.framing, &mut *self.turn);
         let sent = guard("encode", || Ok(connection.enqueue_taken(framing, payload, turn)));
@@ -79,6 +79,11 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
                 None => completion.written(),
             },
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
+            (Ok(Err(SendError::Frame(error))), None) => {
+                // The sender's fault, which this session and its peer have no part in.
+                self.turn.counters.sends_refused += 1;
+                tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
+            }
             (Ok(Err(error)), None) => self.close(error.into()),
             (Err(panic), _) => self.fail(panic),
         }

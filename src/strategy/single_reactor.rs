@@ -38,6 +38,13 @@ impl Default for SingleReactor {
 }
 
 impl ForkingStrategy for SingleReactor {
+    fn validate(&self) -> Result<(), String> {
+        match self.max_sessions {
+            0 => Err("SingleReactor::max_sessions(0) refuses everybody; give at least 1".into()),
+            _ => Ok(()),
+        }
+    }
+
     fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
         if loads.sessions(0) < self.max_sessions { Placement::On(0) } else { Placement::Refuse }
     }

@@ -26,6 +26,13 @@ impl ThreadPerConnection {
 }
 
 impl ForkingStrategy for ThreadPerConnection {
+    fn validate(&self) -> Result<(), String> {
+        match self.max {
+            0 => Err("ThreadPerConnection::max(0) refuses everybody; give at least 1".into()),
+            _ => Ok(()),
+        }
+    }
+
     fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
         if loads.forked() < self.max { Placement::Fork } else { Placement::Refuse }
     }

@@ -108,7 +108,7 @@ impl Crew {
         H: PacketHandler + 'static,
         F: Framing + Clone + Send + 'static,
     {
-        Shift::begin(self.clone(), berth.id).work(berth)
+        Shift::begin(self.clone(), &berth).work(berth)
     }
 
     /// What a standing shard is started with.
@@ -178,7 +178,7 @@ impl Crew {
         H: PacketHandler + 'static,
         F: Framing + Clone + Send + 'static,
     {
-        let shift = Shift::begin(self.clone(), berth.id);
+        let shift = Shift::begin(self.clone(), &berth);
         thread::Builder::new().name(format!("framewire-{}", berth.id)).spawn(move || shift.work(berth))
     }
 
@@ -265,30 +265,43 @@ impl Member {
 struct Shift {
     crew: Arc<Crew>,
     id: ShardId,
+    lifetime: Lifetime,
+    mailbox: Arc<Mailbox<Command<Stream>>>,
 }
 
 impl Shift {
-    fn begin(crew: Arc<Crew>, id: ShardId) -> Self {
+    fn begin<H, F>(crew: Arc<Crew>, berth: &Berth<H, F>) -> Self {
         *crew.running() += 1;
-        Self { crew, id }
+        Self { crew, id: berth.id, lifetime: berth.lifetime, mailbox: berth.mailbox.clone() }
     }
-}
 
-impl Shift {
     fn work<H: PacketHandler, F: Framing + Clone>(self, berth: Berth<H, F>) -> Result<(), ServeError> {
         let done = berth.work(&self.crew);
-        if done.is_err() {
-            // A server without one of its standing shards is no server.
-            self.crew.tell_all(|| Command::Abort);
+        if let Err(error) = &done {
+            self.fail(error);
         }
         done
+    }
+
+    /// A server without one of its standing shards is no server; one that was forked takes its connection with it.
+    fn fail(&self, error: &ServeError) {
+        tracing::error!(shard = %self.id, %error, "a shard failed");
+        if self.lifetime == Lifetime::Server {
+            self.crew.tell_all(|| Command::Abort);
+        }
+        let seat = (self.lifetime == Lifetime::Server).then_some(self.id.index());
+        for command in self.mailbox.close() {
+            if let Command::Adopt(arrival) = command {
+                self.crew.census.leave(seat, &arrival.ends.peer());
+            }
+        }
     }
 }
 
 impl Drop for Shift {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.crew.tell_all(|| Command::Abort);
+            self.fail(&ServeError::Defect);
         }
         self.crew.retire(self.id);
         *self.crew.running() -= 1;

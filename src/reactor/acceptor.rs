@@ -40,6 +40,8 @@ pub(crate) struct Acceptor<Y: Sys> {
     here: usize,
     /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
     spare: Option<Y::Spare>,
+    /// Accepted, and waiting for what its own thread takes.
+    held: Option<Arrival<Y::Stream>>,
     now: Tick,
     paused_until: Option<Tick>,
     logged: Option<Tick>,
@@ -74,7 +76,14 @@ pub(crate) trait Dispatch<T>: Send {
     fn send(&mut self, shard: usize, arrival: Arrival<T>) -> io::Result<()>;
 
     /// To a new one.
-    fn fork(&mut self, arrival: Arrival<T>) -> io::Result<()>;
+    fn fork(&mut self, arrival: Arrival<T>) -> Result<(), Unforked<T>>;
+}
+
+/// A thread could not be had for a connection; which may be tried again.
+pub(crate) struct Unforked<T> {
+    pub(crate) error: io::Error,
+    /// `None` when the server is stopping.
+    pub(crate) arrival: Option<Arrival<T>>,
 }
 
 /// For an acceptor that keeps everything.
@@ -85,8 +94,8 @@ impl<T> Dispatch<T> for NoDispatch {
         Err(ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Arrival<T>) -> io::Result<()> {
-        Err(ErrorKind::NotConnected.into())
+    fn fork(&mut self, _arrival: Arrival<T>) -> Result<(), Unforked<T>> {
+        Err(Unforked { error: ErrorKind::NotConnected.into(), arrival: None })
     }
 }
 
@@ -119,6 +128,7 @@ impl<Y: Sys> Acceptor<Y> {
             census: config.census,
             here: config.here,
             spare: sys.spare().ok(),
+            held: None,
             now: 0,
             paused_until: None,
             logged: None,
@@ -146,7 +156,7 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Whether there is something to accept that no event will announce.
     pub(crate) fn has_work(&self) -> bool {
-        self.paused_until.is_none() && self.listeners.iter().any(|ear| ear.ready)
+        self.paused_until.is_none() && (self.held.is_some() || self.listeners.iter().any(|ear| ear.ready))
     }
 
     /// When the pause is over.
@@ -170,25 +180,43 @@ impl<Y: Sys> Acceptor<Y> {
     /// The next connection that is to live on this thread; those for other threads are sent there on the way.
     pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Arrival<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
-            let at = self.next_ready()?;
-            if self.census.is_full() {
-                self.wait_for_room(counters);
-                break;
-            }
-            self.full = false;
-            self.budget -= 1;
-            let accepted = self.listeners.get_mut(at).map(|ear| sys.accept(&mut ear.listener))?;
-            match accepted {
-                Ok((io, peer)) => {
-                    counters.accepted += 1;
-                    if let Some(arrival) = self.place(sys, at, io, peer, counters) {
-                        return Some(arrival);
-                    }
-                }
-                Err(error) => self.handle_failure(sys, at, error, counters),
+            let arrival = match self.held.take() {
+                Some(held) => held,
+                None => match self.accept(sys, counters)? {
+                    Some(arrival) => arrival,
+                    None => continue,
+                },
+            };
+            if let Some(arrival) = self.place(sys, arrival, counters) {
+                return Some(arrival);
             }
         }
         None
+    }
+
+    /// One connection, if that one is well; nothing at all when nobody waits, or nobody may come in.
+    fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Arrival<Y::Stream>>> {
+        let at = self.next_ready()?;
+        if self.census.is_full() {
+            self.wait_for_room(counters);
+            return None;
+        }
+        self.full = false;
+        self.budget -= 1;
+        let ear = self.listeners.get_mut(at)?;
+        match sys.accept(&mut ear.listener) {
+            Ok((io, peer)) => {
+                counters.accepted += 1;
+                let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
+                // Without an address the peer is gone already: there is nobody to serve.
+                counters.refused += u64::from(local.is_none());
+                Some(local.map(|local| Arrival { io, ends: Ends::new(peer, local) }))
+            }
+            Err(error) => {
+                self.handle_failure(sys, at, error, counters);
+                Some(None)
+            }
+        }
     }
 
     /// The next listener that has somebody waiting, in turn: no address keeps the others from being heard.
@@ -206,11 +234,10 @@ impl<Y: Sys> Acceptor<Y> {
     fn place(
         &mut self,
         sys: &mut Y,
-        at: usize,
-        mut io: Y::Stream,
-        peer: PeerAddr,
+        mut arrival: Arrival<Y::Stream>,
         counters: &mut Counters,
     ) -> Option<Arrival<Y::Stream>> {
+        let peer = arrival.ends.peer();
         let placement = if self.census.peer_is_full(&peer) {
             Placement::Refuse
         } else {
@@ -227,31 +254,27 @@ impl<Y: Sys> Acceptor<Y> {
             Placement::Fork => None,
             Placement::On(_) | Placement::Refuse => {
                 counters.refused += 1;
-                sys.make_reset(&mut io);
+                sys.make_reset(&mut arrival.io);
                 return None;
             }
-        };
-        let known = self.listeners.get(at).and_then(|ear| ear.local.clone());
-        let Ok(local) = known.map_or_else(|| sys.local_addr(&io), Ok) else {
-            // The peer is gone already: there is nobody to serve.
-            counters.refused += 1;
-            return None;
         };
         if !self.census.enter(seat, &peer) {
             // Another acceptor was faster.
             counters.refused += 1;
-            sys.make_reset(&mut io);
+            sys.make_reset(&mut arrival.io);
             return None;
         }
-        let arrival = Arrival { io, ends: Ends::new(peer.clone(), local) };
         let sent = match seat {
             Some(shard) if shard == self.here => return Some(arrival),
-            Some(shard) => self.dispatch.send(shard, arrival),
+            Some(shard) => {
+                self.dispatch.send(shard, arrival).map_err(|error| Unforked { error, arrival: None })
+            }
             None => self.dispatch.fork(arrival),
         };
-        if let Err(error) = sent {
+        if let Err(Unforked { error, arrival }) = sent {
             self.census.leave(seat, &peer);
-            counters.refused += 1;
+            counters.refused += u64::from(arrival.is_none());
+            self.held = arrival;
             self.pause("can not hand over an accepted connection", Some(error), counters);
         }
         None

@@ -1,7 +1,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread::{self, JoinHandle},
 };
 
@@ -36,10 +36,12 @@ pub(crate) struct Berth<H, F> {
     framing: F,
     make: Box<dyn FnOnce() -> H + Send>,
     ears: Option<Ears>,
-    /// The connection that it was forked for.
-    first: Option<Arrival<Stream>>,
+    first: First,
     shift: Shift,
 }
+
+/// The connection that a shard is forked for. Whoever forks it keeps a hold of it until the thread has it.
+pub(super) type First = Arc<Mutex<Option<Arrival<Stream>>>>;
 
 /// What makes a shard an accepting one.
 pub(crate) struct Ears {
@@ -74,21 +76,22 @@ where
         Ok(Self { ears, ..berth })
     }
 
-    /// For a shard of one connection.
+    /// For a shard of the connection that `first` holds.
     pub(super) fn forked(
         crew: &Arc<Crew>,
         framing: F,
         seed: &mut dyn Seed<H>,
-        first: Arrival<Stream>,
+        first: First,
     ) -> io::Result<Self> {
         let id = crew.next_fork();
         let make = seed.seed(id);
         let berth = Self::new(crew, id, Lifetime::Connection, framing, make)?;
         // Looked at only now: whoever began to stop before this shard was listed is seen here, whoever did after sees it.
         if crew.is_stopping() {
+            take(&first);
             return Err(io::ErrorKind::NotConnected.into());
         }
-        Ok(Self { first: Some(first), ..berth })
+        Ok(Self { first, ..berth })
     }
 
     fn new(
@@ -108,7 +111,7 @@ where
             seat: (lifetime == Lifetime::Server).then_some(id.index()),
         };
         let shift = Shift::begin(crew, id, lifetime, &member);
-        Ok(Self { sys, member, framing, make, ears: None, first: None, shift })
+        Ok(Self { sys, member, framing, make, ears: None, first: First::default(), shift })
     }
 
     /// Is the shard, on a thread of its own.
@@ -121,7 +124,7 @@ where
     pub(crate) fn work(self) -> Result<(), ServeError> {
         let Self { sys, member, framing, make, ears, first, shift } = self;
         let _ = member.thread.set(thread::current().id());
-        if let Some(first) = first {
+        if let Some(first) = take(&first) {
             // Should this thread get no further, it is let go with the mailbox.
             let _ = member.mailbox.post_control(Command::Adopt(first));
         }
@@ -131,6 +134,11 @@ where
         }
         done
     }
+}
+
+/// What is still there to be taken.
+pub(super) fn take(first: &First) -> Option<Arrival<Stream>> {
+    first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn live<H: PacketHandler, F: Framing + Clone>(
@@ -179,13 +187,12 @@ impl Shift {
         Self { crew: crew.clone(), id, lifetime }
     }
 
-    /// The shard could not go on. One that was forked takes nobody along.
+    /// The shard could not go on. A server without one of its standing shards is no server; one that was forked takes
+    /// nobody along.
     fn fail(&self, error: &ServeError) {
-        match self.lifetime {
-            Lifetime::Server => self.crew.fail(),
-            Lifetime::Connection => {
-                tracing::error!(shard = %self.id, %error, "the thread of a connection failed");
-            }
+        tracing::error!(shard = %self.id, %error, "a shard failed");
+        if self.lifetime == Lifetime::Server {
+            self.crew.fail();
         }
     }
 }

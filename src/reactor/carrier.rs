@@ -1,10 +1,13 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
-use super::{Berth, Crew, Dispatch, Seed, Stream};
+use super::{
+    Berth, Crew, Dispatch, Seed, Stream, Unforked,
+    berth::{First, take},
+};
 use crate::{
     error::panic_message,
     framing::Framing,
@@ -37,11 +40,18 @@ where
         posted.map_err(|_| io::ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, arrival: Arrival<Stream>) -> io::Result<()> {
+    fn fork(&mut self, arrival: Arrival<Stream>) -> Result<(), Unforked<Stream>> {
+        let first: First = Arc::new(Mutex::new(Some(arrival)));
         // Handler and framing are cloned here, which is the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {
-            Berth::forked(&self.crew, self.framing.clone(), &mut *self.seed, arrival)?.spawn().map(drop)
+            Berth::forked(&self.crew, self.framing.clone(), &mut *self.seed, first.clone())
         }));
-        forked.unwrap_or_else(|panic| Err(io::Error::other(panic_message(panic))))
+        match forked {
+            Ok(Ok(berth)) => {
+                berth.spawn().map(drop).map_err(|error| Unforked { error, arrival: take(&first) })
+            }
+            Ok(Err(error)) => Err(Unforked { error, arrival: take(&first) }),
+            Err(panic) => Err(Unforked { error: io::Error::other(panic_message(panic)), arrival: None }),
+        }
     }
 }

@@ -14,7 +14,7 @@ mod sim_tests;
 mod socket;
 mod sys;
 
-pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, NoDispatch};
+pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, NoDispatch, Unforked};
 pub(crate) use berth::{Berth, Ears, Seed, ShardThread};
 pub(crate) use carrier::Carrier;
 pub(crate) use crew::{Crew, Told};

@@ -304,9 +304,9 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// The server has as many connections as it may. Asked again after a pause; said once.
     fn wait_for_room(&mut self, counters: &mut Counters) {
+        counters.accept_pauses += 1;
         if !self.full {
             self.full = true;
-            counters.accept_pauses += 1;
             tracing::warn!(connections = self.census.total(), "the server is full, clients wait");
         }
         self.paused_until = Some(self.now + PAUSE);

@@ -9,9 +9,21 @@
 //! packets                 ^^^^^^^^^^^^^                 ^^^^
 //! ```
 
+mod config_error;
 mod error;
+mod length_field;
+mod length_prefix;
+mod policy;
+mod raw;
+mod separator;
 
+pub use config_error::FramingConfigError;
 pub use error::{FrameError, Seen};
+pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
+pub use length_prefix::LengthPrefix;
+pub use policy::DEFAULT_MAX_FRAME;
+pub use raw::Raw;
+pub use separator::{MAX_SEPARATOR, MAX_SEPARATORS, Separator};
 
 use std::ops::Range;
 

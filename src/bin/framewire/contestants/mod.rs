@@ -9,6 +9,7 @@ mod coroutines;
 mod faulty;
 pub(crate) mod go;
 mod keeper;
+mod reactors;
 mod threads;
 #[cfg(feature = "bench")]
 mod tokio;
@@ -28,6 +29,12 @@ const PREFIX: usize = 4;
 /// A server that is part of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BuiltIn {
+    /// framewire, one reactor thread
+    FramewireSingle,
+    /// framewire, a pool of reactor threads, one per core
+    FramewirePool,
+    /// framewire, a reactor thread per connection
+    FramewireThreads,
     /// the standard library, a blocking thread per connection
     StdThreads,
     /// tokio, a task per connection, tokio-util's `LengthDelimitedCodec`
@@ -64,6 +71,9 @@ pub(crate) fn serve(args: &ServeArgs) -> io::Result<()> {
     keeper::end_with_stdin();
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     match args.name {
+        BuiltIn::FramewireSingle => reactors::single(addr),
+        BuiltIn::FramewirePool => reactors::pool(addr),
+        BuiltIn::FramewireThreads => reactors::threads(addr),
         BuiltIn::StdThreads => threads::serve(addr),
         #[cfg(feature = "bench")]
         BuiltIn::Tokio => tokio::serve(addr),

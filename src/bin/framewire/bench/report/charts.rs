@@ -22,10 +22,15 @@ pub(super) struct Line {
 
 const WIDTH: u32 = 560;
 const FONT: &str = "sans-serif";
+/// Size of axis labels and of what stands at the bars.
+const SMALL: u32 = 13;
+const TEXT: u32 = 15;
 /// Height of one bar with the room around it.
 const ROW: u32 = 28;
+/// Height of the axis below the bars.
+const AXIS: u32 = 34;
 /// Room for the names on the left.
-const NAMES: u32 = 136;
+const NAMES: u32 = 142;
 /// Room for the value behind the longest bar, as a share of the axis.
 const VALUE_ROOM: f64 = 1.34;
 
@@ -34,8 +39,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Horizontal bars with the range of the rounds as a whisker and the median in figures.
 pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String) -> Result<String> {
-    let height = ROW * u32::try_from(bars.len()).unwrap_or(1) + 34;
-    draw(WIDTH, height, |area| {
+    draw(WIDTH, bars_height(bars.len()), |area| {
         let most = bars.iter().map(|bar| bar.figure.max).fold(0.0, f64::max).max(1e-9);
         let rows = bars.len() as f64;
         let mut chart = ChartBuilder::on(area)
@@ -54,7 +58,7 @@ pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String) -> Result<String> 
             .axis_style(GRID)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
-            .label_style((FONT, 12).into_font().color(&MUTED))
+            .label_style((FONT, SMALL).into_font().color(&MUTED))
             .draw()
             .map_err(error)?;
         for (at, bar) in bars.iter().enumerate() {
@@ -71,12 +75,18 @@ pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String) -> Result<String> 
     })
 }
 
+fn bars_height(bars: usize) -> u32 {
+    ROW * u32::try_from(bars).unwrap_or(1) + AXIS
+}
+
 /// Latency over the share of messages that were at least as fast, both stretched so that the slow tail can be read.
 pub(super) fn latency(lines: &[Line]) -> Result<String> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let (least, most) = ends(points().map(|point| point.1));
     let nines = points().map(|point| nines_of(point.0)).fold(1.0, f64::max);
-    draw(WIDTH, 300, |area| {
+    // as high as the two bar charts that it stands beside, headings included
+    let height = (2 * bars_height(lines.len()) + 26).clamp(300, 560);
+    draw(WIDTH, height, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .margin_right(18)
@@ -93,7 +103,7 @@ pub(super) fn latency(lines: &[Line]) -> Result<String> {
             .axis_style(GRID)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
-            .label_style((FONT, 12).into_font().color(&MUTED))
+            .label_style((FONT, SMALL).into_font().color(&MUTED))
             .draw()
             .map_err(error)?;
         for line in lines {
@@ -114,18 +124,20 @@ pub(super) fn over_connections(lines: &[Line]) -> Result<String> {
             .margin(8)
             .margin_right(18)
             .set_label_area_size(LabelAreaPosition::Left, 66)
-            .set_label_area_size(LabelAreaPosition::Bottom, 30)
+            .set_label_area_size(LabelAreaPosition::Bottom, 48)
             .build_cartesian_2d((fewest * 0.85..most * 1.18).log_scale(), 0.0..top * 1.08)
             .map_err(error)?;
         chart
             .configure_mesh()
             .x_label_formatter(&|value| tick(*value))
+            .x_desc("connections")
+            .axis_desc_style((FONT, SMALL).into_font().color(&MUTED))
             .y_labels(6)
             .y_label_formatter(&|value| tick(*value))
             .axis_style(GRID)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
-            .label_style((FONT, 12).into_font().color(&MUTED))
+            .label_style((FONT, SMALL).into_font().color(&MUTED))
             .draw()
             .map_err(error)?;
         for line in lines {
@@ -150,7 +162,7 @@ fn draw(width: u32, height: u32, paint: impl FnOnce(&Area<'_>) -> Result) -> Res
 }
 
 fn label(area: &Area<'_>, text: &str, at: (i32, i32), side: HPos) -> Result {
-    let style = (FONT, 13).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
+    let style = (FONT, TEXT).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
     area.draw_text(text, &style, at).map_err(error)
 }
 

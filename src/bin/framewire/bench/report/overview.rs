@@ -3,7 +3,7 @@ use std::fmt::Write;
 use super::html::Escaped;
 use super::palette;
 use crate::bench::case::Kind;
-use crate::bench::results::{CaseResult, Results, Row};
+use crate::bench::results::{CaseResult, Mark, Results, Row};
 use crate::bench::table;
 use crate::bench::text::grouped;
 
@@ -18,7 +18,11 @@ pub(super) fn write(page: &mut String, results: &Results) {
         Escaped(&base.contestant)
     );
     for case in &results.cases {
-        let _ = write!(page, "<th>{}</th>", Escaped(heading(case)));
+        page.push_str("<th>");
+        for line in heading(case) {
+            let _ = write!(page, "<span>{}</span>", Escaped(line));
+        }
+        page.push_str("</th>");
     }
     page.push_str("</tr></thead>\n<tbody>\n");
     let names = results.contestants.iter().filter(|contestant| contestant.skipped.is_none());
@@ -36,28 +40,32 @@ pub(super) fn write(page: &mut String, results: &Results) {
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody>\n</table></div>\n");
-    for mark in table::legend(results) {
-        let _ = writeln!(
-            page,
-            "<p class=\"muted\"><span class=\"sign\">{}</span> {}</p>",
-            mark.sign(),
-            mark.explained()
-        );
-    }
-    page.push_str("</section>\n");
+    let explained = table::legend(results)
+        .into_iter()
+        .map(|mark| format!("<span class=\"sign\">{}</span> {}", mark.sign(), Escaped(mark.explained())));
+    let _ = writeln!(
+        page,
+        "<p class=\"muted signs\">{}</p>\n</section>",
+        explained.collect::<Vec<_>>().join(" &nbsp; ")
+    );
 }
 
-fn heading(case: &CaseResult) -> String {
+/// The case in lines of a few letters.
+fn heading(case: &CaseResult) -> Vec<String> {
     let load = &case.case;
-    let connections = grouped(load.connections as f64);
+    let (active, silent) = (grouped(load.connections as f64), grouped(load.silent as f64));
+    let size = format!("{} B", grouped(load.size as f64));
     match load.kind {
-        Kind::Echo => format!("{connections} conns, {} B, pipeline {}", load.size, load.pipeline),
-        Kind::Open => {
-            format!("{connections} conns, {} B, {}/s", load.size, grouped(load.rate.unwrap_or_default()))
+        Kind::Echo => {
+            vec!["echo".into(), format!("{active} conns"), size, format!("pipeline {}", load.pipeline)]
         }
-        Kind::Active => format!("{connections} of {} conns, {} B", grouped(load.total() as f64), load.size),
-        Kind::Churn => format!("churn, {connections} at a time"),
-        Kind::Idle => format!("memory, {} idle conns", grouped(load.silent as f64)),
+        Kind::Open => {
+            let rate = format!("{}/s", grouped(load.rate.unwrap_or_default()));
+            vec!["open loop".into(), format!("{active} conns"), size, rate]
+        }
+        Kind::Active => vec!["active".into(), format!("{active} conns"), format!("+ {silent} idle"), size],
+        Kind::Churn => vec!["churn".into(), format!("{active} at a time"), size],
+        Kind::Idle => vec!["memory".into(), format!("{silent} idle")],
     }
 }
 
@@ -69,7 +77,7 @@ fn cell(case: &CaseResult, row: Option<&Row>) -> String {
     let Some(ratio) = median(row) else { return "<td>-</td>".into() };
     let best = case.rows.iter().filter(|row| row.error.is_none()).filter_map(median).fold(f64::MAX, f64::min);
     let class = if ratio <= best * 1.05 { " class=\"best\"" } else { "" };
-    let signs: String = table::signs(row).chars().filter(|&sign| sign != 'g').collect();
+    let signs = table::signs(row).replace(Mark::GeneratorBound.sign(), ""); // the ratio is of CPU time, which stands
     format!("<td{class}>{ratio:.2} <span class=\"sign\">{signs}</span></td>")
 }
 

@@ -7,7 +7,7 @@ use crate::bench::case::Kind;
 use crate::bench::error::BenchError;
 use crate::bench::results::{CaseResult, Figure, Results, Row, Summary};
 use crate::bench::table;
-use crate::bench::text::{grouped, memory};
+use crate::bench::text::{duration, grouped, memory};
 
 type Result = std::result::Result<(), BenchError>;
 
@@ -32,12 +32,17 @@ pub(super) fn case(page: &mut String, case: &CaseResult) -> Result {
         )?;
         bars(page, case, "Memory of the process", "lower is better", |s| s.memory_bytes, memory)?;
     } else {
+        page.push_str("<div class=\"stack\">\n");
         let cpu = format!("CPU per {one}");
         bars(page, case, &cpu, "server process, ns, lower is better", |s| s.cpu_ns, grouped)?;
-        if case.case.kind != Kind::Open {
+        if case.case.kind == Kind::Open {
+            // the rate is given: what differs is how late the slow ones are
+            bars(page, case, "Latency of the slowest 1 %", "p99, lower is better", p99, duration)?;
+        } else {
             let throughput = format!("{} per second", capitalized(&case.unit));
             bars(page, case, &throughput, "higher is better", |s| s.per_second, grouped)?;
         }
+        page.push_str("</div>\n");
         latency(page, case)?;
     }
     page.push_str("</div>\n");
@@ -99,6 +104,11 @@ fn bars(
         figure(page, title, unit, &charts::bars(&bars, text)?);
     }
     Ok(())
+}
+
+fn p99(summary: &Summary) -> Option<Figure> {
+    let p99 = summary.latency.as_ref()?.p99;
+    Some(Figure { median: p99, min: p99, max: p99 })
 }
 
 fn latency(page: &mut String, case: &CaseResult) -> Result {

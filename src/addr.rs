@@ -1,0 +1,105 @@
+//! Addresses of peers, of whatever family.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, SocketAddrV4},
+    path::PathBuf,
+};
+
+/// The address of one end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddr {
+    /// TCP over IPv4 or IPv6.
+    Ip(SocketAddr),
+    /// A Unix socket. Clients have no path as a rule.
+    Unix(Option<PathBuf>),
+}
+
+impl PeerAddr {
+    /// The IP address, without the port.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_addr().map(|addr| addr.ip())
+    }
+
+    /// The IP address with the port.
+    #[must_use]
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(addr) => Some(*addr),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Ip(addr)
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => write!(f, "{addr}"),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => write!(f, "unix:(unnamed)"),
+        }
+    }
+}
+
+/// Both ends of a connection in 16 bytes: there is one in each session, and nearly all are IPv4.
+#[derive(Debug, Clone)]
+pub(crate) enum Ends {
+    V4 { peer: SocketAddrV4, local: SocketAddrV4 },
+    Other(Box<(PeerAddr, PeerAddr)>),
+}
+
+impl Ends {
+    pub(crate) fn new(peer: PeerAddr, local: PeerAddr) -> Self {
+        match (peer, local) {
+            (PeerAddr::Ip(SocketAddr::V4(peer)), PeerAddr::Ip(SocketAddr::V4(local))) => {
+                Self::V4 { peer, local }
+            }
+            ends => Self::Other(Box::new(ends)),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> PeerAddr {
+        match self {
+            Self::V4 { peer, .. } => PeerAddr::Ip((*peer).into()),
+            Self::Other(ends) => ends.0.clone(),
+        }
+    }
+
+    pub(crate) fn local(&self) -> PeerAddr {
+        match self {
+            Self::V4 { local, .. } => PeerAddr::Ip((*local).into()),
+            Self::Other(ends) => ends.1.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_come_back_whatever_the_family() -> Result<(), std::net::AddrParseError> {
+        let addresses = [
+            PeerAddr::Ip("10.0.0.1:7".parse()?),
+            PeerAddr::Ip("[::1]:8".parse()?),
+            PeerAddr::Unix(Some("/tmp/s".into())),
+            PeerAddr::Unix(None),
+        ];
+        for peer in &addresses {
+            for local in &addresses {
+                let ends = Ends::new(peer.clone(), local.clone());
+                assert_eq!((&ends.peer(), &ends.local()), (peer, local));
+            }
+        }
+        assert!(size_of::<Ends>() <= 16);
+        Ok(())
+    }
+}

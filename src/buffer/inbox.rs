@@ -1,0 +1,88 @@
+use crate::time::Tick;
+
+/// The unfinished frame of one session: bytes received and not yet consumed by the framing.
+///
+/// It is made when a read ends inside a frame, and dropped when the frame is complete. It grows with the bytes that came
+/// (at most by doubling), never by a length that was announced.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    bytes: Vec<u8>,
+    /// When the first byte of the frame at the front came.
+    since: Tick,
+}
+
+impl Inbox {
+    pub(crate) fn new(tail: &[u8], now: Tick) -> Box<Self> {
+        Box::new(Self { bytes: tail.to_vec(), since: now })
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    pub(crate) fn since(&self) -> Tick {
+        self.since
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub(crate) fn append(&mut self, received: &[u8]) {
+        self.bytes.extend_from_slice(received);
+    }
+
+    /// Replaces everything by `tail`; the frame at its front began at `since`.
+    pub(crate) fn restart(&mut self, tail: &[u8], since: Tick) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(tail);
+        self.since = since;
+        self.give_back();
+    }
+
+    /// Drops the first `n` bytes: what follows them began to arrive at `now`, as far as we know.
+    pub(crate) fn consume(&mut self, n: usize, now: Tick) {
+        if n > 0 {
+            self.bytes.drain(..n.min(self.bytes.len()));
+            self.since = now;
+            self.give_back();
+        }
+    }
+
+    /// A short tail does not keep the memory of the long frame before it.
+    fn give_back(&mut self) {
+        if self.bytes.capacity() > 4096 && self.bytes.capacity() / 4 > self.bytes.len() {
+            self.bytes.shrink_to(self.bytes.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_follows_the_bytes_that_came() {
+        let mut inbox = Inbox::new(b"a", 0);
+        for _ in 0..10_000 {
+            inbox.append(b"b");
+            assert!(inbox.capacity() <= 2 * inbox.as_slice().len().max(8));
+        }
+        inbox.consume(10_000, 3);
+        assert_eq!(inbox.as_slice(), b"b");
+        assert!(inbox.capacity() < 64, "kept {} bytes for one", inbox.capacity());
+        assert_eq!(inbox.since(), 3);
+    }
+
+    #[test]
+    fn an_untouched_frame_keeps_its_beginning() {
+        let mut inbox = Inbox::new(b"abc", 5);
+        inbox.append(b"d");
+        inbox.consume(0, 9);
+        assert_eq!((inbox.as_slice(), inbox.since()), (&b"abcd"[..], 5));
+    }
+}

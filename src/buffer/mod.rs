@@ -1,0 +1,11 @@
+//! Where bytes wait: received and not yet framed, framed and not yet written. An idle session has neither.
+
+mod inbox;
+mod outbox;
+mod pool;
+mod scratch;
+
+pub(crate) use inbox::Inbox;
+pub(crate) use outbox::{MAX_SLICES, Outbox};
+pub(crate) use pool::OutboxPool;
+pub(crate) use scratch::Scratch;

@@ -1,0 +1,121 @@
+//! Who is here: the numbers that acceptors decide by, shared by all threads of a server.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use crate::addr::PeerAddr;
+
+/// Sessions per shard and in all; per peer address only where there is a limit on it.
+///
+/// Entered by the acceptor before the connection is handed over, left by the shard when its socket is closed.
+#[derive(Debug)]
+pub(crate) struct Census {
+    shards: Box<[AtomicUsize]>,
+    forked: AtomicUsize,
+    total: AtomicUsize,
+    max_total: usize,
+    peers: Option<Peers>,
+}
+
+#[derive(Debug)]
+struct Peers {
+    max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Census {
+    /// For this many standing shards.
+    pub(crate) fn new(shards: usize, max_total: usize, max_per_peer: Option<usize>) -> Self {
+        Self {
+            shards: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            forked: AtomicUsize::new(0),
+            total: AtomicUsize::new(0),
+            max_total,
+            peers: max_per_peer.map(|max| Peers { max, counts: Mutex::default() }),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.total() >= self.max_total
+    }
+
+    /// Whether the peer has as many connections as one may have.
+    pub(crate) fn peer_is_full(&self, peer: &PeerAddr) -> bool {
+        match (&self.peers, peer.ip()) {
+            (Some(peers), Some(ip)) => peers.lock().get(&ip).is_some_and(|count| *count >= peers.max),
+            _ => false,
+        }
+    }
+
+    /// One more session on that standing shard, or on a forked one (`None`).
+    pub(crate) fn enter(&self, shard: Option<usize>, peer: &PeerAddr) {
+        self.total.fetch_add(1, Relaxed);
+        self.load(shard).fetch_add(1, Relaxed);
+        if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
+            *peers.lock().entry(ip).or_default() += 1;
+        }
+    }
+
+    /// One fewer.
+    pub(crate) fn leave(&self, shard: Option<usize>, peer: &PeerAddr) {
+        self.total.fetch_sub(1, Relaxed);
+        self.load(shard).fetch_sub(1, Relaxed);
+        let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) else { return };
+        let mut counts = peers.lock();
+        if let Some(count) = counts.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&ip);
+            }
+        }
+    }
+
+    pub(crate) fn shards(&self) -> &[AtomicUsize] {
+        &self.shards
+    }
+
+    pub(crate) fn forked(&self) -> usize {
+        self.forked.load(Relaxed)
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Relaxed)
+    }
+
+    fn load(&self, shard: Option<usize>) -> &AtomicUsize {
+        shard.and_then(|shard| self.shards.get(shard)).unwrap_or(&self.forked)
+    }
+}
+
+impl Peers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_full_at_its_limit_and_forgotten_when_it_left() -> Result<(), std::net::AddrParseError> {
+        let census = Census::new(1, 2, Some(2));
+        let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
+        let same = PeerAddr::Ip("10.0.0.1:2000".parse()?);
+        census.enter(Some(0), &peer);
+        assert!(!census.peer_is_full(&same) && !census.is_full());
+        census.enter(None, &same);
+        assert!(census.peer_is_full(&peer) && census.is_full());
+        census.leave(None, &same);
+        census.leave(Some(0), &peer);
+        assert_eq!((census.total(), census.forked()), (0, 0));
+        assert!(census.peers.as_ref().is_some_and(|peers| peers.lock().is_empty()));
+        Ok(())
+    }
+}

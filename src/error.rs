@@ -1,0 +1,316 @@
+//! Why a packet could not be queued, why a session ended, why a server could not start: one enum per question.
+
+use std::{any::Any, error::Error, io, time::Duration};
+
+use thiserror::Error;
+
+use crate::framing::FrameError;
+
+/// We can not queue this packet.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The session's outbox is at [`Limits::outbox_hard`](crate::Limits::outbox_hard): the peer does not read as fast as
+    /// we send. `?` in a callback closes this slow consumer.
+    #[error("outbox full: {queued} bytes wait for a peer that does not read, the limit is {limit}")]
+    Full {
+        /// Bytes already queued for the session.
+        queued: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The mailbox of the session's shard is full: other threads send faster than the shard works.
+    #[error(
+        "mailbox of the shard full: {commands} commands of {bytes} bytes wait; send slower or raise limits.mailbox_*"
+    )]
+    MailboxFull {
+        /// Commands waiting.
+        commands: usize,
+        /// Payload bytes waiting.
+        bytes: usize,
+    },
+    /// The session is closing or closed.
+    #[error("session closed")]
+    Closed,
+    /// The payload has no frame; the fault is the sender's.
+    #[error("payload can not be framed: {0}")]
+    Frame(#[from] FrameError),
+}
+
+/// Why a session ended. Each variant says whose doing it was.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer ended its stream at a frame boundary. The normal end.
+    #[error("the peer closed")]
+    PeerClosed,
+    /// The peer, or the network, reset the connection.
+    #[error("connection reset: {0}")]
+    Reset(#[source] io::Error),
+    /// The peer broke the wire.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// The handler, or a handle, closed or aborted the session.
+    #[error("closed by this side")]
+    Local,
+    /// A send failed and the handler passed the error on.
+    #[error("send failed: {0}")]
+    Send(#[from] SendError),
+    /// The handler ended the session for a reason of its own.
+    #[error("handler: {0}")]
+    Handler(#[source] Box<dyn Error + Send + Sync>),
+    /// A callback panicked; the message is the panic's.
+    #[error("panic in {callback}: {message}")]
+    Panicked {
+        /// The callback, by name.
+        callback: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// Nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    #[error("nothing received for {0:?}")]
+    Idle(Duration),
+    /// The peer did not read: no byte left the outbox for [`Limits::stall_timeout`](crate::Limits::stall_timeout).
+    #[error("the peer took none of {queued} queued bytes for {after:?}")]
+    Stalled {
+        /// Bytes that were still queued.
+        queued: usize,
+        /// The timeout.
+        after: Duration,
+    },
+    /// No packet within [`Limits::first_packet_timeout`](crate::Limits::first_packet_timeout).
+    #[error("no packet within {0:?} of connecting")]
+    FirstPacket(Duration),
+    /// A packet was begun and not completed within [`Limits::packet_timeout`](crate::Limits::packet_timeout).
+    #[error("a packet was not completed within {0:?} of its first byte")]
+    SlowPacket(Duration),
+    /// The shard was over [`Limits::shard_memory`](crate::Limits::shard_memory), and this session held most.
+    #[error("the shard buffers more than {limit} bytes and this session held {held}")]
+    Memory {
+        /// Bytes this session held.
+        held: usize,
+        /// The limit of the shard.
+        limit: usize,
+    },
+    /// The server shut down.
+    #[error("server shutdown")]
+    Shutdown,
+    /// The system failed us: registering the socket, or the poll itself.
+    #[error("system: {0}")]
+    System(#[source] io::Error),
+}
+
+impl CloseReason {
+    /// A reason of the handler's own.
+    ///
+    /// ```
+    /// use framewire::CloseReason;
+    /// assert_eq!(CloseReason::handler("bad password").to_string(), "handler: bad password");
+    /// ```
+    pub fn handler(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Handler(error.into())
+    }
+
+    /// The reason without its details.
+    #[must_use]
+    pub fn kind(&self) -> CloseKind {
+        match self {
+            Self::PeerClosed => CloseKind::PeerClosed,
+            Self::Reset(_) => CloseKind::Reset,
+            Self::Frame(_) => CloseKind::Frame,
+            Self::Local => CloseKind::Local,
+            Self::Send(_) => CloseKind::Send,
+            Self::Handler(_) => CloseKind::Handler,
+            Self::Panicked { .. } => CloseKind::Panicked,
+            Self::Idle(_) => CloseKind::Idle,
+            Self::Stalled { .. } => CloseKind::Stalled,
+            Self::FirstPacket(_) => CloseKind::FirstPacket,
+            Self::SlowPacket(_) => CloseKind::SlowPacket,
+            Self::Memory { .. } => CloseKind::Memory,
+            Self::Shutdown => CloseKind::Shutdown,
+            Self::System(_) => CloseKind::System,
+        }
+    }
+
+    pub(crate) fn panicked(callback: &'static str, panic: &(dyn Any + Send)) -> Self {
+        Self::Panicked { callback, message: panic_message(panic) }
+    }
+}
+
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
+}
+
+impl From<io::Error> for CloseReason {
+    fn from(error: io::Error) -> Self {
+        Self::Handler(Box::new(error))
+    }
+}
+
+/// [`CloseReason`] without its details: what metrics count by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseKind {
+    /// See [`CloseReason::PeerClosed`].
+    PeerClosed,
+    /// See [`CloseReason::Reset`].
+    Reset,
+    /// See [`CloseReason::Frame`].
+    Frame,
+    /// See [`CloseReason::Local`].
+    Local,
+    /// See [`CloseReason::Send`].
+    Send,
+    /// See [`CloseReason::Handler`].
+    Handler,
+    /// See [`CloseReason::Panicked`].
+    Panicked,
+    /// See [`CloseReason::Idle`].
+    Idle,
+    /// See [`CloseReason::Stalled`].
+    Stalled,
+    /// See [`CloseReason::FirstPacket`].
+    FirstPacket,
+    /// See [`CloseReason::SlowPacket`].
+    SlowPacket,
+    /// See [`CloseReason::Memory`].
+    Memory,
+    /// See [`CloseReason::Shutdown`].
+    Shutdown,
+    /// See [`CloseReason::System`].
+    System,
+}
+
+impl CloseKind {
+    /// Every kind, in the order of [`CloseReason`].
+    pub const ALL: [Self; 14] = [
+        Self::PeerClosed,
+        Self::Reset,
+        Self::Frame,
+        Self::Local,
+        Self::Send,
+        Self::Handler,
+        Self::Panicked,
+        Self::Idle,
+        Self::Stalled,
+        Self::FirstPacket,
+        Self::SlowPacket,
+        Self::Memory,
+        Self::Shutdown,
+        Self::System,
+    ];
+}
+
+/// The server could not start, or its reactor failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The text names no address.
+    #[error("{text:?} is no address to bind: {why}; give host:port, [v6]:port or unix:/path")]
+    #[non_exhaustive]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The address can not be bound.
+    #[error("can not bind {addr}: {source}")]
+    #[non_exhaustive]
+    Bind {
+        /// The address.
+        addr: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A setting can not work.
+    #[error("{option}: {why}")]
+    #[non_exhaustive]
+    Config {
+        /// The option at fault, as it is called in the builder.
+        option: &'static str,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The system refused what a reactor needs.
+    #[error("can not {action}: {source}")]
+    #[non_exhaustive]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The factory of handlers panicked.
+    #[error("the factory of handlers panicked: {message}")]
+    #[non_exhaustive]
+    Factory {
+        /// What it said.
+        message: String,
+    },
+    /// A reactor thread panicked outside of any callback: a defect of framewire.
+    #[error("a reactor thread panicked; this is a defect of framewire, please report it")]
+    Defect,
+}
+
+impl ServeError {
+    pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { action, source }
+    }
+
+    pub(crate) fn config((option, why): (&'static str, String)) -> Self {
+        Self::Config { option, why }
+    }
+}
+
+/// The answer of a whole server could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The shard, or the server, has stopped.
+    #[error("the server has stopped")]
+    Stopped,
+    /// A shard did not answer in time: its handler blocks.
+    #[error("a shard did not answer within {0:?}; does a handler block?")]
+    TimedOut(Duration),
+    /// Asked from a shard's own thread, which would wait for itself.
+    #[error("asked from within a callback, which would wait for itself; ask from another thread")]
+    WouldDeadlock,
+}
+
+/// What became of a tracked send. See [`SendTicket::wait`](crate::SendTicket::wait).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TicketError {
+    /// The session ended before the packet was written to the kernel in full.
+    #[error("the session closed before the packet was written")]
+    Closed,
+    /// Not yet decided when the wait was over. The packet may still be written.
+    #[error("not written within {0:?}")]
+    TimedOut(Duration),
+    /// The packet was refused when the shard came to it.
+    #[error("refused: {0}")]
+    Refused(#[from] SendError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_listed_in_the_order_of_their_numbers() {
+        for (number, kind) in CloseKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+        }
+    }
+
+    #[test]
+    fn a_panic_keeps_its_message() {
+        let reason = CloseReason::panicked("on_packet", &"boom");
+        assert_eq!(reason.to_string(), "panic in on_packet: boom");
+        let reason = CloseReason::panicked("on_packet", &String::from("bang"));
+        assert_eq!(reason.to_string(), "panic in on_packet: bang");
+    }
+}

@@ -1,0 +1,332 @@
+use bytes::{BufMut, BytesMut};
+
+use super::policy::{self, Policy};
+use super::{Decoded, FrameError, Framing, Oversize};
+
+/// A length in front of each packet: Erlang's `{packet, N}`.
+///
+/// ```text
+/// u16_be  | 00 05 | h  e  l  l  o |     the length counts the packet only, not itself
+///         '------- frame ---------'
+/// packet          ^^^^^^^^^^^^^^^
+/// ```
+///
+/// The header is 1, 2, 3, 4 or 8 bytes wide, unsigned, big- or little-endian; a length of 0 is an empty packet. For a field
+/// with anything around it see [`LengthField`](crate::framing::LengthField).
+///
+/// **Limit:** [`max`](Self::max) counts *packet* bytes, without the header; [`DEFAULT_MAX_FRAME`] by default, or what the
+/// server offers. A longer length is refused as soon as the header is there, before a byte of the packet is kept.
+///
+/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]), [`FrameError::Truncated`] at an end inside a
+/// frame. On encode, `TooLong` for a payload above the maximum, or above what the header can say (255 bytes for `u8`).
+///
+/// [`DEFAULT_MAX_FRAME`]: crate::framing::DEFAULT_MAX_FRAME
+///
+/// ```
+/// use bytes::BytesMut;
+/// use framewire::framing::{Decoded, Framing, LengthPrefix};
+///
+/// let mut framing = LengthPrefix::u32_be().max(64 * 1024);
+/// let mut wire = BytesMut::new();
+/// framing.encode(b"hello", &mut wire)?;
+/// assert_eq!(wire, b"\0\0\0\x05hello"[..]);
+/// assert_eq!(framing.decode(&mut wire)?, Some(Decoded::Packet { payload: 4..9, consumed: 9 }));
+/// # Ok::<(), framewire::FrameError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct LengthPrefix {
+    /// Bytes of a refused frame that are still to come; 0 when none is being discarded.
+    left: u64,
+    max: u32,
+    header: Header,
+    policy: Policy,
+}
+
+/// Width and byte order in one: one jump finds the way to read it.
+#[derive(Debug, Clone, Copy)]
+enum Header {
+    U8,
+    U16Be,
+    U16Le,
+    U24Be,
+    U24Le,
+    U32Be,
+    U32Le,
+    U64Be,
+    U64Le,
+}
+
+impl LengthPrefix {
+    /// One byte: packets of at most 255 bytes.
+    #[must_use]
+    pub fn u8() -> Self {
+        Self::new(Header::U8)
+    }
+
+    /// Two bytes, big-endian: packets of at most 65,535 bytes.
+    #[must_use]
+    pub fn u16_be() -> Self {
+        Self::new(Header::U16Be)
+    }
+
+    /// Two bytes, little-endian: packets of at most 65,535 bytes.
+    #[must_use]
+    pub fn u16_le() -> Self {
+        Self::new(Header::U16Le)
+    }
+
+    /// Three bytes, big-endian: packets of at most 16 MiB - 1.
+    #[must_use]
+    pub fn u24_be() -> Self {
+        Self::new(Header::U24Be)
+    }
+
+    /// Three bytes, little-endian: packets of at most 16 MiB - 1.
+    #[must_use]
+    pub fn u24_le() -> Self {
+        Self::new(Header::U24Le)
+    }
+
+    /// Four bytes, big-endian (network order): packets of at most 4 GiB - 1.
+    #[must_use]
+    pub fn u32_be() -> Self {
+        Self::new(Header::U32Be)
+    }
+
+    /// Four bytes, little-endian: packets of at most 4 GiB - 1.
+    #[must_use]
+    pub fn u32_le() -> Self {
+        Self::new(Header::U32Le)
+    }
+
+    /// Eight bytes, big-endian: packets up to the maximum.
+    #[must_use]
+    pub fn u64_be() -> Self {
+        Self::new(Header::U64Be)
+    }
+
+    /// Eight bytes, little-endian: packets up to the maximum.
+    #[must_use]
+    pub fn u64_le() -> Self {
+        Self::new(Header::U64Le)
+    }
+
+    /// The most bytes that a packet may have, without its header (4 GiB - 1 at most; more is taken as that).
+    #[must_use]
+    pub fn max(mut self, bytes: usize) -> Self {
+        self.max = policy::clamp(bytes);
+        self.policy.max_is_chosen = true;
+        self
+    }
+
+    /// What happens to a frame over the maximum; [`Oversize::Close`] by default.
+    #[must_use]
+    pub fn oversize(mut self, oversize: Oversize) -> Self {
+        self.policy.oversize = oversize;
+        self
+    }
+
+    fn new(header: Header) -> Self {
+        Self { left: 0, max: policy::DEFAULT_MAX, header, policy: Policy::default() }
+    }
+
+    #[cold]
+    fn refuse(&mut self, width: usize, len: u64, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
+        let error = FrameError::too_long(len, self.max.into(), buf);
+        self.policy.refuse(&mut self.left, len.saturating_add(width as u64), buf, error)
+    }
+}
+
+impl Framing for LengthPrefix {
+    #[inline]
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        if self.left != 0 {
+            return Ok(Some(policy::skip(&mut self.left, buf)));
+        }
+        let Some((width, len)) = self.header.read(buf) else { return Ok(None) };
+        if len > self.max.into() {
+            return self.refuse(width, len, buf);
+        }
+        let end = width.saturating_add(policy::in_memory(len));
+        Ok((end <= buf.len()).then_some(Decoded::Packet { payload: width..end, consumed: end }))
+    }
+
+    fn decode_eof(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        policy::end(self.left, buf)
+    }
+
+    #[inline]
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        let (len, max) = (payload.len() as u64, self.header.most().min(self.max.into()));
+        if len > max {
+            return Err(FrameError::too_long(len, max, payload));
+        }
+        out.reserve(self.header.width() + payload.len());
+        self.header.write(len, out);
+        out.extend_from_slice(payload);
+        Ok(())
+    }
+
+    fn offer_max(&mut self, max: usize) {
+        if !self.policy.max_is_chosen {
+            self.max = policy::clamp(max);
+        }
+    }
+
+    fn max_frame(&self) -> Option<usize> {
+        let packet = policy::in_memory(self.header.most().min(self.max.into()));
+        Some(packet.saturating_add(self.header.width()))
+    }
+}
+
+impl Header {
+    /// Width of the header and the length that it says; `None` while `buf` is shorter than it.
+    #[inline]
+    fn read(self, buf: &[u8]) -> Option<(usize, u64)> {
+        match self {
+            Self::U8 => buf.first().map(|byte| (1, (*byte).into())),
+            Self::U16Be => buf.first_chunk().map(|b| (2, u16::from_be_bytes(*b).into())),
+            Self::U16Le => buf.first_chunk().map(|b| (2, u16::from_le_bytes(*b).into())),
+            Self::U24Be => buf.first_chunk().map(|[a, b, c]| (3, u32::from_be_bytes([0, *a, *b, *c]).into())),
+            Self::U24Le => buf.first_chunk().map(|[a, b, c]| (3, u32::from_le_bytes([*a, *b, *c, 0]).into())),
+            Self::U32Be => buf.first_chunk().map(|b| (4, u32::from_be_bytes(*b).into())),
+            Self::U32Le => buf.first_chunk().map(|b| (4, u32::from_le_bytes(*b).into())),
+            Self::U64Be => buf.first_chunk().map(|b| (8, u64::from_be_bytes(*b))),
+            Self::U64Le => buf.first_chunk().map(|b| (8, u64::from_le_bytes(*b))),
+        }
+    }
+
+    /// Appends the header; `len` is within [`most`](Self::most), so no cast cuts it.
+    #[inline]
+    fn write(self, len: u64, out: &mut BytesMut) {
+        match self {
+            Self::U8 => out.put_u8(len as u8),
+            Self::U16Be => out.put_u16(len as u16),
+            Self::U16Le => out.put_u16_le(len as u16),
+            Self::U24Be => out.put_uint(len, 3),
+            Self::U24Le => out.put_uint_le(len, 3),
+            Self::U32Be => out.put_u32(len as u32),
+            Self::U32Le => out.put_u32_le(len as u32),
+            Self::U64Be => out.put_u64(len),
+            Self::U64Le => out.put_u64_le(len),
+        }
+    }
+
+    fn width(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::U16Be | Self::U16Le => 2,
+            Self::U24Be | Self::U24Le => 3,
+            Self::U32Be | Self::U32Le => 4,
+            Self::U64Be | Self::U64Le => 8,
+        }
+    }
+
+    /// The largest length that the header can say.
+    fn most(self) -> u64 {
+        u64::MAX >> (64 - 8 * self.width())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> [LengthPrefix; 9] {
+        use LengthPrefix as L;
+        [
+            L::u8(),
+            L::u16_be(),
+            L::u16_le(),
+            L::u24_be(),
+            L::u24_le(),
+            L::u32_be(),
+            L::u32_le(),
+            L::u64_be(),
+            L::u64_le(),
+        ]
+    }
+
+    #[test]
+    fn a_prefix_takes_16_bytes_of_a_session() {
+        assert!(size_of::<LengthPrefix>() <= 16, "{}", size_of::<LengthPrefix>());
+    }
+
+    #[test]
+    fn each_width_and_order_writes_what_its_name_says() {
+        let expected: [&[u8]; 9] = [
+            &[2],
+            &[0, 2],
+            &[2, 0],
+            &[0, 0, 2],
+            &[2, 0, 0],
+            &[0, 0, 0, 2],
+            &[2, 0, 0, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+            &[2, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        for (mut framing, header) in all().into_iter().zip(expected) {
+            let mut wire = BytesMut::new();
+            framing.encode(b"hi", &mut wire).unwrap();
+            assert_eq!(wire, [header, b"hi"].concat());
+            let end = header.len() + 2;
+            let packet = Decoded::Packet { payload: header.len()..end, consumed: end };
+            assert_eq!(framing.decode(&mut wire), Ok(Some(packet)));
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_maximum_is_refused_with_its_header_alone() {
+        for len in [11, 1 << 31, (1 << 32) - 1, (1 << 32) + 5, 1 << 63, u64::MAX - 8, u64::MAX] {
+            for framing in [LengthPrefix::u64_be(), LengthPrefix::u64_le()] {
+                let mut framing = framing.max(10);
+                let mut header = BytesMut::new();
+                framing.header.write(len, &mut header);
+                let seen = header.clone();
+                assert_eq!(framing.decode(&mut header[..7]), Ok(None));
+                assert_eq!(framing.decode(&mut header), Err(FrameError::too_long(len, 10, &seen)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_lengths_of_a_field_are_read_unsigned() {
+        let mut framing = LengthPrefix::u32_le().max(usize::MAX);
+        assert_eq!(
+            framing.decode(&mut [0xff; 12]),
+            Ok(None),
+            "4 GiB - 1 is waited for, not refused and not negative"
+        );
+        assert_eq!(framing.max_frame(), Some(4 + 0xffff_ffff));
+    }
+
+    #[test]
+    fn a_payload_that_the_header_can_not_say_is_an_error_and_never_cut() {
+        let mut out = BytesMut::new();
+        LengthPrefix::u8().encode(&[7; 255], &mut out).unwrap();
+        assert_eq!(out.len(), 256);
+        let error = LengthPrefix::u8().encode(&[7; 256], &mut out).unwrap_err();
+        assert_eq!(error, FrameError::too_long(256, 255, &[7; 256]));
+        let error = LengthPrefix::u16_be().encode(&[7; 65_536], &mut out).unwrap_err();
+        assert_eq!(error, FrameError::too_long(65_536, 65_535, &[7; 16]));
+        assert_eq!(out.len(), 256);
+    }
+
+    #[test]
+    fn the_offer_of_a_server_counts_only_where_no_maximum_was_chosen() {
+        let (mut free, mut chosen) = (LengthPrefix::u32_be(), LengthPrefix::u32_be().max(10));
+        free.offer_max(100);
+        chosen.offer_max(100);
+        assert_eq!((free.max_frame(), chosen.max_frame()), (Some(104), Some(14)));
+        assert_eq!(LengthPrefix::u8().max_frame(), Some(256), "the header can not say more");
+    }
+
+    #[test]
+    fn an_end_while_discarding_is_truncated_even_with_nothing_left_over() {
+        let mut framing = LengthPrefix::u8().max(2).oversize(Oversize::Discard);
+        let seen = FrameError::too_long(9, 2, &[9, 1]);
+        assert_eq!(framing.decode(&mut [9, 1]), Ok(Some(Decoded::Rejected { consumed: 2, error: seen })));
+        assert_eq!(framing.decode(&mut [1, 1]), Ok(Some(Decoded::Skipped { consumed: 2 })));
+        assert_eq!(framing.decode_eof(&mut []), Err(FrameError::truncated(&[])));
+    }
+}

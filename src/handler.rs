@@ -1,0 +1,168 @@
+//! What a user writes: a handler of packets.
+
+use crate::{
+    error::CloseReason,
+    framing::FrameError,
+    id::SessionId,
+    session::{Session, TimerId},
+};
+
+/// Handles the packets of all sessions of one shard.
+///
+/// There is one handler per shard, on the shard's thread, so `&mut self` needs no lock; what belongs to one session is
+/// [`State`](Self::State) and is handed back beside it. A callback that answers `Err` ends its session gracefully for that
+/// reason: what was sent before is still delivered. A callback that panics ends its session with
+/// [`CloseReason::Panicked`] and nobody else's. Callbacks never nest, and they must not block: the shard waits for them.
+///
+/// ```
+/// use framewire::{CloseReason, PacketHandler, Session, SessionId};
+///
+/// /// Answers each packet with its number.
+/// #[derive(Clone)]
+/// struct Count;
+///
+/// impl PacketHandler for Count {
+///     type State = u64;
+///
+///     fn on_open(&mut self, _session: &mut Session<'_>) -> Result<u64, CloseReason> {
+///         Ok(0)
+///     }
+///
+///     fn on_packet(&mut self, session: &mut Session<'_>, seen: &mut u64, _packet: &[u8]) -> Result<(), CloseReason> {
+///         *seen += 1;
+///         Ok(session.send(seen.to_string())?)
+///     }
+/// }
+/// ```
+pub trait PacketHandler {
+    /// What is kept for one session. It never leaves the shard's thread and need not be `Send`.
+    type State;
+
+    /// A connection was accepted. Sends are allowed.
+    ///
+    /// # Errors
+    /// The session is closed, after what was sent has been delivered, and `on_close` is not called for it.
+    fn on_open(&mut self, session: &mut Session<'_>) -> Result<Self::State, CloseReason>;
+
+    /// A packet came. The slice is valid during the call.
+    ///
+    /// # Errors
+    /// The session ends for this reason; no further packet of it is handed out.
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        state: &mut Self::State,
+        packet: &[u8],
+    ) -> Result<(), CloseReason>;
+
+    /// The outbox was above the high-water mark and is now below the low one: time to send more.
+    ///
+    /// # Errors
+    /// The session ends for this reason.
+    fn on_drained(&mut self, session: &mut Session<'_>, state: &mut Self::State) -> Result<(), CloseReason> {
+        let _ = (session, state);
+        Ok(())
+    }
+
+    /// A timer set with [`Session::set_timer`] is due.
+    ///
+    /// # Errors
+    /// The session ends for this reason.
+    fn on_timer(
+        &mut self,
+        session: &mut Session<'_>,
+        state: &mut Self::State,
+        timer: TimerId,
+    ) -> Result<(), CloseReason> {
+        let _ = (session, state, timer);
+        Ok(())
+    }
+
+    /// Nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout). By default the session ends with
+    /// `reason`, a [`CloseReason::Idle`]. After an `Ok` it is called again when as much time has passed again, which suits
+    /// a handler that sends a ping.
+    ///
+    /// # Errors
+    /// The session ends for this reason.
+    fn on_idle(
+        &mut self,
+        session: &mut Session<'_>,
+        state: &mut Self::State,
+        reason: CloseReason,
+    ) -> Result<(), CloseReason> {
+        let _ = (session, state);
+        Err(reason)
+    }
+
+    /// The framing refused a frame and goes on behind it ([`Oversize::Discard`](crate::Oversize::Discard)). By default
+    /// it is counted and nothing else.
+    ///
+    /// # Errors
+    /// The session ends for this reason.
+    fn on_rejected(
+        &mut self,
+        session: &mut Session<'_>,
+        state: &mut Self::State,
+        error: &FrameError,
+    ) -> Result<(), CloseReason> {
+        let _ = (session, state, error);
+        Ok(())
+    }
+
+    /// The server shuts down; a farewell may be sent. The session is closed gracefully afterwards.
+    fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut Self::State) {
+        let _ = (session, state);
+    }
+
+    /// The session has ended. Called exactly once for each `on_open` that answered `Ok`, whatever the cause, before the
+    /// descriptor is closed; nothing of this session is called after it.
+    fn on_close(&mut self, session: SessionId, state: Self::State, reason: &CloseReason) {
+        let _ = (session, state, reason);
+    }
+}
+
+/// A handler without state from a closure over the session and the packet.
+///
+/// ```no_run
+/// use framewire::{packet_fn, Separator, Server};
+///
+/// # fn main() -> Result<(), framewire::ServeError> {
+/// Server::bind("127.0.0.1:7000")?
+///     .framing(Separator::lines())
+///     .serve(packet_fn(|session, packet| session.send(packet)))
+/// # }
+/// ```
+pub fn packet_fn<C, E>(on_packet: C) -> PacketFn<C>
+where
+    C: FnMut(&mut Session<'_>, &[u8]) -> Result<(), E>,
+    E: Into<CloseReason>,
+{
+    PacketFn { on_packet }
+}
+
+/// See [`packet_fn`].
+#[derive(Debug, Clone, Copy)]
+pub struct PacketFn<C> {
+    on_packet: C,
+}
+
+impl<C, E> PacketHandler for PacketFn<C>
+where
+    C: FnMut(&mut Session<'_>, &[u8]) -> Result<(), E>,
+    E: Into<CloseReason>,
+{
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        _state: &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        (self.on_packet)(session, packet).map_err(Into::into)
+    }
+}

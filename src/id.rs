@@ -1,0 +1,108 @@
+//! Names for sessions and shards that are never reused for another while somebody may hold them.
+
+use std::fmt;
+
+/// Which shard: 0 is the acceptor's own, 1 to n are the standing workers, larger ones were forked for one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub(crate) u32);
+
+impl ShardId {
+    /// The shard of the thread that accepts.
+    pub const ACCEPTOR: Self = Self(0);
+
+    /// Its number.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Which session, among all that this server has ever had.
+///
+/// A slot of a shard is used again after its session ended, its generation is not (for 2^32 sessions of that shard), so a
+/// stale id, handle or event never reaches a newer session. Shown as `shard.slot#generation`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId {
+    pub(crate) shard: ShardId,
+    pub(crate) key: Key,
+}
+
+impl SessionId {
+    /// The shard that the session lives on, for as long as it lives.
+    #[must_use]
+    pub fn shard(self) -> ShardId {
+        self.shard
+    }
+}
+
+/// A slot and its generation; also what a poll token holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl Key {
+    pub(crate) fn token(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    pub(crate) fn from_token(token: u64) -> Self {
+        Self { slot: token as u32, generation: (token >> 32) as u32 }
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Debug for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShardId({})", self.0)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shard, self.key)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_token() {
+        for key in [Key { slot: 0, generation: 0 }, Key { slot: u32::MAX, generation: 7 }] {
+            assert_eq!(Key::from_token(key.token()), key);
+        }
+    }
+
+    #[test]
+    fn an_id_shows_shard_slot_and_generation() {
+        let id = SessionId { shard: ShardId(3), key: Key { slot: 17, generation: 5 } };
+        assert_eq!(id.to_string(), "3.17#5");
+        assert_eq!(format!("{id:?}"), "SessionId(3.17#5)");
+    }
+}

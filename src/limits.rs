@@ -1,0 +1,268 @@
+//! Every limit of a server, with its unit, default and reason.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// What a session, a shard and a server may take, at most.
+///
+/// | limit | default | what happens there |
+/// |---|--:|---|
+/// | [`frame`](Self::frame) | 1 MiB | the session ends with [`FrameError::TooLong`](crate::FrameError::TooLong) |
+/// | [`outbox_high`](Self::outbox_high) | 256 KiB | the session is not read from … |
+/// | [`outbox_low`](Self::outbox_low) | 64 KiB | … until its outbox is below this again |
+/// | [`outbox_hard`](Self::outbox_hard) | 4 MiB | `send` answers [`SendError::Full`](crate::SendError::Full) |
+/// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers most is closed |
+/// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
+/// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads answer `MailboxFull` |
+/// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
+/// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses, clients wait in the backlog |
+/// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
+/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` answers `false`… see there |
+/// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle`, which closes by default |
+/// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
+/// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
+/// | [`packet_timeout`](Self::packet_timeout) | off | the session ends with `SlowPacket` |
+/// | [`close_timeout`](Self::close_timeout) | 5 s | a graceful close stops flushing |
+/// | [`linger_timeout`](Self::linger_timeout) | 2 s | a graceful close stops waiting for the peer's end |
+///
+/// ```
+/// use std::time::Duration;
+/// use framewire::Limits;
+///
+/// let limits = Limits::default().frame(64 * 1024).idle_timeout(Duration::from_secs(90));
+/// assert!(format!("{limits:?}").contains("frame: 65536"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub(crate) frame: usize,
+    pub(crate) outbox_high: usize,
+    pub(crate) outbox_low: usize,
+    pub(crate) outbox_hard: usize,
+    pub(crate) shard_memory: usize,
+    pub(crate) read_budget: usize,
+    pub(crate) mailbox_commands: usize,
+    pub(crate) mailbox_bytes: usize,
+    pub(crate) connections: usize,
+    pub(crate) connections_per_peer: Option<usize>,
+    pub(crate) session_timers: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) stall_timeout: Option<Duration>,
+    pub(crate) first_packet_timeout: Option<Duration>,
+    pub(crate) packet_timeout: Option<Duration>,
+    pub(crate) close_timeout: Duration,
+    pub(crate) linger_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame: MIB,
+            outbox_high: 256 * KIB,
+            outbox_low: 64 * KIB,
+            outbox_hard: 4 * MIB,
+            shard_memory: 256 * MIB,
+            read_budget: 256 * KIB,
+            mailbox_commands: 65_536,
+            mailbox_bytes: 64 * MIB,
+            connections: 0,
+            connections_per_peer: None,
+            session_timers: 16,
+            idle_timeout: None,
+            stall_timeout: Some(Duration::from_secs(30)),
+            first_packet_timeout: None,
+            packet_timeout: None,
+            close_timeout: Duration::from_secs(5),
+            linger_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Limits {
+    /// Bytes of one frame. The framings of this crate take it as their maximum unless `max` was called on them; for any
+    /// other framing it bounds what is kept of an unfinished frame. Default 1 MiB.
+    #[must_use]
+    pub fn frame(mut self, bytes: usize) -> Self {
+        self.frame = bytes;
+        self
+    }
+
+    /// Bytes in the outbox of a session above which it is not read from: a peer that does not take its replies can not
+    /// ask for more. Default 256 KiB.
+    #[must_use]
+    pub fn outbox_high(mut self, bytes: usize) -> Self {
+        self.outbox_high = bytes;
+        self
+    }
+
+    /// Bytes in the outbox below which a session is read from again, and `on_drained` is called. Default 64 KiB.
+    #[must_use]
+    pub fn outbox_low(mut self, bytes: usize) -> Self {
+        self.outbox_low = bytes;
+        self
+    }
+
+    /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full). Default 4 MiB.
+    #[must_use]
+    pub fn outbox_hard(mut self, bytes: usize) -> Self {
+        self.outbox_hard = bytes;
+        self
+    }
+
+    /// Bytes that all sessions of one shard may buffer together, inboxes and outboxes, by capacity. Past it the session
+    /// that holds most is closed with [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
+    #[must_use]
+    pub fn shard_memory(mut self, bytes: usize) -> Self {
+        self.shard_memory = bytes;
+        self
+    }
+
+    /// Bytes read from one session in one turn, so that no session keeps the others waiting. Default 256 KiB.
+    #[must_use]
+    pub fn read_budget(mut self, bytes: usize) -> Self {
+        self.read_budget = bytes;
+        self
+    }
+
+    /// Commands that may wait in the mailbox of a shard. Default 65,536.
+    #[must_use]
+    pub fn mailbox_commands(mut self, commands: usize) -> Self {
+        self.mailbox_commands = commands;
+        self
+    }
+
+    /// Payload bytes that may wait in the mailbox of a shard. Default 64 MiB.
+    #[must_use]
+    pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
+        self.mailbox_bytes = bytes;
+        self
+    }
+
+    /// Connections of the whole server. 0, the default, means as many as the descriptor limit leaves. At the limit
+    /// accepting pauses and clients wait in the kernel's backlog.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Connections from one peer address (IP without port); more are refused. Default: no limit.
+    #[must_use]
+    pub fn connections_per_peer(mut self, connections: usize) -> Self {
+        self.connections_per_peer = Some(connections);
+        self
+    }
+
+    /// Timers that one session may have set at once. Default 16.
+    #[must_use]
+    pub fn session_timers(mut self, timers: usize) -> Self {
+        self.session_timers = timers;
+        self
+    }
+
+    /// How long nothing may be received before `on_idle` is called. Default: off.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s.
+    #[must_use]
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a new session may take to send its first packet. Default: off.
+    #[must_use]
+    pub fn first_packet_timeout(mut self, timeout: Duration) -> Self {
+        self.first_packet_timeout = Some(timeout);
+        self
+    }
+
+    /// How long one packet may take from its first byte to its last, against peers that dribble. Default: off.
+    #[must_use]
+    pub fn packet_timeout(mut self, timeout: Duration) -> Self {
+        self.packet_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a graceful close may flush. Default 5 s.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// How long a graceful close then waits for the peer's end of stream, reading and discarding. Default 2 s.
+    #[must_use]
+    pub fn linger_timeout(mut self, timeout: Duration) -> Self {
+        self.linger_timeout = timeout;
+        self
+    }
+
+    /// The first setting that can not work, with what to do.
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
+        let positive = [
+            ("limits.frame", self.frame),
+            ("limits.outbox_hard", self.outbox_hard),
+            ("limits.shard_memory", self.shard_memory),
+            ("limits.read_budget", self.read_budget),
+            ("limits.mailbox_commands", self.mailbox_commands),
+            ("limits.mailbox_bytes", self.mailbox_bytes),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                return Err((option, "0 would refuse everything; give at least 1".into()));
+            }
+        }
+        if self.outbox_low > self.outbox_high {
+            let why = format!("{} is above limits.outbox_high ({})", self.outbox_low, self.outbox_high);
+            return Err(("limits.outbox_low", why));
+        }
+        if self.outbox_high > self.outbox_hard {
+            let why = format!("{} is above limits.outbox_hard ({})", self.outbox_high, self.outbox_hard);
+            return Err(("limits.outbox_high", why));
+        }
+        let timeouts = [
+            ("limits.idle_timeout", self.idle_timeout),
+            ("limits.stall_timeout", self.stall_timeout),
+            ("limits.first_packet_timeout", self.first_packet_timeout),
+            ("limits.packet_timeout", self.packet_timeout),
+        ];
+        for (option, timeout) in timeouts {
+            if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+                return Err((option, "under 1 ms, the granularity of timers".into()));
+            }
+        }
+        if self.connections_per_peer == Some(0) {
+            return Err(("limits.connections_per_peer", "0 would refuse every peer".into()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Limits::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_bad_limit_is_named() {
+        let low = Limits::default().outbox_low(512 * KIB);
+        assert_eq!(
+            low.validate(),
+            Err(("limits.outbox_low", "524288 is above limits.outbox_high (262144)".to_owned()))
+        );
+        let idle = Limits::default().idle_timeout(Duration::ZERO);
+        assert_eq!(idle.validate().map_err(|(option, _)| option), Err("limits.idle_timeout"));
+        let frame = Limits::default().frame(0);
+        assert_eq!(frame.validate().map_err(|(option, _)| option), Err("limits.frame"));
+    }
+}

@@ -1,0 +1,330 @@
+//! The way into a shard from other threads: a bounded queue that rings a sleeping shard once.
+//!
+//! ```text
+//! any thread   post ──push──▶ [ control | ordinary ] ──take──▶ the shard's thread
+//!                 └─signal: was ASLEEP? ring ─────────▲
+//!
+//! AWAKE ──post──▶ PENDING ──take──▶ AWAKE ──fall_asleep──▶ ASLEEP ──post, ring──▶ PENDING
+//!                                     ▲──────wake_up────────┘
+//! ```
+//!
+//! No wake-up is lost: a producer pushes *before* it signals, the shard clears the signal *before* it looks at the
+//! queue, and it only falls asleep if the signal is still clear. The models at the bottom check every interleaving.
+
+use std::{
+    collections::VecDeque,
+    fmt, io, mem,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
+
+/// The shard works and has taken everything it was told of.
+const AWAKE: u8 = 0;
+/// The shard waits in its poll: the next post must ring.
+const ASLEEP: u8 = 1;
+/// Something was posted since the shard last looked; whoever had to ring has rung.
+const PENDING: u8 = 2;
+/// As `PENDING`, but the ring failed: the next post must ring again.
+const UNHEARD: u8 = 3;
+
+/// Commands for which an emptied buffer keeps its memory. A burst above it gives the rest back.
+const KEEP: usize = 1024;
+
+/// Wakes a shard that waits in its poll (mio's `Waker`, say).
+pub trait Ring: Send + Sync {
+    /// Makes the poll of the shard return, now or when it next begins.
+    ///
+    /// # Errors
+    /// The system refused. The command stays queued, and the next post rings again.
+    fn ring(&self) -> io::Result<()>;
+}
+
+/// How much may wait in a [`Mailbox`]. Both limits hold, each to the unit; control commands count for neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxLimits {
+    /// Commands. Default 65,536: a burst of one per session of a busy shard, a few MiB of memory.
+    pub commands: usize,
+    /// Bytes that the commands announce. Default 64 MiB: 1 KiB for each of the commands. A command that announces
+    /// more than the limit is never accepted.
+    pub bytes: usize,
+}
+
+impl Default for MailboxLimits {
+    fn default() -> Self {
+        MailboxLimits { commands: 65_536, bytes: 64 << 20 }
+    }
+}
+
+/// Why a command was not queued. It gives the command back.
+#[non_exhaustive]
+pub enum Rejected<C> {
+    /// The shard is behind: one more would break a limit.
+    Full {
+        /// What was posted.
+        command: C,
+        /// Ordinary commands that wait.
+        queued: usize,
+        /// Bytes that wait.
+        queued_bytes: usize,
+    },
+    /// The shard has ended, and takes nothing ever again.
+    Closed {
+        /// What was posted.
+        command: C,
+    },
+}
+
+impl<C> Rejected<C> {
+    /// The command that was not queued.
+    pub fn into_command(self) -> C {
+        match self {
+            Rejected::Full { command, .. } | Rejected::Closed { command } => command,
+        }
+    }
+}
+
+impl<C> fmt::Debug for Rejected<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejected::Full { queued, queued_bytes, .. } => f
+                .debug_struct("Full")
+                .field("queued", queued)
+                .field("queued_bytes", queued_bytes)
+                .finish_non_exhaustive(),
+            Rejected::Closed { .. } => f.debug_struct("Closed").finish_non_exhaustive(),
+        }
+    }
+}
+
+/// A bounded queue of commands into one shard: many threads post, the shard's thread takes.
+///
+/// Commands of one thread and one lane are taken in the order in which they were posted; control commands overtake
+/// ordinary ones. Memory: at most twice the limits (what waits, and the batch that was taken last).
+pub struct Mailbox<C> {
+    limits: MailboxLimits,
+    ring: Arc<dyn Ring>,
+    signal: AtomicU8,
+    queue: Mutex<Queue<C>>,
+    counters: Counters,
+}
+
+/// Invariant: `ordinary.len() ≤ limits.commands`, `bytes ≤ limits.bytes`; both lanes are empty once `closed`.
+struct Queue<C> {
+    ordinary: VecDeque<C>,
+    control: VecDeque<C>,
+    /// What the ordinary commands announced.
+    bytes: usize,
+    closed: bool,
+}
+
+/// Read by metrics only, so never a part of a model.
+#[derive(Default)]
+struct Counters {
+    queued: AtomicUsize,
+    queued_bytes: AtomicUsize,
+    rings: AtomicU64,
+    failed_rings: AtomicU64,
+}
+
+impl<C> Mailbox<C> {
+    /// An empty mailbox of a shard that is awake. Allocates nothing until the first post.
+    pub fn new(limits: MailboxLimits, ring: Arc<dyn Ring>) -> Self {
+        let queue = Queue { ordinary: VecDeque::new(), control: VecDeque::new(), bytes: 0, closed: false };
+        Mailbox {
+            limits,
+            ring,
+            signal: AtomicU8::new(AWAKE),
+            queue: Mutex::new(queue),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Queues `command`, which holds `bytes` bytes of memory, and rings if the shard is asleep. From any thread; never
+    /// waits for the shard.
+    ///
+    /// The bytes count until the command is *taken*, not until it is obeyed.
+    ///
+    /// # Errors
+    /// [`Rejected::Full`] when a limit would be broken, [`Rejected::Closed`] when the shard has ended.
+    pub fn post(&self, command: C, bytes: usize) -> Result<(), Rejected<C>> {
+        {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Err(Rejected::Closed { command });
+            }
+            let (queued, queued_bytes) = (queue.ordinary.len(), queue.bytes);
+            if queued >= self.limits.commands || bytes > self.limits.bytes.saturating_sub(queued_bytes) {
+                return Err(Rejected::Full { command, queued, queued_bytes });
+            }
+            queue.ordinary.push_back(command);
+            queue.bytes += bytes;
+            self.count(&queue);
+        }
+        self.signal();
+        Ok(())
+    }
+
+    /// Queues a control command (a shutdown, an accepted socket): fullness does not refuse it, and it overtakes
+    /// ordinary commands. Nothing bounds this lane but its callers: post what is bounded elsewhere.
+    ///
+    /// # Errors
+    /// [`Rejected::Closed`] when the shard has ended.
+    pub fn post_control(&self, command: C) -> Result<(), Rejected<C>> {
+        {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Err(Rejected::Closed { command });
+            }
+            queue.control.push_back(command);
+            self.count(&queue);
+        }
+        self.signal();
+        Ok(())
+    }
+
+    /// Refuses every later post, and hands back what nobody took: control commands first, each lane in order.
+    ///
+    /// It is the shard that closes, at its end, so it does not ring. Closing twice hands back nothing.
+    #[must_use = "the commands that nobody took are to be answered or dropped"]
+    pub fn close(&self) -> VecDeque<C> {
+        let (mut left, mut ordinary) = {
+            let mut queue = self.lock();
+            queue.closed = true;
+            queue.bytes = 0;
+            let lanes = (mem::take(&mut queue.control), mem::take(&mut queue.ordinary));
+            self.count(&queue);
+            lanes
+        };
+        left.append(&mut ordinary);
+        left
+    }
+
+    /// The shard: moves what was posted into `into`. One atomic load when nothing was.
+    ///
+    /// An empty `into` is exchanged for the whole queue, so that both buffers are used again and again. To an `into`
+    /// that still holds commands only the control lane is added, at its front: ordinary commands wait, and count,
+    /// until the batch is used up. Until then `fall_asleep` answers no. What an emptied `into` grew to in a burst, beyond
+    /// 1,024 commands, goes back with the next call.
+    pub fn take(&self, into: &mut VecDeque<C>) {
+        if into.is_empty() && into.capacity() > KEEP {
+            into.shrink_to(KEEP);
+        }
+        if self.signal.load(Ordering::Acquire) == AWAKE {
+            return;
+        }
+        // Before the look: what is posted after it sets the signal again.
+        self.signal.swap(AWAKE, Ordering::AcqRel);
+        let behind = {
+            let mut queue = self.lock();
+            let behind = queue.move_to(into);
+            self.count(&queue);
+            behind
+        };
+        if behind {
+            self.signal.swap(PENDING, Ordering::AcqRel);
+        }
+    }
+
+    /// The shard: is about to wait. `true`: go on, the next post rings. `false`: something is pending, take it first.
+    #[must_use = "a shard that may not sleep must not wait"]
+    pub fn fall_asleep(&self) -> bool {
+        self.signal.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The shard: its wait is over, whatever ended it. Posts need not ring any more.
+    pub fn wake_up(&self) {
+        // Fails when a post came first; then it is pending, and `take` finds it.
+        let _ = self.signal.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Commands that wait, of both lanes. For metrics: it may be a moment old, like all counters here.
+    pub fn queued(&self) -> usize {
+        self.counters.queued.load(Relaxed)
+    }
+
+    /// Bytes that the waiting commands announced.
+    pub fn queued_bytes(&self) -> usize {
+        self.counters.queued_bytes.load(Relaxed)
+    }
+
+    /// How often a post rang, ever.
+    pub fn rings(&self) -> u64 {
+        self.counters.rings.load(Relaxed)
+    }
+
+    /// How often a ring failed, ever.
+    pub fn failed_rings(&self) -> u64 {
+        self.counters.failed_rings.load(Relaxed)
+    }
+
+    /// After a push: says that something is pending, and rings if the shard sleeps.
+    fn signal(&self) {
+        // A burst on a busy shard shares this line read-only. The lock orders it: who pushed after the shard's look
+        // sees the signal that the shard cleared before that look, or a newer one, never the old PENDING.
+        if self.signal.load(Ordering::Relaxed) == PENDING {
+            return;
+        }
+        if let ASLEEP | UNHEARD = self.signal.swap(PENDING, Ordering::AcqRel) {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        self.counters.rings.fetch_add(1, Relaxed);
+        let Err(error) = self.ring.ring() else { return };
+        // Not if the shard took in the meantime: then nothing is unheard.
+        let _ = self.signal.compare_exchange(PENDING, UNHEARD, Ordering::AcqRel, Ordering::Acquire);
+        if self.counters.failed_rings.fetch_add(1, Relaxed) == 0 {
+            tracing::error!(%error, "cannot wake a shard, its commands wait; further failures are counted");
+        }
+    }
+
+    fn count(&self, queue: &Queue<C>) {
+        self.counters.queued.store(queue.ordinary.len() + queue.control.len(), Relaxed);
+        self.counters.queued_bytes.store(queue.bytes, Relaxed);
+    }
+
+    /// No push or exchange leaves the queue half done, so a lock that a panic poisoned is as good as before.
+    fn lock(&self) -> MutexGuard<'_, Queue<C>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C> Queue<C> {
+    /// Answers whether ordinary commands had to stay behind.
+    fn move_to(&mut self, into: &mut VecDeque<C>) -> bool {
+        let room = into.is_empty();
+        if room {
+            mem::swap(&mut self.ordinary, into);
+            self.bytes = 0;
+        }
+        while let Some(command) = self.control.pop_back() {
+            into.push_front(command);
+        }
+        if self.control.capacity() > KEEP {
+            self.control.shrink_to(KEEP);
+        }
+        !room && !self.ordinary.is_empty()
+    }
+}
+
+impl<C> fmt::Debug for Mailbox<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("limits", &self.limits)
+            .field("queued", &self.queued())
+            .field("queued_bytes", &self.queued_bytes())
+            .field("rings", &self.rings())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod models;

@@ -1,0 +1,149 @@
+//! Every interleaving, by loom:
+//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --release --target-dir target/loom --lib loom_`
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use loom::{sync::Notify, thread};
+
+use super::{Mailbox, MailboxLimits, Rejected, Ring};
+
+/// A poll that sleeps until it is rung; a ring before the sleep counts, as an eventfd's does.
+struct Poll(Notify);
+
+impl Ring for Poll {
+    fn ring(&self) -> io::Result<()> {
+        self.0.notify();
+        Ok(())
+    }
+}
+
+fn mailbox() -> (Arc<Mailbox<u8>>, Arc<Poll>) {
+    let poll = Arc::new(Poll(Notify::new()));
+    (Arc::new(Mailbox::new(MailboxLimits::default(), poll.clone())), poll)
+}
+
+/// Takes and sleeps in turn, as a shard does, until `want` commands came. A lost wake-up is a deadlock to loom.
+fn take_until(mailbox: &Mailbox<u8>, poll: &Poll, want: usize) -> Vec<u8> {
+    let (mut taken, mut batch) = (Vec::new(), VecDeque::new());
+    while taken.len() < want {
+        mailbox.take(&mut batch);
+        if !batch.is_empty() {
+            taken.extend(batch.drain(..));
+        } else if mailbox.fall_asleep() {
+            poll.0.wait();
+            mailbox.wake_up();
+        }
+    }
+    taken
+}
+
+#[test]
+fn loom_two_producers_always_wake_a_sleeping_consumer() {
+    loom::model(|| {
+        let (mailbox, poll) = mailbox();
+        let producers = [1, 2].map(|command| {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || mailbox.post(command, 1).unwrap())
+        });
+        let mut taken = take_until(&mailbox, &poll, 2);
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2]);
+        assert_eq!((mailbox.queued(), mailbox.queued_bytes()), (0, 0));
+        for producer in producers {
+            producer.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn loom_one_producer_is_taken_in_order_over_several_sleeps() {
+    loom::model(|| {
+        let (mailbox, poll) = mailbox();
+        let producer = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || {
+                mailbox.post(1, 0).unwrap();
+                mailbox.post(2, 0).unwrap();
+                mailbox.post(3, 0).unwrap();
+            })
+        };
+        assert_eq!(take_until(&mailbox, &poll, 3), [1, 2, 3]);
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_commands_left_behind_by_a_full_batch_are_not_forgotten() {
+    loom::model(|| {
+        let (mailbox, poll) = mailbox();
+        let producer = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || {
+                mailbox.post(1, 0).unwrap();
+                mailbox.post_control(2).unwrap();
+            })
+        };
+        let mut batch = VecDeque::from([9]);
+        mailbox.take(&mut batch);
+        let mut taken: Vec<u8> = batch.into_iter().filter(|&command| command != 9).collect();
+        taken.extend(take_until(&mailbox, &poll, 2 - taken.len()));
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2]);
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_post_against_a_close_is_either_refused_or_handed_back() {
+    loom::model(|| {
+        let (mailbox, _) = mailbox();
+        let producers = [1, 2].map(|command| {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || match mailbox.post(command, 1) {
+                Ok(()) => None,
+                Err(Rejected::Closed { command }) => Some(command),
+                Err(full) => panic!("{full:?}"),
+            })
+        });
+        let mut batch = VecDeque::new();
+        mailbox.take(&mut batch);
+        let mut seen: Vec<u8> = batch.into_iter().chain(mailbox.close()).collect();
+        seen.extend(producers.map(|producer| producer.join().unwrap()).into_iter().flatten());
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+        assert!(mailbox.close().is_empty());
+    });
+}
+
+/// Fails the first ring, as a system short of resources does.
+struct Stubborn {
+    poll: Poll,
+    failed: std::sync::atomic::AtomicBool,
+}
+
+impl Ring for Stubborn {
+    fn ring(&self) -> io::Result<()> {
+        if self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            return self.poll.ring();
+        }
+        Err(io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+#[test]
+fn loom_after_a_ring_that_failed_the_next_post_rings_again() {
+    loom::model(|| {
+        let ring = Arc::new(Stubborn { poll: Poll(Notify::new()), failed: false.into() });
+        let mailbox = Arc::new(Mailbox::new(MailboxLimits::default(), ring.clone()));
+        let producer = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || {
+                mailbox.post(1, 0).unwrap();
+                mailbox.post(2, 0).unwrap();
+            })
+        };
+        // A sleep that the first post fails to end is ended by the second.
+        assert_eq!(take_until(&mailbox, &ring.poll, 1).first(), Some(&1));
+        producer.join().unwrap();
+    });
+}

@@ -1,0 +1,134 @@
+//! What a server counts, and how a snapshot is taken without stopping anybody.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::CloseKind;
+
+const KINDS: usize = CloseKind::ALL.len();
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// The counters of one shard, as plain numbers: only its own thread touches them.
+        #[derive(Debug, Default, Clone)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: u64,)+
+            pub(crate) closed: [u64; KINDS],
+        }
+
+        /// The same, for readers on other threads: each shard stores into its own, once per turn, and never reads.
+        #[derive(Debug, Default)]
+        pub(crate) struct SharedCounters {
+            $($name: AtomicU64,)+
+            closed: [AtomicU64; KINDS],
+        }
+
+        impl SharedCounters {
+            pub(crate) fn publish(&self, counters: &Counters) {
+                $(self.$name.store(counters.$name, Relaxed);)+
+                for (shared, own) in self.closed.iter().zip(&counters.closed) {
+                    shared.store(*own, Relaxed);
+                }
+            }
+
+            pub(crate) fn add_to(&self, metrics: &mut Metrics) {
+                $(metrics.$name += self.$name.load(Relaxed);)+
+                for (sum, shared) in metrics.closed.iter_mut().zip(&self.closed) {
+                    *sum += shared.load(Relaxed);
+                }
+            }
+        }
+
+        /// A snapshot of a server's counters, summed over its shards.
+        ///
+        /// Each shard publishes at the end of its turn, so the parts may be a turn apart. Counters only rise; gauges are
+        /// as they were at that turn's end.
+        #[derive(Debug, Default, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Metrics {
+            $($(#[$doc])+ pub $name: u64,)+
+            closed: [u64; KINDS],
+        }
+    };
+}
+
+counters! {
+    /// Sessions that are open or closing now (gauge).
+    sessions,
+    /// Bytes buffered now in inboxes and outboxes, by capacity (gauge).
+    buffered,
+    /// Timers set now (gauge).
+    timers,
+    /// Commands that wait in mailboxes now (gauge).
+    mailbox,
+    /// Sessions ever opened (`on_open` answered `Ok`).
+    opened,
+    /// Connections ever accepted.
+    accepted,
+    /// Connections closed at once: refused by the strategy, by the limit per peer, or by `on_open`.
+    refused,
+    /// Times accepting paused: out of descriptors or memory, or at the connection limit.
+    accept_pauses,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes taken by the kernel.
+    bytes_out,
+    /// Packets handed to handlers.
+    packets_in,
+    /// Packets queued.
+    packets_out,
+    /// Frames refused and skipped ([`Oversize::Discard`](crate::Oversize::Discard)).
+    frames_rejected,
+    /// Sends that answered [`SendError::Full`](crate::SendError::Full).
+    sends_refused,
+    /// Panics caught in callbacks.
+    panics,
+    /// Events for sessions that were already gone; harmless.
+    stale_events,
+    /// Turns of the event loops.
+    turns,
+    /// Times a sender had to wake a sleeping shard.
+    wakeups,
+    /// Callbacks and jobs that took longer than 100 ms in one turn: they hold up their whole shard.
+    slow_turns,
+}
+
+impl Metrics {
+    /// Sessions ended for reasons of this kind.
+    #[must_use]
+    pub fn closed(&self, kind: CloseKind) -> u64 {
+        self.closed.get(kind as usize).copied().unwrap_or_default()
+    }
+
+    /// Sessions ended, for whatever reason.
+    #[must_use]
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+}
+
+impl Counters {
+    pub(crate) fn count_close(&mut self, kind: CloseKind) {
+        if let Some(count) = self.closed.get_mut(kind as usize) {
+            *count += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_the_sum_of_what_the_shards_published() {
+        let mut own = Counters { bytes_in: 5, sessions: 1, ..Counters::default() };
+        own.count_close(CloseKind::Idle);
+        let (a, b) = (SharedCounters::default(), SharedCounters::default());
+        a.publish(&own);
+        b.publish(&own);
+        let mut metrics = Metrics::default();
+        a.add_to(&mut metrics);
+        b.add_to(&mut metrics);
+        assert_eq!((metrics.bytes_in, metrics.sessions, metrics.closed(CloseKind::Idle)), (10, 2, 2));
+        assert_eq!(metrics.closed_total(), 2);
+    }
+}

@@ -1,0 +1,314 @@
+use std::{
+    io::{self, ErrorKind},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{Sys, event_loop::FIRST_LISTENER};
+use crate::{
+    addr::{Ends, PeerAddr},
+    census::Census,
+    metrics::Counters,
+    shard::Arrival,
+    strategy::{ForkingStrategy, Loads, Placement},
+    time::Tick,
+};
+
+/// Connections accepted in one turn; the rest follow in the next.
+const BUDGET: usize = 64;
+/// How long accepting pauses when the system has no descriptor or no memory for another connection (milliseconds).
+const PAUSE: Tick = 100;
+/// At most one log line about that in this time (milliseconds).
+const LOG_INTERVAL: Tick = 1000;
+
+/// Accepts connections and sends each to its place.
+///
+/// ```text
+/// Ready ──nothing waits──▶ Idle ──event──▶ Ready
+///   └──out of descriptors, server full──▶ Paused ──timer──▶ Ready
+/// ```
+///
+/// The pause must end by a timer: an edge-triggered listener that failed gets no second event, and would stay deaf to
+/// the clients that wait.
+pub(crate) struct Acceptor<Y: Sys> {
+    listeners: Vec<Ear<Y::Listener>>,
+    strategy: Box<dyn ForkingStrategy>,
+    dispatch: Box<dyn Dispatch<Y::Stream>>,
+    census: Arc<Census>,
+    /// The shard that this acceptor's own thread is.
+    here: usize,
+    /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
+    spare: Option<Y::Spare>,
+    now: Tick,
+    paused_until: Option<Tick>,
+    logged: Option<Tick>,
+    budget: usize,
+    failure: Option<io::Error>,
+}
+
+struct Ear<L> {
+    listener: L,
+    /// `None` where the address is a wildcard, so that each connection has to be asked.
+    local: Option<PeerAddr>,
+    ready: bool,
+}
+
+/// What an acceptor is made of.
+pub(crate) struct AcceptorConfig<Y: Sys> {
+    pub(crate) listeners: Vec<(Y::Listener, PeerAddr)>,
+    pub(crate) strategy: Box<dyn ForkingStrategy>,
+    pub(crate) dispatch: Box<dyn Dispatch<Y::Stream>>,
+    pub(crate) census: Arc<Census>,
+    pub(crate) here: usize,
+}
+
+/// Carries connections to other threads.
+pub(crate) trait Dispatch<T>: Send {
+    /// To a standing shard.
+    fn send(&mut self, shard: usize, arrival: Arrival<T>) -> io::Result<()>;
+
+    /// To a new one.
+    fn fork(&mut self, arrival: Arrival<T>) -> io::Result<()>;
+}
+
+/// For an acceptor that keeps everything.
+pub(crate) struct NoDispatch;
+
+impl<T> Dispatch<T> for NoDispatch {
+    fn send(&mut self, _shard: usize, _arrival: Arrival<T>) -> io::Result<()> {
+        Err(ErrorKind::NotConnected.into())
+    }
+
+    fn fork(&mut self, _arrival: Arrival<T>) -> io::Result<()> {
+        Err(ErrorKind::NotConnected.into())
+    }
+}
+
+/// What an error of `accept` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Nobody waits.
+    Empty,
+    /// That connection is lost, the next may be well.
+    Next,
+    /// The system can not give us a connection now.
+    Exhausted,
+    /// The listener is no listener any more.
+    Fatal,
+}
+
+impl<Y: Sys> Acceptor<Y> {
+    /// Registers the listeners.
+    pub(crate) fn new(sys: &mut Y, config: AcceptorConfig<Y>) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        for (at, (mut listener, local)) in config.listeners.into_iter().enumerate() {
+            sys.register_listener(&mut listener, FIRST_LISTENER + at as u64)?;
+            let wildcard = local.ip().is_some_and(|ip| ip.is_unspecified());
+            listeners.push(Ear { listener, local: (!wildcard).then_some(local), ready: true });
+        }
+        Ok(Self {
+            listeners,
+            strategy: config.strategy,
+            dispatch: config.dispatch,
+            census: config.census,
+            here: config.here,
+            spare: sys.spare().ok(),
+            now: 0,
+            paused_until: None,
+            logged: None,
+            budget: BUDGET,
+            failure: None,
+        })
+    }
+
+    /// Closes the listeners.
+    pub(crate) fn stop(mut self) {
+        self.listeners.clear();
+        if catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).is_err() {
+            tracing::error!("the forking strategy panicked in on_stop");
+        }
+    }
+
+    /// Somebody knocked.
+    pub(crate) fn handle_ready(&mut self, listener: usize) {
+        if let Some(ear) = self.listeners.get_mut(listener) {
+            ear.ready = true;
+        }
+    }
+
+    /// Whether there is something to accept that no event will announce.
+    pub(crate) fn has_work(&self) -> bool {
+        self.paused_until.is_none() && self.listeners.iter().any(|ear| ear.ready)
+    }
+
+    /// When the pause is over.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.paused_until
+    }
+
+    /// The error that leaves the server without a listener.
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    pub(crate) fn begin_turn(&mut self, now: Tick) {
+        self.now = now;
+        self.budget = BUDGET;
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+    }
+
+    /// The next connection that is to live on this thread; those for other threads are sent there on the way.
+    pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Arrival<Y::Stream>> {
+        while self.budget > 0 && self.paused_until.is_none() {
+            let at = self.listeners.iter().position(|ear| ear.ready)?;
+            if self.census.is_full() {
+                self.pause("the server has as many connections as it may", None, counters);
+                break;
+            }
+            self.budget -= 1;
+            let accepted = self.listeners.get_mut(at).map(|ear| sys.accept(&mut ear.listener))?;
+            match accepted {
+                Ok((io, peer)) => {
+                    counters.accepted += 1;
+                    if let Some(arrival) = self.place(sys, at, io, peer, counters) {
+                        return Some(arrival);
+                    }
+                }
+                Err(error) => self.handle_failure(sys, at, error, counters),
+            }
+        }
+        None
+    }
+
+    fn place(
+        &mut self,
+        sys: &mut Y,
+        at: usize,
+        mut io: Y::Stream,
+        peer: PeerAddr,
+        counters: &mut Counters,
+    ) -> Option<Arrival<Y::Stream>> {
+        let placement = if self.census.peer_is_full(&peer) {
+            Placement::Refuse
+        } else {
+            let (strategy, loads) = (&mut self.strategy, Loads::new(&self.census));
+            catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|_| {
+                counters.panics += 1;
+                Placement::Refuse
+            })
+        };
+        let shards = self.census.shards().len();
+        let seat = match placement {
+            Placement::On(shard) if shard < shards => Some(shard),
+            Placement::Fork => None,
+            Placement::On(_) | Placement::Refuse => {
+                counters.refused += 1;
+                sys.make_reset(&mut io);
+                return None;
+            }
+        };
+        let known = self.listeners.get(at).and_then(|ear| ear.local.clone());
+        // The peer may be gone already: then there is nobody to serve.
+        let local = known.map_or_else(|| sys.local_addr(&io), Ok).ok()?;
+        self.census.enter(seat, &peer);
+        let arrival = Arrival { io, ends: Ends::new(peer.clone(), local) };
+        let sent = match seat {
+            Some(shard) if shard == self.here => return Some(arrival),
+            Some(shard) => self.dispatch.send(shard, arrival),
+            None => self.dispatch.fork(arrival),
+        };
+        if let Err(error) = sent {
+            self.census.leave(seat, &peer);
+            counters.refused += 1;
+            self.pause("can not hand over an accepted connection", Some(error), counters);
+        }
+        None
+    }
+
+    fn handle_failure(&mut self, sys: &mut Y, at: usize, error: io::Error, counters: &mut Counters) {
+        match classify(&error) {
+            Failure::Empty => {
+                if let Some(ear) = self.listeners.get_mut(at) {
+                    ear.ready = false;
+                }
+                if self.spare.is_none() {
+                    self.spare = sys.spare().ok();
+                }
+            }
+            Failure::Next => {}
+            Failure::Exhausted => self.pause("can not accept, clients wait", Some(error), counters),
+            Failure::Fatal => {
+                tracing::error!(%error, "a listener failed");
+                self.listeners.swap_remove(at);
+                if self.listeners.is_empty() {
+                    self.failure = Some(error);
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, why: &str, error: Option<io::Error>, counters: &mut Counters) {
+        counters.accept_pauses += 1;
+        self.spare = None;
+        self.paused_until = Some(self.now + PAUSE);
+        if self.logged.is_none_or(|at| self.now - at >= LOG_INTERVAL) {
+            self.logged = Some(self.now);
+            let error = error.map(|error| error.to_string()).unwrap_or_default();
+            tracing::warn!(error, pause_ms = PAUSE, "{why}; trying again after a pause");
+        }
+    }
+}
+
+/// By number where the standard library has no name for it; whatever is not known to be harmless pauses, which is right
+/// for a shortage and does not spin on anything else.
+fn classify(error: &io::Error) -> Failure {
+    /// `EPROTO`, `EOPNOTSUPP`, `ENOPROTOOPT`, `ENONET`: an error of the network that was pending on the new socket.
+    const PENDING: [i32; 4] = if cfg!(target_os = "linux") { [71, 95, 92, 64] } else { [100, 102, 42, 64] };
+    const EBADF: i32 = 9;
+    const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
+    match error.kind() {
+        ErrorKind::WouldBlock => return Failure::Empty,
+        ErrorKind::Interrupted
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::ConnectionReset
+        | ErrorKind::PermissionDenied
+        | ErrorKind::NetworkDown
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::HostUnreachable
+        | ErrorKind::TimedOut => return Failure::Next,
+        ErrorKind::InvalidInput => return Failure::Fatal,
+        _ => {}
+    }
+    match error.raw_os_error() {
+        Some(EBADF | ENOTSOCK) => Failure::Fatal,
+        Some(number) if PENDING.contains(&number) => Failure::Next,
+        _ => Failure::Exhausted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn accept_errors_are_sorted_by_what_helps() {
+        let sorted = |number| classify(&io::Error::from_raw_os_error(number));
+        for (name, number) in
+            [("EINTR", 4), ("ECONNABORTED", 103), ("EPROTO", 71), ("EPERM", 1), ("ENETDOWN", 100)]
+        {
+            assert_eq!(sorted(number), Failure::Next, "{name}");
+        }
+        for (name, number) in
+            [("EMFILE", 24), ("ENFILE", 23), ("ENOBUFS", 105), ("ENOMEM", 12), ("unknown", 9999)]
+        {
+            assert_eq!(sorted(number), Failure::Exhausted, "{name}");
+        }
+        for (name, number) in [("EBADF", 9), ("EINVAL", 22), ("ENOTSOCK", 88)] {
+            assert_eq!(sorted(number), Failure::Fatal, "{name}");
+        }
+        assert_eq!(sorted(11), Failure::Empty, "EAGAIN");
+    }
+}

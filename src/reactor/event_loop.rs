@@ -1,0 +1,413 @@
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, IoSlice},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Acceptor, Ready, Sys};
+use crate::{
+    buffer::{MAX_SLICES, Outbox, Scratch},
+    census::Census,
+    framing::Framing,
+    handler::PacketHandler,
+    id::{Key, ShardId},
+    mailbox::Mailbox,
+    session::Alarm,
+    shard::{Arrival, CloseStep, Command, Ending, Reading, Shard},
+    time::Tick,
+    timer_wheel::Fired,
+};
+
+/// Tokens from here on are not sessions: listeners, and the waker.
+pub(crate) const FIRST_LISTENER: u64 = u64::MAX - 1024;
+pub(crate) const WAKER: u64 = u64::MAX;
+
+/// Commands obeyed in one turn; the rest follow in the next.
+const COMMANDS_PER_TURN: usize = 1024;
+/// Turns in a row that timers may be put off because the poll had more events than it could tell.
+const PATIENCE: u32 = 64;
+/// A turn that takes longer than this held up its shard (milliseconds).
+const SLOW_TURN: Tick = 100;
+
+/// The loop of one thread: a poll, a shard, and perhaps an acceptor.
+pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
+    sys: Y,
+    shard: Shard<H, F, Y::Stream>,
+    acceptor: Option<Acceptor<Y>>,
+    mailbox: Arc<Mailbox<Command<Y::Stream>>>,
+    census: Arc<Census>,
+    /// The shard's number in the census; `None` for a forked one.
+    seat: Option<usize>,
+    lifetime: Lifetime,
+    read_budget: usize,
+    scratch: Scratch,
+    now: Tick,
+    ready: Vec<Ready>,
+    more_events: bool,
+    timers_put_off: u32,
+    // Lists that are worked off; kept for their memory.
+    commands: VecDeque<Command<Y::Stream>>,
+    unfinished: Vec<Key>,
+    dirty: Vec<Key>,
+    due: Vec<Fired<Alarm>>,
+}
+
+/// How long a loop lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Until the server stops.
+    Server,
+    /// Until its one connection ends.
+    Connection,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Continue,
+    Stop,
+}
+
+/// What a loop is made of.
+pub(crate) struct EventLoopConfig<Y: Sys, H: PacketHandler, F> {
+    pub(crate) sys: Y,
+    pub(crate) shard: Shard<H, F, Y::Stream>,
+    pub(crate) acceptor: Option<Acceptor<Y>>,
+    pub(crate) mailbox: Arc<Mailbox<Command<Y::Stream>>>,
+    pub(crate) census: Arc<Census>,
+    pub(crate) id: ShardId,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) read_budget: usize,
+}
+
+impl<Y, H, F> EventLoop<Y, H, F>
+where
+    Y: Sys,
+    H: PacketHandler,
+    F: Framing + Clone,
+{
+    pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
+        let seat = (config.lifetime == Lifetime::Server).then_some(config.id.index());
+        Self {
+            sys: config.sys,
+            shard: config.shard,
+            acceptor: config.acceptor,
+            mailbox: config.mailbox,
+            census: config.census,
+            seat,
+            lifetime: config.lifetime,
+            read_budget: config.read_budget,
+            scratch: Scratch::new(),
+            now: 0,
+            ready: Vec::new(),
+            more_events: false,
+            timers_put_off: 0,
+            commands: VecDeque::new(),
+            unfinished: Vec::new(),
+            dirty: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Turns until told to stop, or until the poll fails. Either way every session has been closed.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let outcome = loop {
+            match self.turn() {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Stop) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.tear_down();
+        outcome
+    }
+
+    /// One turn.
+    pub(crate) fn turn(&mut self) -> io::Result<Flow> {
+        self.poll()?;
+        self.accept();
+        self.read();
+        self.obey();
+        self.expire();
+        self.flush();
+        self.end_turn()
+    }
+
+    fn poll(&mut self) -> io::Result<()> {
+        let mut wait = self.wait();
+        if wait != Some(Duration::ZERO) && !self.mailbox.fall_asleep() {
+            wait = Some(Duration::ZERO);
+        }
+        self.ready.clear();
+        let polled = self.sys.poll(&mut self.ready, wait);
+        self.mailbox.wake_up();
+        self.more_events = match polled {
+            Ok(more) => more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => false,
+            Err(error) => return Err(error),
+        };
+        self.now = self.sys.now();
+        self.shard.begin_turn(self.now);
+        Ok(())
+    }
+
+    /// How long the poll may wait: not at all while work is left over, else until the next deadline.
+    fn wait(&mut self) -> Option<Duration> {
+        if !self.commands.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work) {
+            return Some(Duration::ZERO);
+        }
+        let resume = self.acceptor.as_ref().and_then(Acceptor::deadline);
+        let deadline = self.shard.poll_deadline().into_iter().chain(resume).min()?;
+        if deadline <= self.now {
+            return Some(Duration::ZERO);
+        }
+        let now = self.sys.now();
+        if now - self.now > SLOW_TURN {
+            self.shard.counters().slow_turns += 1;
+            tracing::warn!(
+                millis = now - self.now,
+                "a turn held up all sessions of its shard; does a handler block?"
+            );
+        }
+        Some(Duration::from_millis(deadline.saturating_sub(now)))
+    }
+
+    fn accept(&mut self) {
+        self.note_listeners();
+        let Some(acceptor) = &mut self.acceptor else { return };
+        acceptor.begin_turn(self.now);
+        while let Some(arrival) = self
+            .acceptor
+            .as_mut()
+            .and_then(|acceptor| acceptor.poll_accept(&mut self.sys, self.shard.counters()))
+        {
+            self.adopt(arrival);
+        }
+    }
+
+    fn note_listeners(&mut self) {
+        let Some(acceptor) = &mut self.acceptor else { return };
+        for ready in &self.ready {
+            if (FIRST_LISTENER..WAKER).contains(&ready.token) {
+                acceptor.handle_ready((ready.token - FIRST_LISTENER) as usize);
+            }
+        }
+    }
+
+    /// A connection begins to live here.
+    fn adopt(&mut self, arrival: Arrival<Y::Stream>) {
+        let key = self.shard.insert(arrival.io, arrival.ends);
+        if self.shard.is_stopping() || !self.register(key) {
+            if let Some((io, ends)) = self.shard.take_back(key) {
+                drop(io);
+                self.census.leave(self.seat, &ends.peer());
+            }
+            return;
+        }
+        self.shard.open(key);
+    }
+
+    fn register(&mut self, key: Key) -> bool {
+        let Some(io) = self.shard.io(key) else { return false };
+        let registered = self.sys.register(io, key.token());
+        if let Err(error) = &registered {
+            tracing::warn!(%error, "can not poll an accepted connection, closing it");
+        }
+        registered.is_ok()
+    }
+
+    fn read(&mut self) {
+        self.shard.take_unfinished(&mut self.unfinished);
+        for at in 0..self.ready.len() {
+            if let Some(ready) = self.ready.get(at).copied() {
+                if ready.token < FIRST_LISTENER {
+                    self.handle_ready(ready);
+                }
+            }
+        }
+        while let Some(key) = self.unfinished.pop() {
+            self.shard.handle_resumed(key);
+            self.read_session(key);
+        }
+    }
+
+    fn handle_ready(&mut self, ready: Ready) {
+        let key = Key::from_token(ready.token);
+        if !self.shard.contains(key) {
+            self.shard.counters().stale_events += 1;
+            return;
+        }
+        if ready.writable && self.shard.handle_writable(key) {
+            self.settle(key);
+        }
+        if ready.readable || ready.hangup || ready.error {
+            self.shard.handle_readable(key, ready.hangup || ready.error);
+            self.read_session(key);
+        }
+        if ready.error {
+            self.find_error(key);
+        }
+    }
+
+    /// A session that is not read from would not find out that its connection has failed.
+    fn find_error(&mut self, key: Key) {
+        if let Some(io) = self.shard.io(key) {
+            if let Some(error) = self.sys.take_error(io) {
+                self.shard.handle_failed(key, error);
+            }
+        }
+    }
+
+    /// Receives and hands out until the kernel has no more, the session wants no more, or it has had its share.
+    fn read_session(&mut self, key: Key) {
+        let mut budget = self.read_budget;
+        while let Reading::From(io) = self.shard.poll_reading(key) {
+            let space = self.scratch.space();
+            let room = space.len();
+            let cost = match self.sys.recv(io, space) {
+                Ok(0) => {
+                    self.shard.handle_end(key);
+                    break;
+                }
+                Ok(n) => {
+                    self.shard.handle_received(key, &mut self.scratch, n);
+                    if n < room && self.shard.handle_drained(key, true) {
+                        break;
+                    }
+                    n
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.shard.handle_drained(key, false);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => room,
+                Err(error) => {
+                    self.shard.handle_failed(key, error);
+                    break;
+                }
+            };
+            budget = budget.saturating_sub(cost);
+            if budget == 0 {
+                self.shard.handle_budget_spent(key);
+                break;
+            }
+        }
+        self.settle(key);
+    }
+
+    fn obey(&mut self) {
+        self.mailbox.take(&mut self.commands);
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.pop_front() else { break };
+            self.handle_command(command);
+        }
+    }
+
+    fn handle_command(&mut self, command: Command<Y::Stream>) {
+        match command {
+            Command::Session(key, command) => self.shard.handle_command(key, command),
+            Command::Adopt(arrival) => self.adopt(arrival),
+            Command::ClosePeer(peer) => self.shard.close_peer(peer),
+            Command::Execute(job) => self.shard.run(job),
+            Command::Shutdown(grace) => {
+                self.stop_accepting();
+                self.shard.shut_down(grace);
+            }
+            Command::Abort => {
+                self.stop_accepting();
+                self.shard.cut();
+            }
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop();
+        }
+    }
+
+    /// Timers wait while the poll has more to tell: after a standstill, what has come is read before anybody is found
+    /// idle.
+    fn expire(&mut self) {
+        if self.more_events && self.timers_put_off < PATIENCE {
+            self.timers_put_off += 1;
+        } else {
+            self.timers_put_off = 0;
+            self.shard.expire(&mut self.due);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.shard.take_dirty(&mut self.dirty);
+        for at in 0..self.dirty.len() {
+            if let Some(key) = self.dirty.get(at).copied() {
+                self.settle(key);
+            }
+        }
+        self.dirty.clear();
+    }
+
+    /// Writes what the session has to write, and takes the next step if it is closing.
+    fn settle(&mut self, key: Key) {
+        self.shard.begin_settling(key);
+        while let Some((io, outbox)) = self.shard.poll_transmit(key) {
+            let sent = transmit(&mut self.sys, io, outbox);
+            self.shard.handle_sent(key, sent);
+        }
+        if let CloseStep::ShutdownWrite(io) = self.shard.poll_close(key) {
+            if let Err(error) = self.sys.shutdown_write(io) {
+                self.shard.handle_failed(key, error);
+            }
+        }
+        self.shard.account(key);
+    }
+
+    fn end_turn(&mut self) -> io::Result<Flow> {
+        self.close_ended();
+        let counters = self.shard.counters();
+        counters.mailbox = (self.mailbox.queued() + self.commands.len()) as u64;
+        counters.wakeups = self.mailbox.rings();
+        self.shard.end_turn();
+        if let Some(error) = self.acceptor.as_mut().and_then(Acceptor::take_failure) {
+            return Err(error);
+        }
+        let lonely = self.lifetime == Lifetime::Connection && self.shard.len() == 0;
+        Ok(if lonely || self.shard.is_finished() { Flow::Stop } else { Flow::Continue })
+    }
+
+    /// Closes the sockets of ended sessions. `on_close` has run: nobody can write to a descriptor that is somebody else's.
+    fn close_ended(&mut self) {
+        while let Some(mut ended) = self.shard.poll_ended() {
+            if ended.how == Ending::Reset {
+                self.sys.make_reset(&mut ended.io);
+            }
+            drop(ended.io);
+            self.census.leave(self.seat, &ended.ends.peer());
+        }
+    }
+
+    fn tear_down(&mut self) {
+        self.stop_accepting();
+        self.shard.cut();
+        self.commands.extend(self.mailbox.close());
+        for command in std::mem::take(&mut self.commands) {
+            if let Command::Adopt(arrival) = command {
+                self.census.leave(self.seat, &arrival.ends.peer());
+            }
+        }
+        self.close_ended();
+        self.shard.end_turn();
+    }
+}
+
+/// One system call: `send` for a single chunk, `writev` for several.
+#[inline]
+fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
+    if let Some(bytes) = outbox.single() {
+        return sys.send(io, bytes);
+    }
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let count = outbox.slices(&mut slices);
+    sys.send_vectored(io, slices.get(..count).unwrap_or_default())
+}

@@ -1,0 +1,17 @@
+//! The only floor that polls, reads the clock and starts threads. It decides nothing: what an event means, the shard says.
+
+mod acceptor;
+mod descriptors;
+mod event_loop;
+mod mio_sys;
+mod socket;
+mod sys;
+mod threads;
+
+pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, NoDispatch};
+pub(crate) use descriptors::descriptors_left;
+pub(crate) use event_loop::{EventLoop, EventLoopConfig, Lifetime};
+pub(crate) use mio_sys::MioSys;
+pub(crate) use socket::{BoundSocket, Listener, SocketOptions, Stream};
+pub(crate) use sys::{Ready, Sys};
+pub(crate) use threads::{Carrier, Crew, Ears, Seed};

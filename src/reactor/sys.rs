@@ -1,0 +1,63 @@
+use std::{
+    io::{self, IoSlice},
+    time::Duration,
+};
+
+use crate::{addr::PeerAddr, time::Tick};
+
+/// What the reactor needs of the world. One implementation is mio's, one is a simulated network for tests.
+///
+/// Polling is edge-triggered: a state is announced when it changes, and when a socket is registered. All calls return at
+/// once, but for `poll`.
+pub(crate) trait Sys {
+    type Listener;
+    type Stream;
+    /// A descriptor held in reserve.
+    type Spare;
+
+    /// The clock. Never goes back.
+    fn now(&mut self) -> Tick;
+
+    /// Waits for events (without end when `wait` is `None`) and appends them to `ready`; whether there may be more.
+    fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<bool>;
+
+    /// Announces what happens to the stream, readable and writable, under this token. Once per stream.
+    fn register(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;
+
+    fn register_listener(&mut self, listener: &mut Self::Listener, token: u64) -> io::Result<()>;
+
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, PeerAddr)>;
+
+    /// The address on our side.
+    fn local_addr(&mut self, stream: &Self::Stream) -> io::Result<PeerAddr>;
+
+    /// 0 is the end of the stream.
+    fn recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;
+
+    fn send(&mut self, stream: &mut Self::Stream, bytes: &[u8]) -> io::Result<usize>;
+
+    fn send_vectored(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Sends our end of the stream.
+    fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
+    /// Makes the closing of the stream a reset.
+    fn make_reset(&mut self, stream: &mut Self::Stream);
+
+    /// The error that is pending on the stream, which it then no longer is.
+    fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
+
+    /// Takes a descriptor in reserve.
+    fn spare(&mut self) -> io::Result<Self::Spare>;
+}
+
+/// One event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) token: u64,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer has ended its side, or the connection failed: read until that is found.
+    pub(crate) hangup: bool,
+    pub(crate) error: bool,
+}

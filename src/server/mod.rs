@@ -1,0 +1,211 @@
+//! What users hold: a server to build, one that runs, and a handle to it.
+
+mod bind;
+mod handle;
+mod running;
+mod start;
+
+use std::{fmt, time::Duration};
+
+pub use bind::BindAddr;
+pub use handle::ServerHandle;
+pub use running::Running;
+
+use crate::{
+    addr::PeerAddr,
+    error::ServeError,
+    framing::Framing,
+    handler::PacketHandler,
+    id::ShardId,
+    limits::Limits,
+    reactor::{BoundSocket, SocketOptions},
+    strategy::{ForkingStrategy, SingleReactor},
+};
+
+/// A server that is being built: addresses are bound, nothing listens yet.
+///
+/// | option | default |
+/// |---|---|
+/// | [`framing`](Self::framing) | none: it must be given |
+/// | [`strategy`](Self::strategy) | [`SingleReactor`] |
+/// | [`limits`](Self::limits) | see [`Limits`] |
+/// | [`backlog`](Self::backlog) | 4096, which the kernel cuts to `net.core.somaxconn` |
+/// | [`nagle`](Self::nagle) | off: `TCP_NODELAY` is set |
+/// | [`keepalive`](Self::keepalive) | off |
+/// | [`recv_buffer`](Self::recv_buffer), [`send_buffer`](Self::send_buffer) | the kernel's, which adapt |
+///
+/// ```no_run
+/// use framewire::{packet_fn, LengthPrefix, Server, WorkerPool};
+///
+/// # fn main() -> Result<(), framewire::ServeError> {
+/// Server::bind("127.0.0.1:7000")?
+///     .framing(LengthPrefix::u32_be())
+///     .strategy(WorkerPool::per_core())
+///     .serve(packet_fn(|session, packet| session.send(packet)))
+/// # }
+/// ```
+#[must_use = "a server does nothing until it is served or spawned"]
+pub struct Server<F = Unframed> {
+    sockets: Vec<BoundSocket>,
+    framing: F,
+    strategy: Box<dyn ForkingStrategy>,
+    limits: Limits,
+    options: SocketOptions,
+}
+
+/// The framing of a server that was not given one yet; it can not be served.
+#[derive(Debug, Clone, Copy)]
+pub struct Unframed;
+
+impl Server<Unframed> {
+    /// Binds one address, or several: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:0"`, `"unix:/run/chat.sock"`, a
+    /// `SocketAddr`, or an array, slice or `Vec` of such. Port 0 takes a free one: ask [`local_addrs`](Self::local_addrs).
+    ///
+    /// A name with several addresses is bound at the first that can be. An IPv6 wildcard takes IPv6 only: bind
+    /// `["0.0.0.0:7000", "[::]:7000"]` for both. The file of a Unix socket is removed when the server ends; one that a
+    /// dead server left behind is replaced.
+    ///
+    /// # Errors
+    /// [`ServeError::Address`] for a text that names no address, [`ServeError::Bind`] for one that is taken or not ours;
+    /// both name it.
+    pub fn bind(addrs: impl BindAddr) -> Result<Self, ServeError> {
+        Self::with_sockets(bind::bind(addrs, false)?)
+    }
+
+    /// As [`bind`](Self::bind), with `SO_REUSEPORT`: several processes may serve the same TCP address, and the kernel
+    /// spreads connections over them. That is how one machine holds more connections than one process has descriptors.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_shared(addrs: impl BindAddr) -> Result<Self, ServeError> {
+        let mut server = Self::with_sockets(bind::bind(addrs, true)?)?;
+        server.options.reuse_port = true;
+        Ok(server)
+    }
+
+    fn with_sockets(sockets: Vec<BoundSocket>) -> Result<Self, ServeError> {
+        Ok(Self {
+            sockets,
+            framing: Unframed,
+            strategy: Box::new(SingleReactor::new()),
+            limits: Limits::default(),
+            options: SocketOptions::default(),
+        })
+    }
+}
+
+impl<F> Server<F> {
+    /// How packets are cut from the stream; each session gets a clone.
+    pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
+        let Self { sockets, strategy, limits, options, .. } = self;
+        Server { sockets, framing, strategy, limits, options }
+    }
+
+    /// Where connections live.
+    pub fn strategy(mut self, strategy: impl ForkingStrategy + 'static) -> Self {
+        self.strategy = Box::new(strategy);
+        self
+    }
+
+    /// The limits of sessions, shards and the server.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Connections that may wait to be accepted.
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.options.backlog = connections;
+        self
+    }
+
+    /// Lets the kernel hold small writes back to join them (Nagle). Whole frames are written here, so this costs
+    /// latency and gains little.
+    pub fn nagle(mut self) -> Self {
+        self.options.nodelay = false;
+        self
+    }
+
+    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`; granularity 1 s).
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.options.keepalive = Some(idle);
+        self
+    }
+
+    /// The kernel's receive buffer of each connection, in bytes (`SO_RCVBUF`; Linux doubles it).
+    pub fn recv_buffer(mut self, bytes: usize) -> Self {
+        self.options.recv_buffer = Some(bytes);
+        self
+    }
+
+    /// The kernel's send buffer of each connection, in bytes (`SO_SNDBUF`; Linux doubles it).
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.options.send_buffer = Some(bytes);
+        self
+    }
+
+    /// The addresses that are bound, with the ports that the system chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<PeerAddr> {
+        self.sockets.iter().map(|socket| socket.addr().clone()).collect()
+    }
+}
+
+impl<F: Framing + Clone + Send + 'static> Server<F> {
+    /// Serves until it is shut down. Each shard gets a clone of the handler.
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] names an option that can not work, [`ServeError::System`] says what the system refused;
+    /// also later, when a reactor fails.
+    pub fn serve<H>(self, handler: H) -> Result<(), ServeError>
+    where
+        H: PacketHandler + Clone + Send + 'static,
+    {
+        self.spawn(handler)?.wait()
+    }
+
+    /// Serves until it is shut down. Each shard's handler is made on the shard's own thread, and may hold what can not
+    /// leave it (`Rc`, a database connection …).
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve); [`ServeError::Factory`] when the factory panics.
+    pub fn serve_with<H, C>(self, factory: C) -> Result<(), ServeError>
+    where
+        H: PacketHandler + 'static,
+        C: Fn(ShardId) -> H + Send + Sync + 'static,
+    {
+        self.spawn_with(factory)?.wait()
+    }
+
+    /// Starts to serve on other threads.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn spawn<H>(self, handler: H) -> Result<Running, ServeError>
+    where
+        H: PacketHandler + Clone + Send + 'static,
+    {
+        start::start(self, start::CloneSeed(handler))
+    }
+
+    /// Starts to serve on other threads, with a handler made on each.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn spawn_with<H, C>(self, factory: C) -> Result<Running, ServeError>
+    where
+        H: PacketHandler + 'static,
+        C: Fn(ShardId) -> H + Send + Sync + 'static,
+    {
+        start::start(self, start::FactorySeed::new(factory))
+    }
+}
+
+impl<F> fmt::Debug for Server<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addrs", &self.local_addrs())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

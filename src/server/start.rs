@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use super::{Running, Server, ServerHandle};
+use crate::{
+    addr::PeerAddr,
+    census::Census,
+    error::ServeError,
+    framing::Framing,
+    handler::PacketHandler,
+    id::ShardId,
+    limits::Limits,
+    reactor::{
+        BoundSocket, Carrier, Crew, Ears, Listener, NoDispatch, Seed, SocketOptions, descriptors_left,
+    },
+    strategy::{Accepting, ForkingStrategy, Resident},
+};
+
+/// Standing shards that a server may have. More than there are cores on any machine.
+const MAX_WORKERS: usize = 4096;
+/// Descriptors left to everything else in the process.
+const RESERVED: usize = 32;
+/// Descriptors of a shard: its poll and its waker.
+const PER_SHARD: usize = 2;
+
+/// A handler that is cloned for each shard.
+#[derive(Clone)]
+pub(super) struct CloneSeed<H>(pub(super) H);
+
+impl<H: Clone + Send + 'static> Seed<H> for CloneSeed<H> {
+    fn seed(&mut self, _shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
+        let handler = self.0.clone();
+        Box::new(move || handler)
+    }
+}
+
+/// A factory that is called on each shard's thread.
+pub(super) struct FactorySeed<C>(Arc<C>);
+
+impl<C> FactorySeed<C> {
+    pub(super) fn new(factory: C) -> Self {
+        Self(Arc::new(factory))
+    }
+}
+
+impl<C> Clone for FactorySeed<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> Seed<H> for FactorySeed<C> {
+    fn seed(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
+        let factory = self.0.clone();
+        Box::new(move || factory(shard))
+    }
+}
+
+/// Listens and starts the threads: the workers first, then the acceptor.
+pub(super) fn start<H, F, S>(server: Server<F>, mut seed: S) -> Result<Running, ServeError>
+where
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+    S: Seed<H> + Clone + 'static,
+{
+    let Server { sockets, framing, mut strategy, limits, options } = server;
+    validate(&limits, &*strategy, &options, &sockets)?;
+    let workers = strategy.workers();
+    let addrs: Arc<[PeerAddr]> = sockets.iter().map(|socket| socket.addr().clone()).collect();
+    let (central, mut resident) = listen(sockets, &*strategy, options)?;
+
+    let max_total = most_connections(&limits, workers);
+    let census = Census::new(workers + 1, max_total, limits.connections_per_peer);
+    let crew = Crew::new(census, limits, workers as u32 + 1);
+    let mut running = Running::new(ServerHandle::new(crew.clone(), addrs.clone()));
+    for worker in 1..=workers {
+        let ears = resident.pop();
+        running.add(crew.start(ShardId(worker as u32), framing.clone(), &mut seed, ears)?);
+    }
+    strategy.on_start(&addrs);
+    let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(seed.clone())));
+    let ears = Ears { listeners: central, strategy, dispatch };
+    running.add(crew.start(ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?);
+    tracing::info!(addrs = ?addrs, workers, max_connections = max_total, "serving");
+    Ok(running)
+}
+
+fn validate(
+    limits: &Limits,
+    strategy: &dyn ForkingStrategy,
+    options: &SocketOptions,
+    sockets: &[BoundSocket],
+) -> Result<(), ServeError> {
+    limits.validate().map_err(ServeError::config)?;
+    let config = |option, why: String| Err(ServeError::config((option, why)));
+    if options.backlog == 0 {
+        return config("backlog", "0 lets nobody connect; give at least 1".into());
+    }
+    if strategy.workers() > MAX_WORKERS {
+        return config(
+            "strategy",
+            format!("{} workers; at most {MAX_WORKERS} are possible", strategy.workers()),
+        );
+    }
+    if let Accepting::PerWorker { .. } = strategy.accepting() {
+        if strategy.workers() == 0 {
+            return config("strategy", "workers that accept for themselves, but no workers".into());
+        }
+        if let Some(socket) = sockets.iter().find(|socket| socket.addr().ip().is_none()) {
+            return config("strategy", format!("reuse_port works for TCP only, not for {}", socket.addr()));
+        }
+    }
+    Ok(())
+}
+
+type Bound = (Listener, PeerAddr);
+
+/// The listeners of the acceptor, and those of the workers where they accept for themselves.
+fn listen(
+    sockets: Vec<BoundSocket>,
+    strategy: &dyn ForkingStrategy,
+    mut options: SocketOptions,
+) -> Result<(Vec<Bound>, Vec<Ears>), ServeError> {
+    let named = |socket: BoundSocket, options: &SocketOptions| {
+        let addr = socket.addr().to_string();
+        socket.listen(options).map_err(|source| ServeError::Bind { addr, source })
+    };
+    let Accepting::PerWorker { max_sessions } = strategy.accepting() else {
+        let listeners =
+            sockets.into_iter().map(|socket| named(socket, &options)).collect::<Result<_, _>>()?;
+        return Ok((listeners, Vec::new()));
+    };
+    options.reuse_port = true;
+    let mut ears = Vec::new();
+    for worker in 1..=strategy.workers() {
+        let strategy = Box::new(Resident { worker, max_sessions });
+        ears.push(Ears { listeners: Vec::new(), strategy, dispatch: Box::new(NoDispatch) });
+    }
+    for socket in sockets {
+        let siblings = socket.siblings(ears.len().saturating_sub(1));
+        let siblings =
+            siblings.map_err(|source| ServeError::Bind { addr: socket.addr().to_string(), source })?;
+        for (ears, socket) in ears.iter_mut().zip(siblings.into_iter().chain([socket])) {
+            ears.listeners.push(named(socket, &options)?);
+        }
+    }
+    ears.reverse();
+    Ok((Vec::new(), ears))
+}
+
+/// As many as asked for; by default as many as the descriptor limit leaves.
+fn most_connections(limits: &Limits, workers: usize) -> usize {
+    if limits.connections > 0 {
+        return limits.connections;
+    }
+    let taken = RESERVED + PER_SHARD * (workers + 1);
+    descriptors_left().map_or(usize::MAX, |left| left.saturating_sub(taken).max(1))
+}

@@ -1,0 +1,53 @@
+use bytes::BytesMut;
+
+use crate::framing::{Decoded, FrameError, Framing};
+
+/// The framing of one session: the server's own, known at compile time, until the handler swaps it.
+pub(crate) enum FramingCell<F> {
+    Own(F),
+    Swapped(Box<dyn Framing>),
+}
+
+impl<F: Framing> FramingCell<F> {
+    #[inline]
+    pub(crate) fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        match self {
+            Self::Own(framing) => framing.decode(buf),
+            Self::Swapped(framing) => framing.decode(buf),
+        }
+    }
+
+    pub(crate) fn decode_eof(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        match self {
+            Self::Own(framing) => framing.decode_eof(buf),
+            Self::Swapped(framing) => framing.decode_eof(buf),
+        }
+    }
+
+    pub(crate) fn max_frame(&self) -> Option<usize> {
+        match self {
+            Self::Own(framing) => framing.max_frame(),
+            Self::Swapped(framing) => framing.max_frame(),
+        }
+    }
+}
+
+/// A [`FramingCell`] as a session sees it, whatever the server's framing is.
+pub(crate) trait FramingSlot {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError>;
+    fn swap(&mut self, framing: Box<dyn Framing>);
+}
+
+impl<F: Framing> FramingSlot for FramingCell<F> {
+    #[inline]
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        match self {
+            Self::Own(framing) => framing.encode(payload, out),
+            Self::Swapped(framing) => framing.encode(payload, out),
+        }
+    }
+
+    fn swap(&mut self, framing: Box<dyn Framing>) {
+        *self = Self::Swapped(framing);
+    }
+}

@@ -1,0 +1,240 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use crate::{
+    error::SendError,
+    id::{Key, SessionId},
+    ticket::{Completion, SendTicket},
+};
+
+/// A session, from any thread and for any length of time.
+///
+/// Clones are cheap. A handle does not keep its session open: when the session is gone, every call answers
+/// [`SendError::Closed`], also when another session has its slot since. Packets that one thread sends arrive in order;
+/// those of several threads interleave, whole.
+#[derive(Clone)]
+pub struct SessionHandle {
+    pub(crate) link: Arc<Link>,
+}
+
+impl SessionHandle {
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.link.id
+    }
+
+    /// Whether the session still takes packets. It may close at any time after the answer.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.link.open.load(Ordering::Acquire)
+    }
+
+    /// Sends a packet: it is copied once here, and framed on the session's shard. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`]; [`SendError::Full`] when what waits for this session reaches
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); [`SendError::MailboxFull`] when the shard can not keep up. A
+    /// payload that has no frame is found on the shard, and ends the session: use [`send_tracked`](Self::send_tracked)
+    /// to be told.
+    pub fn send(&self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.send_bytes(Bytes::copy_from_slice(packet.as_ref()))
+    }
+
+    /// Sends bytes that are already shared, without copying them here.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_bytes(&self, packet: Bytes) -> Result<(), SendError> {
+        self.post(packet, None)
+    }
+
+    /// Sends a packet and answers with a ticket that tells when it was written to the kernel, or why not. A packet
+    /// that is refused on the shard leaves the session open.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_tracked(&self, packet: impl AsRef<[u8]>) -> Result<SendTicket, SendError> {
+        let (ticket, completion) = SendTicket::pair();
+        self.post(Bytes::copy_from_slice(packet.as_ref()), Some(completion))?;
+        Ok(ticket)
+    }
+
+    /// Closes the session gracefully: what was sent before is delivered first.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when it is closing or closed already.
+    pub fn close(&self) -> Result<(), SendError> {
+        self.command(SessionCommand::Close)
+    }
+
+    /// Resets the connection: what is queued is lost, and the peer is told at once.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when it is closed already.
+    pub fn abort(&self) -> Result<(), SendError> {
+        self.link.shard.deliver(self.link.id.key, SessionCommand::Abort, 0)
+    }
+
+    /// Stops reading from the session, as [`Session::pause`](crate::Session::pause) does.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`].
+    pub fn pause(&self) -> Result<(), SendError> {
+        self.command(SessionCommand::Pause)
+    }
+
+    /// Reads again after a pause.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`].
+    pub fn resume(&self) -> Result<(), SendError> {
+        self.command(SessionCommand::Resume)
+    }
+
+    fn command(&self, command: SessionCommand) -> Result<(), SendError> {
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.link.shard.deliver(self.link.id.key, command, 0)
+    }
+
+    fn post(&self, payload: Bytes, completion: Option<Completion>) -> Result<(), SendError> {
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
+        let len = payload.len();
+        self.link.reserve(len)?;
+        let sent =
+            self.link.shard.deliver(self.link.id.key, SessionCommand::Send { payload, completion }, len);
+        if sent.is_err() {
+            self.link.unreserve(len);
+        }
+        sent
+    }
+}
+
+impl fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle").field("id", &self.id()).field("open", &self.is_open()).finish()
+    }
+}
+
+impl PartialEq for SessionHandle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+}
+
+impl Eq for SessionHandle {}
+
+/// What a handle asks of its session.
+#[derive(Debug)]
+pub(crate) enum SessionCommand {
+    Send { payload: Bytes, completion: Option<Completion> },
+    Close,
+    Abort,
+    Pause,
+    Resume,
+}
+
+/// The way into a shard, from any thread.
+pub(crate) trait Deliver: Send + Sync {
+    /// `bytes` is what the command holds, for the mailbox's limit.
+    fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
+}
+
+/// What all handles of one session share with it.
+pub(crate) struct Link {
+    id: SessionId,
+    shard: Arc<dyn Deliver>,
+    open: AtomicBool,
+    /// Payload bytes on their way through the mailbox.
+    posted: AtomicUsize,
+    /// Bytes in the outbox, as the shard last said.
+    backlog: AtomicUsize,
+    limit: usize,
+}
+
+impl Link {
+    pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize) -> Self {
+        let (posted, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { id, shard, open: AtomicBool::new(true), posted, backlog, limit }
+    }
+
+    /// Takes no more packets.
+    pub(crate) fn shut(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn set_backlog(&self, bytes: usize) {
+        self.backlog.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unreserve(&self, bytes: usize) {
+        self.posted.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<(), SendError> {
+        let posted = self.posted.fetch_add(bytes, Ordering::Relaxed);
+        let queued = posted.saturating_add(self.backlog.load(Ordering::Relaxed));
+        if queued.saturating_add(bytes) > self.limit {
+            self.unreserve(bytes);
+            return Err(SendError::Full { queued, limit: self.limit });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::id::ShardId;
+
+    #[derive(Default)]
+    struct Shard(Mutex<Vec<SessionCommand>>);
+
+    impl Deliver for Shard {
+        fn deliver(&self, _key: Key, command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
+            if let Ok(mut taken) = self.0.lock() {
+                taken.push(command);
+            }
+            Ok(())
+        }
+    }
+
+    fn handle(shard: Arc<Shard>, limit: usize) -> SessionHandle {
+        let id = SessionId { shard: ShardId(1), key: Key { slot: 2, generation: 3 } };
+        SessionHandle { link: Arc::new(Link::new(id, shard, limit)) }
+    }
+
+    #[test]
+    fn a_handle_answers_full_at_the_limit_and_not_before() {
+        let handle = handle(Arc::default(), 10);
+        assert_eq!(handle.send([0; 10]), Ok(()));
+        assert_eq!(handle.send([0; 1]), Err(SendError::Full { queued: 10, limit: 10 }));
+        handle.link.unreserve(10);
+        handle.link.set_backlog(6);
+        assert_eq!(handle.send([0; 5]), Err(SendError::Full { queued: 6, limit: 10 }));
+        assert_eq!(handle.send([0; 4]), Ok(()));
+    }
+
+    #[test]
+    fn a_handle_of_a_closed_session_answers_closed() {
+        let shard = Arc::<Shard>::default();
+        let handle = handle(shard.clone(), 10);
+        handle.link.shut();
+        assert_eq!(handle.send("x"), Err(SendError::Closed));
+        assert_eq!(handle.close(), Err(SendError::Closed));
+        assert!(shard.0.lock().is_ok_and(|taken| taken.is_empty()));
+    }
+}

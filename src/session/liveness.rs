@@ -1,0 +1,97 @@
+use std::time::Duration;
+
+use crate::{
+    limits::Limits,
+    session::{
+        Alarm, Turn,
+        connection::{Connection, Phase},
+    },
+    time::{Tick, ticks},
+    timer_wheel::TimerKey,
+};
+
+/// The timeouts of [`Limits`], in ticks.
+#[derive(Debug, Clone)]
+pub(crate) struct Timeouts {
+    idle: Option<Tick>,
+    stall: Option<Tick>,
+    first_packet: Option<Tick>,
+    packet: Option<Tick>,
+    pub(crate) close: Tick,
+    pub(crate) linger: Tick,
+}
+
+impl Timeouts {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let optional = |timeout: Option<Duration>| timeout.map(ticks);
+        Self {
+            idle: optional(limits.idle_timeout),
+            stall: optional(limits.stall_timeout),
+            first_packet: optional(limits.first_packet_timeout),
+            packet: optional(limits.packet_timeout),
+            close: ticks(limits.close_timeout),
+            linger: ticks(limits.linger_timeout),
+        }
+    }
+}
+
+/// A deadline of a session that can pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lapse {
+    /// Nothing was received for too long.
+    Idle,
+    /// The kernel took no byte of the outbox for too long.
+    Stall,
+    /// The first packet has not come.
+    FirstPacket,
+    /// A packet was begun and is not complete.
+    SlowPacket,
+    /// A graceful close took too long to flush, or the peer too long to end its side.
+    Close,
+}
+
+impl Connection {
+    /// The earliest deadline of this session, and what it means when it passes.
+    pub(crate) fn next_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Lapse)> {
+        if !matches!(self.phase, Phase::Open) {
+            return self.close_by().map(|at| (at, Lapse::Close));
+        }
+        let idle = timeouts.idle.map(|after| (self.heard + after, Lapse::Idle));
+        let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0);
+        let first = first.map(|after| (self.opened + after, Lapse::FirstPacket));
+        let slow = timeouts.packet.zip(self.inbox.as_ref().filter(|_| !self.halt.any()));
+        let slow = slow.map(|(after, inbox)| (inbox.since() + after, Lapse::SlowPacket));
+        let stall = timeouts.stall.zip(self.outbox.as_ref().filter(|outbox| !outbox.is_empty()));
+        let stall = stall.map(|(after, outbox)| (outbox.progress() + after, Lapse::Stall));
+        [idle, first, slow, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Makes sure that the wheel looks at this session no later than its next deadline.
+    ///
+    /// A deadline that moves away (bytes came) costs nothing: the alarm stays, finds it too early, and is set anew.
+    pub(crate) fn arm(&mut self, turn: &mut Turn) {
+        let Some((deadline, _)) = self.next_deadline(&turn.timeouts) else { return };
+        if let Some(alarm) = self.alarm {
+            if turn.wheel.deadline(alarm).is_some_and(|at| at <= deadline) {
+                return;
+            }
+            turn.wheel.cancel(alarm);
+        }
+        self.alarm = Some(turn.wheel.insert(deadline, Alarm::Liveness(self.key)));
+    }
+
+    /// The alarm rang: the deadline that has passed, if one has; otherwise the alarm is set anew.
+    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, turn: &mut Turn) -> Option<Lapse> {
+        if self.alarm != Some(rang) {
+            return None;
+        }
+        self.alarm = None;
+        match self.next_deadline(&turn.timeouts) {
+            Some((deadline, lapse)) if deadline <= turn.now => Some(lapse),
+            _ => {
+                self.arm(turn);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+
+use crate::{
+    addr::PeerAddr,
+    error::{CloseReason, SendError},
+    framing::Framing,
+    id::SessionId,
+    session::{FramingSlot, SessionHandle, Turn, connection::Connection},
+    time::ticks,
+};
+
+/// A session, within a callback. It can not leave the callback; a [`SessionHandle`] can.
+///
+/// What is asked of it here is recorded and takes effect when the callback has returned: a callback is never called
+/// within another.
+pub struct Session<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) framing: &'a mut dyn FramingSlot,
+    pub(crate) turn: &'a mut Turn,
+}
+
+impl Session<'_> {
+    /// Sends a packet: it is framed into the outbox now, and written when the callback's batch of packets is done,
+    /// together with all that was sent in it. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] at [`Limits::outbox_hard`](crate::Limits::outbox_hard) (a peer that does not read; with `?` it
+    /// is closed), [`SendError::Frame`] when the payload has no frame, [`SendError::Closed`] after
+    /// [`close`](Self::close). Nothing was queued then.
+    #[inline]
+    pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.connection.enqueue(self.framing, packet.as_ref(), self.turn)
+    }
+
+    /// Closes gracefully: what was sent is flushed (at most [`Limits::close_timeout`](crate::Limits::close_timeout)), our
+    /// end of the stream is sent, and the peer's is awaited (at most
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout)). No further packet is handed out.
+    pub fn close(&mut self) {
+        self.connection.close(CloseReason::Local, self.turn);
+    }
+
+    /// Resets the connection: what is queued is lost.
+    pub fn abort(&mut self) {
+        self.connection.abort(self.turn);
+    }
+
+    /// Stops reading: packets that were already received wait, and the kernel's window closes on the peer.
+    pub fn pause(&mut self) {
+        self.connection.pause();
+    }
+
+    /// Reads again after a [`pause`](Self::pause).
+    pub fn resume(&mut self) {
+        self.connection.resume(self.turn);
+    }
+
+    /// Calls `on_timer` with `timer` once, `after` from now (granularity 1 ms). A timer that is set already is moved.
+    ///
+    /// # Errors
+    /// [`TimerError`] when [`Limits::session_timers`](crate::Limits::session_timers) others are set.
+    pub fn set_timer(&mut self, timer: TimerId, after: Duration) -> Result<(), TimerError> {
+        let (due, limit) = (self.turn.now + ticks(after), self.turn.limits.session_timers);
+        let set = self.connection.set_timer(timer, due, limit, self.turn);
+        if set { Ok(()) } else { Err(TimerError { limit }) }
+    }
+
+    /// Forgets a timer; whether it was set. It does not ring after this, even if it was due.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        self.connection.cancel_timer(timer, self.turn)
+    }
+
+    /// Replaces the framing, for both directions: the very next byte after this packet goes to the new one, and so does
+    /// the next packet that is sent.
+    pub fn set_framing(&mut self, mut framing: impl Framing + 'static) {
+        framing.offer_max(self.turn.limits.frame);
+        self.framing.swap(Box::new(framing));
+    }
+
+    /// A handle to this session, for other threads, other sessions and later.
+    #[must_use]
+    pub fn handle(&mut self) -> SessionHandle {
+        SessionHandle { link: self.connection.link_or_new(self.turn) }
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        SessionId { shard: self.turn.shard, key: self.connection.key }
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn peer_addr(&self) -> PeerAddr {
+        self.connection.ends.peer()
+    }
+
+    /// The address on our side that the peer connected to.
+    #[must_use]
+    pub fn local_addr(&self) -> PeerAddr {
+        self.connection.ends.local()
+    }
+
+    /// What went through this session so far.
+    #[must_use]
+    pub fn stats(&self) -> SessionStats {
+        let traffic = self.connection.traffic;
+        SessionStats {
+            bytes_in: traffic.bytes_in,
+            bytes_out: traffic.bytes_out,
+            packets_in: traffic.packets_in,
+            packets_out: traffic.packets_out,
+            queued: self.connection.queued(),
+            opened_at: self.turn.origin + Duration::from_millis(self.connection.opened),
+        }
+    }
+}
+
+impl fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("peer", &self.peer_addr())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The counters of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStats {
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes taken by the kernel.
+    pub bytes_out: u64,
+    /// Packets handed to the handler.
+    pub packets_in: u64,
+    /// Packets queued by `send`.
+    pub packets_out: u64,
+    /// Bytes that wait in the outbox.
+    pub queued: usize,
+    /// When the session was opened, to the millisecond.
+    pub opened_at: Instant,
+}
+
+/// The name of a timer within its session: a number of the handler's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TimerId(pub u32);
+
+/// The session has as many timers as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{limit} timers are set on this session, the limit; cancel one or raise limits.session_timers")]
+pub struct TimerError {
+    limit: usize,
+}
+
+impl From<TimerError> for CloseReason {
+    fn from(error: TimerError) -> Self {
+        Self::handler(error)
+    }
+}

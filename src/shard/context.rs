@@ -1,0 +1,135 @@
+use std::fmt;
+
+use super::Shard;
+use crate::{
+    addr::PeerAddr,
+    error::{CloseReason, SendError},
+    framing::Framing,
+    handler::PacketHandler,
+    id::{SessionId, ShardId},
+    session::{Phase, Session, SessionHandle, SessionStats},
+};
+
+/// A shard, within a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute).
+pub struct ShardContext<'a> {
+    shard: &'a mut dyn Inspect,
+}
+
+impl<'a> ShardContext<'a> {
+    pub(super) fn new(shard: &'a mut dyn Inspect) -> Self {
+        Self { shard }
+    }
+
+    /// Which shard this is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.shard.id()
+    }
+
+    /// The open sessions of this shard.
+    #[must_use]
+    pub fn sessions(&mut self) -> Vec<SessionInfo> {
+        self.shard.sessions()
+    }
+
+    /// Sends a packet to a session of this shard, as [`Session::send`] does.
+    ///
+    /// # Errors
+    /// As [`Session::send`]; [`SendError::Closed`] for a session that is not open on this shard.
+    pub fn send(&mut self, session: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.shard.send(session, packet.as_ref())
+    }
+
+    /// Closes a session of this shard gracefully. Nothing happens when it is gone.
+    pub fn close(&mut self, session: SessionId) {
+        self.shard.close_session(session);
+    }
+
+    /// A handle to a session of this shard, if it is open.
+    #[must_use]
+    pub fn handle(&mut self, session: SessionId) -> Option<SessionHandle> {
+        self.shard.handle(session)
+    }
+}
+
+impl fmt::Debug for ShardContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardContext").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// An open session, as a list of them shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: SessionId,
+    /// The peer's address.
+    pub peer: PeerAddr,
+    /// The address on our side.
+    pub local: PeerAddr,
+    /// What went through it.
+    pub stats: SessionStats,
+}
+
+/// A [`Shard`] without its types.
+pub(super) trait Inspect {
+    fn id(&self) -> ShardId;
+    fn sessions(&mut self) -> Vec<SessionInfo>;
+    fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError>;
+    fn close_session(&mut self, session: SessionId);
+    fn handle(&mut self, session: SessionId) -> Option<SessionHandle>;
+}
+
+impl<H, F, T> Shard<H, F, T>
+where
+    H: PacketHandler,
+    F: Framing + Clone,
+{
+    fn view<R>(&mut self, id: SessionId, body: impl FnOnce(&mut Session<'_>) -> R) -> Option<R> {
+        if id.shard != self.turn.shard {
+            return None;
+        }
+        let slot = self.slots.get_mut(id.key).filter(|slot| slot.connection.phase == Phase::Open)?;
+        let turn = &mut self.turn;
+        let answer =
+            body(&mut Session { connection: &mut slot.connection, framing: &mut slot.framing, turn });
+        self.turn.settle_later(&mut slot.connection);
+        Some(answer)
+    }
+}
+
+impl<H, F, T> Inspect for Shard<H, F, T>
+where
+    H: PacketHandler,
+    F: Framing + Clone,
+{
+    fn id(&self) -> ShardId {
+        self.turn.shard
+    }
+
+    fn sessions(&mut self) -> Vec<SessionInfo> {
+        let info = |session: &mut Session<'_>| SessionInfo {
+            id: session.id(),
+            peer: session.peer_addr(),
+            local: session.local_addr(),
+            stats: session.stats(),
+        };
+        let shard = self.turn.shard;
+        self.keys().into_iter().filter_map(|key| self.view(SessionId { shard, key }, info)).collect()
+    }
+
+    fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
+        self.view(session, |session| session.send(packet)).unwrap_or(Err(SendError::Closed))
+    }
+
+    fn close_session(&mut self, session: SessionId) {
+        if session.shard == self.turn.shard {
+            self.close(session.key, CloseReason::Local);
+        }
+    }
+
+    fn handle(&mut self, session: SessionId) -> Option<SessionHandle> {
+        self.view(session, |session| session.handle())
+    }
+}

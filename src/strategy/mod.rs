@@ -1,0 +1,138 @@
+//! Where an accepted connection lives: the one line to change.
+//!
+//! A strategy decides nothing but the place. Reading, writing, limits and callbacks are the same for all.
+
+mod resident;
+mod single_reactor;
+mod thread_per_connection;
+mod worker_pool;
+
+pub use single_reactor::SingleReactor;
+pub use thread_per_connection::ThreadPerConnection;
+pub use worker_pool::WorkerPool;
+
+pub(crate) use resident::Resident;
+
+use std::{fmt, sync::atomic::Ordering};
+
+use crate::{addr::PeerAddr, census::Census};
+
+/// Decides where an accepted connection lives.
+///
+/// Called on the acceptor's thread, once per connection; it should not block.
+///
+/// ```
+/// use framewire::{ForkingStrategy, Loads, PeerAddr, Placement};
+///
+/// /// Even and odd ports, each with a shard.
+/// #[derive(Debug)]
+/// struct ByPort;
+///
+/// impl ForkingStrategy for ByPort {
+///     fn workers(&self) -> usize {
+///         2
+///     }
+///
+///     fn place(&mut self, peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+///         match peer.socket_addr() {
+///             Some(addr) => Placement::On(1 + usize::from(addr.port() % 2)),
+///             None => Placement::Refuse,
+///         }
+///     }
+/// }
+/// ```
+pub trait ForkingStrategy: Send {
+    /// Standing shards besides the acceptor's own, each with a thread. They are numbered from 1; 0 is the acceptor's.
+    fn workers(&self) -> usize {
+        0
+    }
+
+    /// Who accepts. By default the acceptor's thread does, and asks [`place`](Self::place).
+    fn accepting(&self) -> Accepting {
+        Accepting::Central
+    }
+
+    /// Where this connection is to live. A shard that does not exist is as [`Placement::Refuse`].
+    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement;
+
+    /// The server listens on `addrs`, and its threads run.
+    fn on_start(&mut self, addrs: &[PeerAddr]) {
+        let _ = addrs;
+    }
+
+    /// The server accepts no more.
+    fn on_stop(&mut self) {}
+}
+
+/// A place for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// On this standing shard: 0 is the acceptor's own, 1 to [`workers`](ForkingStrategy::workers) are the workers.
+    On(usize),
+    /// On a fresh shard with a thread of its own, which ends with the connection.
+    Fork,
+    /// Nowhere: the connection is reset.
+    Refuse,
+}
+
+/// Who accepts connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accepting {
+    /// One acceptor, which places each connection.
+    Central,
+    /// Each worker has a listener of its own (`SO_REUSEPORT`), and the kernel spreads the connections by a hash of their
+    /// addresses. [`place`](ForkingStrategy::place) is not asked.
+    PerWorker {
+        /// Sessions that one worker may have; beyond it, connections are refused.
+        max_sessions: usize,
+    },
+}
+
+/// How many sessions each shard has, at the time of the question.
+#[derive(Clone, Copy)]
+pub struct Loads<'a> {
+    census: &'a Census,
+}
+
+impl<'a> Loads<'a> {
+    pub(crate) fn new(census: &'a Census) -> Self {
+        Self { census }
+    }
+
+    /// Standing shards, the acceptor's own (number 0) included.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.census.shards().len()
+    }
+
+    /// Sessions of a standing shard; 0 for one that does not exist.
+    #[must_use]
+    pub fn sessions(&self, shard: usize) -> usize {
+        self.census.shards().get(shard).map_or(0, |load| load.load(Ordering::Relaxed))
+    }
+
+    /// Sessions with a thread of their own.
+    #[must_use]
+    pub fn forked(&self) -> usize {
+        self.census.forked()
+    }
+
+    /// Sessions of the whole server.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.census.total()
+    }
+
+    /// The worker (number 1 and up) with the fewest sessions, and how many it has.
+    #[must_use]
+    pub fn least_loaded(&self) -> Option<(usize, usize)> {
+        (1..self.shards()).map(|shard| (shard, self.sessions(shard))).min_by_key(|(_, sessions)| *sessions)
+    }
+}
+
+impl fmt::Debug for Loads<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries((0..self.shards()).map(|shard| self.sessions(shard))).finish()
+    }
+}

@@ -1,0 +1,37 @@
+use super::{ForkingStrategy, Loads, Placement};
+use crate::addr::PeerAddr;
+
+/// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
+///
+/// One core then serves everything, which is a lot: see the measured numbers in the README.
+#[derive(Debug, Clone, Copy)]
+pub struct SingleReactor {
+    max_sessions: usize,
+}
+
+impl SingleReactor {
+    /// A single reactor with any number of sessions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { max_sessions: usize::MAX }
+    }
+
+    /// Sessions it may have; beyond it, connections are refused. Default: no limit but those of the server.
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+}
+
+impl Default for SingleReactor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ForkingStrategy for SingleReactor {
+    fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+        if loads.sessions(0) < self.max_sessions { Placement::On(0) } else { Placement::Refuse }
+    }
+}

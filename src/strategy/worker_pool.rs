@@ -1,0 +1,89 @@
+use super::{Accepting, ForkingStrategy, Loads, Placement};
+use crate::addr::PeerAddr;
+
+/// A fixed number of reactor threads, each with its own poll, sessions and handler; nothing is shared between them.
+///
+/// By default one acceptor hands each connection to the worker with the fewest sessions. With
+/// [`reuse_port`](Self::reuse_port) each worker accepts for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerPool {
+    workers: usize,
+    max_sessions: usize,
+    per_worker: bool,
+}
+
+impl WorkerPool {
+    /// A pool of `workers` threads, at least one.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers: workers.max(1), max_sessions: usize::MAX, per_worker: false }
+    }
+
+    /// One worker for each core that this process may use.
+    #[must_use]
+    pub fn per_core() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Sessions that one worker may have. When all have as many, connections are refused. Default: no limit but those
+    /// of the server.
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+
+    /// Gives each worker a listener of its own (`SO_REUSEPORT`): no hand-over at accept, but the kernel spreads by hash,
+    /// which is uneven for few connections, and clients in the queue of a worker that blocks wait for it. TCP only.
+    #[must_use]
+    pub fn reuse_port(mut self) -> Self {
+        self.per_worker = true;
+        self
+    }
+}
+
+impl ForkingStrategy for WorkerPool {
+    fn workers(&self) -> usize {
+        self.workers
+    }
+
+    fn accepting(&self) -> Accepting {
+        if self.per_worker {
+            Accepting::PerWorker { max_sessions: self.max_sessions }
+        } else {
+            Accepting::Central
+        }
+    }
+
+    fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+        match loads.least_loaded() {
+            Some((shard, sessions)) if sessions < self.max_sessions => Placement::On(shard),
+            _ => Placement::Refuse,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::census::Census;
+
+    #[test]
+    fn connections_go_to_the_worker_with_the_fewest_until_all_are_full() {
+        let census = Census::new(3, 100, None);
+        let mut pool = WorkerPool::new(2).max_sessions(2);
+        let peer = PeerAddr::Unix(None);
+        let mut places = Vec::new();
+        for _ in 0..5 {
+            let place = pool.place(&peer, Loads::new(&census));
+            if let Placement::On(shard) = place {
+                census.enter(Some(shard), &peer);
+            }
+            places.push(place);
+        }
+        let on = Placement::On;
+        assert_eq!(places, [on(1), on(2), on(1), on(2), Placement::Refuse]);
+        census.leave(Some(2), &peer);
+        assert_eq!(pool.place(&peer, Loads::new(&census)), on(2));
+    }
+}

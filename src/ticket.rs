@@ -1,0 +1,136 @@
+//! The truth about one packet: written to the kernel, or not.
+
+use std::{
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::error::{SendError, TicketError};
+
+/// Tells what became of a packet sent with
+/// [`SessionHandle::send_tracked`](crate::SessionHandle::send_tracked).
+///
+/// "Written" means taken by the kernel in full; that the peer's program has read it, only its answer can tell.
+pub struct SendTicket {
+    fate: Arc<Fate>,
+}
+
+#[derive(Default)]
+struct Fate {
+    decided: Mutex<Option<Result<(), TicketError>>>,
+    changed: Condvar,
+}
+
+impl Fate {
+    fn lock(&self) -> MutexGuard<'_, Option<Result<(), TicketError>>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self, outcome: Result<(), TicketError>) {
+        self.lock().get_or_insert(outcome);
+        self.changed.notify_all();
+    }
+}
+
+impl SendTicket {
+    /// The other end is kept beside the packet.
+    pub(crate) fn pair() -> (Self, Completion) {
+        let fate = Arc::<Fate>::default();
+        (Self { fate: fate.clone() }, Completion { fate: Some(fate) })
+    }
+
+    /// Waits until the packet was written, at most `timeout`. Blocks: not for use within a callback, where the shard
+    /// would wait for itself.
+    ///
+    /// # Errors
+    /// [`TicketError::Closed`], [`TicketError::Refused`], or [`TicketError::TimedOut`] when nothing was decided yet.
+    pub fn wait(&self, timeout: Duration) -> Result<(), TicketError> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut decided = self.fate.lock();
+        loop {
+            if let Some(outcome) = &*decided {
+                return outcome.clone();
+            }
+            let left =
+                deadline.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Err(TicketError::TimedOut(timeout));
+            }
+            let waited = self.fate.changed.wait_timeout(decided, left);
+            decided = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What is known now; `None` while the packet is on its way.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Result<(), TicketError>> {
+        self.fate.lock().clone()
+    }
+}
+
+impl fmt::Debug for SendTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendTicket").field("outcome", &self.outcome()).finish()
+    }
+}
+
+/// Decides a ticket exactly once; dropped undecided, the packet was lost with its session.
+pub(crate) struct Completion {
+    fate: Option<Arc<Fate>>,
+}
+
+impl Completion {
+    pub(crate) fn written(mut self) {
+        if let Some(fate) = self.fate.take() {
+            fate.decide(Ok(()));
+        }
+    }
+
+    pub(crate) fn refused(mut self, error: SendError) {
+        if let Some(fate) = self.fate.take() {
+            let outcome = match error {
+                SendError::Closed => TicketError::Closed,
+                other => TicketError::Refused(other),
+            };
+            fate.decide(Err(outcome));
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(fate) = self.fate.take() {
+            fate.decide(Err(TicketError::Closed));
+        }
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Completion")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_decided_once_and_for_every_waiter() {
+        let (ticket, completion) = SendTicket::pair();
+        assert_eq!(ticket.outcome(), None);
+        assert_eq!(ticket.wait(Duration::ZERO), Err(TicketError::TimedOut(Duration::ZERO)));
+        completion.written();
+        assert_eq!(ticket.wait(Duration::ZERO), Ok(()));
+        assert_eq!(ticket.outcome(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_completion_that_is_dropped_tells_that_the_session_closed() {
+        let (ticket, completion) = SendTicket::pair();
+        let waiter = std::thread::spawn(move || ticket.wait(Duration::from_secs(60)));
+        drop(completion);
+        assert_eq!(waiter.join().ok(), Some(Err(TicketError::Closed)));
+    }
+}

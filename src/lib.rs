@@ -11,6 +11,7 @@ compile_error!(
 
 // Floor 0: bytes.
 pub mod framing;
+pub mod testing;
 
 mod addr;
 mod buffer;
@@ -43,8 +44,8 @@ mod server;
 pub use addr::PeerAddr;
 pub use error::{CloseKind, CloseReason, QueryError, SendError, ServeError, TicketError};
 pub use framing::{
-    ByteOrder, Decoded, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix, Oversize, Raw,
-    Seen, Separator,
+    ByteOrder, Decoded, FixedLength, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix,
+    Netstring, Oversize, Raw, Seen, Separator, UntilEof, VarintPrefix, framing_fn,
 };
 pub use handler::{PacketFn, PacketHandler, packet_fn};
 pub use id::{SessionId, ShardId};

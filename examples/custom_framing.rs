@@ -1,0 +1,79 @@
+//! cargo run --example custom_framing
+//! A framing of your own: COBS (Cheshire & Baker, 1999), which takes the zeros out of a packet so that one zero can end it.
+//! Packet 11 22 00 33 is frame 03 11 22 02 33 00: each code (03, 02) says how far it is to the next zero.
+//! Running it holds the framing against the law that every framing has to keep.
+use bytes::{BufMut, BytesMut};
+use framewire::testing::law;
+use framewire::{Decoded, FrameError, Framing};
+
+/// The most bytes of a packet, and of its frame.
+const MAX: usize = 4096;
+const MAX_FRAME: usize = MAX + MAX / 254 + 2;
+
+#[derive(Debug, Clone, Default)]
+struct Cobs {
+    /// No zero stands before this place of the buffer: it is not looked at again.
+    scanned: usize,
+}
+
+impl Framing for Cobs {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        let rest = buf.get(self.scanned..).unwrap_or_default();
+        let Some(zero) = rest.iter().position(|byte| *byte == 0).map(|at| self.scanned + at) else {
+            self.scanned = buf.len();
+            return within(MAX_FRAME - 1, buf.len(), buf).map(|()| None);
+        };
+        self.scanned = 0;
+        let len = buf.get_mut(..zero).and_then(unescape);
+        let len = len.ok_or_else(|| FrameError::malformed("not a COBS frame", buf))?;
+        within(MAX, len, buf)?;
+        Ok(Some(Decoded::Packet { payload: 0..len, consumed: zero + 1 }))
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        within(MAX, payload.len(), payload)?;
+        for run in payload.split(|byte| *byte == 0) {
+            let blocks = run.chunks_exact(254);
+            let last = blocks.remainder();
+            for block in blocks.chain([last]) {
+                out.put_u8(block.len() as u8 + 1);
+                out.put_slice(block);
+            }
+        }
+        out.put_u8(0);
+        Ok(())
+    }
+
+    fn max_frame(&self) -> Option<usize> {
+        Some(MAX_FRAME)
+    }
+}
+
+fn within(max: usize, len: usize, seen: &[u8]) -> Result<(), FrameError> {
+    if len > max { Err(FrameError::too_long(len as u64, max as u64, seen)) } else { Ok(()) }
+}
+
+/// Moves the packet to the front of `frame`, which only shrinks by it, and gives its length.
+fn unescape(frame: &mut [u8]) -> Option<usize> {
+    let (mut read, mut written) = (0, 0);
+    loop {
+        let code = usize::from(*frame.get(read)?);
+        let run = read + 1..read + code;
+        frame.get(run.clone())?;
+        frame.copy_within(run, written);
+        (read, written) = (read + code, written + code - 1);
+        if read == frame.len() {
+            return Some(written);
+        }
+        if code < 0xff {
+            *frame.get_mut(written)? = 0;
+            written += 1;
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "an example tells what it found")]
+fn main() {
+    law::check(Cobs::default(), [&b"\x11\x22\0\x33"[..], b"", b"\0\0", &[7; 254], &[7; 255], &[0; MAX]]);
+    println!("COBS keeps the law: {MAX} bytes a packet, {MAX_FRAME} a frame");
+}

@@ -7,6 +7,11 @@
 
 mod bench;
 mod contestants;
+mod echo;
+mod hex;
+mod probe;
+mod spec;
+mod splitter;
 
 use std::process::ExitCode;
 
@@ -23,6 +28,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(Box<bench::BenchArgs>),
+    Echo(Box<echo::EchoArgs>),
+    Probe(Box<probe::ProbeArgs>),
     /// Run one contestant of the benchmark until standard input ends
     #[command(hide = true)]
     ServeContestant(contestants::ServeArgs),
@@ -37,6 +44,14 @@ fn main() -> ExitCode {
             Ok(bench::Verdict::AllRight) => ExitCode::SUCCESS,
             Ok(bench::Verdict::SomeFailed) => 1.into(),
             Err(error) => fail(&error),
+        },
+        Command::Echo(args) => echo::run(&args).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
+        Command::Probe(args) => match probe::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                fail(&error);
+                error.status().into()
+            }
         },
         Command::ServeContestant(args) => contestants::serve(&args).map_or_else(|e| fail(&e), |()| 0.into()),
         Command::KeepCommand(args) => contestants::keep(&args).unwrap_or_else(|error| fail(&error)),

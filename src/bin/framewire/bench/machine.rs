@@ -166,8 +166,9 @@ impl Busy {
 fn busy_ticks(stat: &str, watched: &[usize]) -> f64 {
     stat.lines()
         .filter_map(|line| {
-            let mut fields = line.strip_prefix("cpu")?.split_whitespace();
-            let core: usize = fields.next()?.parse().ok()?;
+            // the line of all cores together has a blank where the others have their number
+            let (core, fields) = line.strip_prefix("cpu")?.split_once(' ')?;
+            let (core, fields): (usize, _) = (core.parse().ok()?, fields.split_whitespace());
             watched.contains(&core).then(|| {
                 let ticks: Vec<f64> = fields.take(8).filter_map(|field| field.parse().ok()).collect();
                 // user nice system idle iowait irq softirq steal

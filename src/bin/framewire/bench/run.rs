@@ -4,7 +4,7 @@ use super::case::{Case, Kind};
 use super::child::ServerChild;
 use super::contestant::Contestant;
 use super::error::BenchError;
-use super::load::{Load, LoadError, LoadSpec, Traffic};
+use super::load::{Load, LoadError, LoadSpec, PATIENCE, Traffic};
 use super::machine::{Busy, Split};
 use super::process::Process;
 use super::results::{Latency, Mark, Run};
@@ -108,14 +108,16 @@ impl Setup {
         Ok(run)
     }
 
+    /// Waits for `time`, and until at least one message has come: a window without any would say nothing.
     fn watch(&self, load: &Load, time: Duration, glance: &mut impl FnMut(f64)) {
         let (start, first) = (Instant::now(), load.messages());
         loop {
-            let left = time.saturating_sub(start.elapsed());
-            if left.is_zero() || load.has_failed() {
+            let (elapsed, messages) = (start.elapsed(), load.messages() - first);
+            let is_over = elapsed >= time && (messages > 0 || elapsed >= PATIENCE);
+            if is_over || load.has_failed() {
                 return;
             }
-            std::thread::sleep(left.min(GLANCE));
+            std::thread::sleep(time.saturating_sub(elapsed).clamp(Duration::from_millis(1), GLANCE));
             glance((load.messages() - first) as f64 / start.elapsed().as_secs_f64());
         }
     }

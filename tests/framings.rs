@@ -156,6 +156,17 @@ fn the_default_maximum_is_exact_for_every_framing() {
     }
 }
 
+#[test]
+fn a_discarded_netstring_without_its_comma_is_reported_the_same_however_it_is_cut() {
+    let wire = format!("41:{};2:ok,", "x".repeat(41));
+    for piece in 1..=wire.len() {
+        let mut cutter = Cutter::new(boxed(Netstring::new().max(MAX).oversize(Oversize::Discard)));
+        let end = feed(&mut cutter, wire.as_bytes(), &[piece]);
+        assert!(matches!(end, Err(FrameError::Malformed { .. })), "{piece}: {end:?}");
+        assert_eq!((cutter.rejected().len(), cutter.packets().len()), (1, 0), "{piece}");
+    }
+}
+
 /// Feeds `wire` in pieces; `cuts` are their sizes, over and over.
 fn feed(cutter: &mut Cutter<Boxed>, wire: &[u8], cuts: &[usize]) -> Result<(), FrameError> {
     let mut rest = wire;

@@ -74,12 +74,12 @@ impl Netstring {
     #[cold]
     fn refuse(&mut self, header: usize, len: u64, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
         let error = FrameError::too_long(len, self.max.into(), buf);
-        let frame = len.saturating_add(header as u64 + 1);
-        let end = usize::try_from(frame - 1).ok();
-        match end.and_then(|end| buf.get(end)) {
-            Some(byte) if *byte != b',' && self.policy.oversize == Oversize::Discard => Err(no_comma(buf)),
-            _ => self.policy.refuse(&mut self.left, frame, buf, error),
+        // All but the comma, which is looked at when it is there: so the report is the same however the frame is cut.
+        let refused = self.policy.refuse(&mut self.left, len.saturating_add(header as u64), buf, error);
+        if refused.is_ok() {
+            self.left = self.left.saturating_add(1);
         }
+        refused
     }
 }
 

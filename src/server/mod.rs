@@ -152,7 +152,8 @@ impl<F> Server<F> {
 }
 
 impl<F: Framing + Clone + Send + 'static> Server<F> {
-    /// Serves until it is shut down. Each shard gets a clone of the handler.
+    /// Serves until it is shut down. Each shard gets a clone of the handler. The acceptor, and with a single reactor
+    /// everything, runs on the calling thread.
     ///
     /// # Errors
     /// [`ServeError::Config`] names an option that can not work, [`ServeError::System`] says what the system refused;
@@ -161,7 +162,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     where
         H: PacketHandler + Clone + Send + 'static,
     {
-        self.spawn(handler)?.wait()
+        start::serve(self, start::CloneSeed(handler))
     }
 
     /// Serves until it is shut down. Each shard's handler is made on the shard's own thread, and may hold what can not
@@ -174,7 +175,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
         H: PacketHandler + 'static,
         C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
-        self.spawn_with(factory)?.wait()
+        start::serve(self, start::FactorySeed::new(factory))
     }
 
     /// Starts to serve on other threads.
@@ -185,7 +186,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     where
         H: PacketHandler + Clone + Send + 'static,
     {
-        start::start(self, start::CloneSeed(handler))
+        start::spawn(self, start::CloneSeed(handler))
     }
 
     /// Starts to serve on other threads, with a handler made on each.
@@ -197,7 +198,7 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
         H: PacketHandler + 'static,
         C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
-        start::start(self, start::FactorySeed::new(factory))
+        start::spawn(self, start::FactorySeed::new(factory))
     }
 }
 

@@ -1,7 +1,7 @@
-use std::{fmt, ops::Deref, thread::JoinHandle, time::Duration};
+use std::{fmt, ops::Deref, time::Duration};
 
 use super::ServerHandle;
-use crate::error::ServeError;
+use crate::{error::ServeError, reactor::ShardThread};
 
 /// A server that serves on threads of its own.
 ///
@@ -10,7 +10,7 @@ use crate::error::ServeError;
 #[must_use = "dropping it stops the server"]
 pub struct Running {
     handle: ServerHandle,
-    threads: Vec<JoinHandle<Result<(), ServeError>>>,
+    threads: Vec<ShardThread>,
 }
 
 impl Running {
@@ -18,7 +18,7 @@ impl Running {
         Self { handle, threads: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, thread: JoinHandle<Result<(), ServeError>>) {
+    pub(super) fn add(&mut self, thread: ShardThread) {
         self.threads.push(thread);
     }
 

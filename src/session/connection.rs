@@ -5,7 +5,7 @@ use crate::{
     buffer::{Inbox, Outbox},
     error::{CloseReason, SendError},
     id::{Key, SessionId},
-    session::{FramingSlot, Link, TimerId, Turn},
+    session::{Alarm, FramingSlot, Link, TimerId, Turn},
     time::Tick,
     timer_wheel::TimerKey,
 };
@@ -121,6 +121,18 @@ impl Mark {
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
 
+    /// All of them in one.
+    pub(crate) const fn union(marks: &[Self]) -> Self {
+        let mut all = 0;
+        let mut rest = marks;
+        while let [mark, others @ ..] = rest {
+            all |= mark.0;
+            rest = others;
+        }
+        Self(all)
+    }
+
+    /// Any of them.
     #[inline]
     pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
@@ -249,7 +261,7 @@ impl Connection {
     }
 
     pub(crate) fn set_timer(&mut self, timer: TimerId, due: Tick, limit: usize, turn: &mut Turn) -> bool {
-        let alarm = super::Alarm::User(self.key, timer);
+        let alarm = Alarm::User(self.key);
         let timers = &mut self.rare.get_or_insert_default().timers;
         if let Some((_, key)) = timers.iter_mut().find(|(id, _)| *id == timer) {
             turn.wheel.cancel(*key);
@@ -262,12 +274,11 @@ impl Connection {
         true
     }
 
-    /// A timer rang: whether it is still wanted (it may have been cancelled, or moved, in the same turn).
-    pub(crate) fn take_timer(&mut self, timer: TimerId, rang: TimerKey) -> bool {
-        let Some(rare) = &mut self.rare else { return false };
-        let Some(at) = rare.timers.iter().position(|set| *set == (timer, rang)) else { return false };
-        rare.timers.swap_remove(at);
-        true
+    /// A timer rang: which, if it is still wanted (it may have been cancelled, or moved, in the same turn).
+    pub(crate) fn take_timer(&mut self, rang: TimerKey) -> Option<TimerId> {
+        let timers = &mut self.rare.as_mut()?.timers;
+        let at = timers.iter().position(|(_, key)| *key == rang)?;
+        Some(timers.swap_remove(at).0)
     }
 
     /// Forgets a timer; whether it was set.
@@ -297,8 +308,7 @@ impl Connection {
             turn.wheel.cancel(alarm);
         }
         self.inbox = None;
-        if let Some(mut outbox) = self.outbox.take() {
-            outbox.abandon();
+        if let Some(outbox) = self.outbox.take() {
             turn.pool.put(outbox);
         }
         self.rare.as_mut().and_then(|rare| rare.reason.take())

@@ -9,18 +9,19 @@ mod command;
 mod context;
 mod input;
 mod output;
+mod visit;
 
 use std::{sync::Arc, time::Instant};
 
 pub use context::{SessionInfo, ShardContext};
 
 pub(crate) use command::{Arrival, Command, Inlet, Job};
-pub(crate) use input::Reading;
-pub(crate) use output::CloseStep;
+pub(crate) use input::Drained;
+pub(crate) use visit::Visit;
 
 use crate::{
     addr::Ends,
-    buffer::{OutboxPool, Scratch},
+    buffer::OutboxPool,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
@@ -147,15 +148,6 @@ where
         self.slots.remove(key).map(|slot| (slot.io, slot.connection.ends))
     }
 
-    /// The session's socket.
-    pub(crate) fn io(&mut self, key: Key) -> Option<&mut T> {
-        self.slots.get_mut(key).map(|slot| &mut slot.io)
-    }
-
-    pub(crate) fn contains(&self, key: Key) -> bool {
-        self.slots.get(key).is_some()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -206,8 +198,10 @@ where
         if !self.stopping {
             self.stopping = true;
             for key in self.keys() {
-                self.say_farewell(key);
-                self.close(key, CloseReason::Shutdown);
+                self.visit(key, |visit| {
+                    visit.say_farewell();
+                    visit.close(CloseReason::Shutdown);
+                });
             }
         }
         let deadline = self.turn.now + ticks(grace);
@@ -222,15 +216,8 @@ where
         }
     }
 
-    /// Begins the graceful end of a session.
-    pub(crate) fn close(&mut self, key: Key, reason: CloseReason) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.connection.close(reason, &mut self.turn);
-        }
-    }
-
     /// Ends a session: `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
-    pub(crate) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
+    pub(super) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.phase != Phase::Open;
         let reason = slot.connection.release(&mut self.turn).unwrap_or(reason);
@@ -249,35 +236,17 @@ where
         self.slots.iter().map(|(key, _)| key).collect()
     }
 
-    /// Counts what the session buffers now; past the shard's limit, those that hold most are ended.
-    pub(crate) fn account(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let connection = &mut slot.connection;
-        if connection.held == 0 && connection.inbox.is_none() && connection.outbox.is_none() {
-            return;
-        }
-        let held = u32::try_from(connection.capacity()).unwrap_or(u32::MAX);
-        let buffered = &mut self.turn.counters.buffered;
-        *buffered = *buffered - u64::from(connection.held) + u64::from(held);
-        connection.held = held;
-        if let Some(link) = connection.link() {
-            link.set_backlog(connection.queued());
-        }
-        while self.turn.counters.buffered > self.turn.limits.shard_memory as u64 {
-            if !self.end_the_worst() {
-                break;
-            }
-        }
-    }
-
-    fn end_the_worst(&mut self) -> bool {
-        let worst = self.slots.iter().max_by_key(|(_, slot)| slot.connection.held);
-        let Some((key, held)) = worst.map(|(key, slot)| (key, slot.connection.held as usize)) else {
-            return false;
-        };
+    /// Ends the sessions that hold most, until the shard is within its memory again.
+    #[cold]
+    fn make_room(&mut self) {
         let limit = self.turn.limits.shard_memory;
-        tracing::warn!(shard = %self.turn.shard, held, limit, "buffers of the shard are full, ending the session that holds most");
-        self.finish(key, CloseReason::Memory { held, limit }, Ending::Reset);
-        held > 0
+        while self.turn.counters.buffered > limit as u64 {
+            let worst = self.slots.iter().max_by_key(|(_, slot)| slot.connection.held);
+            let Some((key, held)) = worst.map(|(key, slot)| (key, slot.connection.held as usize)) else {
+                break;
+            };
+            tracing::warn!(shard = %self.turn.shard, held, limit, "too much is buffered, ending the session that holds most");
+            self.finish(key, CloseReason::Memory { held, limit }, Ending::Reset);
+        }
     }
 }

@@ -35,7 +35,7 @@ enum Command {
     ServeContestant(contestants::ServeArgs),
     /// Run a command, say its process id, and end it when standard input ends
     #[command(hide = true)]
-    KeepCommand(contestants::KeepArgs),
+    Keep(contestants::KeepArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             }
         },
         Command::ServeContestant(args) => contestants::serve(&args).map_or_else(|e| fail(&e), |()| 0.into()),
-        Command::KeepCommand(args) => contestants::keep(&args).unwrap_or_else(|error| fail(&error)),
+        Command::Keep(args) => contestants::keep(&args).unwrap_or_else(|error| fail(&error)),
     }
 }
 

@@ -149,7 +149,7 @@ impl Contestant {
                 let words = words.iter().map(|word| word.replace("{port}", &port.to_string()));
                 Launch {
                     program: own()?,
-                    args: ["keep-command", "--"].map(String::from).into_iter().chain(words).collect(),
+                    args: ["keep", "--"].map(String::from).into_iter().chain(words).collect(),
                     listens: Listens::At(port),
                 }
             }

@@ -92,6 +92,7 @@ fn announce(addr: SocketAddr) -> io::Result<()> {
 }
 
 /// Threads to use: the cores that this process may run on.
+#[cfg(feature = "bench")]
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

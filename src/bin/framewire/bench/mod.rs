@@ -1,5 +1,6 @@
 //! `framewire bench`: servers side by side, on the user's machine.
 
+mod allowance;
 mod args;
 mod case;
 mod child;

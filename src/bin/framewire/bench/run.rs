@@ -16,7 +16,9 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// Idle: connections that warm the server up, so that code and first buffers are not counted.
 const WARM_CONNECTIONS: usize = 16;
 /// Idle: how long memory may settle before it is read.
-const SETTLE: Duration = Duration::from_millis(250);
+const SETTLE: Duration = Duration::from_millis(100);
+/// Idle: how long a server may take to see that all have closed, and to give memory back.
+const CLOSING: Duration = Duration::from_millis(300);
 
 /// From this share of its cores on, the generator may be what limits.
 const GENERATOR_FULL: f64 = 0.95;
@@ -181,7 +183,7 @@ impl Setup {
         std::thread::sleep(SETTLE);
         let after = Moment::now(process, &load, &self.watched);
         load.finish()?;
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(CLOSING);
         let closed = process.memory();
         drop(first);
 

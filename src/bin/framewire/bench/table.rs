@@ -19,7 +19,7 @@ const LOADED: &[Column] = &[
     ("p99.9", |s| quantile(s, |l| l.p999)),
     ("max", |s| quantile(s, |l| l.max)),
     ("memory", |s| median(s.memory_bytes, memory)),
-    ("switches each", |s| median(s.context_switches, short)),
+    ("switches", |s| median(s.context_switches, short)),
 ];
 
 /// Columns of cases without.

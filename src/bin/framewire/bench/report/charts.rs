@@ -31,6 +31,8 @@ const ROW: u32 = 28;
 const AXIS: u32 = 34;
 /// Room for the names on the left.
 const NAMES: u32 = 142;
+/// The latency curve begins here: the fastest few would stretch the axis and say nothing.
+const FASTEST: f64 = 0.1;
 /// Room for the value behind the longest bar, as a share of the axis.
 const VALUE_ROOM: f64 = 1.34;
 
@@ -38,7 +40,7 @@ type Result<T = ()> = std::result::Result<T, BenchError>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Horizontal bars with the range of the rounds as a whisker and the median in figures.
-pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String) -> Result<String> {
+pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String, axis: fn(f64) -> String) -> Result<String> {
     draw(WIDTH, bars_height(bars.len()), |area| {
         let most = bars.iter().map(|bar| bar.figure.max).fold(0.0, f64::max).max(1e-9);
         let rows = bars.len() as f64;
@@ -54,7 +56,7 @@ pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String) -> Result<String> 
             .disable_y_mesh()
             .disable_y_axis()
             .x_labels(5)
-            .x_label_formatter(&|value| tick(*value))
+            .x_label_formatter(&|value| axis(*value))
             .axis_style(GRID)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
@@ -81,7 +83,7 @@ fn bars_height(bars: usize) -> u32 {
 
 /// Latency over the share of messages that were at least as fast, both stretched so that the slow tail can be read.
 pub(super) fn latency(lines: &[Line]) -> Result<String> {
-    let points = || lines.iter().flat_map(|line| &line.points);
+    let points = || lines.iter().flat_map(|line| &line.points).filter(|point| point.0 >= FASTEST);
     let (least, most) = ends(points().map(|point| point.1));
     let nines = points().map(|point| nines_of(point.0)).fold(1.0, f64::max);
     // as high as the two bar charts that it stands beside, headings included
@@ -89,7 +91,7 @@ pub(super) fn latency(lines: &[Line]) -> Result<String> {
     draw(WIDTH, height, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
-            .margin_right(18)
+            .margin_right(34)
             .set_label_area_size(LabelAreaPosition::Left, 66)
             .set_label_area_size(LabelAreaPosition::Bottom, 30)
             .build_cartesian_2d(0.0..nines, (least * 0.8..most * 1.25).log_scale())
@@ -107,7 +109,8 @@ pub(super) fn latency(lines: &[Line]) -> Result<String> {
             .draw()
             .map_err(error)?;
         for line in lines {
-            let points = line.points.iter().map(|&(quantile, us)| (nines_of(quantile), us.max(least)));
+            let shown = line.points.iter().filter(|point| point.0 >= FASTEST);
+            let points = shown.map(|&(quantile, us)| (nines_of(quantile), us.max(least)));
             chart.draw_series(LineSeries::new(points, line.colour.stroke_width(2))).map_err(error)?;
         }
         Ok(())
@@ -122,7 +125,7 @@ pub(super) fn over_connections(lines: &[Line]) -> Result<String> {
     draw(WIDTH, 280, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
-            .margin_right(18)
+            .margin_right(34)
             .set_label_area_size(LabelAreaPosition::Left, 66)
             .set_label_area_size(LabelAreaPosition::Bottom, 48)
             .build_cartesian_2d((fewest * 0.85..most * 1.18).log_scale(), 0.0..top * 1.08)
@@ -182,7 +185,7 @@ fn percent(nines: f64) -> String {
 }
 
 /// An axis label: `0`, `250`, `1.5k`, `2M`.
-fn tick(value: f64) -> String {
+pub(super) fn tick(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         v if v >= 1e6 => (value / 1e6, "M"),
         v if v >= 1e4 => (value / 1e3, "k"),
@@ -212,14 +215,14 @@ mod tests {
     #[test]
     fn a_bar_shows_its_name_and_its_figure() {
         let bar = Bar { name: "a<b", colour: INK, figure: figure(1234.0) };
-        let svg = bars(&[bar], |n| format!("{n:.0} ns")).unwrap();
+        let svg = bars(&[bar], |n| format!("{n:.0} ns"), tick).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("1234 ns"), "{svg}");
         assert!(svg.contains("a&lt;b"), "names are escaped");
     }
 
     #[test]
     fn charts_of_nothing_or_of_equal_points_are_drawn_all_the_same() {
-        assert!(bars(&[], short).is_ok());
+        assert!(bars(&[], short, tick).is_ok());
         assert!(latency(&[]).is_ok());
         assert!(over_connections(&[Line { colour: INK, points: vec![(10.0, 0.0), (10.0, 0.0)] }]).is_ok());
     }

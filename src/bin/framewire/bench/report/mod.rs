@@ -12,7 +12,7 @@ use html::{Escaped, date};
 use palette::Scheme;
 
 use super::error::BenchError;
-use super::results::{Environment, Results, Settings};
+use super::results::{Environment, Mark, Results, Settings};
 use super::text::memory;
 
 const STYLE: &str = include_str!("style.css");
@@ -57,6 +57,12 @@ fn head(page: &mut String, results: &Results) {
     for note in &results.settings.notes {
         let _ = writeln!(page, "<p class=\"note\">{}</p>", Escaped(note));
     }
+    if mostly_noisy(results) {
+        page.push_str(
+            "<p class=\"note\">Somebody else kept the machine busy during most runs (marked ~): throughput and \
+             latency are worth little here, CPU time per message somewhat more. Repeat it on a quiet machine.</p>\n",
+        );
+    }
     if !results.ok {
         page.push_str(
             "<p class=\"note bad\">Not every message was answered correctly: see the rows marked so.</p>\n",
@@ -73,6 +79,13 @@ fn head(page: &mut String, results: &Results) {
             );
         }
     }
+}
+
+fn mostly_noisy(results: &Results) -> bool {
+    let summaries = results.cases.iter().flat_map(|case| &case.rows).filter_map(|row| row.summary.as_ref());
+    let (noisy, quiet): (Vec<_>, Vec<_>) =
+        summaries.partition(|summary| summary.marks.contains(&Mark::Noisy));
+    noisy.len() > quiet.len()
 }
 
 fn how_to_read(page: &mut String) {

@@ -91,6 +91,8 @@ fn bars(
     of: fn(&Summary) -> Option<Figure>,
     text: fn(f64) -> String,
 ) -> Result {
+    // a plain number is short on an axis; one with a unit keeps it
+    let axis = if text(1e6) == grouped(1e6) { charts::tick } else { text };
     let bars: Vec<Bar<'_>> = case
         .rows
         .iter()
@@ -101,7 +103,7 @@ fn bars(
         })
         .collect();
     if !bars.is_empty() {
-        figure(page, title, unit, &charts::bars(&bars, text)?);
+        figure(page, title, unit, &charts::bars(&bars, text, axis)?);
     }
     Ok(())
 }

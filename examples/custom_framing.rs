@@ -1,17 +1,19 @@
-//! cargo run --example custom_framing
-//! A framing of your own: COBS (Cheshire & Baker, 1999), which takes the zeros out of a packet so that one zero can end it.
-//! Packet 11 22 00 33 is frame 03 11 22 02 33 00: each code (03, 02) says how far it is to the next zero.
-//! Running it holds the framing against the law that every framing has to keep.
+//! A framing of your own: COBS (Cheshire & Baker, 1999). `cargo run --release --example custom_framing`, then
+//! `printf '\003\021\042\002\063\000' | nc -q1 127.0.0.1 7000 | xxd`, which comes back as it is.
+//!
+//! COBS takes the zeros out of a packet so that one zero can end it: packet 11 22 00 33 is frame 03 11 22 02 33 00, where
+//! each code (03, 02) says how far it is to the next zero. `tests/examples.rs` holds it against the law of framings.
+#![allow(clippy::print_stdout, reason = "a program that talks to its user")]
+
 use bytes::{BufMut, BytesMut};
-use framewire::testing::law;
-use framewire::{Decoded, FrameError, Framing};
+use framewire::{Decoded, FrameError, Framing, Server, packet_fn};
 
 /// The most bytes of a packet, and of its frame.
-const MAX: usize = 4096;
+pub(crate) const MAX: usize = 4096;
 const MAX_FRAME: usize = MAX + MAX / 254 + 2;
 
 #[derive(Debug, Clone, Default)]
-struct Cobs {
+pub(crate) struct Cobs {
     /// No zero stands before this place of the buffer: it is not looked at again.
     scanned: usize,
 }
@@ -72,8 +74,12 @@ fn unescape(frame: &mut [u8]) -> Option<usize> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "an example tells what it found")]
-fn main() {
-    law::check(Cobs::default(), [&b"\x11\x22\0\x33"[..], b"", b"\0\0", &[7; 254], &[7; 255], &[0; MAX]]);
-    println!("COBS keeps the law: {MAX} bytes a packet, {MAX_FRAME} a frame");
+fn main() -> Result<(), framewire::ServeError> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let server = Server::bind(addr)?.framing(Cobs::default());
+    let running = server.spawn(packet_fn(|session, packet| session.send(packet)))?;
+    for addr in running.local_addrs() {
+        println!("listening on {addr}");
+    }
+    running.wait()
 }

@@ -62,6 +62,7 @@ pub use ticket::SendTicket;
 /// What `benches/` measures of the inside. No part of the interface: it may change in any release.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::buffer::Outbox;
     pub use crate::mailbox::{Mailbox, MailboxLimits, Rejected, Ring};
     pub use crate::timer_wheel::{Fired, TimerKey, TimerWheel};
 }

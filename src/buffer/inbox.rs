@@ -28,6 +28,11 @@ impl Inbox {
         self.since
     }
 
+    /// As if the frame at the front had begun at `now`.
+    pub(crate) fn restart_clock(&mut self, now: Tick) {
+        self.since = now;
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }

@@ -20,7 +20,7 @@ pub(crate) const MAX_SLICES: usize = 64;
 /// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, `front ≤ head.len()`, and no chunk of the tail is
 /// empty. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     head: BytesMut,
     /// Used only while more than one chunk waits.
     tail: VecDeque<BytesMut>,
@@ -36,13 +36,15 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Bytes that wait.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether none wait.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
@@ -50,15 +52,16 @@ impl Outbox {
         self.progress
     }
 
+    /// Bytes of memory held for them.
     #[inline]
-    pub(crate) fn capacity(&self) -> usize {
+    pub fn capacity(&self) -> usize {
         let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(BytesMut::capacity).sum() };
         self.head.capacity() + tail
     }
 
     /// Appends what `encode` writes. If it fails, nothing was appended.
     #[inline]
-    pub(crate) fn append<E>(
+    pub fn append<E>(
         &mut self,
         now: Tick,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
@@ -102,7 +105,7 @@ impl Outbox {
 
     /// What is left of the only chunk, when there is just one: `send` is cheaper than `writev`.
     #[inline]
-    pub(crate) fn single(&self) -> Option<&[u8]> {
+    pub fn single(&self) -> Option<&[u8]> {
         if self.tail.is_empty() { self.head.get(self.front..) } else { None }
     }
 
@@ -120,7 +123,7 @@ impl Outbox {
 
     /// The kernel took `n` bytes.
     #[inline]
-    pub(crate) fn advance(&mut self, n: usize, now: Tick) {
+    pub fn advance(&mut self, n: usize, now: Tick) {
         debug_assert!(n <= self.len, "the kernel took more than there was");
         self.written += n as u64;
         self.progress = now;
@@ -177,7 +180,7 @@ impl Outbox {
 
     /// Forgets everything but the memory of the head. Who waits for a ticket is told that it was lost.
     #[inline]
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.front = 0;
         self.len = 0;
         self.written = 0;
@@ -200,7 +203,8 @@ impl Outbox {
 #[cold]
 fn last_chunk(tail: &mut VecDeque<BytesMut>) -> &mut BytesMut {
     if tail.back().is_none_or(|chunk| chunk.len() >= CHUNK) {
-        tail.push_back(BytesMut::new());
+        // So much waits already that it will fill.
+        tail.push_back(BytesMut::with_capacity(CHUNK));
     }
     let last = tail.len() - 1;
     #[allow(clippy::indexing_slicing, reason = "it is not empty")]

@@ -154,23 +154,22 @@ where
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline.
     fn wait(&mut self) -> Option<Duration> {
+        let now = self.sys.now();
+        self.judge_length(now.saturating_sub(self.now));
         if !self.commands.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work) {
             return Some(Duration::ZERO);
         }
         let resume = self.acceptor.as_ref().and_then(Acceptor::deadline);
         let deadline = self.shard.poll_deadline().into_iter().chain(resume).min()?;
-        if deadline <= self.now {
-            return Some(Duration::ZERO);
-        }
-        let now = self.sys.now();
-        if now - self.now > SLOW_TURN {
-            self.shard.counters().slow_turns += 1;
-            tracing::warn!(
-                millis = now - self.now,
-                "a turn held up all sessions of its shard; does a handler block?"
-            );
-        }
         Some(Duration::from_millis(deadline.saturating_sub(now)))
+    }
+
+    /// A long turn held up every session of the shard.
+    fn judge_length(&mut self, millis: Tick) {
+        if millis > SLOW_TURN {
+            self.shard.counters().slow_turns += 1;
+            tracing::warn!(millis, "a turn held up all sessions of its shard; does a handler block?");
+        }
     }
 
     fn accept(&mut self) {

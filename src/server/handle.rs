@@ -131,6 +131,10 @@ impl ServerHandle {
         self.crew.limits.close_timeout
     }
 
+    pub(super) fn is_within_callback(&self) -> bool {
+        self.crew.is_aboard()
+    }
+
     pub(super) fn wait_for_threads(&self) {
         self.crew.wait();
     }

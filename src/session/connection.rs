@@ -249,13 +249,24 @@ impl Connection {
     }
 
     pub(crate) fn resume(&mut self, turn: &mut Turn) {
-        self.halt.clear(Halt::PAUSED);
-        self.reading_resumed(turn);
+        if self.halt.has(Halt::PAUSED) {
+            self.lift(Halt::PAUSED, turn);
+        }
     }
 
-    /// Reading may go on: takes up what waits, in the next turn.
-    pub(crate) fn reading_resumed(&mut self, turn: &mut Turn) {
-        if !self.halt.any() && self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
+    /// One cause less not to read. If it was the last: takes up what waits, in the next turn. The peer is not blamed for
+    /// the time in which we did not listen.
+    pub(crate) fn lift(&mut self, cause: Halt, turn: &mut Turn) {
+        self.halt.clear(cause);
+        if self.halt.any() {
+            return;
+        }
+        self.heard = turn.now;
+        if let Some(inbox) = &mut self.inbox {
+            inbox.restart_clock(turn.now);
+        }
+        self.arm(turn);
+        if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
             turn.read_later(self);
         }
     }

@@ -17,8 +17,9 @@ use crate::{
 /// A session, from any thread and for any length of time.
 ///
 /// Clones are cheap. A handle does not keep its session open: when the session is gone, every call answers
-/// [`SendError::Closed`], also when another session has its slot since. Packets that one thread sends arrive in order;
-/// those of several threads interleave, whole.
+/// [`SendError::Closed`], also when another session has its slot since. Packets that one thread sends through handles
+/// arrive in order; those of several threads interleave, whole. They go through the mailbox of the session's shard, which
+/// obeys after its packets were handed out: what a callback sends with [`Session::send`](crate::Session::send) goes first.
 #[derive(Clone)]
 pub struct SessionHandle {
     pub(crate) link: Arc<Link>,

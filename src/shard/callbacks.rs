@@ -33,7 +33,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
                 self.fail(reason);
             }
         }
-        self.turn.settle_later(&mut self.slot.connection);
+        if self.slot.connection.outbox.is_some() {
+            self.turn.settle_later(&mut self.slot.connection);
+        }
     }
 
     pub(super) fn tell_drained(&mut self) {

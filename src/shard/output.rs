@@ -92,8 +92,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             }
         }
         if connection.halt.has(Halt::FULL) && left <= self.turn.limits.outbox_low {
-            connection.halt.clear(Halt::FULL);
-            connection.reading_resumed(self.turn);
+            connection.lift(Halt::FULL, self.turn);
             if connection.phase == Phase::Open {
                 connection.marks.insert(Mark::DRAINED);
                 self.turn.settle_later(connection);

@@ -39,27 +39,27 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_delimiter = ',', value_name = "KINDS", help_heading = "Load")]
     pub load: Vec<LoadKind>,
     /// Connections; `open` takes the largest of these, `active` and `churn` the smallest
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000], value_name = "LIST",
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000", value_name = "LIST",
         value_parser = count, help_heading = "Load")]
     pub connections: Vec<usize>,
     /// Payload of a message, in bytes (up to 1048576)
-    #[arg(long, value_delimiter = ',', default_values_t = [64], value_name = "LIST",
+    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "LIST",
         value_parser = size, help_heading = "Load")]
     pub sizes: Vec<usize>,
     /// Messages under way on each connection in a closed loop
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16], value_name = "LIST",
+    #[arg(long, value_delimiter = ',', default_value = "1,16", value_name = "LIST",
         value_parser = count, help_heading = "Load")]
     pub pipeline: Vec<usize>,
     /// Messages per second in the open loop, over all connections
-    #[arg(long, value_delimiter = ',', default_values_t = [20_000.0], value_name = "LIST",
+    #[arg(long, value_delimiter = ',', default_value = "20000", value_name = "LIST",
         value_parser = rate, help_heading = "Load")]
     pub rate: Vec<f64>,
     /// Silent connections in `idle` and `active`
-    #[arg(long, value_delimiter = ',', default_values_t = [2000], value_name = "LIST",
+    #[arg(long, value_delimiter = ',', default_value = "2000", value_name = "LIST",
         value_parser = count, help_heading = "Load")]
     pub idle: Vec<usize>,
 
-    /// Seconds that are measured in each run [default: what makes 100 s in all, 0.25 to 2]
+    /// Seconds that are measured in each run [default: what makes 95 s in all, 0.25 to 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Time")]
     pub duration: Option<Duration>,
     /// Seconds before that in which nothing is recorded

@@ -29,7 +29,7 @@ fn summary(runs: &[Run], base: &[Run]) -> Option<Summary> {
         rounds: runs.len(),
         per_second: over(|run| run.per_second),
         cpu_ns: over(|run| run.cpu_ns),
-        ratio: Figure::of(runs.iter().filter_map(|run| ratio(run, base))),
+        ratio: ratios(&runs, base),
         server_cpus: over(|run| run.server_cpus),
         latency: merged.as_ref().and_then(Latency::of),
         latency_curve: merged.as_ref().map(curve).unwrap_or_default(),
@@ -48,6 +48,13 @@ fn common_marks(runs: &[&Run]) -> Vec<Mark> {
     let has = |mark: &Mark| runs.iter().filter(|run| run.marks.contains(mark)).count();
     let all = [Mark::GeneratorBound, Mark::Noisy, Mark::Overloaded];
     all.into_iter().filter(|mark| has(mark) * 2 >= runs.len()).collect()
+}
+
+/// Against the base where it was quiet too; a noisy round of the base would flatter everybody else.
+fn ratios(runs: &[&Run], base: &[Run]) -> Option<Figure> {
+    let quiet: Vec<Run> = base.iter().filter(|run| !run.marks.contains(&Mark::Noisy)).cloned().collect();
+    let against = |base: &[Run]| Figure::of(runs.iter().filter_map(|run| ratio(run, base)));
+    against(&quiet).or_else(|| against(base))
 }
 
 /// What a run cost against the base in the same round: drift of the machine over minutes cancels out.
@@ -144,6 +151,15 @@ mod tests {
         summarize(&mut rows);
         let ratio = rows[1].summary.as_ref().unwrap().ratio.unwrap();
         assert_eq!((ratio.min, ratio.median, ratio.max), (1.5, 1.5, 1.5));
+    }
+
+    #[test]
+    fn a_noisy_round_of_the_base_is_no_measure_for_others() {
+        let base = row(vec![run(0, 100.0, &[]), run(1, 300.0, &[Mark::Noisy])]);
+        let other = row(vec![run(0, 110.0, &[]), run(1, 120.0, &[])]);
+        let mut rows = [base, other];
+        summarize(&mut rows);
+        assert_eq!(rows[1].summary.as_ref().unwrap().ratio.unwrap().max, 1.1);
     }
 
     #[test]

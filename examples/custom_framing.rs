@@ -1,8 +1,7 @@
 //! A framing of your own: COBS (Cheshire & Baker, 1999). `cargo run --release --example custom_framing`, then
 //! `printf '\003\021\042\002\063\000' | nc -q1 127.0.0.1 7000 | xxd`, which comes back as it is.
 //!
-//! COBS takes the zeros out of a packet so that one zero can end it: packet 11 22 00 33 is frame 03 11 22 02 33 00, where
-//! each code (03, 02) says how far it is to the next zero. `tests/examples.rs` holds it against the law of framings.
+//! Packet 11 22 00 33 is frame 03 11 22 02 33 00: each code (03, 02) says how far it is to the next zero of the packet.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use bytes::{BufMut, BytesMut};
@@ -14,8 +13,7 @@ const MAX_FRAME: usize = MAX + MAX / 254 + 2;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cobs {
-    /// No zero stands before this place of the buffer: it is not looked at again.
-    scanned: usize,
+    scanned: usize, // Bytes without a zero: they are not looked at again.
 }
 
 impl Framing for Cobs {
@@ -26,8 +24,8 @@ impl Framing for Cobs {
             return within(MAX_FRAME - 1, buf.len(), buf).map(|()| None);
         };
         self.scanned = 0;
-        let len = buf.get_mut(..zero).and_then(unescape);
-        let len = len.ok_or_else(|| FrameError::malformed("not a COBS frame", buf))?;
+        let unescaped = buf.get_mut(..zero).and_then(unescape);
+        let Some(len) = unescaped else { return Err(FrameError::malformed("not a COBS frame", buf)) };
         within(MAX, len, buf)?;
         Ok(Some(Decoded::Packet { payload: 0..len, consumed: zero + 1 }))
     }
@@ -36,8 +34,7 @@ impl Framing for Cobs {
         within(MAX, payload.len(), payload)?;
         for run in payload.split(|byte| *byte == 0) {
             let blocks = run.chunks_exact(254);
-            let last = blocks.remainder();
-            for block in blocks.chain([last]) {
+            for block in blocks.clone().chain([blocks.remainder()]) {
                 out.put_u8(block.len() as u8 + 1);
                 out.put_slice(block);
             }
@@ -64,22 +61,19 @@ fn unescape(frame: &mut [u8]) -> Option<usize> {
         frame.get(run.clone())?;
         frame.copy_within(run, written);
         (read, written) = (read + code, written + code - 1);
-        if read == frame.len() {
-            return Some(written);
+        match code {
+            _ if read == frame.len() => return Some(written),
+            0xff => {}
+            _ => *frame.get_mut(written)? = 0,
         }
-        if code < 0xff {
-            *frame.get_mut(written)? = 0;
-            written += 1;
-        }
+        written += usize::from(code < 0xff);
     }
 }
 
 fn main() -> Result<(), framewire::ServeError> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    let server = Server::bind(addr)?.framing(Cobs::default());
-    let running = server.spawn(packet_fn(|session, packet| session.send(packet)))?;
-    for addr in running.local_addrs() {
-        println!("listening on {addr}");
-    }
+    let echo = packet_fn(|session, packet| session.send(packet));
+    let running = Server::bind(addr)?.framing(Cobs::default()).spawn(echo)?;
+    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
     running.wait()
 }

@@ -4,8 +4,8 @@
 //! | option | default | |
 //! |---|---|---|
 //! | `--port` | 0 | of 127.0.0.1; 0 takes a free one, which is printed |
-//! | `--strategy` | `single` | or `pool` (of N workers), `threads` (at most N connections, 1024 when N is 1) |
-//! | `--threads` | 1 | N |
+//! | `--strategy` | `single` | or `pool` (of N workers), `threads` (one for each connection, 4096 at most) |
+//! | `--threads` | 1 | N, for the pool |
 //! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
 //!
@@ -20,6 +20,7 @@ use framewire::{
 };
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
+const MAX_THREADS: usize = 4096;
 const IDLE: Duration = Duration::from_secs(300);
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -92,8 +93,7 @@ impl Options {
         let server = match self.strategy.as_str() {
             "single" => server.strategy(SingleReactor::new()),
             "pool" => server.strategy(WorkerPool::new(self.threads)),
-            "threads" if self.threads > 1 => server.strategy(ThreadPerConnection::max(self.threads)),
-            "threads" => server.strategy(ThreadPerConnection::max(1024)),
+            "threads" => server.strategy(ThreadPerConnection::max(MAX_THREADS)),
             other => return Err(format!("no strategy {other:?}; use single, pool or threads").into()),
         };
         let mut signals = Signals::new(TERM_SIGNALS)?;

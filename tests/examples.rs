@@ -9,7 +9,7 @@ mod program;
 
 use custom_framing::{Cobs, MAX};
 use framewire::testing::law;
-use program::Program;
+use program::{Peer, Program};
 
 #[test]
 fn every_example_is_run_by_a_test() {
@@ -120,4 +120,163 @@ fn custom_framing_answers_in_its_own_frames() {
 #[test]
 fn custom_framing_keeps_the_law() {
     law::check(Cobs::default(), [&b"\x11\x22\0\x33"[..], b"", b"\0\0", &[7; 254], &[7; 255], &[0; MAX]]);
+}
+
+#[test]
+fn chat_passes_lines_on_to_everybody_else() {
+    let program = Program::start("chat", &["127.0.0.1:0"]);
+    let join = |name: &str| {
+        let mut peer = program.connect();
+        peer.expect("* your name?\n");
+        peer.send(format!("{name}\n"));
+        peer.expect(format!("* welcome, {name}\n"));
+        peer
+    };
+    let mut ann = join("ann");
+    let mut bob = join("bob");
+    ann.expect("* bob joins\n");
+    let mut cid = join("cid");
+    for peer in [&mut ann, &mut bob] {
+        peer.expect("* cid joins\n");
+    }
+    ann.send("hello\n/who\n");
+    ann.expect("* ann\n* bob\n* cid\n");
+    for peer in [&mut bob, &mut cid] {
+        peer.expect("ann: hello\n");
+    }
+    let longest = "x".repeat(500);
+    bob.send(format!("{longest}\nx{longest}\n"));
+    bob.expect("* too long\n");
+    drop(bob);
+    for peer in [&mut ann, &mut cid] {
+        peer.expect(format!("bob: {longest}\n"));
+        peer.expect("* bob leaves\n");
+    }
+    join("bob");
+}
+
+#[test]
+fn chat_takes_each_name_once_and_nothing_too_long() {
+    let program = Program::start("chat", &["127.0.0.1:0"]);
+    let (mut ann, mut other) = (program.connect(), program.connect());
+    ann.send("ann\n");
+    ann.expect("* your name?\n* welcome, ann\n");
+    other.send(format!("ann\n\n{}\n", "x".repeat(21)));
+    other.expect("* your name?\n* that name is taken\n* say something\n* 20 bytes at most\n");
+    other.send("bob\n");
+    other.expect("* welcome, bob\n");
+    ann.expect("* bob joins\n");
+    other.send("x".repeat(600));
+    other.expect_end();
+    drop(other);
+    ann.expect("* bob leaves\n");
+    ann.send("/who\n");
+    ann.expect("* ann\n");
+}
+
+/// A packet behind its length in two bytes.
+fn framed(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
+}
+
+fn ask(peer: &mut Peer, request: &str, reply: &str) {
+    peer.send(framed(request));
+    peer.expect(framed(reply));
+}
+
+#[test]
+fn request_reply_answers_what_fits_the_state_and_refuses_the_rest() {
+    let program = Program::start("request_reply", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    ask(&mut peer, "ADD 1", "ERROR not now");
+    ask(&mut peer, "HELLO 1", "HELLO 1");
+    ask(&mut peer, "LOGIN ann guess", "DENIED 2 tries left");
+    ask(&mut peer, "LOGIN ann secret", "WELCOME");
+    ask(&mut peer, "HELLO 1", "ERROR not now");
+    ask(&mut peer, "ADD 42", "SUM 42");
+    ask(&mut peer, "ADD -2", "SUM 40");
+    ask(&mut peer, "ADD 9223372036854775807", "ERROR no number");
+    peer.send(framed("QUIT"));
+    peer.expect_end();
+}
+
+#[test]
+fn request_reply_closes_after_three_wrong_passwords() {
+    let program = Program::start("request_reply", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    ask(&mut peer, "HELLO 1", "HELLO 1");
+    for left in ["2", "1", "0"] {
+        ask(&mut peer, "LOGIN ann guess", &format!("DENIED {left} tries left"));
+    }
+    peer.expect_end();
+}
+
+#[test]
+fn upgrade_gives_the_bytes_behind_the_login_to_the_new_framing() {
+    let program = Program::start("upgrade", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    peer.send(b"LOGIN ann\n\0\0\0\x02h\n\0\0");
+    peer.expect(b"LOGIN please\nOK\n\0\0\0\x03ann\0\0\0\x02h\n");
+    peer.send(b"\0\x01!");
+    peer.expect(b"\0\0\0\x03ann\0\0\0\x01!");
+    let mut stranger = program.connect();
+    stranger.send("hello\n");
+    stranger.expect("LOGIN please\nNO\n");
+    stranger.expect_end();
+}
+
+#[test]
+fn strategies_all_serve() {
+    for (strategy, shards) in
+        [("single", &["0"][..]), ("pool", &["1", "2"]), ("reuse-port", &["1", "2"]), ("threads", &["3", "4"])]
+    {
+        let program = Program::start("strategies", &[strategy, "127.0.0.1:0"]);
+        let mut peers = [program.connect(), program.connect()];
+        for peer in &mut peers {
+            peer.send("hi\n");
+            let answer = peer.line();
+            let shard = answer.strip_prefix("shard ").unwrap_or_else(|| panic!("{strategy}: {answer:?}"));
+            assert!(strategy == "threads" || shards.contains(&shard), "{strategy}: shard {shard}");
+        }
+        drop(peers);
+        program.terminate();
+        program.finish();
+    }
+}
+
+#[test]
+fn strategies_of_a_user_place_by_address_refuse_past_the_quota_and_know_the_end() {
+    let program = Program::start("strategies", &["by-peer", "127.0.0.1:0"]);
+    assert_eq!(program.printed, ["by-peer starts: 1 address, 2 workers"]);
+    let mut peers: Vec<_> = (0..4).map(|_| program.connect()).collect();
+    let mut answers = Vec::new();
+    for peer in &mut peers {
+        peer.send("hi\n");
+        answers.push(peer.line());
+    }
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0] && answer.starts_with("shard ")),
+        "{answers:?}"
+    );
+    program.expect_refusal();
+    drop(peers);
+    program.terminate();
+    assert_eq!(program.finish(), ["by-peer stops"]);
+}
+
+#[test]
+fn graceful_shutdown_says_goodbye_and_tells_the_figures() {
+    let program = Program::start("graceful_shutdown", &["127.0.0.1:0"]);
+    let mut peers = [program.connect(), program.connect()];
+    for peer in &mut peers {
+        peer.send("hello\n");
+        peer.expect("HELLO\n");
+    }
+    program.terminate();
+    for mut peer in peers {
+        peer.expect("goodbye\n");
+        peer.expect_end();
+    }
+    let figures = ["2 sessions, 2 closed by the shutdown", "2 packets in, 4 packets out"];
+    assert_eq!(program.finish(), ["signal 15: closing 2 sessions", figures[0], figures[1]]);
 }

@@ -10,7 +10,7 @@ use framewire::{CloseReason, PacketHandler, Session};
 
 use crate::{
     framing::Arguments,
-    store::{NotAdded, Store, When, Written, number},
+    store::{NotAdded, OVERHEAD, Store, When, Written, number},
 };
 
 const OK: &str = "+OK\r\n";
@@ -176,8 +176,8 @@ impl Commands {
     }
 
     fn set_many(&self, session: &mut Session<'_>, mut args: Arguments<'_>) -> Done {
-        // Digits and line ends of a bulk string take no more than 32 bytes.
-        let bytes = args.clone().fold(0, |bytes, text| bytes + text.len() + 128 + 32);
+        // The overhead of one of a pair is more than the digits and line ends of the other.
+        let bytes = args.clone().fold(0, |bytes, text| bytes + text.len() + OVERHEAD);
         let mut whole = self.store.whole();
         if !whole.has_room(bytes) {
             return say(session, FULL);

@@ -8,7 +8,8 @@
 //! | `--max-memory` | 268435456 | bytes of keys and values; what does not fit is refused |
 //!
 //! The framing of Redis is `framing.rs`, written with the public trait alone; `store.rs` keeps the keys, `commands.rs`
-//! answers. A request is at most 1 MiB, and nothing is kept on a disk. SIGTERM or ctrl-c ends it gracefully.
+//! answers. A request is at most 1 MiB, the replies that wait for a client at most 4 MiB; nothing is kept on a disk.
+//! SIGTERM or ctrl-c ends it gracefully.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
 
 mod commands;

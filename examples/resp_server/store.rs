@@ -10,7 +10,7 @@ use std::{
 use crate::framing::bulk;
 
 /// What a key costs besides its bytes and those of its value: the table, two allocations, a deadline.
-const OVERHEAD: usize = 128;
+pub(crate) const OVERHEAD: usize = 128;
 /// Keys forgotten by one write because their time is over.
 const FORGET: usize = 16;
 

@@ -47,6 +47,10 @@ use bytes::BytesMut;
 ///
 /// `decode` answers with a range of `buf`, not with a borrow of it. A range outside of `buf`, or a frame that consumes
 /// nothing, ends the session with [`FrameError::Misframed`]; it never panics.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no framing",
+    note = "a server is given one before it is served: `Server::bind(..)?.framing(Separator::lines())`"
+)]
 pub trait Framing {
     /// Looks for one whole frame at the front of `buf`; `None` means "not yet".
     ///

@@ -48,6 +48,8 @@ pub(crate) struct Acceptor<Y: Sys> {
 
 struct Ear<L> {
     listener: L,
+    /// Its number in its token. Not its place in the list, which changes when another one fails.
+    number: usize,
     /// `None` where the address is a wildcard, so that each connection has to be asked.
     local: Option<PeerAddr>,
     ready: bool,
@@ -104,7 +106,7 @@ impl<Y: Sys> Acceptor<Y> {
         for (at, (mut listener, local)) in config.listeners.into_iter().enumerate() {
             sys.register_listener(&mut listener, FIRST_LISTENER + at as u64)?;
             let wildcard = local.ip().is_some_and(|ip| ip.is_unspecified());
-            listeners.push(Ear { listener, local: (!wildcard).then_some(local), ready: true });
+            listeners.push(Ear { listener, number: at, local: (!wildcard).then_some(local), ready: true });
         }
         Ok(Self {
             listeners,
@@ -131,7 +133,7 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Somebody knocked.
     pub(crate) fn handle_ready(&mut self, listener: usize) {
-        if let Some(ear) = self.listeners.get_mut(listener) {
+        if let Some(ear) = self.listeners.iter_mut().find(|ear| ear.number == listener) {
             ear.ready = true;
         }
     }

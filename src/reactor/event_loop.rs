@@ -45,6 +45,8 @@ pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
     now: Tick,
     ready: Vec<Ready>,
     more_events: bool,
+    /// Much more time has passed than the poll was to wait: what came meanwhile is not known yet.
+    stood_still: bool,
     timers_put_off: u32,
     // Lists that are worked off; kept for their memory.
     commands: VecDeque<Command<Y::Stream>>,
@@ -102,6 +104,7 @@ where
             now: 0,
             ready: Vec::new(),
             more_events: false,
+            stood_still: false,
             timers_put_off: 0,
             commands: VecDeque::new(),
             unfinished: Vec::new(),
@@ -140,14 +143,16 @@ where
             wait = Some(Duration::ZERO);
         }
         self.ready.clear();
+        let expected = self.deadline().map(|at| at.max(self.now));
         let polled = self.sys.poll(&mut self.ready, wait);
         self.mailbox.wake_up();
         self.more_events = match polled {
             Ok(more) => more,
-            Err(error) if error.kind() == ErrorKind::Interrupted => false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) => return Err(error),
         };
         self.now = self.sys.now();
+        self.stood_still = expected.is_some_and(|at| self.now.saturating_sub(at) > SLOW_TURN);
         self.shard.begin_turn(self.now);
         Ok(())
     }
@@ -159,9 +164,7 @@ where
         if !self.commands.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work) {
             return Some(Duration::ZERO);
         }
-        let resume = self.acceptor.as_ref().and_then(Acceptor::deadline);
-        let deadline = self.shard.poll_deadline().into_iter().chain(resume).min()?;
-        Some(Duration::from_millis(deadline.saturating_sub(now)))
+        Some(Duration::from_millis(self.deadline()?.saturating_sub(now)))
     }
 
     /// A long turn held up every session of the shard.
@@ -170,6 +173,11 @@ where
             self.shard.counters().slow_turns += 1;
             tracing::warn!(millis, "a turn held up all sessions of its shard; does a handler block?");
         }
+    }
+
+    fn deadline(&self) -> Option<Tick> {
+        let resume = self.acceptor.as_ref().and_then(Acceptor::deadline);
+        self.shard.poll_deadline().into_iter().chain(resume).min()
     }
 
     fn accept(&mut self) {
@@ -291,10 +299,12 @@ where
         }
     }
 
-    /// Timers wait while the poll has more to tell: after a standstill, what has come is read before anybody is found
-    /// idle.
+    /// Timers wait while the poll has more to tell, or was interrupted (as it is when the process was stopped): after a
+    /// standstill, what has come is read before anybody is found idle. One more poll shows it; where every turn is slow,
+    /// timers are late by one turn and no more.
     fn expire(&mut self) {
-        if self.more_events && self.timers_put_off < PATIENCE {
+        let unheard = self.more_events && self.timers_put_off < PATIENCE;
+        if unheard || self.stood_still && self.timers_put_off == 0 {
             self.timers_put_off += 1;
         } else {
             self.timers_put_off = 0;
@@ -333,7 +343,7 @@ where
         }
     }
 
-    fn tear_down(&mut self) {
+    pub(super) fn tear_down(&mut self) {
         self.stop_accepting();
         self.shard.cut();
         self.commands.extend(self.mailbox.close());
@@ -343,6 +353,7 @@ where
             }
         }
         self.close_ended();
+        self.shard.counters().mailbox = 0;
         self.shard.end_turn();
     }
 }

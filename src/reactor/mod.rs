@@ -4,6 +4,10 @@ mod acceptor;
 mod descriptors;
 mod event_loop;
 mod mio_sys;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod sim_tests;
 mod socket;
 mod sys;
 mod threads;

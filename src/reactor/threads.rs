@@ -213,7 +213,9 @@ impl Crew {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        let mut metrics = self.retired().clone();
+        // Held until the end, as in `retire`: a shard that ends meanwhile is counted once, here or there.
+        let retired = self.retired();
+        let mut metrics = retired.clone();
         for member in self.read().values() {
             member.counters.add_to(&mut metrics);
         }
@@ -221,8 +223,9 @@ impl Crew {
     }
 
     fn retire(&self, id: ShardId) {
+        let mut retired = self.retired();
         if let Some(member) = self.write().remove(&id) {
-            member.counters.add_to(&mut self.retired());
+            member.counters.add_to(&mut retired);
         }
     }
 

@@ -7,6 +7,18 @@ use crate::{error::ServeError, reactor::ShardThread};
 ///
 /// Dropping it shuts the server down (within [`Limits::close_timeout`](crate::Limits::close_timeout)) and joins its
 /// threads; keep it for as long as the server is to live. It dereferences to its [`ServerHandle`].
+///
+/// ```
+/// use std::time::Duration;
+/// use framewire::{Separator, Server, packet_fn};
+///
+/// # fn main() -> Result<(), framewire::ServeError> {
+/// let echo = packet_fn(|session, packet| session.send(packet));
+/// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines()).spawn(echo)?;
+/// println!("listening on {:?}", server.local_addrs());
+/// server.stop(Duration::from_secs(5))
+/// # }
+/// ```
 #[must_use = "dropping it stops the server"]
 pub struct Running {
     handle: ServerHandle,

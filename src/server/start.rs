@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Running, Server, ServerHandle};
+use super::{Running, Server};
 use crate::{
     addr::PeerAddr,
     census::Census,
@@ -89,25 +89,26 @@ where
     F: Framing + Clone + Send + 'static,
     S: Seed<H> + Clone + 'static,
 {
-    let Server { sockets, framing, mut strategy, limits, options } = server;
+    let Server { sockets, framing, mut strategy, limits, options, handle } = server;
     validate(&limits, &*strategy, &options, &sockets)?;
     let workers = strategy.workers();
-    let addrs: Arc<[PeerAddr]> = sockets.iter().map(|socket| socket.addr().clone()).collect();
     let (central, mut resident) = listen(sockets, &*strategy, options)?;
 
     let max_total = most_connections(&limits, workers);
     let census = Census::new(workers + 1, max_total, limits.connections_per_peer);
     let crew = Crew::new(census, limits, workers as u32 + 1);
-    let mut running = Running::new(ServerHandle::new(crew.clone(), addrs.clone()));
+    handle.attach(crew.clone());
+    let mut running = Running::new(handle.clone());
     for worker in 1..=workers {
         let berth = crew.standing(ShardId(worker as u32), framing.clone(), &mut seed, resident.pop())?;
         running.add(crew.start(berth)?);
     }
-    strategy.on_start(&addrs);
-    tracing::info!(addrs = ?addrs, workers, max_connections = max_total, "serving");
+    strategy.on_start(handle.local_addrs());
+    tracing::info!(addrs = ?handle.local_addrs(), workers, max_connections = max_total, "serving");
     let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(seed.clone())));
     let ears = Ears { listeners: central, strategy, dispatch };
     let acceptor = crew.standing(ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?;
+    handle.started();
     Ok((running, crew, acceptor))
 }
 
@@ -122,6 +123,7 @@ fn validate(
     if options.backlog == 0 {
         return config("backlog", "0 lets nobody connect; give at least 1".into());
     }
+    strategy.validate().map_err(|why| ServeError::config(("strategy", why)))?;
     if strategy.workers() > MAX_WORKERS {
         return config(
             "strategy",

@@ -180,9 +180,27 @@ impl Connection {
         }
     }
 
-    /// Frames `payload` into the outbox.
+    /// Frames `payload` into the outbox, if the limit allows it.
     #[inline]
     pub(crate) fn enqueue(
+        &mut self,
+        framing: &dyn FramingSlot,
+        payload: &[u8],
+        turn: &mut Turn,
+    ) -> Result<(), SendError> {
+        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
+        if queued.saturating_add(payload.len()) > limit && !self.halt.has(Halt::CLOSING) {
+            turn.counters.sends_refused += 1;
+            return Err(SendError::Full { queued, limit });
+        }
+        self.enqueue_taken(framing, payload, turn)
+    }
+
+    /// Frames a `payload` that a handle has taken: it was held against the limit there, and whoever sent it has been
+    /// told that it will go out. So an outbox holds at most twice its limit: that much from callbacks, and that much
+    /// from handles.
+    #[inline]
+    pub(crate) fn enqueue_taken(
         &mut self,
         framing: &dyn FramingSlot,
         payload: &[u8],
@@ -192,18 +210,36 @@ impl Connection {
             return Err(SendError::Closed);
         }
         let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
-        let (queued, limit) = (outbox.len(), turn.limits.outbox_hard);
-        if queued.saturating_add(payload.len()) > limit {
-            turn.counters.sends_refused += 1;
-            return Err(SendError::Full { queued, limit });
-        }
-        outbox.append(turn.now, |out| framing.encode(payload, out))?;
+        let appended = outbox.append(turn.now, |out| framing.encode(payload, out));
         if outbox.len() > turn.limits.outbox_high {
             self.halt.set(Halt::FULL);
         }
+        if outbox.is_empty() {
+            // It has no frame, or one of no bytes: a write of nothing would look like a connection that is broken.
+            self.give_back_outbox(turn);
+        }
+        appended?;
         self.traffic.packets_out += 1;
         turn.counters.packets_out += 1;
         Ok(())
+    }
+
+    /// Takes away what a panicking encode may have left behind.
+    #[cold]
+    pub(crate) fn repair_outbox(&mut self, turn: &mut Turn) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.repair();
+            if outbox.is_empty() {
+                self.give_back_outbox(turn);
+            }
+        }
+    }
+
+    #[cold]
+    fn give_back_outbox(&mut self, turn: &mut Turn) {
+        if let Some(outbox) = self.outbox.take() {
+            turn.pool.put(outbox);
+        }
     }
 
     /// Begins the graceful end. The first reason counts.

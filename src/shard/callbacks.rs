@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Job, Shard, ShardContext, Visit};
 use crate::{
     error::CloseReason,
-    framing::Framing,
+    framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
     session::{Mark, Session, TimerId},
@@ -57,15 +57,22 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         });
     }
 
+    fn tell_violation(&mut self, error: &FrameError) {
+        self.call("on_violation", |handler, session, state| {
+            handler.on_violation(session, state, error);
+            Ok(())
+        });
+    }
+
     /// A callback, or the framing, failed: the session ends for that reason, after what was sent before.
     #[cold]
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
             self.turn.counters.panics += 1;
             tracing::error!(session = %self.id(), peer = %self.ends().peer(), %reason, "closing the session");
-            if let Some(outbox) = &mut self.slot.connection.outbox {
-                outbox.repair();
-            }
+            self.slot.connection.repair_outbox(self.turn);
+        } else if let CloseReason::Frame(error) = &reason {
+            self.tell_violation(error);
         }
         self.close(reason);
     }

@@ -63,19 +63,27 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         }
     }
 
-    /// Without a completion there is nobody to tell of a failure but the session itself, which it ends.
+    /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
     fn send(&mut self, payload: &[u8], completion: Option<Completion>) {
-        if let Some(link) = self.slot.connection.link() {
+        let (connection, framing, turn) = (&mut self.slot.connection, &self.slot.framing, &mut *self.turn);
+        let sent = guard("encode", || Ok(connection.enqueue_taken(framing, payload, turn)));
+        if let Some(link) = connection.link() {
+            // In this order: in between, a sender sees too little room rather than too much.
+            link.set_backlog(connection.queued());
             link.unreserve(payload.len());
         }
-        match (guard("encode", || Ok(self.session().send(payload))), completion) {
+        match (sent, completion) {
             (Ok(Ok(())), None) => {}
-            (Ok(Ok(())), Some(completion)) => {
-                if let Some(outbox) = &mut self.slot.connection.outbox {
-                    outbox.track(completion);
-                }
-            }
+            (Ok(Ok(())), Some(completion)) => match &mut connection.outbox {
+                Some(outbox) => outbox.track(completion),
+                None => completion.written(),
+            },
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
+            (Ok(Err(SendError::Frame(error))), None) => {
+                // The sender's fault, which this session and its peer have no part in.
+                self.turn.counters.sends_refused += 1;
+                tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
+            }
             (Ok(Err(error)), None) => self.close(error.into()),
             (Err(panic), _) => self.fail(panic),
         }

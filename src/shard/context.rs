@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::Shard;
+use super::{Shard, callbacks::guard};
 use crate::{
     addr::PeerAddr,
     error::{CloseReason, SendError},
@@ -120,7 +120,21 @@ where
     }
 
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
-        self.view(session, |session| session.send(packet)).unwrap_or(Err(SendError::Closed))
+        if session.shard != self.turn.shard {
+            return Err(SendError::Closed);
+        }
+        let sent = self.visit(session.key, |visit| {
+            if !visit.is_open() {
+                return Err(SendError::Closed);
+            }
+            let sent = guard("encode", || Ok(visit.session().send(packet)));
+            visit.turn.settle_later(&mut visit.slot.connection);
+            sent.unwrap_or_else(|panic| {
+                visit.fail(panic);
+                Err(SendError::Closed)
+            })
+        });
+        sent.unwrap_or(Err(SendError::Closed))
     }
 
     fn close_session(&mut self, session: SessionId) {

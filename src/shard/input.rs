@@ -149,7 +149,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let max = self.slot.framing.max_frame().unwrap_or(self.turn.limits.frame);
         if held.len() > max {
             let error = FrameError::too_long(held.len() as u64, max as u64, held);
-            self.close(error.into());
+            self.fail(error.into());
         } else if self.turn.limits.packet_timeout.is_some() {
             self.slot.connection.arm(self.turn);
         }

@@ -28,10 +28,10 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::{Counters, SharedCounters},
-    session::{Connection, Deliver, FramingCell, Mark, Phase, Timeouts, Turn},
+    session::{Alarm, Connection, Deliver, FramingCell, Mark, Phase, Timeouts, Turn},
     slots::Slots,
     time::{Tick, ticks},
-    timer_wheel::TimerWheel,
+    timer_wheel::{TimerKey, TimerWheel},
 };
 
 /// The sessions of one thread, with their handler.
@@ -45,6 +45,8 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     /// Sockets of ended sessions, for the reactor to close.
     ended: Vec<Ended<T>>,
     stopping: bool,
+    /// When what is left is cut, once the shard is stopping.
+    cut_at: Option<(Tick, TimerKey)>,
 }
 
 /// One session.
@@ -113,6 +115,7 @@ where
             published: config.published,
             ended: Vec::new(),
             stopping: false,
+            cut_at: None,
         }
     }
 
@@ -205,14 +208,24 @@ where
             }
         }
         let deadline = self.turn.now + ticks(grace);
-        self.turn.wheel.insert(deadline, crate::session::Alarm::Shutdown);
+        if self.cut_at.is_none_or(|(at, _)| deadline < at) {
+            self.forget_cut();
+            self.cut_at = Some((deadline, self.turn.wheel.insert(deadline, Alarm::Shutdown)));
+        }
     }
 
     /// Ends every session now.
     pub(crate) fn cut(&mut self) {
         self.stopping = true;
+        self.forget_cut();
         for key in self.keys() {
             self.finish(key, CloseReason::Shutdown, Ending::Reset);
+        }
+    }
+
+    fn forget_cut(&mut self) {
+        if let Some((_, alarm)) = self.cut_at.take() {
+            self.turn.wheel.cancel(alarm);
         }
     }
 

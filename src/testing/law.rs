@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::Cutter;
+use super::cutter::Cutter;
 use crate::framing::{FrameError, Framing};
 
 /// Streams up to this many bytes are cut in two at every place and damaged at every byte; of longer ones about as many

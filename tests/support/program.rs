@@ -1,5 +1,5 @@
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -17,6 +17,8 @@ pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
     pub(crate) addr: SocketAddr,
+    /// What it printed before it told its address.
+    pub(crate) printed: Vec<String>,
 }
 
 impl Program {
@@ -32,7 +34,8 @@ impl Program {
                 panic!("{}: {error}; `cargo build --examples` builds it", path.display())
             });
         let lines = follow(child.stdout.take().expect("stdout is piped"));
-        let mut program = Self { name: name.into(), child, lines, addr: ([0, 0, 0, 0], 0).into() };
+        let mut program =
+            Self { name: name.into(), child, lines, addr: ([0, 0, 0, 0], 0).into(), printed: Vec::new() };
         let line = program.line_with("listening on ");
         let addr = line.trim_start_matches("listening on ");
         program.addr = addr.parse().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
@@ -40,11 +43,11 @@ impl Program {
     }
 
     /// The next line of its output that holds `text`.
-    pub(crate) fn line_with(&self, text: &str) -> String {
+    fn line_with(&mut self, text: &str) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(text) => return line,
-                Ok(_) => {}
+                Ok(line) => self.printed.push(line),
                 Err(error) => panic!("{}: no line with {text:?}: {error}", self.name),
             }
         }
@@ -52,6 +55,15 @@ impl Program {
 
     pub(crate) fn connect(&self) -> Peer {
         Peer::connect(self.addr)
+    }
+
+    /// Connects and is reset, at once or a moment later.
+    #[track_caller]
+    pub(crate) fn expect_refusal(&self) {
+        match TcpStream::connect_timeout(&self.addr, PATIENCE) {
+            Ok(stream) => Peer::new(stream).expect_end(),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
     }
 
     /// SIGTERM.
@@ -90,15 +102,14 @@ pub(crate) struct Peer(BufReader<TcpStream>);
 
 impl Peer {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("the program listens");
+        Self::new(TcpStream::connect_timeout(&addr, PATIENCE).expect("the program listens"))
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
         stream.set_nodelay(true).expect("a TCP stream");
         Self(BufReader::new(stream))
-    }
-
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.0.get_ref().local_addr().expect("connected")
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -136,7 +147,7 @@ impl Peer {
         match self.0.read(&mut [0; 16]) {
             Ok(0) => {}
             Ok(more) => panic!("{more} bytes instead of the end"),
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
     }
 }

@@ -1,0 +1,171 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Network;
+use crate::{
+    error::{CloseKind, CloseReason},
+    handler::PacketHandler,
+    id::SessionId,
+    session::{Session, TimerId},
+    time::Tick,
+};
+
+/// What a handler was told, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    Open,
+    Packet(Vec<u8>),
+    Drained,
+    Timer(u32),
+    Idle,
+    Shutdown,
+    Close(CloseKind),
+}
+
+/// Everything that the handlers of one test were told, in order.
+#[derive(Clone)]
+pub(crate) struct Log {
+    network: Network,
+    lines: Arc<Mutex<Vec<(Tick, SessionId, Told)>>>,
+}
+
+impl Log {
+    pub(super) fn new(network: Network) -> Self {
+        Self { network, lines: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Tick, SessionId, Told)>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, session: SessionId, told: Told) {
+        let mut net = self.network.lock();
+        net.progress += 1;
+        let now = net.now;
+        drop(net);
+        self.lock().push((now, session, told));
+    }
+
+    pub(crate) fn lines(&self) -> Vec<(Tick, SessionId, Told)> {
+        self.lock().clone()
+    }
+
+    /// The times at which this was told to anybody.
+    pub(crate) fn times(&self, what: &Told) -> Vec<Tick> {
+        self.lock().iter().filter(|(_, _, told)| told == what).map(|(tick, _, _)| *tick).collect()
+    }
+
+    pub(crate) fn count(&self, what: &Told) -> usize {
+        self.times(what).len()
+    }
+
+    /// When and why sessions closed.
+    pub(crate) fn closes(&self) -> Vec<(Tick, CloseKind)> {
+        let close = |(tick, _, told): &(Tick, SessionId, Told)| match told {
+            Told::Close(kind) => Some((*tick, *kind)),
+            _ => None,
+        };
+        self.lock().iter().filter_map(close).collect()
+    }
+
+    /// Each session: opened once, closed once, nothing before and nothing after.
+    pub(crate) fn assert_balanced(&self, all_closed: bool) {
+        let mut open = std::collections::HashMap::new();
+        for (_, session, told) in self.lock().iter() {
+            match told {
+                Told::Open => assert!(open.insert(*session, true).is_none(), "{session} opened twice"),
+                Told::Close(_) => {
+                    assert_eq!(open.insert(*session, false), Some(true), "{session} closed when not open");
+                }
+                told => assert_eq!(open.get(session), Some(&true), "{session} told {told:?} when not open"),
+            }
+        }
+        let left = open.values().filter(|open| **open).count();
+        assert!(!all_closed || left == 0, "{left} sessions were never told that they closed");
+    }
+}
+
+type Hook<A> = Box<dyn FnMut(&mut Session<'_>, A) -> Result<(), CloseReason>>;
+type PacketHook = Box<dyn FnMut(&mut Session<'_>, &[u8]) -> Result<(), CloseReason>>;
+
+/// A handler that logs what it is told, and by default sends each packet back.
+pub(crate) struct Probe {
+    log: Log,
+    /// Whether packets are logged; off where there are very many.
+    pub(crate) quiet: bool,
+    pub(crate) open: Hook<()>,
+    pub(crate) packet: PacketHook,
+    pub(crate) timer: Hook<u32>,
+    pub(crate) drained: Hook<()>,
+    pub(crate) idle: Hook<CloseReason>,
+}
+
+impl Probe {
+    pub(super) fn new(log: Log) -> Self {
+        Self {
+            log,
+            quiet: false,
+            open: Box::new(|_, ()| Ok(())),
+            packet: Box::new(|session, packet| Ok(session.send(packet)?)),
+            timer: Box::new(|_, _| Ok(())),
+            drained: Box::new(|_, ()| Ok(())),
+            idle: Box::new(|_, reason| Err(reason)),
+        }
+    }
+}
+
+impl PacketHandler for Probe {
+    type State = SessionId;
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Result<SessionId, CloseReason> {
+        (self.open)(session, ())?;
+        self.log.add(session.id(), Told::Open);
+        Ok(session.id())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        state: &mut SessionId,
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        assert_eq!(*state, session.id(), "the state of another session");
+        if !self.quiet {
+            self.log.add(session.id(), Told::Packet(packet.to_vec()));
+        }
+        (self.packet)(session, packet)
+    }
+
+    fn on_drained(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Result<(), CloseReason> {
+        self.log.add(session.id(), Told::Drained);
+        (self.drained)(session, ())
+    }
+
+    fn on_timer(
+        &mut self,
+        session: &mut Session<'_>,
+        _state: &mut SessionId,
+        timer: TimerId,
+    ) -> Result<(), CloseReason> {
+        self.log.add(session.id(), Told::Timer(timer.0));
+        (self.timer)(session, timer.0)
+    }
+
+    fn on_idle(
+        &mut self,
+        session: &mut Session<'_>,
+        _state: &mut SessionId,
+        reason: CloseReason,
+    ) -> Result<(), CloseReason> {
+        self.log.add(session.id(), Told::Idle);
+        (self.idle)(session, reason)
+    }
+
+    fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) {
+        self.log.add(session.id(), Told::Shutdown);
+    }
+
+    fn on_close(&mut self, session: SessionId, state: SessionId, reason: &CloseReason) {
+        assert_eq!(state, session, "the state of another session");
+        self.log.add(session, Told::Close(reason.kind()));
+    }
+}

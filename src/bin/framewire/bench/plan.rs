@@ -53,8 +53,10 @@ impl Plan {
             watched = machine::allowed_cores();
         }
         let setup = Setup { split, watched, duration, warm_up: args.warm_up, port: args.port };
-        let allowance =
-            if args.duration.is_none() { Allowance::two_minutes(runs) } else { Allowance::endless() };
+        let planned = (duration + args.warm_up + OVERHEAD).as_secs_f64() * runs as f64;
+        // a matrix that can not fit into two minutes was asked for all the same
+        let fits = args.duration.is_none() && planned <= BUDGET.as_secs_f64() * 1.1;
+        let allowance = if fits { Allowance::two_minutes(runs) } else { Allowance::endless() };
         Ok(Self { cases, setup, repeats: args.repeats, limit, notes, start: Instant::now(), allowance })
     }
 

@@ -246,10 +246,12 @@ impl LoadThread {
                     machine::pin_thread(&[core]);
                 }
                 let result = self.run(&notes);
-                if result.is_err() {
+                let failed = result.is_err();
+                let _ = notes.send(Note::Ended(result));
+                // only now, so that what is read first is why, and not that the others were called off
+                if failed {
                     self.shared.called_off.store(true, Ordering::Release);
                 }
-                let _ = notes.send(Note::Ended(result));
             })
             .map_err(LoadError::Generator)
     }

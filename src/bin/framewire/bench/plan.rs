@@ -54,8 +54,8 @@ impl Plan {
         }
         let setup = Setup { split, watched, duration, warm_up: args.warm_up, port: args.port };
         let planned = (duration + args.warm_up + OVERHEAD).as_secs_f64() * runs as f64;
-        // a matrix that can not fit into two minutes was asked for all the same
-        let fits = args.duration.is_none() && planned <= BUDGET.as_secs_f64() * 1.1;
+        // a matrix that is far from fitting into two minutes was asked for all the same
+        let fits = args.duration.is_none() && planned <= BUDGET.as_secs_f64() * 1.5;
         let allowance = if fits { Allowance::two_minutes(runs) } else { Allowance::endless() };
         Ok(Self { cases, setup, repeats: args.repeats, limit, notes, start: Instant::now(), allowance })
     }

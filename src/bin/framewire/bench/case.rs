@@ -139,7 +139,7 @@ impl Case {
             }
             (Kind::Idle, _) => {
                 "Shows the server process's own memory for a connection that has been answered once and is silent \
-                 since. Does not show the kernel's memory for its socket, which is the same for all."
+                 since. Does not show the kernel's memory: a socket each, the same for all, and a stack for each thread."
             }
         }
     }

@@ -17,7 +17,7 @@ impl Environment {
         Self {
             started: since.as_secs(),
             seconds: 0.0,
-            command: std::env::args().collect(),
+            command: command(),
             framewire: env!("CARGO_PKG_VERSION").to_owned(),
             optimized: !cfg!(debug_assertions),
             os: std::env::consts::OS.to_owned(),
@@ -30,6 +30,14 @@ impl Environment {
             versions: versions(go_takes_part),
         }
     }
+}
+
+/// The command line; of the program only its name, since where it lies matters to nobody else.
+fn command() -> Vec<String> {
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    let name = std::path::Path::new(&program).file_name().map(|name| name.to_string_lossy().into_owned());
+    std::iter::once(name.unwrap_or(program)).chain(words).collect()
 }
 
 fn versions(go_takes_part: bool) -> Vec<(String, String)> {

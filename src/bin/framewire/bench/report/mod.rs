@@ -99,7 +99,8 @@ fn how_to_read(page: &mut String) {
          <b>Ratio</b> is CPU per message (idle: bytes per connection) over that of the first server in the same round. \
          Differences below the spread, and below about 5 %, are ties. Memory is the process's proportional set size.</p>\n\
          <p>Everything here ran over loopback on one machine. There the sender's CPU also does the receiver's share \
-         of the kernel's work, and no network is in between: ratios carry over to other machines, figures do not.</p>\n\
+         of the kernel's work, and no network is in between. Ratios carry over to other machines better than figures, and neither replaces a \
+         measurement of your own load on your own machine.</p>\n\
          </section>\n",
     );
 }

@@ -22,7 +22,7 @@ use crate::{
     strategy::{ForkingStrategy, SingleReactor},
 };
 
-/// A server that is being built: addresses are bound, nothing listens yet.
+/// A server that is being built: its addresses are bound, and clients that connect already wait until it serves.
 ///
 /// | option | default |
 /// |---|---|

@@ -129,11 +129,13 @@ impl Net {
             let which = self.rng.below(tokens.len() as u64) as usize;
             let (bits, Some(token)) = (self.rng.next(), tokens.get(which)) else { return };
             let [readable, writable, hangup, error] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            self.progress += 1;
             into.push(Ready { token: *token, readable, writable, hangup, error });
         }
         if into.len() < self.sizes.batch && self.rng.chance(self.faults.stale) {
             let which = self.rng.below(self.tombs.len() as u64) as usize;
             if let Some(token) = self.tombs.get(which) {
+                self.progress += 1;
                 into.push(Ready { token: *token, readable: true, writable: true, hangup: true, error: true });
             }
         }

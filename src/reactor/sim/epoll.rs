@@ -67,18 +67,18 @@ impl Net {
     /// Moves the clock to the next time at which any loop has something to do; false if there is none.
     pub(super) fn skip_to_next(&mut self) -> bool {
         let sleeps = self.epolls.iter().flat_map(|epoll| [epoll.sleeps_until, epoll.next_late()]).flatten();
-        let next = sleeps.chain(self.next_deed()).min().unwrap_or(Tick::MAX);
+        let next = sleeps.chain(self.next_deed()).min().unwrap_or(Tick::MAX).min(self.horizon);
         if next == Tick::MAX {
             self.resting = true;
             return false;
         }
-        self.now = self.now.max(next.min(self.horizon));
+        self.now = self.now.max(next);
         self.live();
         true
     }
 
     /// What a descriptor would tell now, if anything.
-    fn readiness(&self, fd: usize) -> Option<Ready> {
+    pub(crate) fn readiness(&self, fd: usize) -> Option<Ready> {
         let fd = self.fds.get(fd)?.as_ref()?;
         let token = fd.registration.as_ref()?.token;
         match &fd.what {

@@ -221,7 +221,10 @@ impl World {
             Err(error) => member.end(Err(error)),
         }
         let after = self.activity(at);
-        let waits = self.net().waits;
+        let waits = {
+            let net = self.net();
+            net.waits && !net.resting
+        };
         let spins = &mut self.members[at].spins;
         *spins = if before == after { *spins + 1 } else { 0 };
         assert!(*spins <= 3 || !waits, "turn after turn without a wait and without progress");
@@ -280,7 +283,9 @@ impl World {
 
     fn is_runnable(&self, at: usize) -> bool {
         let member = &self.members[at];
-        member.outcome.is_none() && self.net().has_reason_to_turn(at)
+        // A loop that does not wait in its poll is never asleep to its mailbox, which then does not ring.
+        let called = member.mailbox.queued() > 0 || self.net().has_reason_to_turn(at);
+        member.outcome.is_none() && called
     }
 
     /// Nothing is left of any session.

@@ -3,9 +3,11 @@
 mod accepting;
 mod backpressure;
 mod bytes;
+mod differential;
 mod failing_calls;
 mod fairness;
 mod handlers;
+mod random;
 mod regressions;
 mod stale;
 mod standstill;

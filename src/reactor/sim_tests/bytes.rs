@@ -101,7 +101,7 @@ fn a_half_close_with_the_output_blocked_gets_every_byte_and_then_the_end() {
 
 #[test]
 fn a_reset_after_data_ends_the_session_and_the_data_came_first() {
-    let (mut world, conn) = says_and_goes(|world, conn| world.net().reset(conn));
+    let (mut world, _) = says_and_goes(|world, conn| world.net().reset(conn));
     assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Reset));
     assert!(world.log.lines().iter().filter(|line| matches!(line.2, Told::Packet(_))).count() == 30);
     world.run_to_rest();

@@ -152,10 +152,7 @@ impl Run {
             let now = self.world.now();
             self.world.net().horizon = now + self.rng.between(1, 20);
             self.world.step();
-            self.world.log.assert_balanced(false);
-            let metrics = self.world.metrics();
-            assert!(metrics.buffered <= self.limits.shard_memory as u64);
-            assert!(metrics.sessions as usize <= 30, "more sessions than descriptors");
+            self.world.assert_consistent(&self.limits);
         }
     }
 
@@ -193,8 +190,7 @@ fn run(seed: u64) -> u64 {
     let mut run = Run::new(seed);
     run.play();
     run.settle();
-    let trace = run.world.net().trace;
-    trace
+    run.world.network.lock().trace
 }
 
 /// Runs one seed; if it fails, says how to run it again.

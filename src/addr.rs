@@ -7,6 +7,16 @@ use std::{
 };
 
 /// The address of one end of a connection.
+///
+/// ```
+/// use framewire::PeerAddr;
+///
+/// let peer = PeerAddr::Ip("[2001:db8::1]:7000".parse()?);
+/// assert_eq!(peer.to_string(), "[2001:db8::1]:7000");
+/// assert_eq!(PeerAddr::Unix(Some("/run/chat.sock".into())).to_string(), "unix:/run/chat.sock");
+/// assert_eq!(PeerAddr::Unix(None).ip(), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerAddr {

@@ -109,6 +109,12 @@ pub trait PacketHandler {
         Ok(())
     }
 
+    /// The peer broke the wire: the framing failed with `error`, and the session is about to be closed for it. What is sent
+    /// here, a protocol's own error reply, is still delivered.
+    fn on_violation(&mut self, session: &mut Session<'_>, state: &mut Self::State, error: &FrameError) {
+        let _ = (session, state, error);
+    }
+
     /// The server shuts down; a farewell may be sent. The session is closed gracefully afterwards.
     fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut Self::State) {
         let _ = (session, state);
@@ -116,6 +122,10 @@ pub trait PacketHandler {
 
     /// The session has ended. Called exactly once for each `on_open` that answered `Ok`, whatever the cause, before the
     /// descriptor is closed; nothing of this session is called after it.
+    ///
+    /// After a graceful close this is when the peer has ended its side too, or has not within
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout): whoever tells others that a user has left may do so when
+    /// it closes the session.
     fn on_close(&mut self, session: SessionId, state: Self::State, reason: &CloseReason) {
         let _ = (session, state, reason);
     }
@@ -132,6 +142,24 @@ pub trait PacketHandler {
 ///     .serve(packet_fn(|session, packet| session.send(packet)))
 /// # }
 /// ```
+///
+/// The closure may answer with any error that is, or becomes, a [`CloseReason`]. Where it ends in `Ok(())`, the compiler has
+/// to be told which: `Ok::<_, CloseReason>(())`.
+///
+/// ```
+/// use framewire::{CloseReason, packet_fn};
+///
+/// let greet = packet_fn(|session, packet| {
+///     let name = std::str::from_utf8(packet).map_err(CloseReason::handler)?;
+///     session.send(format!("hello {name}"))?;
+///     if name == "nobody" {
+///         session.close();
+///     }
+///     Ok::<_, CloseReason>(())
+/// });
+/// ```
+///
+/// It is cloned for each shard, and what it has captured with it; to share something between shards, capture an `Arc`.
 pub fn packet_fn<C, E>(on_packet: C) -> PacketFn<C>
 where
     C: FnMut(&mut Session<'_>, &[u8]) -> Result<(), E>,

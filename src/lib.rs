@@ -1,4 +1,121 @@
-//! framewire: servers that hold very many framed connections.
+//! Servers that hold very many framed connections: a [`Framing`] cuts each byte stream into packets, a [`PacketHandler`]
+//! answers them, and a [`ForkingStrategy`], one line to change, runs it all on one thread, on a pool of them, or on a thread
+//! per connection.
+//!
+//! ```no_run
+//! use framewire::{Separator, Server, WorkerPool, packet_fn};
+//!
+//! fn main() -> Result<(), framewire::ServeError> {
+//!     Server::bind("127.0.0.1:7000")?
+//!         .framing(Separator::lines())
+//!         .strategy(WorkerPool::per_core()) // or SingleReactor::new(), or ThreadPerConnection::max(1024)
+//!         .serve(packet_fn(|session, packet| session.send(packet)))
+//! }
+//! ```
+//!
+//! A *frame* is what is on the wire, a *packet* is what the handler gets; a *session* is one connection; a *shard* is the
+//! sessions of one thread, with a handler of its own, so that nothing is locked.
+//!
+//! # A server with state, and how it is stopped
+//!
+//! ```
+//! use std::{io::{Read, Write}, net::TcpStream, time::Duration};
+//! use framewire::{CloseReason, LengthPrefix, Limits, PacketHandler, Server, Session, SessionId};
+//!
+//! /// Answers each packet with how many bytes its session has sent so far.
+//! #[derive(Clone)]
+//! struct Sum;
+//!
+//! impl PacketHandler for Sum {
+//!     type State = u64; // one per session
+//!
+//!     fn on_open(&mut self, _: &mut Session<'_>) -> Result<u64, CloseReason> {
+//!         Ok(0)
+//!     }
+//!
+//!     fn on_packet(&mut self, session: &mut Session<'_>, sum: &mut u64, packet: &[u8]) -> Result<(), CloseReason> {
+//!         *sum += packet.len() as u64;
+//!         Ok(session.send(sum.to_be_bytes())?)
+//!     }
+//!
+//!     fn on_close(&mut self, session: SessionId, sum: u64, reason: &CloseReason) {
+//!         println!("{session} ended after {sum} bytes: {reason}");
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::bind("127.0.0.1:0")? // port 0: any that is free
+//!     .framing(LengthPrefix::u16_be())
+//!     .limits(Limits::default().idle_timeout(Duration::from_secs(60)))
+//!     .spawn(Sum)?;
+//!
+//! let mut peer = TcpStream::connect(server.local_addr().ok_or("not TCP")?)?;
+//! peer.write_all(b"\0\x05hello")?;
+//! let mut reply = [0; 10];
+//! peer.read_exact(&mut reply)?;
+//! assert_eq!(reply, [0, 8, 0, 0, 0, 0, 0, 0, 0, 5]);
+//!
+//! drop(peer);
+//! server.stop(Duration::from_secs(5))?; // answers everything first; what is left after 5 s is cut
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The floors
+//!
+//! A module uses its own floor and those below. Up to floor 2 everything is a pure machine: bytes, commands and the time go
+//! in; packets, bytes to write and deadlines come out. Only floor 3 touches the world, and it decides nothing.
+//!
+//! ```text
+//! 4  facade    Server · Running · ServerHandle
+//! 3  reactor   polls, sockets, the clock, threads: one event loop per shard
+//! 2  shard     many sessions, one handler · the strategy says which shard a connection lives on
+//! 1  session   one connection: open → draining → closed, its timers and limits · PacketHandler
+//! 0  bytes     framings · inbox and outbox · mailbox · timer wheel
+//! ```
+//!
+//! The path of a byte, there and back:
+//!
+//! ```text
+//! kernel → event loop (recv) → shard → connection → Framing::decode → PacketHandler::on_packet(&[u8])
+//!        → Session::send → Framing::encode → outbox … end of the turn … event loop (send) → kernel
+//! ```
+//!
+//! Frames are decoded where they were received, and packets handed out as slices of that: no copy on the way in, but for
+//! an unfinished tail, and one on the way out. An idle session owns no buffer.
+//!
+//! # What is where
+//!
+//! | for | see |
+//! |---|---|
+//! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`] |
+//! | answering packets | [`packet_fn`], [`PacketHandler`], and in its callbacks [`Session`] |
+//! | sending from elsewhere | [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
+//! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
+//! | starting and stopping | [`Server`], [`Running`], [`ServerHandle`] |
+//! | bounds and timeouts | [`Limits`] |
+//! | what went wrong | [`CloseReason`] (why a session ended), [`SendError`], [`FrameError`] (the peer broke the wire), [`ServeError`], [`FramingConfigError`] |
+//! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
+//!
+//! # What happens when
+//!
+//! - **A peer does not read.** [`Session::send`] never blocks: it queues. Above [`Limits::outbox_high`] the session is not read
+//!   from, so that requests can not outrun replies; at [`Limits::outbox_hard`] `send` answers [`SendError::Full`], and
+//!   without progress for [`Limits::stall_timeout`] the session ends.
+//! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
+//! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This takes unwinding panics
+//!   (the default, `panic = "unwind"`).
+//! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on
+//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`].
+//! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
+//!
+//! # What it is not
+//!
+//! - No async runtime, and no part of one: callbacks are plain functions that return soon. Where a request waits for other
+//!   services, `async`/`await` on tokio reads better.
+//! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
+//! - No TLS, UDP, clients, broadcast channels or heartbeats yet.
+//! - Nothing that a few dozen connections need: `std::net` and a thread for each do that with less to learn.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -11,6 +128,7 @@ compile_error!(
 
 // Floor 0: bytes.
 pub mod framing;
+pub mod testing;
 
 mod addr;
 mod buffer;
@@ -43,8 +161,8 @@ mod server;
 pub use addr::PeerAddr;
 pub use error::{CloseKind, CloseReason, QueryError, SendError, ServeError, TicketError};
 pub use framing::{
-    ByteOrder, Decoded, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix, Oversize, Raw,
-    Seen, Separator,
+    ByteOrder, Decoded, FixedLength, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix,
+    Netstring, Oversize, Raw, Seen, Separator, UntilEof, VarintPrefix, framing_fn,
 };
 pub use handler::{PacketFn, PacketHandler, packet_fn};
 pub use id::{SessionId, ShardId};
@@ -58,9 +176,15 @@ pub use strategy::{
 };
 pub use ticket::SendTicket;
 
+/// The README's code is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What `benches/` measures of the inside. No part of the interface: it may change in any release.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::buffer::Outbox;
     pub use crate::mailbox::{Mailbox, MailboxLimits, Rejected, Ring};
     pub use crate::timer_wheel::{Fired, TimerKey, TimerWheel};
 }

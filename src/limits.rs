@@ -19,7 +19,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
 /// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses, clients wait in the backlog |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
-/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` answers `false`… see there |
+/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` answers [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle`, which closes by default |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
@@ -163,29 +163,30 @@ impl Limits {
 
     /// How long nothing may be received before `on_idle` is called. Default: off.
     #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = Some(timeout);
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = timeout.into();
         self
     }
 
-    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s.
+    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s; `None`
+    /// is for ever.
     #[must_use]
-    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stall_timeout = Some(timeout);
+    pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.stall_timeout = timeout.into();
         self
     }
 
     /// How long a new session may take to send its first packet. Default: off.
     #[must_use]
-    pub fn first_packet_timeout(mut self, timeout: Duration) -> Self {
-        self.first_packet_timeout = Some(timeout);
+    pub fn first_packet_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.first_packet_timeout = timeout.into();
         self
     }
 
     /// How long one packet may take from its first byte to its last, against peers that dribble. Default: off.
     #[must_use]
-    pub fn packet_timeout(mut self, timeout: Duration) -> Self {
-        self.packet_timeout = Some(timeout);
+    pub fn packet_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.packet_timeout = timeout.into();
         self
     }
 

@@ -1,6 +1,9 @@
 //! What a server counts, and how a snapshot is taken without stopping anybody.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::error::CloseKind;
 
@@ -32,13 +35,14 @@ macro_rules! counters {
 
             pub(crate) fn add_to(&self, metrics: &mut Metrics) {
                 $(metrics.$name += self.$name.load(Relaxed);)+
-                for (sum, shared) in metrics.closed.iter_mut().zip(&self.closed) {
+                for (sum, shared) in metrics.closed.0.iter_mut().zip(&self.closed) {
                     *sum += shared.load(Relaxed);
                 }
             }
         }
 
-        /// A snapshot of a server's counters, summed over its shards.
+        /// A snapshot of a server's counters, summed over its shards. See
+        /// [`ServerHandle::metrics`](crate::ServerHandle::metrics).
         ///
         /// Each shard publishes at the end of its turn, so the parts may be a turn apart. Counters only rise; gauges are
         /// as they were at that turn's end.
@@ -46,7 +50,7 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Metrics {
             $($(#[$doc])+ pub $name: u64,)+
-            closed: [u64; KINDS],
+            closed: ByKind,
         }
     };
 }
@@ -78,7 +82,7 @@ counters! {
     packets_out,
     /// Frames refused and skipped ([`Oversize::Discard`](crate::Oversize::Discard)).
     frames_rejected,
-    /// Sends that answered [`SendError::Full`](crate::SendError::Full).
+    /// Sends that answered [`SendError::Full`](crate::SendError::Full), and sends by handle of payloads without a frame.
     sends_refused,
     /// Panics caught in callbacks.
     panics,
@@ -96,13 +100,24 @@ impl Metrics {
     /// Sessions ended for reasons of this kind.
     #[must_use]
     pub fn closed(&self, kind: CloseKind) -> u64 {
-        self.closed.get(kind as usize).copied().unwrap_or_default()
+        self.closed.0.get(kind as usize).copied().unwrap_or_default()
     }
 
     /// Sessions ended, for whatever reason.
     #[must_use]
     pub fn closed_total(&self) -> u64 {
-        self.closed.iter().sum()
+        self.closed.0.iter().sum()
+    }
+}
+
+/// Ended sessions for each [`CloseKind`], shown by name.
+#[derive(Default, Clone, PartialEq, Eq)]
+struct ByKind([u64; KINDS]);
+
+impl fmt::Debug for ByKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = CloseKind::ALL.iter().zip(&self.0).filter(|(_, count)| **count > 0);
+        f.debug_map().entries(counted).finish()
     }
 }
 
@@ -130,5 +145,6 @@ mod tests {
         b.add_to(&mut metrics);
         assert_eq!((metrics.bytes_in, metrics.sessions, metrics.closed(CloseKind::Idle)), (10, 2, 2));
         assert_eq!(metrics.closed_total(), 2);
+        assert!(format!("{metrics:?}").ends_with("closed: {Idle: 2} }"), "{metrics:?}");
     }
 }

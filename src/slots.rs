@@ -43,13 +43,6 @@ impl<T> Slots<T> {
         }
     }
 
-    pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        match self.entries.get(key.slot as usize) {
-            Some(entry) if entry.generation == key.generation => entry.value.as_ref(),
-            _ => None,
-        }
-    }
-
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let entry = self.entries.get_mut(key.slot as usize)?;
         if entry.generation != key.generation {
@@ -95,7 +88,7 @@ mod tests {
         slots.recycle();
         let c = slots.insert_with(|_| 'c');
         assert_eq!(c.slot, a.slot);
-        assert_eq!(slots.get(a), None, "the old key must not reach the new value");
+        assert_eq!(slots.get_mut(a), None, "the old key must not reach the new value");
         assert_eq!(slots.get_mut(c), Some(&mut 'c'));
         assert_eq!(slots.len(), 2);
     }

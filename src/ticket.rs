@@ -12,6 +12,21 @@ use crate::error::{SendError, TicketError};
 /// [`SessionHandle::send_tracked`](crate::SessionHandle::send_tracked).
 ///
 /// "Written" means taken by the kernel in full; that the peer's program has read it, only its answer can tell.
+///
+/// ```
+/// use std::time::Duration;
+/// use framewire::{SendError, SessionHandle, TicketError};
+///
+/// /// Sends, and waits at most a second for the kernel to take it.
+/// fn deliver(session: &SessionHandle, packet: &[u8]) -> Result<(), String> {
+///     let ticket = session.send_tracked(packet).map_err(|error| format!("not queued: {error}"))?;
+///     match ticket.wait(Duration::from_secs(1)) {
+///         Ok(()) => Ok(()),
+///         Err(TicketError::TimedOut(_)) => Err("still on its way".to_owned()),
+///         Err(error) => Err(format!("lost: {error}")),
+///     }
+/// }
+/// ```
 pub struct SendTicket {
     fate: Arc<Fate>,
 }

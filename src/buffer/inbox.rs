@@ -28,8 +28,8 @@ impl Inbox {
         self.since
     }
 
-    /// Counts the frame at the front as begun at `now`.
-    pub(crate) fn begin_again(&mut self, now: Tick) {
+    /// As if the frame at the front had begun at `now`.
+    pub(crate) fn restart_clock(&mut self, now: Tick) {
         self.since = now;
     }
 

@@ -6,6 +6,7 @@ mod pool;
 mod scratch;
 
 pub(crate) use inbox::Inbox;
-pub(crate) use outbox::{MAX_SLICES, Outbox};
+pub(crate) use outbox::MAX_SLICES;
+pub use outbox::Outbox;
 pub(crate) use pool::OutboxPool;
 pub(crate) use scratch::Scratch;

@@ -12,16 +12,19 @@ pub(crate) const MAX_SLICES: usize = 64;
 /// Frames of one session that wait to be written.
 ///
 /// ```text
-/// chunks   [ ....frame|frame|fra ] [ me|frame ] [ frame.. ]
-///           ^ front: the kernel has what was before     ^ appended here
+///        head                      tail
+/// [ ....frame|frame|fra ] [ me|frame ] [ frame.. ]
+///       ^ front: the kernel has what was before  ^ appended here
 /// ```
 ///
-/// Invariant: `front + len = Σ chunks.len() ≤ capacity()`, `front ≤ chunks[0].len()`, and no chunk is empty but the only
-/// one of an empty outbox. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
+/// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, `front ≤ head.len()`, and no chunk of the tail is
+/// empty. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    chunks: VecDeque<BytesMut>,
-    /// Bytes of the first chunk that the kernel has.
+pub struct Outbox {
+    head: BytesMut,
+    /// Used only while more than one chunk waits.
+    tail: VecDeque<BytesMut>,
+    /// Bytes of the head that the kernel has.
     front: usize,
     len: usize,
     /// Bytes ever written, for tickets.
@@ -33,11 +36,15 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn len(&self) -> usize {
+    /// Bytes that wait.
+    #[inline]
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether none wait.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
@@ -45,12 +52,16 @@ impl Outbox {
         self.progress
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.chunks.iter().map(BytesMut::capacity).sum()
+    /// Bytes of memory held for them.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(BytesMut::capacity).sum() };
+        self.head.capacity() + tail
     }
 
     /// Appends what `encode` writes. If it fails, nothing was appended.
-    pub(crate) fn append<E>(
+    #[inline]
+    pub fn append<E>(
         &mut self,
         now: Tick,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
@@ -58,27 +69,28 @@ impl Outbox {
         if self.len == 0 {
             self.progress = now;
         }
-        if self.chunks.back().is_none_or(|chunk| chunk.len() >= CHUNK) {
-            self.chunks.push_back(BytesMut::new());
-        }
-        let Some(chunk) = self.chunks.back_mut() else { return Ok(()) };
+        let chunk = if self.head.len() < CHUNK { &mut self.head } else { last_chunk(&mut self.tail) };
         let before = chunk.len();
         let done = encode(chunk);
         if done.is_err() {
             chunk.truncate(before);
         }
-        let grown = chunk.len().saturating_sub(before);
-        self.len += grown;
-        self.drop_empty_tail();
+        self.len += chunk.len().saturating_sub(before);
+        if done.is_err() {
+            self.drop_empty_tail();
+        }
         done
     }
 
     /// Takes away what a panicking encode may have left behind.
     pub(crate) fn repair(&mut self) {
-        let others: usize = self.chunks.iter().rev().skip(1).map(BytesMut::len).sum();
-        if let Some(last) = self.chunks.back_mut() {
-            last.truncate((self.front + self.len).saturating_sub(others));
-        }
+        let all = self.front + self.len;
+        let before_last: usize = match self.tail.len() {
+            0 => 0,
+            chunks => self.head.len() + self.tail.iter().take(chunks - 1).map(BytesMut::len).sum::<usize>(),
+        };
+        let last = self.tail.back_mut().unwrap_or(&mut self.head);
+        last.truncate(all.saturating_sub(before_last));
         self.drop_empty_tail();
     }
 
@@ -91,45 +103,56 @@ impl Outbox {
         }
     }
 
+    /// What is left of the only chunk, when there is just one: `send` is cheaper than `writev`.
+    #[inline]
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.tail.is_empty() { self.head.get(self.front..) } else { None }
+    }
+
     /// The bytes to write next, as slices; how many there are.
     pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
+        let head = self.head.get(self.front..).unwrap_or_default();
+        let chunks = std::iter::once(head).chain(self.tail.iter().map(|chunk| &**chunk));
         let mut count = 0;
-        let mut skip = self.front;
-        for (slot, chunk) in into.iter_mut().zip(&self.chunks) {
-            *slot = IoSlice::new(chunk.get(skip..).unwrap_or_default());
-            skip = 0;
+        for (slot, chunk) in into.iter_mut().zip(chunks) {
+            *slot = IoSlice::new(chunk);
             count += 1;
         }
         count
     }
 
-    /// What is left of the only chunk, when there is just one: `send` is cheaper than `writev`.
-    pub(crate) fn single(&self) -> Option<&[u8]> {
-        match (self.chunks.len(), self.chunks.front()) {
-            (1, Some(chunk)) => chunk.get(self.front..),
-            _ => None,
+    /// The kernel took `n` bytes.
+    #[inline]
+    pub fn advance(&mut self, n: usize, now: Tick) {
+        debug_assert!(n <= self.len, "the kernel took more than there was");
+        self.written += n as u64;
+        self.progress = now;
+        if n >= self.len {
+            self.len = 0;
+            self.front = 0;
+            self.head.clear();
+            if !self.tail.is_empty() {
+                self.tail.clear();
+            }
+        } else {
+            self.len -= n;
+            self.front += n;
+            self.drop_written();
+        }
+        if !self.tickets.is_empty() {
+            self.tell_tickets();
         }
     }
 
-    /// The kernel took `n` bytes.
-    pub(crate) fn advance(&mut self, n: usize, now: Tick) {
-        debug_assert!(n <= self.len, "the kernel took more than there was");
-        self.written += n as u64;
-        self.len = self.len.saturating_sub(n);
-        self.progress = now;
-        self.front += n;
-        while let Some(first) = self.chunks.front_mut() {
-            if self.front < first.len() {
-                break;
-            }
-            self.front -= first.len();
-            if self.len == 0 {
-                // Kept, for its memory.
-                first.clear();
-                break;
-            }
-            self.chunks.pop_front();
+    fn drop_written(&mut self) {
+        while self.front >= self.head.len() {
+            self.front -= self.head.len();
+            let Some(next) = self.tail.pop_front() else { break };
+            self.head = next;
         }
+    }
+
+    fn tell_tickets(&mut self) {
         while self.tickets.front().is_some_and(|(at, _)| *at <= self.written) {
             if let Some((_, completion)) = self.tickets.pop_front() {
                 completion.written();
@@ -139,53 +162,53 @@ impl Outbox {
 
     /// Moves a short rest out of a large buffer, which it would otherwise hold for as long as the peer does not read.
     pub(crate) fn settle(&mut self) -> Option<BytesMut> {
-        if self.chunks.len() != 1 {
+        if !self.tail.is_empty() || self.head.capacity() <= 1024 || self.head.capacity() / 4 <= self.len {
             return None;
         }
-        let chunk = self.chunks.front_mut()?;
-        if chunk.capacity() <= 1024 || chunk.capacity() / 4 <= self.len {
-            return None;
-        }
-        let rest = BytesMut::from(chunk.get(self.front..).unwrap_or_default());
+        let rest = BytesMut::from(self.head.get(self.front..).unwrap_or_default());
         self.front = 0;
-        let mut large = std::mem::replace(chunk, rest);
+        let mut large = std::mem::replace(&mut self.head, rest);
         large.clear();
         Some(large)
     }
 
-    /// Puts a buffer to write into under an outbox that has none.
-    pub(crate) fn lend(&mut self, buffer: BytesMut) {
-        debug_assert!(buffer.is_empty());
-        if self.chunks.is_empty() {
-            self.chunks.push_back(buffer);
-        }
+    /// An empty outbox with that memory to write into.
+    pub(crate) fn with_buffer(mut buffer: BytesMut) -> Self {
+        buffer.clear();
+        Self { head: buffer, ..Self::default() }
     }
 
-    /// Forgets what was written before, for the next session.
-    pub(crate) fn reset(&mut self) {
-        debug_assert!(self.tickets.is_empty());
-        self.len = 0;
+    /// Forgets everything but the memory of the head. Who waits for a ticket is told that it was lost.
+    #[inline]
+    pub fn reset(&mut self) {
         self.front = 0;
+        self.len = 0;
         self.written = 0;
-        self.chunks.truncate(1);
-        if let Some(chunk) = self.chunks.front_mut() {
-            chunk.clear();
+        self.head.clear();
+        if !self.tail.is_empty() {
+            self.tail.clear();
         }
-    }
-
-    /// Bytes are left and can no longer be written.
-    pub(crate) fn abandon(&mut self) {
-        self.tickets.clear();
-        self.chunks.clear();
-        self.len = 0;
-        self.front = 0;
+        if !self.tickets.is_empty() {
+            self.tickets.clear();
+        }
     }
 
     fn drop_empty_tail(&mut self) {
-        if self.chunks.len() > 1 && self.chunks.back().is_some_and(BytesMut::is_empty) {
-            self.chunks.pop_back();
+        if self.tail.back().is_some_and(BytesMut::is_empty) {
+            self.tail.pop_back();
         }
     }
+}
+
+#[cold]
+fn last_chunk(tail: &mut VecDeque<BytesMut>) -> &mut BytesMut {
+    if tail.back().is_none_or(|chunk| chunk.len() >= CHUNK) {
+        // So much waits already that it will fill.
+        tail.push_back(BytesMut::with_capacity(CHUNK));
+    }
+    let last = tail.len() - 1;
+    #[allow(clippy::indexing_slicing, reason = "it is not empty")]
+    &mut tail[last]
 }
 
 #[cfg(test)]

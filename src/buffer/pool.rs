@@ -7,6 +7,7 @@ use super::Outbox;
 /// A reply is encoded and written within one turn, so a handful serve a whole shard, and stay warm in the cache.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxPool {
+    #[allow(clippy::vec_box, reason = "sessions hold the boxes, which are to move between both as they are")]
     free: Vec<Box<Outbox>>,
 }
 
@@ -16,11 +17,13 @@ const KEPT: usize = 32;
 const LARGEST: usize = 256 * 1024;
 
 impl OutboxPool {
+    #[inline]
     pub(crate) fn take(&mut self) -> Box<Outbox> {
         self.free.pop().unwrap_or_default()
     }
 
-    /// Takes back an outbox that was written out.
+    /// Takes back an outbox, whatever is still in it.
+    #[inline]
     pub(crate) fn put(&mut self, mut outbox: Box<Outbox>) {
         outbox.reset();
         if self.free.len() < KEPT && outbox.capacity() <= LARGEST {
@@ -30,9 +33,7 @@ impl OutboxPool {
 
     /// Takes back a buffer without its outbox.
     pub(crate) fn put_buffer(&mut self, buffer: BytesMut) {
-        let mut outbox = Box::<Outbox>::default();
-        outbox.lend(buffer);
-        self.put(outbox);
+        self.put(Box::new(Outbox::with_buffer(buffer)));
     }
 }
 

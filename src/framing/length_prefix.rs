@@ -1,4 +1,4 @@
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::policy::{self, Policy};
 use super::{Decoded, FrameError, Framing, Oversize};
@@ -199,16 +199,17 @@ impl Header {
     /// Appends the header; `len` is within [`most`](Self::most), so no cast cuts it.
     #[inline]
     fn write(self, len: u64, out: &mut BytesMut) {
+        let [.., a, b, c, d] = len.to_be_bytes();
         match self {
-            Self::U8 => out.put_u8(len as u8),
-            Self::U16Be => out.put_u16(len as u16),
-            Self::U16Le => out.put_u16_le(len as u16),
-            Self::U24Be => out.put_uint(len, 3),
-            Self::U24Le => out.put_uint_le(len, 3),
-            Self::U32Be => out.put_u32(len as u32),
-            Self::U32Le => out.put_u32_le(len as u32),
-            Self::U64Be => out.put_u64(len),
-            Self::U64Le => out.put_u64_le(len),
+            Self::U8 => out.extend_from_slice(&[d]),
+            Self::U16Be => out.extend_from_slice(&[c, d]),
+            Self::U16Le => out.extend_from_slice(&[d, c]),
+            Self::U24Be => out.extend_from_slice(&[b, c, d]),
+            Self::U24Le => out.extend_from_slice(&[d, c, b]),
+            Self::U32Be => out.extend_from_slice(&[a, b, c, d]),
+            Self::U32Le => out.extend_from_slice(&[d, c, b, a]),
+            Self::U64Be => out.extend_from_slice(&len.to_be_bytes()),
+            Self::U64Le => out.extend_from_slice(&len.to_le_bytes()),
         }
     }
 

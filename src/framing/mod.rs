@@ -9,21 +9,31 @@
 //! packets                 ^^^^^^^^^^^^^                 ^^^^
 //! ```
 
+mod closure;
 mod config_error;
 mod error;
+mod fixed;
 mod length_field;
 mod length_prefix;
+mod netstring;
 mod policy;
 mod raw;
 mod separator;
+mod until_eof;
+mod varint;
 
+pub use closure::{FramingFn, framing_fn};
 pub use config_error::FramingConfigError;
 pub use error::{FrameError, Seen};
+pub use fixed::FixedLength;
 pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
 pub use length_prefix::LengthPrefix;
+pub use netstring::Netstring;
 pub use policy::DEFAULT_MAX_FRAME;
 pub use raw::Raw;
 pub use separator::{MAX_SEPARATOR, MAX_SEPARATORS, Separator};
+pub use until_eof::UntilEof;
+pub use varint::VarintPrefix;
 
 use std::ops::Range;
 
@@ -37,6 +47,10 @@ use bytes::BytesMut;
 ///
 /// `decode` answers with a range of `buf`, not with a borrow of it. A range outside of `buf`, or a frame that consumes
 /// nothing, ends the session with [`FrameError::Misframed`]; it never panics.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no framing",
+    note = "a server is given one before it is served: `Server::bind(..)?.framing(Separator::lines())`"
+)]
 pub trait Framing {
     /// Looks for one whole frame at the front of `buf`; `None` means "not yet".
     ///

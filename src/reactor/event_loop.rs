@@ -14,7 +14,7 @@ use crate::{
     id::{Key, ShardId},
     mailbox::Mailbox,
     session::Alarm,
-    shard::{Arrival, CloseStep, Command, Ending, Reading, Shard},
+    shard::{Arrival, Command, Drained, Ending, Shard, Visit},
     time::Tick,
     timer_wheel::Fired,
 };
@@ -159,22 +159,20 @@ where
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline.
     fn wait(&mut self) -> Option<Duration> {
+        let now = self.sys.now();
+        self.judge_length(now.saturating_sub(self.now));
         if !self.commands.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work) {
             return Some(Duration::ZERO);
         }
-        let deadline = self.deadline()?;
-        if deadline <= self.now {
-            return Some(Duration::ZERO);
-        }
-        let now = self.sys.now();
-        if now - self.now > SLOW_TURN {
+        Some(Duration::from_millis(self.deadline()?.saturating_sub(now)))
+    }
+
+    /// A long turn held up every session of the shard.
+    fn judge_length(&mut self, millis: Tick) {
+        if millis > SLOW_TURN {
             self.shard.counters().slow_turns += 1;
-            tracing::warn!(
-                millis = now - self.now,
-                "a turn held up all sessions of its shard; does a handler block?"
-            );
+            tracing::warn!(millis, "a turn held up all sessions of its shard; does a handler block?");
         }
-        Some(Duration::from_millis(deadline.saturating_sub(now)))
     }
 
     fn deadline(&self) -> Option<Tick> {
@@ -214,16 +212,19 @@ where
             }
             return;
         }
-        self.shard.open(key);
+        self.shard.visit(key, |visit| visit.open());
     }
 
     fn register(&mut self, key: Key) -> bool {
-        let Some(io) = self.shard.io(key) else { return false };
-        let registered = self.sys.register(io, key.token());
-        if let Err(error) = &registered {
-            tracing::warn!(%error, "can not poll an accepted connection, closing it");
+        let registered = self.shard.visit(key, |visit| self.sys.register(visit.io(), key.token()));
+        match registered {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "can not poll an accepted connection, closing it");
+                false
+            }
+            None => false,
         }
-        registered.is_ok()
     }
 
     fn read(&mut self) {
@@ -236,73 +237,33 @@ where
             }
         }
         while let Some(key) = self.unfinished.pop() {
-            self.shard.handle_resumed(key);
-            self.read_session(key);
+            let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
+            self.shard.visit(key, |visit| {
+                visit.handle_resumed();
+                receive(sys, scratch, budget, visit);
+                settle(sys, visit);
+            });
         }
     }
 
     fn handle_ready(&mut self, ready: Ready) {
-        let key = Key::from_token(ready.token);
-        if !self.shard.contains(key) {
+        let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
+        let met = self.shard.visit(Key::from_token(ready.token), |visit| {
+            if ready.writable && visit.handle_writable() {
+                settle(sys, visit);
+            }
+            if ready.readable || ready.hangup || ready.error {
+                visit.handle_readable(ready.hangup || ready.error);
+                receive(sys, scratch, budget, visit);
+                settle(sys, visit);
+            }
+            if ready.error {
+                find_error(sys, visit);
+            }
+        });
+        if met.is_none() {
             self.shard.counters().stale_events += 1;
-            return;
         }
-        if ready.writable && self.shard.handle_writable(key) {
-            self.settle(key);
-        }
-        if ready.readable || ready.hangup || ready.error {
-            self.shard.handle_readable(key, ready.hangup || ready.error);
-            self.read_session(key);
-        }
-        if ready.error {
-            self.find_error(key);
-        }
-    }
-
-    /// A session that is not read from would not find out that its connection has failed.
-    fn find_error(&mut self, key: Key) {
-        if let Some(io) = self.shard.io(key) {
-            if let Some(error) = self.sys.take_error(io) {
-                self.shard.handle_failed(key, error);
-            }
-        }
-    }
-
-    /// Receives and hands out until the kernel has no more, the session wants no more, or it has had its share.
-    fn read_session(&mut self, key: Key) {
-        let mut budget = self.read_budget;
-        while let Reading::From(io) = self.shard.poll_reading(key) {
-            let space = self.scratch.space();
-            let room = space.len();
-            let cost = match self.sys.recv(io, space) {
-                Ok(0) => {
-                    self.shard.handle_end(key);
-                    break;
-                }
-                Ok(n) => {
-                    self.shard.handle_received(key, &mut self.scratch, n);
-                    if n < room && self.shard.handle_drained(key, true) {
-                        break;
-                    }
-                    n
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.shard.handle_drained(key, false);
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => room,
-                Err(error) => {
-                    self.shard.handle_failed(key, error);
-                    break;
-                }
-            };
-            budget = budget.saturating_sub(cost);
-            if budget == 0 {
-                self.shard.handle_budget_spent(key);
-                break;
-            }
-        }
-        self.settle(key);
     }
 
     fn obey(&mut self) {
@@ -315,7 +276,9 @@ where
 
     fn handle_command(&mut self, command: Command<Y::Stream>) {
         match command {
-            Command::Session(key, command) => self.shard.handle_command(key, command),
+            Command::Session(key, command) => {
+                self.shard.visit(key, |visit| visit.handle_command(command));
+            }
             Command::Adopt(arrival) => self.adopt(arrival),
             Command::ClosePeer(peer) => self.shard.close_peer(peer),
             Command::Execute(job) => self.shard.run(job),
@@ -351,27 +314,9 @@ where
 
     fn flush(&mut self) {
         self.shard.take_dirty(&mut self.dirty);
-        for at in 0..self.dirty.len() {
-            if let Some(key) = self.dirty.get(at).copied() {
-                self.settle(key);
-            }
+        for key in self.dirty.drain(..) {
+            self.shard.visit(key, |visit| settle(&mut self.sys, visit));
         }
-        self.dirty.clear();
-    }
-
-    /// Writes what the session has to write, and takes the next step if it is closing.
-    fn settle(&mut self, key: Key) {
-        self.shard.begin_settling(key);
-        while let Some((io, outbox)) = self.shard.poll_transmit(key) {
-            let sent = transmit(&mut self.sys, io, outbox);
-            self.shard.handle_sent(key, sent);
-        }
-        if let CloseStep::ShutdownWrite(io) = self.shard.poll_close(key) {
-            if let Err(error) = self.sys.shutdown_write(io) {
-                self.shard.handle_failed(key, error);
-            }
-        }
-        self.shard.account(key);
     }
 
     fn end_turn(&mut self) -> io::Result<Flow> {
@@ -408,16 +353,78 @@ where
             }
         }
         self.close_ended();
+        self.shard.counters().mailbox = 0;
         self.shard.end_turn();
+    }
+}
+
+/// Receives and hands out until the kernel has no more, the session wants no more, or it has had its share.
+#[inline]
+fn receive<Y: Sys, H: PacketHandler, F: Framing>(
+    sys: &mut Y,
+    scratch: &mut Scratch,
+    mut budget: usize,
+    visit: &mut Visit<'_, H, F, Y::Stream>,
+) {
+    while let Some(io) = visit.poll_reading() {
+        let space = scratch.space();
+        let room = space.len();
+        let cost = match sys.recv(io, space) {
+            Ok(0) => return visit.handle_end(),
+            Ok(n) => {
+                visit.handle_received(scratch, n);
+                if n < room && visit.handle_drained(Drained::ShortRead) {
+                    return;
+                }
+                n
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                visit.handle_drained(Drained::WouldBlock);
+                return;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => room,
+            Err(error) => return visit.handle_failed(error),
+        };
+        budget = budget.saturating_sub(cost);
+        if budget == 0 {
+            return visit.handle_budget_spent();
+        }
+    }
+}
+
+/// Writes what the session has to write, and takes the next step if it is closing.
+#[inline]
+fn settle<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, visit: &mut Visit<'_, H, F, Y::Stream>) {
+    visit.begin_settling();
+    while let Some((io, outbox)) = visit.poll_transmit() {
+        let sent = transmit(sys, io, outbox);
+        visit.handle_sent(sent);
+    }
+    if let Some(io) = visit.poll_shutdown() {
+        if let Err(error) = sys.shutdown_write(io) {
+            visit.handle_failed(error);
+        }
+    }
+}
+
+/// A session that is not read from would not find out that its connection has failed.
+#[cold]
+fn find_error<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, visit: &mut Visit<'_, H, F, Y::Stream>) {
+    if let Some(error) = sys.take_error(visit.io()) {
+        visit.handle_failed(error);
     }
 }
 
 /// One system call: `send` for a single chunk, `writev` for several.
 #[inline]
 fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
-    if let Some(bytes) = outbox.single() {
-        return sys.send(io, bytes);
+    match outbox.single() {
+        Some(bytes) => sys.send(io, bytes),
+        None => transmit_vectored(sys, io, outbox),
     }
+}
+
+fn transmit_vectored<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let count = outbox.slices(&mut slices);
     sys.send_vectored(io, slices.get(..count).unwrap_or_default())

@@ -18,4 +18,4 @@ pub(crate) use event_loop::{EventLoop, EventLoopConfig, Lifetime};
 pub(crate) use mio_sys::MioSys;
 pub(crate) use socket::{BoundSocket, Listener, SocketOptions, Stream};
 pub(crate) use sys::{Ready, Sys};
-pub(crate) use threads::{Carrier, Crew, Ears, Seed};
+pub(crate) use threads::{Berth, Carrier, Crew, Ears, Seed, ShardThread};

@@ -55,8 +55,11 @@ struct Member {
     thread: Arc<OnceLock<ThreadId>>,
 }
 
-/// What a shard's thread is started with.
-struct Berth<H, F> {
+/// A thread of a shard.
+pub(crate) type ShardThread = JoinHandle<Result<(), ServeError>>;
+
+/// What a shard is started with.
+pub(crate) struct Berth<H, F> {
     id: ShardId,
     lifetime: Lifetime,
     sys: MioSys,
@@ -90,22 +93,35 @@ impl Crew {
         })
     }
 
-    /// Starts a standing shard.
-    pub(crate) fn start<H, F>(
-        self: &Arc<Self>,
-        id: ShardId,
-        framing: F,
-        seed: &mut dyn Seed<H>,
-        ears: Option<Ears>,
-    ) -> Result<JoinHandle<Result<(), ServeError>>, ServeError>
+    /// Starts a standing shard on a thread of its own.
+    pub(crate) fn start<H, F>(self: &Arc<Self>, berth: Berth<H, F>) -> Result<ShardThread, ServeError>
     where
         H: PacketHandler + 'static,
         F: Framing + Clone + Send + 'static,
     {
-        let mut berth =
-            self.berth(id, Lifetime::Server, framing, seed).map_err(ServeError::system("make a poll"))?;
-        berth.ears = ears;
         self.spawn(berth).map_err(ServeError::system("start a thread"))
+    }
+
+    /// Is a standing shard, until it ends.
+    pub(crate) fn work<H, F>(self: &Arc<Self>, berth: Berth<H, F>) -> Result<(), ServeError>
+    where
+        H: PacketHandler + 'static,
+        F: Framing + Clone + Send + 'static,
+    {
+        Shift::begin(self.clone(), berth.id).work(berth)
+    }
+
+    /// What a standing shard is started with.
+    pub(crate) fn standing<H, F>(
+        &self,
+        id: ShardId,
+        framing: F,
+        seed: &mut dyn Seed<H>,
+        ears: Option<Ears>,
+    ) -> Result<Berth<H, F>, ServeError> {
+        let berth =
+            self.berth(id, Lifetime::Server, framing, seed).map_err(ServeError::system("make a poll"))?;
+        Ok(Berth { ears, ..berth })
     }
 
     /// Starts a shard for one connection.
@@ -152,20 +168,13 @@ impl Crew {
         Ok(Berth { id, lifetime, sys, mailbox, counters, thread, framing, make: seed.seed(id), ears: None })
     }
 
-    fn spawn<H, F>(self: &Arc<Self>, berth: Berth<H, F>) -> io::Result<JoinHandle<Result<(), ServeError>>>
+    fn spawn<H, F>(self: &Arc<Self>, berth: Berth<H, F>) -> io::Result<ShardThread>
     where
         H: PacketHandler + 'static,
         F: Framing + Clone + Send + 'static,
     {
         let shift = Shift::begin(self.clone(), berth.id);
-        thread::Builder::new().name(format!("framewire-{}", berth.id)).spawn(move || {
-            let done = berth.work(&shift.crew);
-            if done.is_err() {
-                // A server without one of its standing shards is no server.
-                shift.crew.tell_all(|| Command::Abort);
-            }
-            done
-        })
+        thread::Builder::new().name(format!("framewire-{}", berth.id)).spawn(move || shift.work(berth))
     }
 
     /// Posts a command to every shard. One that is behind, or has ended, gets it in any case, or needs it no more.
@@ -204,7 +213,9 @@ impl Crew {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        let mut metrics = self.retired().clone();
+        // Held until the end, as in `retire`: a shard that ends meanwhile is counted once, here or there.
+        let retired = self.retired();
+        let mut metrics = retired.clone();
         for member in self.read().values() {
             member.counters.add_to(&mut metrics);
         }
@@ -212,8 +223,9 @@ impl Crew {
     }
 
     fn retire(&self, id: ShardId) {
+        let mut retired = self.retired();
         if let Some(member) = self.write().remove(&id) {
-            member.counters.add_to(&mut self.retired());
+            member.counters.add_to(&mut retired);
         }
     }
 
@@ -254,6 +266,17 @@ impl Shift {
     fn begin(crew: Arc<Crew>, id: ShardId) -> Self {
         *crew.running() += 1;
         Self { crew, id }
+    }
+}
+
+impl Shift {
+    fn work<H: PacketHandler, F: Framing + Clone>(self, berth: Berth<H, F>) -> Result<(), ServeError> {
+        let done = berth.work(&self.crew);
+        if done.is_err() {
+            // A server without one of its standing shards is no server.
+            self.crew.tell_all(|| Command::Abort);
+        }
+        done
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -18,47 +18,120 @@ use crate::{
 /// How long a query waits for the shards to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running server, from any thread, callbacks included. Clones are cheap; it does not keep the server running.
+/// A server, from any thread, callbacks included. Clones are cheap; it does not keep the server running. Taken before the
+/// start ([`Server::handle`](crate::Server::handle)), it can be given to the handler, or to whoever is to stop `serve`.
+///
+/// ```
+/// use std::{net::TcpStream, sync::mpsc::channel, time::Duration};
+/// use framewire::{Raw, Server, ShardId, packet_fn};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::bind("127.0.0.1:0")?
+///     .framing(Raw::new())
+///     .spawn(packet_fn(|session, packet| session.send(packet)))?;
+/// let peer = TcpStream::connect(server.local_addr().ok_or("not TCP")?)?;
+/// let me = peer.local_addr()?;
+///
+/// let handle = server.handle(); // for other threads
+/// while !handle.sessions()?.iter().any(|session| session.peer.socket_addr() == Some(me)) {
+///     std::thread::yield_now(); // not accepted yet
+/// }
+/// assert_eq!(handle.session_count(), 1);
+///
+/// let (answer, answers) = channel();
+/// handle.execute(ShardId::ACCEPTOR, move |shard| {
+///     let _ = answer.send(shard.sessions().len());
+/// })?;
+/// assert_eq!(answers.recv()?, 1);
+///
+/// handle.close_peer(me);
+/// drop(peer); // while it stands, a graceful close waits for its end
+/// server.stop(Duration::from_secs(5))?;
+/// assert_eq!((handle.metrics().opened, handle.metrics().closed_total()), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ServerHandle {
-    crew: Arc<Crew>,
-    addrs: Arc<[PeerAddr]>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    addrs: Vec<PeerAddr>,
+    /// From the start of the server on.
+    crew: OnceLock<Arc<Crew>>,
+    /// What was last asked for.
+    stop: Mutex<Option<Stop>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    Within(Duration),
+    Now,
 }
 
 impl ServerHandle {
-    pub(super) fn new(crew: Arc<Crew>, addrs: Arc<[PeerAddr]>) -> Self {
-        Self { crew, addrs }
+    pub(super) fn new(addrs: Vec<PeerAddr>) -> Self {
+        Self { shared: Arc::new(Shared { addrs, crew: OnceLock::new(), stop: Mutex::new(None) }) }
+    }
+
+    /// The server starts.
+    pub(super) fn attach(&self, crew: Arc<Crew>) {
+        let _held = self.stop_asked();
+        let _ = self.shared.crew.set(crew);
+    }
+
+    /// All shards are there: if the server was asked to stop before, they are told now.
+    pub(super) fn started(&self) {
+        if let (Some(stop), Some(crew)) = (*self.stop_asked(), self.crew()) {
+            stop_crew(crew, stop);
+        }
     }
 
     /// Stops accepting, calls `on_shutdown` for every session, closes them all gracefully, and after `grace` cuts those
     /// that are left. Returns at once: [`Running::wait`](crate::Running::wait) waits. Asked again, the earliest end counts.
+    /// A server that has not started yet stops as soon as it has.
     pub fn shutdown(&self, grace: Duration) {
-        self.crew.begin_stopping();
-        self.crew.tell_all(|| Command::Shutdown(grace));
+        self.stop(Stop::Within(grace));
     }
 
     /// Resets every connection and stops.
     pub fn abort(&self) {
-        self.crew.begin_stopping();
-        self.crew.tell_all(|| Command::Abort);
+        self.stop(Stop::Now);
+    }
+
+    fn stop(&self, stop: Stop) {
+        let mut asked = self.stop_asked();
+        *asked = Some(stop);
+        if let Some(crew) = self.crew() {
+            stop_crew(crew, stop);
+        }
+    }
+
+    fn stop_asked(&self) -> MutexGuard<'_, Option<Stop>> {
+        self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn crew(&self) -> Option<&Arc<Crew>> {
+        self.shared.crew.get()
     }
 
     /// The addresses the server listens on.
     #[must_use]
     pub fn local_addrs(&self) -> &[PeerAddr] {
-        &self.addrs
+        &self.shared.addrs
     }
 
     /// The first TCP address the server listens on, for the common case of one.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.addrs.iter().find_map(PeerAddr::socket_addr)
+        self.shared.addrs.iter().find_map(PeerAddr::socket_addr)
     }
 
     /// How many sessions there are.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.crew.census.total()
+        self.crew().map_or(0, |crew| crew.census.total())
     }
 
     /// All open sessions. Each shard is asked in turn, so the list is of no single moment.
@@ -66,16 +139,17 @@ impl ServerHandle {
     /// # Errors
     /// [`QueryError`]; within a callback always [`QueryError::WouldDeadlock`].
     pub fn sessions(&self) -> Result<Vec<SessionInfo>, QueryError> {
-        if self.crew.is_aboard() {
+        let Some(crew) = self.crew() else { return Ok(Vec::new()) };
+        if crew.is_aboard() {
             return Err(QueryError::WouldDeadlock);
         }
         let (sender, answers) = mpsc::channel();
-        for shard in self.crew.shards() {
+        for shard in crew.shards() {
             let sender = sender.clone();
             let ask = move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
             };
-            self.crew.tell(shard, Command::Execute(Box::new(ask)));
+            crew.tell(shard, Command::Execute(Box::new(ask)));
         }
         drop(sender);
         // A shard that ends before it answers drops its sender, so this ends when all have done one or the other.
@@ -92,31 +166,35 @@ impl ServerHandle {
 
     /// Closes a session gracefully. Nothing happens when it is gone. Does not wait.
     pub fn close(&self, session: SessionId) {
-        self.crew.tell(session.shard, Command::Session(session.key, SessionCommand::Close));
+        if let Some(crew) = self.crew() {
+            crew.tell(session.shard, Command::Session(session.key, SessionCommand::Close));
+        }
     }
 
     /// Closes the sessions of this peer (address and port) gracefully. Does not wait.
     pub fn close_peer(&self, peer: SocketAddr) {
-        self.crew.tell_all(|| Command::ClosePeer(peer));
+        if let Some(crew) = self.crew() {
+            crew.tell_all(|| Command::ClosePeer(peer));
+        }
     }
 
     /// Runs a closure on a shard's thread, between two turns. Does not wait for it. A panic in it is caught and counted.
     ///
     /// # Errors
-    /// [`QueryError::Stopped`] when there is no such shard (any more).
+    /// [`QueryError::Stopped`] when there is no such shard (yet, or any more).
     pub fn execute(
         &self,
         shard: ShardId,
         job: impl FnOnce(&mut ShardContext<'_>) + Send + 'static,
     ) -> Result<(), QueryError> {
-        let told = self.crew.tell(shard, Command::Execute(Box::new(job)));
+        let told = self.crew().is_some_and(|crew| crew.tell(shard, Command::Execute(Box::new(job))));
         if told { Ok(()) } else { Err(QueryError::Stopped) }
     }
 
     /// The shards that run now: the acceptor's own, the workers, and one for each forked connection.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
-        let mut shards = self.crew.shards();
+        let mut shards = self.crew().map(|crew| crew.shards()).unwrap_or_default();
         shards.sort_unstable();
         shards
     }
@@ -124,22 +202,36 @@ impl ServerHandle {
     /// What the server has counted. Cheap: no shard is asked.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.crew.metrics()
+        self.crew().map(|crew| crew.metrics()).unwrap_or_default()
     }
 
     pub(super) fn close_timeout(&self) -> Duration {
-        self.crew.limits.close_timeout
+        self.crew().map_or(Duration::ZERO, |crew| crew.limits.close_timeout)
+    }
+
+    pub(super) fn is_within_callback(&self) -> bool {
+        self.crew().is_some_and(|crew| crew.is_aboard())
     }
 
     pub(super) fn wait_for_threads(&self) {
-        self.crew.wait();
+        if let Some(crew) = self.crew() {
+            crew.wait();
+        }
     }
+}
+
+fn stop_crew(crew: &Crew, stop: Stop) {
+    crew.begin_stopping();
+    crew.tell_all(|| match stop {
+        Stop::Within(grace) => Command::Shutdown(grace),
+        Stop::Now => Command::Abort,
+    });
 }
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle")
-            .field("addrs", &self.addrs)
+            .field("addrs", &self.shared.addrs)
             .field("sessions", &self.session_count())
             .finish_non_exhaustive()
     }

@@ -22,7 +22,7 @@ use crate::{
     strategy::{ForkingStrategy, SingleReactor},
 };
 
-/// A server that is being built: addresses are bound, nothing listens yet.
+/// A server that is being built: its addresses are bound, and clients that connect already wait until it serves.
 ///
 /// | option | default |
 /// |---|---|
@@ -51,6 +51,7 @@ pub struct Server<F = Unframed> {
     strategy: Box<dyn ForkingStrategy>,
     limits: Limits,
     options: SocketOptions,
+    handle: ServerHandle,
 }
 
 /// The framing of a server that was not given one yet; it can not be served.
@@ -84,7 +85,9 @@ impl Server<Unframed> {
     }
 
     fn with_sockets(sockets: Vec<BoundSocket>) -> Result<Self, ServeError> {
+        let handle = ServerHandle::new(sockets.iter().map(|socket| socket.addr().clone()).collect());
         Ok(Self {
+            handle,
             sockets,
             framing: Unframed,
             strategy: Box::new(SingleReactor::new()),
@@ -97,8 +100,8 @@ impl Server<Unframed> {
 impl<F> Server<F> {
     /// How packets are cut from the stream; each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, strategy, limits, options, .. } = self;
-        Server { sockets, framing, strategy, limits, options }
+        let Self { sockets, strategy, limits, options, handle, .. } = self;
+        Server { sockets, framing, strategy, limits, options, handle }
     }
 
     /// Where connections live.
@@ -144,48 +147,100 @@ impl<F> Server<F> {
         self
     }
 
+    /// A handle to the server that this becomes.
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    /// use framewire::{Separator, Server, packet_fn};
+    ///
+    /// # fn main() -> Result<(), framewire::ServeError> {
+    /// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines());
+    /// let handle = server.handle();
+    /// thread::spawn(move || handle.shutdown(Duration::from_secs(5)));
+    /// server.serve(packet_fn(|session, packet| session.send(packet)))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
     /// The addresses that are bound, with the ports that the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<PeerAddr> {
-        self.sockets.iter().map(|socket| socket.addr().clone()).collect()
+        self.handle.local_addrs().to_vec()
     }
 }
 
-impl<F: Framing + Clone + Send + 'static> Server<F> {
-    /// Serves until it is shut down. Each shard gets a clone of the handler.
+// The bound on the framing stands at each method, so that the compiler says what is missing where none was given.
+impl<F> Server<F> {
+    /// Serves for as long as the process lives, or until a reactor fails: for a server that can be stopped or asked, see
+    /// [`spawn`](Self::spawn). Each shard gets a clone of the handler. The acceptor, and with a single reactor everything,
+    /// runs on the calling thread.
     ///
     /// # Errors
     /// [`ServeError::Config`] names an option that can not work, [`ServeError::System`] says what the system refused;
     /// also later, when a reactor fails.
     pub fn serve<H>(self, handler: H) -> Result<(), ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + Clone + Send + 'static,
     {
-        self.spawn(handler)?.wait()
+        start::serve(self, start::CloneSeed(handler))
     }
 
-    /// Serves until it is shut down. Each shard's handler is made on the shard's own thread, and may hold what can not
-    /// leave it (`Rc`, a database connection …).
+    /// As [`serve`](Self::serve), with a factory: each shard's handler is made on the shard's own thread, and may hold what
+    /// can not leave it (`Rc`, a database connection …).
+    ///
+    /// ```no_run
+    /// use std::{cell::Cell, rc::Rc};
+    /// use framewire::{CloseReason, PacketHandler, Separator, Server, Session, WorkerPool};
+    ///
+    /// /// Numbers the packets of its shard.
+    /// struct Number(Rc<Cell<u64>>);
+    ///
+    /// impl PacketHandler for Number {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Result<(), CloseReason> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
+    ///         self.0.set(self.0.get() + 1);
+    ///         Ok(session.send(self.0.get().to_string())?)
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), framewire::ServeError> {
+    /// Server::bind("127.0.0.1:7000")?
+    ///     .framing(Separator::lines())
+    ///     .strategy(WorkerPool::new(2))
+    ///     .serve_with(|_shard| Number(Rc::default()))
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`serve`](Self::serve); [`ServeError::Factory`] when the factory panics.
     pub fn serve_with<H, C>(self, factory: C) -> Result<(), ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
         C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
-        self.spawn_with(factory)?.wait()
+        start::serve(self, start::FactorySeed::new(factory))
     }
 
-    /// Starts to serve on other threads.
+    /// Starts to serve on other threads, and answers with the server that runs: keep it, since dropping it stops it.
     ///
     /// # Errors
     /// As [`serve`](Self::serve).
     pub fn spawn<H>(self, handler: H) -> Result<Running, ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + Clone + Send + 'static,
     {
-        start::start(self, start::CloneSeed(handler))
+        start::spawn(self, start::CloneSeed(handler))
     }
 
     /// Starts to serve on other threads, with a handler made on each.
@@ -194,10 +249,11 @@ impl<F: Framing + Clone + Send + 'static> Server<F> {
     /// As [`serve`](Self::serve).
     pub fn spawn_with<H, C>(self, factory: C) -> Result<Running, ServeError>
     where
+        F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
         C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
-        start::start(self, start::FactorySeed::new(factory))
+        start::spawn(self, start::FactorySeed::new(factory))
     }
 }
 

@@ -1,16 +1,28 @@
-use std::{fmt, ops::Deref, thread::JoinHandle, time::Duration};
+use std::{fmt, ops::Deref, time::Duration};
 
 use super::ServerHandle;
-use crate::error::ServeError;
+use crate::{error::ServeError, reactor::ShardThread};
 
 /// A server that serves on threads of its own.
 ///
 /// Dropping it shuts the server down (within [`Limits::close_timeout`](crate::Limits::close_timeout)) and joins its
 /// threads; keep it for as long as the server is to live. It dereferences to its [`ServerHandle`].
+///
+/// ```
+/// use std::time::Duration;
+/// use framewire::{Separator, Server, packet_fn};
+///
+/// # fn main() -> Result<(), framewire::ServeError> {
+/// let echo = packet_fn(|session, packet| session.send(packet));
+/// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines()).spawn(echo)?;
+/// println!("listening on {:?}", server.local_addrs());
+/// server.stop(Duration::from_secs(5))
+/// # }
+/// ```
 #[must_use = "dropping it stops the server"]
 pub struct Running {
     handle: ServerHandle,
-    threads: Vec<JoinHandle<Result<(), ServeError>>>,
+    threads: Vec<ShardThread>,
 }
 
 impl Running {
@@ -18,7 +30,7 @@ impl Running {
         Self { handle, threads: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, thread: JoinHandle<Result<(), ServeError>>) {
+    pub(super) fn add(&mut self, thread: ShardThread) {
         self.threads.push(thread);
     }
 
@@ -28,7 +40,8 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits until somebody shuts the server down, and it has.
+    /// Waits until somebody shuts the server down, and it has. Within a callback, which would wait for itself, it returns
+    /// at once (and so do the others here, and dropping).
     ///
     /// # Errors
     /// Why it stopped, if it was not asked to.
@@ -46,6 +59,11 @@ impl Running {
     }
 
     fn join(&mut self) -> Result<(), ServeError> {
+        if self.handle.is_within_callback() {
+            tracing::error!("asked from within a callback to wait for the server; not waiting");
+            self.threads.clear();
+            return Ok(());
+        }
         let mut outcome = Ok(());
         for thread in self.threads.drain(..) {
             let ended = thread.join().unwrap_or(Err(ServeError::Defect));

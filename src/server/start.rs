@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Running, Server, ServerHandle};
+use super::{Running, Server};
 use crate::{
     addr::PeerAddr,
     census::Census,
@@ -10,7 +10,7 @@ use crate::{
     id::ShardId,
     limits::Limits,
     reactor::{
-        BoundSocket, Carrier, Crew, Ears, Listener, NoDispatch, Seed, SocketOptions, descriptors_left,
+        Berth, BoundSocket, Carrier, Crew, Ears, Listener, NoDispatch, Seed, SocketOptions, descriptors_left,
     },
     strategy::{Accepting, ForkingStrategy, Resident},
 };
@@ -55,33 +55,61 @@ impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> Seed<H> for Factor
     }
 }
 
-/// Listens and starts the threads: the workers first, then the acceptor.
-pub(super) fn start<H, F, S>(server: Server<F>, mut seed: S) -> Result<Running, ServeError>
+/// Starts every shard on a thread of its own.
+pub(super) fn spawn<H, F, S>(server: Server<F>, seed: S) -> Result<Running, ServeError>
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
     S: Seed<H> + Clone + 'static,
 {
-    let Server { sockets, framing, mut strategy, limits, options } = server;
+    let (mut running, crew, acceptor) = start_workers(server, seed)?;
+    running.add(crew.start(acceptor)?);
+    Ok(running)
+}
+
+/// The same, with the acceptor's shard on this thread: a single reactor is then a process of a single thread, to which
+/// system calls are cheaper.
+pub(super) fn serve<H, F, S>(server: Server<F>, seed: S) -> Result<(), ServeError>
+where
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+    S: Seed<H> + Clone + 'static,
+{
+    let (running, crew, acceptor) = start_workers(server, seed)?;
+    let served = crew.work(acceptor);
+    served.and(running.wait())
+}
+
+type Started<H, F> = (Running, Arc<Crew>, Berth<H, F>);
+
+/// Listens and starts the workers; the acceptor is ready to start.
+fn start_workers<H, F, S>(server: Server<F>, mut seed: S) -> Result<Started<H, F>, ServeError>
+where
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+    S: Seed<H> + Clone + 'static,
+{
+    let Server { sockets, framing, mut strategy, limits, options, handle } = server;
     validate(&limits, &*strategy, &options, &sockets)?;
     let workers = strategy.workers();
-    let addrs: Arc<[PeerAddr]> = sockets.iter().map(|socket| socket.addr().clone()).collect();
     let (central, mut resident) = listen(sockets, &*strategy, options)?;
 
     let max_total = most_connections(&limits, workers);
     let census = Census::new(workers + 1, max_total, limits.connections_per_peer);
     let crew = Crew::new(census, limits, workers as u32 + 1);
-    let mut running = Running::new(ServerHandle::new(crew.clone(), addrs.clone()));
+    handle.attach(crew.clone());
+    let mut running = Running::new(handle.clone());
     for worker in 1..=workers {
-        let ears = resident.pop();
-        running.add(crew.start(ShardId(worker as u32), framing.clone(), &mut seed, ears)?);
+        let berth = crew.standing(ShardId(worker as u32), framing.clone(), &mut seed, resident.pop())?;
+        running.add(crew.start(berth)?);
     }
-    strategy.on_start(&addrs);
+    strategy.on_start(handle.local_addrs());
+    tracing::info!(addrs = ?handle.local_addrs(), workers, max_connections = max_total, "serving");
     let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(seed.clone())));
     let ears = Ears { listeners: central, strategy, dispatch };
-    running.add(crew.start(ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?);
-    tracing::info!(addrs = ?addrs, workers, max_connections = max_total, "serving");
-    Ok(running)
+    let acceptor = crew.standing(ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?;
+    handle.started();
+    Ok((running, crew, acceptor))
 }
 
 fn validate(
@@ -95,6 +123,7 @@ fn validate(
     if options.backlog == 0 {
         return config("backlog", "0 lets nobody connect; give at least 1".into());
     }
+    strategy.validate().map_err(|why| ServeError::config(("strategy", why)))?;
     if strategy.workers() > MAX_WORKERS {
         return config(
             "strategy",

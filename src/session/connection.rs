@@ -5,7 +5,7 @@ use crate::{
     buffer::{Inbox, Outbox},
     error::{CloseReason, SendError},
     id::{Key, SessionId},
-    session::{FramingSlot, Link, TimerId, Turn},
+    session::{Alarm, FramingSlot, Link, TimerId, Turn},
     time::Tick,
     timer_wheel::TimerKey,
 };
@@ -121,6 +121,18 @@ impl Mark {
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
 
+    /// All of them in one.
+    pub(crate) const fn union(marks: &[Self]) -> Self {
+        let mut all = 0;
+        let mut rest = marks;
+        while let [mark, others @ ..] = rest {
+            all |= mark.0;
+            rest = others;
+        }
+        Self(all)
+    }
+
+    /// Any of them.
     #[inline]
     pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
@@ -168,9 +180,27 @@ impl Connection {
         }
     }
 
-    /// Frames `payload` into the outbox.
+    /// Frames `payload` into the outbox, if the limit allows it.
     #[inline]
     pub(crate) fn enqueue(
+        &mut self,
+        framing: &dyn FramingSlot,
+        payload: &[u8],
+        turn: &mut Turn,
+    ) -> Result<(), SendError> {
+        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
+        if queued.saturating_add(payload.len()) > limit && !self.halt.has(Halt::CLOSING) {
+            turn.counters.sends_refused += 1;
+            return Err(SendError::Full { queued, limit });
+        }
+        self.enqueue_taken(framing, payload, turn)
+    }
+
+    /// Frames a `payload` that a handle has taken: it was held against the limit there, and whoever sent it has been
+    /// told that it will go out. So an outbox holds at most twice its limit: that much from callbacks, and that much
+    /// from handles.
+    #[inline]
+    pub(crate) fn enqueue_taken(
         &mut self,
         framing: &dyn FramingSlot,
         payload: &[u8],
@@ -179,25 +209,37 @@ impl Connection {
         if self.halt.has(Halt::CLOSING) {
             return Err(SendError::Closed);
         }
-        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
-        if queued.saturating_add(payload.len()) > limit {
-            turn.counters.sends_refused += 1;
-            return Err(SendError::Full { queued, limit });
-        }
         let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
         let appended = outbox.append(turn.now, |out| framing.encode(payload, out));
-        let queued = outbox.len();
-        if queued == 0 {
-            // Refused, or a frame of no bytes: nothing to write, and nothing to hold memory for.
-            self.outbox.take().into_iter().for_each(|outbox| turn.pool.put(outbox));
-        }
-        appended?;
-        if queued > turn.limits.outbox_high {
+        if outbox.len() > turn.limits.outbox_high {
             self.halt.set(Halt::FULL);
         }
+        if outbox.is_empty() {
+            // It has no frame, or one of no bytes: a write of nothing would look like a connection that is broken.
+            self.give_back_outbox(turn);
+        }
+        appended?;
         self.traffic.packets_out += 1;
         turn.counters.packets_out += 1;
         Ok(())
+    }
+
+    /// Takes away what a panicking encode may have left behind.
+    #[cold]
+    pub(crate) fn repair_outbox(&mut self, turn: &mut Turn) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.repair();
+            if outbox.is_empty() {
+                self.give_back_outbox(turn);
+            }
+        }
+    }
+
+    #[cold]
+    fn give_back_outbox(&mut self, turn: &mut Turn) {
+        if let Some(outbox) = self.outbox.take() {
+            turn.pool.put(outbox);
+        }
     }
 
     /// Begins the graceful end. The first reason counts.
@@ -244,28 +286,29 @@ impl Connection {
 
     pub(crate) fn resume(&mut self, turn: &mut Turn) {
         if self.halt.has(Halt::PAUSED) {
-            self.halt.clear(Halt::PAUSED);
-            self.reading_resumed(turn);
+            self.lift(Halt::PAUSED, turn);
         }
     }
 
-    /// Reading may go on: takes up what waits, in the next turn.
-    pub(crate) fn reading_resumed(&mut self, turn: &mut Turn) {
+    /// One cause less not to read. If it was the last: takes up what waits, in the next turn. The peer is not blamed for
+    /// the time in which we did not listen.
+    pub(crate) fn lift(&mut self, cause: Halt, turn: &mut Turn) {
+        self.halt.clear(cause);
         if self.halt.any() {
             return;
         }
+        self.heard = turn.now;
         if let Some(inbox) = &mut self.inbox {
-            // While we did not read, the peer could not complete its packet.
-            inbox.begin_again(turn.now);
-            self.arm(turn);
+            inbox.restart_clock(turn.now);
         }
+        self.arm(turn);
         if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
             turn.read_later(self);
         }
     }
 
     pub(crate) fn set_timer(&mut self, timer: TimerId, due: Tick, limit: usize, turn: &mut Turn) -> bool {
-        let alarm = super::Alarm::User(self.key, timer);
+        let alarm = Alarm::User(self.key);
         let timers = &mut self.rare.get_or_insert_default().timers;
         if let Some((_, key)) = timers.iter_mut().find(|(id, _)| *id == timer) {
             turn.wheel.cancel(*key);
@@ -278,12 +321,11 @@ impl Connection {
         true
     }
 
-    /// A timer rang: whether it is still wanted (it may have been cancelled, or moved, in the same turn).
-    pub(crate) fn take_timer(&mut self, timer: TimerId, rang: TimerKey) -> bool {
-        let Some(rare) = &mut self.rare else { return false };
-        let Some(at) = rare.timers.iter().position(|set| *set == (timer, rang)) else { return false };
-        rare.timers.swap_remove(at);
-        true
+    /// A timer rang: which, if it is still wanted (it may have been cancelled, or moved, in the same turn).
+    pub(crate) fn take_timer(&mut self, rang: TimerKey) -> Option<TimerId> {
+        let timers = &mut self.rare.as_mut()?.timers;
+        let at = timers.iter().position(|(_, key)| *key == rang)?;
+        Some(timers.swap_remove(at).0)
     }
 
     /// Forgets a timer; whether it was set.
@@ -313,8 +355,7 @@ impl Connection {
             turn.wheel.cancel(alarm);
         }
         self.inbox = None;
-        if let Some(mut outbox) = self.outbox.take() {
-            outbox.abandon();
+        if let Some(outbox) = self.outbox.take() {
             turn.pool.put(outbox);
         }
         self.rare.as_mut().and_then(|rare| rare.reason.take())

@@ -5,7 +5,8 @@ use crate::framing::{Decoded, FrameError, Framing};
 /// The framing of one session: the server's own, known at compile time, until the handler swaps it.
 pub(crate) enum FramingCell<F> {
     Own(F),
-    Swapped(Box<dyn Framing>),
+    /// Boxed twice: one stands in each of very many sessions, and few are swapped.
+    Swapped(Box<Box<dyn Framing>>),
 }
 
 impl<F: Framing> FramingCell<F> {
@@ -48,6 +49,17 @@ impl<F: Framing> FramingSlot for FramingCell<F> {
     }
 
     fn swap(&mut self, framing: Box<dyn Framing>) {
-        *self = Self::Swapped(framing);
+        *self = Self::Swapped(Box::new(framing));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::LengthPrefix;
+
+    #[test]
+    fn a_cell_is_no_larger_than_the_framing_in_it() {
+        assert_eq!(size_of::<FramingCell<LengthPrefix>>(), size_of::<LengthPrefix>());
     }
 }

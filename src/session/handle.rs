@@ -16,9 +16,48 @@ use crate::{
 
 /// A session, from any thread and for any length of time.
 ///
-/// Clones are cheap. A handle does not keep its session open: when the session is gone, every call answers
-/// [`SendError::Closed`], also when another session has its slot since. Packets that one thread sends arrive in order;
-/// those of several threads interleave, whole.
+/// Clones are cheap. A handle does not keep its session open: when the session is gone, sends answer
+/// [`SendError::Closed`], also when another session has its slot since. Packets that one thread sends through handles
+/// arrive in order; those of several threads interleave, whole. They go through the mailbox of the session's shard, which
+/// obeys after its packets were handed out: what a callback sends with [`Session::send`](crate::Session::send) goes first.
+///
+/// ```
+/// use std::{io::Read, net::TcpStream, sync::mpsc::{Sender, channel}, time::Duration};
+/// use framewire::{CloseReason, PacketHandler, Separator, Server, Session, SessionHandle};
+///
+/// /// Hands each new session over to another thread.
+/// #[derive(Clone)]
+/// struct Register(Sender<SessionHandle>);
+///
+/// impl PacketHandler for Register {
+///     type State = ();
+///
+///     fn on_open(&mut self, session: &mut Session<'_>) -> Result<(), CloseReason> {
+///         self.0.send(session.handle()).map_err(CloseReason::handler)
+///     }
+///
+///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (sessions, arrivals) = channel();
+/// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines()).spawn(Register(sessions))?;
+/// let mut peer = TcpStream::connect(server.local_addr().ok_or("not TCP")?)?;
+///
+/// let session = arrivals.recv()?;
+/// session.send("news")?;
+/// let ticket = session.send_tracked("more")?;
+/// assert_eq!(ticket.wait(Duration::from_secs(10)), Ok(()));
+/// session.close()?;
+///
+/// let mut received = String::new();
+/// peer.read_to_string(&mut received)?;
+/// assert_eq!(received, "news\nmore\n");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SessionHandle {
     pub(crate) link: Arc<Link>,
@@ -42,8 +81,10 @@ impl SessionHandle {
     /// # Errors
     /// [`SendError::Closed`]; [`SendError::Full`] when what waits for this session reaches
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); [`SendError::MailboxFull`] when the shard can not keep up. A
-    /// payload that has no frame is found on the shard, and ends the session: use [`send_tracked`](Self::send_tracked)
-    /// to be told.
+    /// payload that has no frame (longer than the framing's maximum, say) is found on the shard, where it is logged,
+    /// counted ([`Metrics::sends_refused`](crate::Metrics::sends_refused)) and dropped: use
+    /// [`send_tracked`](Self::send_tracked) to be told. A session whose peer reads so slowly that the packet finds its
+    /// outbox full all the same is closed.
     pub fn send(&self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(packet.as_ref()))
     }
@@ -70,7 +111,7 @@ impl SessionHandle {
     /// Closes the session gracefully: what was sent before is delivered first.
     ///
     /// # Errors
-    /// [`SendError::Closed`] when it is closing or closed already.
+    /// [`SendError::Closed`] when it is closing or closed already; [`SendError::MailboxFull`] when the shard can not keep up.
     pub fn close(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Close)
     }
@@ -78,7 +119,8 @@ impl SessionHandle {
     /// Resets the connection: what is queued is lost, and the peer is told at once.
     ///
     /// # Errors
-    /// [`SendError::Closed`] when it is closed already.
+    /// [`SendError::Closed`] when its shard has ended; [`SendError::MailboxFull`] when the shard can not keep up. Nothing
+    /// happens, and the answer is `Ok`, when only the session is gone.
     pub fn abort(&self) -> Result<(), SendError> {
         self.link.shard.deliver(self.link.id.key, SessionCommand::Abort, 0)
     }
@@ -86,7 +128,7 @@ impl SessionHandle {
     /// Stops reading from the session, as [`Session::pause`](crate::Session::pause) does.
     ///
     /// # Errors
-    /// [`SendError::Closed`].
+    /// [`SendError::Closed`]; [`SendError::MailboxFull`] when the shard can not keep up.
     pub fn pause(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Pause)
     }
@@ -94,7 +136,7 @@ impl SessionHandle {
     /// Reads again after a pause.
     ///
     /// # Errors
-    /// [`SendError::Closed`].
+    /// As [`pause`](Self::pause).
     pub fn resume(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Resume)
     }

@@ -56,7 +56,9 @@ impl Connection {
         if !matches!(self.phase, Phase::Open) {
             return self.close_by().map(|at| (at, Lapse::Close));
         }
-        let idle = timeouts.idle.map(|after| (self.heard + after, Lapse::Idle));
+        // While we do not read, silence says nothing about the peer.
+        let idle = timeouts.idle.filter(|_| !self.halt.any());
+        let idle = idle.map(|after| (self.heard + after, Lapse::Idle));
         let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0);
         let first = first.map(|after| (self.opened + after, Lapse::FirstPacket));
         let slow = timeouts.packet.zip(self.inbox.as_ref().filter(|_| !self.halt.any()));

@@ -5,7 +5,7 @@ use crate::{
     id::{Key, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Deliver, Mark, Timeouts, TimerId, connection::Connection},
+    session::{Deliver, Mark, Timeouts, connection::Connection},
     time::Tick,
     timer_wheel::TimerWheel,
 };
@@ -34,8 +34,8 @@ pub(crate) struct Turn {
 pub(crate) enum Alarm {
     /// Some deadline of the session may have passed; it knows which.
     Liveness(Key),
-    /// A timer that the handler set.
-    User(Key, TimerId),
+    /// A timer that the handler set; the session knows which by its key.
+    User(Key),
     /// Shutdown has lasted long enough.
     Shutdown,
 }

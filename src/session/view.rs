@@ -59,7 +59,38 @@ impl Session<'_> {
         self.connection.resume(self.turn);
     }
 
-    /// Calls `on_timer` with `timer` once, `after` from now (granularity 1 ms). A timer that is set already is moved.
+    /// Calls `on_timer` with `timer` once, `after` from now (granularity 1 ms; never early). A timer that is set already is
+    /// moved. Timers are forgotten when the session begins to close.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use framewire::{CloseReason, PacketHandler, Session, TimerId};
+    ///
+    /// const TICK: TimerId = TimerId(0);
+    ///
+    /// /// Sends a line every second.
+    /// #[derive(Clone)]
+    /// struct Clock;
+    ///
+    /// impl PacketHandler for Clock {
+    ///     type State = u64;
+    ///
+    ///     fn on_open(&mut self, session: &mut Session<'_>) -> Result<u64, CloseReason> {
+    ///         session.set_timer(TICK, Duration::from_secs(1))?;
+    ///         Ok(0)
+    ///     }
+    ///
+    ///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut u64, _: &[u8]) -> Result<(), CloseReason> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_timer(&mut self, session: &mut Session<'_>, ticks: &mut u64, timer: TimerId) -> Result<(), CloseReason> {
+    ///         *ticks += 1;
+    ///         session.send(format!("tick {ticks}"))?;
+    ///         Ok(session.set_timer(timer, Duration::from_secs(1))?)
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`TimerError`] when [`Limits::session_timers`](crate::Limits::session_timers) others are set.
@@ -75,7 +106,39 @@ impl Session<'_> {
     }
 
     /// Replaces the framing, for both directions: the very next byte after this packet goes to the new one, and so does
-    /// the next packet that is sent.
+    /// the next packet that is sent. It is offered [`Limits::frame`](crate::Limits::frame) as its maximum. It may be called
+    /// again, and lives on the heap from the first time on.
+    ///
+    /// ```
+    /// use framewire::{CloseReason, LengthPrefix, PacketHandler, Session};
+    ///
+    /// /// A line to log in, then binary.
+    /// #[derive(Clone)]
+    /// struct Login;
+    ///
+    /// impl PacketHandler for Login {
+    ///     type State = Option<String>;
+    ///
+    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Result<Option<String>, CloseReason> {
+    ///         Ok(None)
+    ///     }
+    ///
+    ///     fn on_packet(
+    ///         &mut self,
+    ///         session: &mut Session<'_>,
+    ///         user: &mut Option<String>,
+    ///         packet: &[u8],
+    ///     ) -> Result<(), CloseReason> {
+    ///         if user.is_some() {
+    ///             return Ok(session.send(packet)?);
+    ///         }
+    ///         *user = Some(String::from_utf8_lossy(packet).into_owned());
+    ///         session.send("welcome")?; // still a line
+    ///         session.set_framing(LengthPrefix::u32_be());
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn set_framing(&mut self, mut framing: impl Framing + 'static) {
         framing.offer_max(self.turn.limits.frame);
         self.framing.swap(Box::new(framing));

@@ -1,11 +1,12 @@
 //! Timers that are due.
 
-use super::{Ending, Shard};
+use std::time::Duration;
+
+use super::{Ending, Shard, Visit};
 use crate::{
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
-    id::Key,
     session::{Alarm, Lapse},
     timer_wheel::{Fired, TimerKey},
 };
@@ -26,43 +27,43 @@ where
         self.turn.wheel.expire(self.turn.now, BUDGET, due);
         for Fired { key: rang, item: alarm, .. } in due.drain(..) {
             match alarm {
-                Alarm::Liveness(key) => self.handle_liveness(key, rang),
-                Alarm::User(key, timer) => {
-                    let wanted =
-                        |connection: &mut crate::session::Connection| connection.take_timer(timer, rang);
-                    if self.slots.get_mut(key).is_some_and(|slot| wanted(&mut slot.connection)) {
-                        self.tell_timer(key, timer);
-                    }
+                Alarm::Liveness(key) => {
+                    self.visit(key, |visit| visit.handle_liveness(rang));
+                }
+                Alarm::User(key) => {
+                    self.visit(key, |visit| {
+                        if let Some(timer) = visit.slot.connection.take_timer(rang) {
+                            visit.tell_timer(timer);
+                        }
+                    });
                 }
                 Alarm::Shutdown => self.cut(),
             }
         }
     }
+}
 
-    fn handle_liveness(&mut self, key: Key, rang: TimerKey) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let Some(lapse) = slot.connection.handle_alarm(rang, &mut self.turn) else { return };
+impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+    fn handle_liveness(&mut self, rang: TimerKey) {
+        let Some(lapse) = self.slot.connection.handle_alarm(rang, self.turn) else { return };
         let limits = &self.turn.limits;
-        let known = |timeout: Option<std::time::Duration>| timeout.unwrap_or_default();
+        let known = |timeout: Option<Duration>| timeout.unwrap_or_default();
         match lapse {
             Lapse::Idle => {
                 let reason = CloseReason::Idle(known(limits.idle_timeout));
-                slot.connection.heard = self.turn.now;
-                slot.connection.arm(&mut self.turn);
-                self.tell_idle(key, reason);
+                self.slot.connection.heard = self.turn.now;
+                self.slot.connection.arm(self.turn);
+                self.tell_idle(reason);
             }
             Lapse::Stall => {
-                let queued = slot.connection.queued();
-                let after = known(limits.stall_timeout);
-                self.finish(key, CloseReason::Stalled { queued, after }, Ending::Reset);
+                let (queued, after) = (self.slot.connection.queued(), known(limits.stall_timeout));
+                self.finish(CloseReason::Stalled { queued, after }, Ending::Reset);
             }
-            Lapse::FirstPacket => {
-                self.close(key, CloseReason::FirstPacket(known(limits.first_packet_timeout)))
-            }
-            Lapse::SlowPacket => self.close(key, CloseReason::SlowPacket(known(limits.packet_timeout))),
+            Lapse::FirstPacket => self.close(CloseReason::FirstPacket(known(limits.first_packet_timeout))),
+            Lapse::SlowPacket => self.close(CloseReason::SlowPacket(known(limits.packet_timeout))),
             Lapse::Close => {
-                let unsent = slot.connection.queued() > 0;
-                self.finish(key, CloseReason::Local, if unsent { Ending::Reset } else { Ending::Close });
+                let unsent = self.slot.connection.queued() > 0;
+                self.finish(CloseReason::Local, if unsent { Ending::Reset } else { Ending::Close });
             }
         }
     }

@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Ending, Shard, ShardContext, callbacks::guard};
+use super::{Ending, Shard, ShardContext, Visit, callbacks::guard};
 use crate::{
     addr::Ends,
     error::{CloseReason, SendError},
@@ -9,6 +9,7 @@ use crate::{
     id::Key,
     mailbox::{Mailbox, Rejected},
     session::{Deliver, SessionCommand},
+    ticket::Completion,
 };
 
 /// A closure that runs on a shard's thread.
@@ -50,55 +51,59 @@ impl<T: Send> Deliver for Inlet<T> {
     }
 }
 
+impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+    /// Does what a handle asked for.
+    pub(crate) fn handle_command(&mut self, command: SessionCommand) {
+        match command {
+            SessionCommand::Send { payload, completion } => self.send(&payload, completion),
+            SessionCommand::Close => self.close(CloseReason::Local),
+            SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
+            SessionCommand::Pause => self.slot.connection.pause(),
+            SessionCommand::Resume => self.slot.connection.resume(self.turn),
+        }
+    }
+
+    /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
+    fn send(&mut self, payload: &[u8], completion: Option<Completion>) {
+        let (connection, framing, turn) = (&mut self.slot.connection, &self.slot.framing, &mut *self.turn);
+        let sent = guard("encode", || Ok(connection.enqueue_taken(framing, payload, turn)));
+        if let Some(link) = connection.link() {
+            // In this order: in between, a sender sees too little room rather than too much.
+            link.set_backlog(connection.queued());
+            link.unreserve(payload.len());
+        }
+        match (sent, completion) {
+            (Ok(Ok(())), None) => {}
+            (Ok(Ok(())), Some(completion)) => match &mut connection.outbox {
+                Some(outbox) => outbox.track(completion),
+                None => completion.written(),
+            },
+            (Ok(Err(error)), Some(completion)) => completion.refused(error),
+            (Ok(Err(SendError::Frame(error))), None) => {
+                // The sender's fault, which this session and its peer have no part in.
+                self.turn.counters.sends_refused += 1;
+                tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
+            }
+            (Ok(Err(error)), None) => self.close(error.into()),
+            (Err(panic), _) => self.fail(panic),
+        }
+        self.turn.settle_later(&mut self.slot.connection);
+    }
+}
+
 impl<H, F, T> Shard<H, F, T>
 where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    pub(crate) fn handle_command(&mut self, key: Key, command: SessionCommand) {
-        match command {
-            SessionCommand::Send { payload, completion } => {
-                let Some(slot) = self.slots.get_mut(key) else { return };
-                if let Some(link) = slot.connection.link() {
-                    link.unreserve(payload.len());
-                }
-                let (connection, framing, turn) = (&mut slot.connection, &slot.framing, &mut self.turn);
-                let sent = guard("encode", || Ok(connection.enqueue(framing, &payload, turn)));
-                match (sent, completion) {
-                    (Ok(Ok(())), None) => {}
-                    (Ok(Ok(())), Some(completion)) => {
-                        if let Some(outbox) = &mut connection.outbox {
-                            outbox.track(completion);
-                        }
-                    }
-                    (Ok(Err(error)), Some(completion)) => completion.refused(error),
-                    (Ok(Err(error)), None) => connection.close(error.into(), turn),
-                    (Err(panic), _) => super::callbacks::end(slot, panic, turn),
-                }
-                self.turn.settle_later(&mut slot.connection);
-            }
-            SessionCommand::Close => self.close(key, CloseReason::Local),
-            SessionCommand::Abort => self.finish(key, CloseReason::Local, Ending::Reset),
-            SessionCommand::Pause => {
-                if let Some(slot) = self.slots.get_mut(key) {
-                    slot.connection.pause();
-                }
-            }
-            SessionCommand::Resume => {
-                if let Some(slot) = self.slots.get_mut(key) {
-                    slot.connection.resume(&mut self.turn);
-                }
-            }
-        }
-    }
-
+    /// Closes the sessions of this peer.
     pub(crate) fn close_peer(&mut self, peer: SocketAddr) {
         for key in self.keys() {
-            let is_peer =
-                |slot: &super::Slot<F, H::State, T>| slot.connection.ends.peer().socket_addr() == Some(peer);
-            if self.slots.get(key).is_some_and(is_peer) {
-                self.close(key, CloseReason::Local);
-            }
+            self.visit(key, |visit| {
+                if visit.ends().peer().socket_addr() == Some(peer) {
+                    visit.close(CloseReason::Local);
+                }
+            });
         }
     }
 }

@@ -1,13 +1,13 @@
 use std::fmt;
 
-use super::Shard;
+use super::{Shard, callbacks::guard};
 use crate::{
     addr::PeerAddr,
     error::{CloseReason, SendError},
     framing::Framing,
     handler::PacketHandler,
     id::{SessionId, ShardId},
-    session::{Phase, Session, SessionHandle, SessionStats},
+    session::{Session, SessionHandle, SessionStats},
 };
 
 /// A shard, within a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute).
@@ -90,12 +90,12 @@ where
         if id.shard != self.turn.shard {
             return None;
         }
-        let slot = self.slots.get_mut(id.key).filter(|slot| slot.connection.phase == Phase::Open)?;
-        let turn = &mut self.turn;
-        let answer =
-            body(&mut Session { connection: &mut slot.connection, framing: &mut slot.framing, turn });
-        self.turn.settle_later(&mut slot.connection);
-        Some(answer)
+        let answer = self.visit(id.key, |visit| {
+            let answer = visit.is_open().then(|| body(&mut visit.session()));
+            visit.turn.settle_later(&mut visit.slot.connection);
+            answer
+        });
+        answer.flatten()
     }
 }
 
@@ -120,12 +120,26 @@ where
     }
 
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
-        self.view(session, |session| session.send(packet)).unwrap_or(Err(SendError::Closed))
+        if session.shard != self.turn.shard {
+            return Err(SendError::Closed);
+        }
+        let sent = self.visit(session.key, |visit| {
+            if !visit.is_open() {
+                return Err(SendError::Closed);
+            }
+            let sent = guard("encode", || Ok(visit.session().send(packet)));
+            visit.turn.settle_later(&mut visit.slot.connection);
+            sent.unwrap_or_else(|panic| {
+                visit.fail(panic);
+                Err(SendError::Closed)
+            })
+        });
+        sent.unwrap_or(Err(SendError::Closed))
     }
 
     fn close_session(&mut self, session: SessionId) {
         if session.shard == self.turn.shard {
-            self.close(session.key, CloseReason::Local);
+            self.visit(session.key, |visit| visit.close(CloseReason::Local));
         }
     }
 

@@ -1,74 +1,63 @@
 //! From received bytes to packets.
 
-use super::{
-    Ending, Scratch, Shard, Slot,
-    callbacks::{end, guard},
-};
+use std::io;
+
+use super::{Ending, Slot, Visit, callbacks::guard};
 use crate::{
-    buffer::Inbox,
+    buffer::{Inbox, Scratch},
     error::CloseReason,
     framing::{Decoded, FrameError, Framing},
     handler::PacketHandler,
-    id::Key,
     session::{FramingCell, Mark, Phase, Session, Turn},
 };
 
-/// What to do about reading a session.
-pub(crate) enum Reading<'a, T> {
-    /// Receive from this socket.
-    From(&'a mut T),
-    /// Not now.
-    Wait,
+/// How it is known that the kernel has no more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// It said so.
+    WouldBlock,
+    /// It filled less than the space it was given.
+    ShortRead,
 }
 
-impl<H, F, T> Shard<H, F, T>
-where
-    H: PacketHandler,
-    F: Framing + Clone,
-{
-    /// The kernel announced something to read, or the end.
-    pub(crate) fn handle_readable(&mut self, key: Key, hangup: bool) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.connection.marks.insert(Mark::READABLE);
-            if hangup {
-                slot.connection.marks.insert(Mark::HANGUP);
-            }
-        }
+impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+    /// The kernel announced something to read, or (`hangup`) that the end can be read.
+    #[inline]
+    pub(crate) fn handle_readable(&mut self, hangup: bool) {
+        let marks = if hangup { Mark::READABLE | Mark::HANGUP } else { Mark::READABLE };
+        self.slot.connection.marks.insert(marks);
     }
 
-    /// Whether to read from the session now.
-    pub(crate) fn poll_reading(&mut self, key: Key) -> Reading<'_, T> {
-        let Some(slot) = self.slots.get_mut(key) else { return Reading::Wait };
-        let connection = &slot.connection;
-        let wanted = connection.phase != Phase::Open || !connection.halt.any();
-        if wanted && connection.marks.has(Mark::READABLE) && !connection.marks.has(Mark::ENDED) {
-            Reading::From(&mut slot.io)
-        } else {
-            Reading::Wait
-        }
+    /// The socket to receive from, if there may be something and it is wanted now.
+    #[inline]
+    pub(crate) fn poll_reading(&mut self) -> Option<&mut T> {
+        let connection = &self.slot.connection;
+        let wanted = !connection.halt.any() || connection.phase != Phase::Open;
+        let possible = connection.marks.has(Mark::READABLE) && !connection.marks.has(Mark::ENDED);
+        (wanted && possible && self.is_alive()).then_some(&mut self.slot.io)
     }
 
-    /// The kernel has no more to read. Whether that is certain: after an announced end it is only so when it said so.
-    pub(crate) fn handle_drained(&mut self, key: Key, short_read: bool) -> bool {
-        let Some(slot) = self.slots.get_mut(key) else { return true };
-        if short_read && slot.connection.marks.has(Mark::HANGUP) {
+    /// The kernel has no more to read, until its next event. Answers whether that is certain: once an end was announced,
+    /// no event will tell again, and a short read does not prove that there is no more.
+    #[inline]
+    pub(crate) fn handle_drained(&mut self, how: Drained) -> bool {
+        let marks = &mut self.slot.connection.marks;
+        if how == Drained::ShortRead && marks.has(Mark::HANGUP) {
             return false;
         }
-        slot.connection.marks.remove(Mark::READABLE);
+        marks.remove(Mark::READABLE);
         true
     }
 
-    /// The session has more to read and has had its share of this turn.
-    pub(crate) fn handle_budget_spent(&mut self, key: Key) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            self.turn.read_later(&mut slot.connection);
-        }
+    /// The session has had its share of this turn, and there is more to read.
+    pub(crate) fn handle_budget_spent(&mut self) {
+        self.turn.read_later(&mut self.slot.connection);
     }
 
     /// `n` bytes came, and are in `scratch`.
-    pub(crate) fn handle_received(&mut self, key: Key, scratch: &mut Scratch, n: usize) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let connection = &mut slot.connection;
+    #[inline]
+    pub(crate) fn handle_received(&mut self, scratch: &mut Scratch, n: usize) {
+        let connection = &mut self.slot.connection;
         connection.heard = self.turn.now;
         connection.traffic.bytes_in += n as u64;
         self.turn.counters.bytes_in += n as u64;
@@ -76,75 +65,70 @@ where
             return;
         }
         debug_assert!(!connection.halt.any(), "read from a session that wants nothing");
-        connection.marks.remove(Mark::BACKLOG);
-        match connection.inbox.take() {
-            None => {
-                let region = scratch.received(n);
-                let used = self.deliver(key, region);
-                self.keep_tail(key, None, region.get(used..).unwrap_or_default(), used);
+        let Some(mut inbox) = connection.inbox.take() else {
+            let region = scratch.received(n);
+            let used = self.deliver(region);
+            if used < n {
+                self.keep_tail(None, region.get(used..).unwrap_or_default(), used);
             }
-            Some(mut inbox) => match scratch.joined(inbox.as_slice(), n) {
-                Some(region) => {
-                    let used = self.deliver(key, region);
-                    self.keep_tail(key, Some(inbox), region.get(used..).unwrap_or_default(), used);
-                }
-                None => {
-                    inbox.append(scratch.received(n));
-                    self.deliver_from(key, inbox);
-                }
-            },
+            return;
+        };
+        connection.marks.remove(Mark::BACKLOG);
+        if let Some(region) = scratch.joined(inbox.as_slice(), n) {
+            let used = self.deliver(region);
+            self.keep_tail(Some(inbox), region.get(used..).unwrap_or_default(), used);
+        } else {
+            inbox.append(scratch.received(n));
+            self.deliver_from(inbox);
         }
     }
 
     /// The peer has ended its side.
-    pub(crate) fn handle_end(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.connection.marks.insert(Mark::ENDED);
-        slot.connection.marks.remove(Mark::READABLE);
-        match slot.connection.phase {
-            Phase::Open => self.handle_resumed(key),
-            Phase::Draining | Phase::Lingering => self.turn.settle_later(&mut slot.connection),
+    pub(crate) fn handle_end(&mut self) {
+        self.slot.connection.marks.insert(Mark::ENDED);
+        self.slot.connection.marks.remove(Mark::READABLE);
+        if self.slot.connection.phase == Phase::Open {
+            self.handle_resumed();
         }
     }
 
     /// The connection failed.
-    pub(crate) fn handle_failed(&mut self, key: Key, error: std::io::Error) {
-        self.finish(key, CloseReason::Reset(error), Ending::Close);
+    #[cold]
+    pub(crate) fn handle_failed(&mut self, error: io::Error) {
+        self.finish(CloseReason::Reset(error), Ending::Close);
     }
 
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
-    pub(crate) fn handle_resumed(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let connection = &mut slot.connection;
-        if connection.halt.any() {
+    pub(crate) fn handle_resumed(&mut self) {
+        if self.slot.connection.halt.any() {
             return;
         }
-        if connection.marks.remove(Mark::BACKLOG) {
-            if let Some(inbox) = connection.inbox.take() {
-                self.deliver_from(key, inbox);
+        if self.slot.connection.marks.remove(Mark::BACKLOG) {
+            if let Some(inbox) = self.slot.connection.inbox.take() {
+                self.deliver_from(inbox);
             }
         }
-        self.deliver_end(key);
+        if self.slot.connection.marks.has(Mark::ENDED) && !self.slot.connection.halt.any() {
+            self.deliver_end();
+        }
     }
 
-    fn deliver_from(&mut self, key: Key, mut inbox: Box<Inbox>) {
-        let used = self.deliver(key, inbox.as_mut_slice());
+    fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
+        let used = self.deliver(inbox.as_mut_slice());
         inbox.consume(used, self.turn.now);
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        if slot.connection.phase == Phase::Open && !inbox.as_slice().is_empty() {
-            slot.connection.inbox = Some(inbox);
-            after_tail(slot, &mut self.turn);
+        if self.is_open() && !inbox.as_slice().is_empty() {
+            self.slot.connection.inbox = Some(inbox);
+            self.after_tail();
         }
     }
 
     /// Keeps what the framing did not consume, in the inbox that held its beginning if there is one.
-    fn keep_tail(&mut self, key: Key, inbox: Option<Box<Inbox>>, tail: &[u8], used: usize) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        if tail.is_empty() || slot.connection.phase != Phase::Open {
+    fn keep_tail(&mut self, inbox: Option<Box<Inbox>>, tail: &[u8], used: usize) {
+        if tail.is_empty() || !self.is_open() {
             return;
         }
         let now = self.turn.now;
-        slot.connection.inbox = Some(match inbox {
+        self.slot.connection.inbox = Some(match inbox {
             None => Inbox::new(tail, now),
             Some(mut inbox) => {
                 let since = if used == 0 { inbox.since() } else { now };
@@ -152,64 +136,72 @@ where
                 inbox
             }
         });
-        after_tail(slot, &mut self.turn);
+        self.after_tail();
+    }
+
+    /// A tail was kept: is it an unfinished frame, and not too long for one, or packets that wait?
+    fn after_tail(&mut self) {
+        if self.slot.connection.halt.any() {
+            self.slot.connection.marks.insert(Mark::BACKLOG);
+            return;
+        }
+        let held = self.slot.connection.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
+        let max = self.slot.framing.max_frame().unwrap_or(self.turn.limits.frame);
+        if held.len() > max {
+            let error = FrameError::too_long(held.len() as u64, max as u64, held);
+            self.fail(error.into());
+        } else if self.turn.limits.packet_timeout.is_some() {
+            self.slot.connection.arm(self.turn);
+        }
     }
 
     /// Cuts packets from the front of `region` and hands them out; how many bytes are done with.
-    fn deliver(&mut self, key: Key, region: &mut [u8]) -> usize {
-        let Some(slot) = self.slots.get_mut(key) else { return 0 };
+    #[inline]
+    fn deliver(&mut self, region: &mut [u8]) -> usize {
         let mut used = 0;
-        let (handler, turn) = (&mut self.handler, &mut self.turn);
-        let done = guard("on_packet", || hand_out(handler, slot, turn, region, &mut used, F::decode_in));
+        let done =
+            guard("on_packet", || hand_out(self.handler, self.slot, self.turn, region, &mut used, decode));
         if let Err(reason) = done {
-            end(slot, reason, turn);
+            self.fail(reason);
         }
         used
     }
 
     /// After the last byte: the last packets, then the end of the session.
-    fn deliver_end(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        if !slot.connection.marks.has(Mark::ENDED) || slot.connection.halt.any() {
-            return;
-        }
-        let mut rest = slot.connection.inbox.take();
+    fn deliver_end(&mut self) {
+        let mut rest = self.slot.connection.inbox.take();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
         let mut used = 0;
-        let (handler, turn) = (&mut self.handler, &mut self.turn);
-        let done = guard("on_packet", || hand_out(handler, slot, turn, region, &mut used, F::decode_eof_in));
-        match done {
-            Err(reason) => end(slot, reason, turn),
-            Ok(()) if slot.connection.halt.any() && slot.connection.phase == Phase::Open => {
-                // Paused on the last packet: the end waits until the handler resumes.
-                if let Some(mut inbox) = rest {
-                    inbox.consume(used, turn.now);
-                    slot.connection.inbox = Some(inbox);
-                }
+        let done = guard("on_packet", || {
+            hand_out(self.handler, self.slot, self.turn, region, &mut used, decode_eof)
+        });
+        if let Err(reason) = done {
+            return self.fail(reason);
+        }
+        if !self.is_open() {
+            return;
+        }
+        if self.slot.connection.halt.any() {
+            // Paused on the last packet: the end waits until the handler resumes.
+            if let Some(mut inbox) = rest {
+                inbox.consume(used, self.turn.now);
+                self.slot.connection.inbox = Some(inbox);
             }
-            Ok(()) if slot.connection.phase == Phase::Open && slot.connection.queued() == 0 => {
-                self.finish(key, CloseReason::PeerClosed, Ending::Close);
-            }
-            Ok(()) => slot.connection.close(CloseReason::PeerClosed, turn),
+        } else if self.slot.connection.queued() == 0 {
+            self.finish(CloseReason::PeerClosed, Ending::Close);
+        } else {
+            self.close(CloseReason::PeerClosed);
         }
     }
 }
 
-/// The two ways of asking a framing, as functions of one shape.
-trait DecodeIn: Sized {
-    fn decode_in(cell: &mut FramingCell<Self>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError>;
-    fn decode_eof_in(cell: &mut FramingCell<Self>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError>;
+#[inline]
+fn decode<F: Framing>(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+    if buf.is_empty() { Ok(None) } else { cell.decode(buf) }
 }
 
-impl<F: Framing> DecodeIn for F {
-    #[inline]
-    fn decode_in(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
-        if buf.is_empty() { Ok(None) } else { cell.decode(buf) }
-    }
-
-    fn decode_eof_in(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
-        cell.decode_eof(buf)
-    }
+fn decode_eof<F: Framing>(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+    cell.decode_eof(buf)
 }
 
 /// The inner loop: decode, call, decode, call … until the bytes or the session's willingness end.
@@ -258,21 +250,5 @@ fn checked(consumed: usize, len: usize) -> Result<usize, FrameError> {
         0 => Err(FrameError::Misframed { what: "a frame of no bytes" }),
         n if n > len => Err(FrameError::Misframed { what: "a frame longer than the buffer" }),
         n => Ok(n),
-    }
-}
-
-/// A tail was kept: is it an unfinished frame, and not too long for one, or packets that wait?
-fn after_tail<F: Framing, S, T>(slot: &mut Slot<F, S, T>, turn: &mut Turn) {
-    if slot.connection.halt.any() {
-        slot.connection.marks.insert(Mark::BACKLOG);
-        return;
-    }
-    let held = slot.connection.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
-    let max = slot.framing.max_frame().unwrap_or(turn.limits.frame);
-    if held.len() > max {
-        let error = FrameError::too_long(held.len() as u64, max as u64, held);
-        slot.connection.close(error.into(), turn);
-    } else if turn.limits.packet_timeout.is_some() {
-        slot.connection.arm(turn);
     }
 }

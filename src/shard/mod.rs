@@ -9,28 +9,29 @@ mod command;
 mod context;
 mod input;
 mod output;
+mod visit;
 
 use std::{sync::Arc, time::Instant};
 
 pub use context::{SessionInfo, ShardContext};
 
 pub(crate) use command::{Arrival, Command, Inlet, Job};
-pub(crate) use input::Reading;
-pub(crate) use output::CloseStep;
+pub(crate) use input::Drained;
+pub(crate) use visit::Visit;
 
 use crate::{
     addr::Ends,
-    buffer::{OutboxPool, Scratch},
+    buffer::OutboxPool,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::{Counters, SharedCounters},
-    session::{Connection, Deliver, FramingCell, Mark, Phase, Timeouts, Turn},
+    session::{Alarm, Connection, Deliver, FramingCell, Mark, Phase, Timeouts, Turn},
     slots::Slots,
     time::{Tick, ticks},
-    timer_wheel::TimerWheel,
+    timer_wheel::{TimerKey, TimerWheel},
 };
 
 /// The sessions of one thread, with their handler.
@@ -44,6 +45,8 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     /// Sockets of ended sessions, for the reactor to close.
     ended: Vec<Ended<T>>,
     stopping: bool,
+    /// When what is left is cut, once the shard is stopping.
+    cut_at: Option<(Tick, TimerKey)>,
 }
 
 /// One session.
@@ -112,6 +115,7 @@ where
             published: config.published,
             ended: Vec::new(),
             stopping: false,
+            cut_at: None,
         }
     }
 
@@ -145,15 +149,6 @@ where
     pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Ends)> {
         self.turn.counters.refused += 1;
         self.slots.remove(key).map(|slot| (slot.io, slot.connection.ends))
-    }
-
-    /// The session's socket.
-    pub(crate) fn io(&mut self, key: Key) -> Option<&mut T> {
-        self.slots.get_mut(key).map(|slot| &mut slot.io)
-    }
-
-    pub(crate) fn contains(&self, key: Key) -> bool {
-        self.slots.get(key).is_some()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -206,31 +201,36 @@ where
         if !self.stopping {
             self.stopping = true;
             for key in self.keys() {
-                self.say_farewell(key);
-                self.close(key, CloseReason::Shutdown);
+                self.visit(key, |visit| {
+                    visit.say_farewell();
+                    visit.close(CloseReason::Shutdown);
+                });
             }
         }
         let deadline = self.turn.now + ticks(grace);
-        self.turn.wheel.insert(deadline, crate::session::Alarm::Shutdown);
+        if self.cut_at.is_none_or(|(at, _)| deadline < at) {
+            self.forget_cut();
+            self.cut_at = Some((deadline, self.turn.wheel.insert(deadline, Alarm::Shutdown)));
+        }
     }
 
     /// Ends every session now.
     pub(crate) fn cut(&mut self) {
         self.stopping = true;
+        self.forget_cut();
         for key in self.keys() {
             self.finish(key, CloseReason::Shutdown, Ending::Reset);
         }
     }
 
-    /// Begins the graceful end of a session.
-    pub(crate) fn close(&mut self, key: Key, reason: CloseReason) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.connection.close(reason, &mut self.turn);
+    fn forget_cut(&mut self) {
+        if let Some((_, alarm)) = self.cut_at.take() {
+            self.turn.wheel.cancel(alarm);
         }
     }
 
     /// Ends a session: `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
-    pub(crate) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
+    pub(super) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.phase != Phase::Open;
         let reason = slot.connection.release(&mut self.turn).unwrap_or(reason);
@@ -249,35 +249,17 @@ where
         self.slots.iter().map(|(key, _)| key).collect()
     }
 
-    /// Counts what the session buffers now; past the shard's limit, those that hold most are ended.
-    pub(crate) fn account(&mut self, key: Key) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let connection = &mut slot.connection;
-        if connection.held == 0 && connection.inbox.is_none() && connection.outbox.is_none() {
-            return;
-        }
-        let held = u32::try_from(connection.capacity()).unwrap_or(u32::MAX);
-        let buffered = &mut self.turn.counters.buffered;
-        *buffered = *buffered - u64::from(connection.held) + u64::from(held);
-        connection.held = held;
-        if let Some(link) = connection.link() {
-            link.set_backlog(connection.queued());
-        }
-        while self.turn.counters.buffered > self.turn.limits.shard_memory as u64 {
-            if !self.end_the_worst() {
-                break;
-            }
-        }
-    }
-
-    fn end_the_worst(&mut self) -> bool {
-        let worst = self.slots.iter().max_by_key(|(_, slot)| slot.connection.held);
-        let Some((key, held)) = worst.map(|(key, slot)| (key, slot.connection.held as usize)) else {
-            return false;
-        };
+    /// Ends the sessions that hold most, until the shard is within its memory again.
+    #[cold]
+    fn make_room(&mut self) {
         let limit = self.turn.limits.shard_memory;
-        tracing::warn!(shard = %self.turn.shard, held, limit, "buffers of the shard are full, ending the session that holds most");
-        self.finish(key, CloseReason::Memory { held, limit }, Ending::Reset);
-        held > 0
+        while self.turn.counters.buffered > limit as u64 {
+            let worst = self.slots.iter().max_by_key(|(_, slot)| slot.connection.held);
+            let Some((key, held)) = worst.map(|(key, slot)| (key, slot.connection.held as usize)) else {
+                break;
+            };
+            tracing::warn!(shard = %self.turn.shard, held, limit, "too much is buffered, ending the session that holds most");
+            self.finish(key, CloseReason::Memory { held, limit }, Ending::Reset);
+        }
     }
 }

@@ -55,7 +55,16 @@ pub trait ForkingStrategy: Send {
     /// Where this connection is to live. A shard that does not exist is as [`Placement::Refuse`].
     fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement;
 
-    /// The server listens on `addrs`, and its threads run.
+    /// Looks at its own settings, when the server starts.
+    ///
+    /// # Errors
+    /// What can not work, and what to do: the server does not start, with
+    /// [`ServeError::Config`](crate::ServeError::Config).
+    fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The server listens on `addrs`, and its workers run.
     fn on_start(&mut self, addrs: &[PeerAddr]) {
         let _ = addrs;
     }

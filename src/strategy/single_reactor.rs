@@ -4,6 +4,13 @@ use crate::addr::PeerAddr;
 /// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
 ///
 /// One core then serves everything, which is a lot: see the measured numbers in the README.
+///
+/// ```
+/// use framewire::{Server, SingleReactor};
+///
+/// let server = Server::bind("127.0.0.1:0")?.strategy(SingleReactor::new().max_sessions(10_000));
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct SingleReactor {
     max_sessions: usize,
@@ -31,6 +38,13 @@ impl Default for SingleReactor {
 }
 
 impl ForkingStrategy for SingleReactor {
+    fn validate(&self) -> Result<(), String> {
+        match self.max_sessions {
+            0 => Err("SingleReactor::max_sessions(0) refuses everybody; give at least 1".into()),
+            _ => Ok(()),
+        }
+    }
+
     fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
         if loads.sessions(0) < self.max_sessions { Placement::On(0) } else { Placement::Refuse }
     }

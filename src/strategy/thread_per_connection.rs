@@ -5,6 +5,13 @@ use crate::addr::PeerAddr;
 ///
 /// A thread costs some 30 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
 /// that work, not for tens of thousands that wait.
+///
+/// ```
+/// use framewire::{Server, ThreadPerConnection};
+///
+/// let server = Server::bind("127.0.0.1:0")?.strategy(ThreadPerConnection::max(512));
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadPerConnection {
     max: usize,
@@ -19,6 +26,13 @@ impl ThreadPerConnection {
 }
 
 impl ForkingStrategy for ThreadPerConnection {
+    fn validate(&self) -> Result<(), String> {
+        match self.max {
+            0 => Err("ThreadPerConnection::max(0) refuses everybody; give at least 1".into()),
+            _ => Ok(()),
+        }
+    }
+
     fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
         if loads.forked() < self.max { Placement::Fork } else { Placement::Refuse }
     }

@@ -5,6 +5,13 @@ use crate::addr::PeerAddr;
 ///
 /// By default one acceptor hands each connection to the worker with the fewest sessions. With
 /// [`reuse_port`](Self::reuse_port) each worker accepts for itself.
+///
+/// ```
+/// use framewire::{Server, WorkerPool};
+///
+/// let server = Server::bind("127.0.0.1:0")?.strategy(WorkerPool::new(4).max_sessions(25_000));
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerPool {
     workers: usize,
@@ -13,10 +20,10 @@ pub struct WorkerPool {
 }
 
 impl WorkerPool {
-    /// A pool of `workers` threads, at least one.
+    /// A pool of `workers` threads. A pool without any is refused when the server starts.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers: workers.max(1), max_sessions: usize::MAX, per_worker: false }
+        Self { workers, max_sessions: usize::MAX, per_worker: false }
     }
 
     /// One worker for each core that this process may use.
@@ -52,6 +59,14 @@ impl ForkingStrategy for WorkerPool {
             Accepting::PerWorker { max_sessions: self.max_sessions }
         } else {
             Accepting::Central
+        }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        match (self.workers, self.max_sessions) {
+            (0, _) => Err("a WorkerPool of 0 workers serves nobody; give at least 1".into()),
+            (_, 0) => Err("WorkerPool::max_sessions(0) refuses everybody; give at least 1".into()),
+            _ => Ok(()),
         }
     }
 

@@ -1,0 +1,75 @@
+//! What it costs to queue frames and to take them off again. Run: `cargo bench --bench outbox`.
+#![allow(missing_docs, reason = "criterion's macros make public items")]
+
+use std::{convert::Infallible, hint::black_box};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use framewire::{Framing, LengthPrefix, internals::Outbox};
+
+fn queue(outbox: &mut Outbox, framing: &LengthPrefix, payload: &[u8]) {
+    let queued = outbox.append(0, |out| framing.encode(black_box(payload), out));
+    assert!(queued.is_ok(), "the payload is within the maximum");
+}
+
+/// The path of every reply: framed into an outbox that is empty, written whole.
+fn one_reply(c: &mut Criterion) {
+    let (framing, mut outbox) = (LengthPrefix::u32_be(), Outbox::default());
+    let mut group = c.benchmark_group("outbox/one reply");
+    for size in [64, 1024, 16 * 1024] {
+        let payload = vec![7; size];
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("{size} B"), |b| {
+            b.iter(|| {
+                queue(&mut outbox, &framing, &payload);
+                let written = outbox.single().map_or(0, <[u8]>::len);
+                outbox.advance(written, 0);
+                outbox.reset();
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Pipelined requests: sixteen replies, one write.
+fn sixteen_replies(c: &mut Criterion) {
+    let (framing, mut outbox, payload) = (LengthPrefix::u32_be(), Outbox::default(), [7; 64]);
+    let mut group = c.benchmark_group("outbox");
+    group.throughput(Throughput::Elements(16));
+    group.bench_function("sixteen replies of 64 B, written at once", |b| {
+        b.iter(|| {
+            for _ in 0..16 {
+                queue(&mut outbox, &framing, &payload);
+            }
+            outbox.advance(outbox.len(), 0);
+            outbox.reset();
+        });
+    });
+    group.finish();
+}
+
+/// A peer that reads slowly: a megabyte waits, and leaves in pieces.
+fn slow_reader(c: &mut Criterion) {
+    let payload = [7; 1000];
+    let mut group = c.benchmark_group("outbox");
+    group.throughput(Throughput::Bytes(1 << 20));
+    group.bench_function("a megabyte in 10 KiB writes", |b| {
+        b.iter(|| {
+            let mut outbox = Outbox::default();
+            while outbox.len() < 1 << 20 {
+                let queued: Result<(), Infallible> = outbox.append(0, |out| {
+                    out.extend_from_slice(&payload);
+                    Ok(())
+                });
+                assert!(queued.is_ok());
+            }
+            while !outbox.is_empty() {
+                outbox.advance(outbox.len().min(10 * 1024), 0);
+            }
+            outbox
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, one_reply, sixteen_replies, slow_reader);
+criterion_main!(benches);

@@ -1,0 +1,79 @@
+//! A line chat on every core. `cargo run --release --example chat`, then `nc 127.0.0.1 7000` in two terminals: type a name
+//! first, then what you have to say; `/who` lists who is there.
+#![allow(clippy::print_stdout, reason = "a program that talks to its user")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use framewire::{CloseReason, PacketHandler, SendError, Separator, Server};
+use framewire::{Session, SessionHandle, SessionId, WorkerPool};
+
+const MAX_MEMBERS: usize = 1000;
+const MAX_NAME: usize = 20;
+/// What a member may say at once, in bytes. It is sent on behind the name.
+const MAX_LINE: usize = 500;
+
+type Done = Result<(), CloseReason>;
+type Room = BTreeMap<String, SessionHandle>;
+
+/// Who is in the room, by name; the same for all shards.
+#[derive(Clone, Default)]
+struct Chat(Arc<Mutex<Room>>);
+
+fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
+    room.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends to all but one. Who does not read is cut off: a chat with gaps is worse than none.
+fn tell(room: &Room, except: &str, line: &str) {
+    for (_, member) in room.iter().filter(|(name, _)| *name != except) {
+        if !matches!(member.send(line), Ok(()) | Err(SendError::Closed)) {
+            let _ = member.abort(); // It can only be gone already.
+        }
+    }
+}
+
+impl PacketHandler for Chat {
+    type State = Option<String>; // The name, once there is one.
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Result<Self::State, CloseReason> {
+        Ok(session.send("* your name?").map(|()| None)?)
+    }
+
+    fn on_packet(&mut self, session: &mut Session<'_>, state: &mut Self::State, line: &[u8]) -> Done {
+        let line = std::str::from_utf8(line).map_err(CloseReason::handler)?;
+        let mut room = lock(&self.0);
+        match (&*state, line) {
+            (_, line) if line.len() > MAX_LINE => session.send("* too long")?,
+            (Some(_), "/who") => room.keys().try_for_each(|name| session.send(format!("* {name}")))?,
+            (Some(name), line) => tell(&room, name, &format!("{name}: {line}")),
+            (None, _) if room.len() == MAX_MEMBERS => return Err(CloseReason::handler("the room is full")),
+            (None, name) if room.contains_key(name) => session.send("* that name is taken")?,
+            (_, "") => session.send("* say something")?,
+            (None, name) if name.len() > MAX_NAME => session.send("* 20 bytes at most")?,
+            (None, name) => {
+                session.send(format!("* welcome, {name}"))?;
+                room.insert(name.to_owned(), session.handle());
+                tell(&room, name, &format!("* {name} joins"));
+                *state = Some(name.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, _session: SessionId, state: Self::State, _reason: &CloseReason) {
+        if let Some(name) = state {
+            let mut room = lock(&self.0);
+            room.remove(&name);
+            tell(&room, &name, &format!("* {name} leaves"));
+        }
+    }
+}
+
+fn main() -> Result<(), framewire::ServeError> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let server = Server::bind(addr)?.framing(Separator::lines().max(MAX_LINE + MAX_NAME + 20));
+    let running = server.strategy(WorkerPool::per_core()).spawn(Chat::default())?;
+    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
+    running.wait()
+}

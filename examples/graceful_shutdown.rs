@@ -1,0 +1,64 @@
+//! A server that ends well. `cargo run --release --example graceful_shutdown`, then `nc 127.0.0.1 7000`, type, and press
+//! ctrl-c in the server's terminal: each session gets what was sent to it and a farewell, then the figures are printed.
+#![allow(clippy::print_stdout, reason = "a program that talks to its user")]
+
+use std::{error::Error, thread, time::Duration};
+
+use framewire::{CloseKind, CloseReason, PacketHandler, Separator, Server, Session, WorkerPool};
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+
+/// What the sessions are given to take their last bytes; then they are cut.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Shout;
+
+impl PacketHandler for Shout {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        _state: &mut (),
+        line: &[u8],
+    ) -> Result<(), CloseReason> {
+        Ok(session.send(line.to_ascii_uppercase())?)
+    }
+
+    fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut ()) {
+        // Who can not take a farewell is closed without one.
+        let _ = session.send("goodbye");
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let server = Server::bind(addr)?.framing(Separator::lines().max(1000)).strategy(WorkerPool::per_core());
+    // Before anybody can know the address: a signal that comes early is not lost.
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    let running = server.spawn(Shout)?;
+    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
+
+    let server = running.handle();
+    let stopper = server.clone();
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            println!("signal {signal}: closing {} sessions", stopper.session_count());
+            stopper.shutdown(GRACE);
+        }
+        // Who is in a hurry asks twice.
+        if signals.forever().next().is_some() {
+            stopper.abort();
+        }
+    });
+    running.wait()?;
+
+    let metrics = server.metrics();
+    println!("{} sessions, {} closed by the shutdown", metrics.opened, metrics.closed(CloseKind::Shutdown));
+    println!("{} packets in, {} packets out", metrics.packets_in, metrics.packets_out);
+    Ok(())
+}

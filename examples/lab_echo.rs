@@ -1,0 +1,135 @@
+//! An echo server to measure with. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
+//! `nc 127.0.0.1 7000` and type.
+//!
+//! | option | default | |
+//! |---|---|---|
+//! | `--port` | 0 | of 127.0.0.1; 0 takes a free one, which is printed |
+//! | `--strategy` | `single` | or `pool` (of N workers), `threads` (one for each connection, 4096 at most) |
+//! | `--threads` | 1 | N, for the pool |
+//! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
+//! | `--max` | 1048576 | bytes of a payload |
+//!
+//! All limits are on, and an idle timeout of 300 s. SIGTERM or ctrl-c ends it gracefully.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
+
+use std::{error::Error, num::IntErrorKind, process::ExitCode, thread, time::Duration};
+
+use framewire::{
+    Framing, LengthPrefix, Limits, Netstring, Raw, Separator, Server, SingleReactor, ThreadPerConnection,
+    UntilEof, VarintPrefix, WorkerPool, packet_fn,
+};
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+
+const MAX_THREADS: usize = 4096;
+const IDLE: Duration = Duration::from_secs(300);
+const GRACE: Duration = Duration::from_secs(5);
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+struct Options {
+    port: u16,
+    threads: usize,
+    strategy: String,
+    framing: String,
+    max: usize,
+}
+
+fn main() -> ExitCode {
+    match Options::parse(std::env::args().skip(1)).and_then(Options::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab_echo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let mut options =
+            Self { port: 0, threads: 1, strategy: "single".into(), framing: "u32be".into(), max: 1 << 20 };
+        while let Some(name) = args.next() {
+            let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
+            match name.as_str() {
+                "--port" => options.port = number(&name, &value)?,
+                "--threads" => options.threads = number(&name, &value)?,
+                "--strategy" => options.strategy = value,
+                "--framing" => options.framing = value,
+                "--max" => options.max = number(&name, &value)?,
+                _ => return Err(format!("no option {name}; see the head of examples/lab_echo.rs").into()),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Each framing is a type of its own, so that the compiler sees through to its decode.
+    fn run(self) -> Outcome {
+        match self.framing.as_str() {
+            "u8" => self.serve(LengthPrefix::u8()),
+            "u16be" => self.serve(LengthPrefix::u16_be()),
+            "u16le" => self.serve(LengthPrefix::u16_le()),
+            "u24be" => self.serve(LengthPrefix::u24_be()),
+            "u24le" => self.serve(LengthPrefix::u24_le()),
+            "u32be" => self.serve(LengthPrefix::u32_be()),
+            "u32le" => self.serve(LengthPrefix::u32_le()),
+            "u64be" => self.serve(LengthPrefix::u64_be()),
+            "u64le" => self.serve(LengthPrefix::u64_le()),
+            "varint" => self.serve(VarintPrefix::u32()),
+            "line" => self.serve(Separator::lines()),
+            "crlf" => self.serve(Separator::crlf()),
+            "nul" => self.serve(Separator::nul()),
+            "netstring" => self.serve(Netstring::new()),
+            "eof" => self.serve(UntilEof::new()),
+            "raw" => self.serve(Raw::new()),
+            other => match other.strip_prefix("sep:") {
+                Some(digits) => self.serve(Separator::bytes(hex(digits)?)?),
+                None => Err(format!("no framing {other:?}").into()),
+            },
+        }
+    }
+
+    fn serve(&self, framing: impl Framing + Clone + Send + 'static) -> Outcome {
+        let server = Server::bind(format!("127.0.0.1:{}", self.port))?.framing(framing).limits(self.limits());
+        let server = match self.strategy.as_str() {
+            "single" => server.strategy(SingleReactor::new()),
+            "pool" => server.strategy(WorkerPool::new(self.threads)),
+            "threads" => server.strategy(ThreadPerConnection::max(MAX_THREADS)),
+            other => return Err(format!("no strategy {other:?}; use single, pool or threads").into()),
+        };
+        let mut signals = Signals::new(TERM_SIGNALS)?;
+        let running = server.spawn(packet_fn(|session, packet| session.send(packet)))?;
+        for addr in running.local_addrs() {
+            println!("listening on {addr}");
+        }
+        let server = running.handle();
+        thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                server.shutdown(GRACE);
+            }
+        });
+        Ok(running.wait()?)
+    }
+
+    /// The framings take the limit of a frame as their maximum. An outbox has room for two of the largest packets.
+    fn limits(&self) -> Limits {
+        let room = self.max.saturating_add(64).saturating_mul(2).max(4 << 20);
+        Limits::default().frame(self.max).outbox_hard(room).idle_timeout(IDLE)
+    }
+}
+
+fn number<N: std::str::FromStr<Err = std::num::ParseIntError>>(
+    name: &str,
+    value: &str,
+) -> Result<N, Box<dyn Error>> {
+    value.parse().map_err(|error: std::num::ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => format!("{name} {value} is too large").into(),
+        _ => format!("{name} {value:?} is no number").into(),
+    })
+}
+
+fn hex(digits: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    let digit = |c: char| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digits: Option<Vec<u8>> = digits.chars().map(digit).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0).ok_or("sep: takes pairs of hex digits")?;
+    Ok(digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
+}

@@ -1,0 +1,63 @@
+//! One server, five ways to place its connections. `cargo run --release --example strategies -- by-peer`, then
+//! `nc 127.0.0.1 7000` and type: the answer tells the shard. Others are single, pool, reuse-port, threads; ctrl-c ends it.
+#![allow(clippy::print_stdout, reason = "a program that talks to its user")]
+
+use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
+use std::{thread, time::Duration};
+
+use framewire::{
+    ForkingStrategy, Loads, PeerAddr, Placement, Separator, Server, SingleReactor, ThreadPerConnection,
+    WorkerPool, packet_fn,
+};
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+
+const WORKERS: usize = 2;
+
+/// A strategy of your own: all connections of one IP address meet on one worker, and none has more than its quota.
+struct ByPeer {
+    hasher: RandomState,
+    quota: usize,
+}
+
+impl ForkingStrategy for ByPeer {
+    fn workers(&self) -> usize {
+        WORKERS
+    }
+
+    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+        let hash = self.hasher.hash_one(peer.ip());
+        let worker = 1 + (hash % WORKERS as u64) as usize;
+        if loads.sessions(worker) < self.quota { Placement::On(worker) } else { Placement::Refuse }
+    }
+
+    fn on_start(&mut self, addrs: &[PeerAddr]) {
+        println!("by-peer starts: {} address, {WORKERS} workers", addrs.len());
+    }
+
+    fn on_stop(&mut self) {
+        println!("by-peer stops");
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let strategy = args.next().unwrap_or_else(|| "by-peer".to_owned());
+    let addr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let server = Server::bind(addr)?.framing(Separator::lines().max(1000));
+    let server = match strategy.as_str() {
+        "single" => server.strategy(SingleReactor::new()),
+        "pool" => server.strategy(WorkerPool::new(WORKERS)),
+        "reuse-port" => server.strategy(WorkerPool::new(WORKERS).reuse_port()),
+        "threads" => server.strategy(ThreadPerConnection::max(100)),
+        "by-peer" => server.strategy(ByPeer { hasher: RandomState::new(), quota: 4 }),
+        other => return Err(format!("no strategy {other:?}").into()),
+    };
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    let answer = packet_fn(|session, _line| session.send(format!("shard {}", session.id().shard())));
+    let running = server.spawn(answer)?;
+    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
+    let server = running.handle();
+    thread::spawn(move || signals.forever().next().map(|_| server.shutdown(Duration::from_secs(5))));
+    Ok(running.wait()?)
+}

@@ -1,0 +1,65 @@
+//! A line to log in, then binary packets on the same connection. `cargo run --release --example upgrade`, then
+//! `printf 'LOGIN ann\n\0\0\0\2hi' | nc -q1 127.0.0.1 7000 | xxd`.
+//!
+//! What the client sent behind its line, in whatever piece it arrived, goes to the new framing.
+#![allow(clippy::print_stdout, reason = "a program that talks to its user")]
+
+use std::time::Duration;
+
+use framewire::{CloseReason, LengthPrefix, Limits, PacketHandler, Separator, Server, Session};
+
+const MAX_LINE: usize = 100;
+const MAX_PACKET: usize = 64 * 1024;
+
+#[derive(Clone)]
+struct Upgrade;
+
+/// Which framing is in force.
+enum Stage {
+    Lines,
+    Binary { user: String },
+}
+
+impl PacketHandler for Upgrade {
+    type State = Stage;
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Result<Stage, CloseReason> {
+        session.send("LOGIN please")?;
+        Ok(Stage::Lines)
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        stage: &mut Stage,
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        match stage {
+            Stage::Lines => {
+                let line = std::str::from_utf8(packet).unwrap_or_default();
+                let Some(user) = line.strip_prefix("LOGIN ").filter(|user| !user.is_empty()) else {
+                    session.send("NO")?;
+                    return Err(CloseReason::handler("no login"));
+                };
+                // The answer is still a line; everything after it is binary, both ways.
+                session.send("OK")?;
+                session.set_framing(LengthPrefix::u32_be().max(MAX_PACKET));
+                *stage = Stage::Binary { user: user.to_owned() };
+            }
+            Stage::Binary { user } => {
+                session.send(&*user)?;
+                session.send(packet)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), framewire::ServeError> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let limits = Limits::default().first_packet_timeout(Duration::from_secs(10));
+    let server = Server::bind(addr)?.framing(Separator::lines().max(MAX_LINE)).limits(limits);
+    let running = server.spawn(Upgrade)?;
+    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
+    running.wait()
+}

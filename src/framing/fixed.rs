@@ -1,0 +1,87 @@
+use bytes::BytesMut;
+
+use super::{Decoded, FrameError, Framing, FramingConfigError};
+
+/// Packets of one length, with nothing between them.
+///
+/// ```text
+/// new(3)  | a b c | d e f | g h
+/// packets   ^^^^^   ^^^^^   tail, waits for more
+/// ```
+///
+/// **Limit:** the length itself, in bytes; what a server offers as its maximum changes nothing.
+///
+/// **Errors:** [`FrameError::Truncated`] at an end inside a frame. On encode, [`FrameError::TooLong`] for a payload that is
+/// longer, [`FrameError::Malformed`] for one that is shorter: nothing is padded.
+///
+/// ```
+/// use framewire::framing::{Decoded, FixedLength, Framing};
+///
+/// let mut framing = FixedLength::new(3)?;
+/// assert_eq!(framing.decode(&mut b"abcd".to_owned())?, Some(Decoded::Packet { payload: 0..3, consumed: 3 }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct FixedLength {
+    /// At least 1.
+    len: usize,
+}
+
+impl FixedLength {
+    /// Packets of `bytes` bytes.
+    ///
+    /// # Errors
+    /// `bytes` is 0.
+    pub fn new(bytes: usize) -> Result<Self, FramingConfigError> {
+        if bytes == 0 { Err(FramingConfigError::ZeroLength) } else { Ok(Self { len: bytes }) }
+    }
+}
+
+impl Framing for FixedLength {
+    #[inline]
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        Ok((self.len <= buf.len()).then_some(Decoded::Packet { payload: 0..self.len, consumed: self.len }))
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        if payload.len() > self.len {
+            return Err(FrameError::too_long(payload.len() as u64, self.len as u64, payload));
+        }
+        if payload.len() < self.len {
+            return Err(FrameError::malformed("payload is shorter than the fixed length", payload));
+        }
+        out.extend_from_slice(payload);
+        Ok(())
+    }
+
+    fn max_frame(&self) -> Option<usize> {
+        Some(self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_payload_of_the_very_length_is_sent() {
+        let framing = FixedLength::new(3).unwrap();
+        let mut out = BytesMut::new();
+        assert_eq!(framing.encode(b"abc", &mut out), Ok(()));
+        assert_eq!(framing.encode(b"abcd", &mut out), Err(FrameError::too_long(4, 3, b"abcd")));
+        assert!(matches!(framing.encode(b"ab", &mut out), Err(FrameError::Malformed { .. })));
+        assert_eq!(out, b"abc"[..]);
+    }
+
+    #[test]
+    fn a_length_of_nothing_is_refused_when_built() {
+        assert_eq!(FixedLength::new(0).unwrap_err(), FramingConfigError::ZeroLength);
+    }
+
+    #[test]
+    fn the_offer_of_a_server_changes_nothing() {
+        let mut framing = FixedLength::new(3).unwrap();
+        framing.offer_max(1);
+        assert_eq!(framing.max_frame(), Some(3));
+    }
+}

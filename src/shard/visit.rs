@@ -1,0 +1,97 @@
+use super::{Ending, Shard, Slot};
+use crate::{
+    addr::Ends,
+    error::CloseReason,
+    framing::Framing,
+    handler::PacketHandler,
+    id::{Key, SessionId},
+    session::{Phase, Session, Turn},
+};
+
+/// One session with all that its events need, for as long as they are handled: found once, used many times.
+///
+/// A session is never removed in the middle of it: a verdict is recorded, and carried out when the visit is over.
+pub(crate) struct Visit<'a, H: PacketHandler, F, T> {
+    pub(super) handler: &'a mut H,
+    pub(super) slot: &'a mut Slot<F, H::State, T>,
+    pub(super) turn: &'a mut Turn,
+    verdict: Option<(CloseReason, Ending)>,
+}
+
+impl<H, F, T> Shard<H, F, T>
+where
+    H: PacketHandler,
+    F: Framing + Clone,
+{
+    /// Does something with a session; `None` when it is gone.
+    #[inline]
+    pub(crate) fn visit<R>(
+        &mut self,
+        key: Key,
+        body: impl FnOnce(&mut Visit<'_, H, F, T>) -> R,
+    ) -> Option<R> {
+        let slot = self.slots.get_mut(key)?;
+        let mut visit = Visit { handler: &mut self.handler, slot, turn: &mut self.turn, verdict: None };
+        let answer = body(&mut visit);
+        visit.account();
+        if let Some((reason, how)) = visit.verdict.take() {
+            self.finish(key, reason, how);
+        }
+        if self.turn.counters.buffered > self.turn.limits.shard_memory as u64 {
+            self.make_room();
+        }
+        Some(answer)
+    }
+}
+
+impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+    /// Ends the session when the visit is over; until then nothing more happens to it.
+    #[cold]
+    pub(crate) fn finish(&mut self, reason: CloseReason, how: Ending) {
+        self.verdict.get_or_insert((reason, how));
+    }
+
+    pub(crate) fn io(&mut self) -> &mut T {
+        &mut self.slot.io
+    }
+
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.slot.connection.ends
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        SessionId { shard: self.turn.shard, key: self.slot.connection.key }
+    }
+
+    /// Whether there is still something to be done with the session.
+    #[inline]
+    pub(super) fn is_alive(&self) -> bool {
+        self.verdict.is_none()
+    }
+
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.is_alive() && self.slot.connection.phase == Phase::Open
+    }
+
+    /// The session as the user's code sees it.
+    pub(super) fn session(&mut self) -> Session<'_> {
+        Session { connection: &mut self.slot.connection, framing: &mut self.slot.framing, turn: self.turn }
+    }
+
+    /// Counts what the session buffers now, and tells it to the session's handles.
+    #[inline]
+    fn account(&mut self) {
+        let connection = &mut self.slot.connection;
+        if connection.held == 0 && connection.inbox.is_none() && connection.outbox.is_none() {
+            return;
+        }
+        let held = u32::try_from(connection.capacity()).unwrap_or(u32::MAX);
+        let buffered = &mut self.turn.counters.buffered;
+        *buffered = *buffered - u64::from(connection.held) + u64::from(held);
+        connection.held = held;
+        if let Some(link) = connection.link() {
+            link.set_backlog(connection.queued());
+        }
+    }
+}

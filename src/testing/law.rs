@@ -1,0 +1,255 @@
+//! The law of framings: what a session relies on, whatever the framing.
+//!
+//! A framing outside of this crate should pass it too; `examples/custom_framing.rs` shows one.
+#![allow(clippy::panic, reason = "a law that is broken ends the test that checks it, with an account")]
+
+use bytes::BytesMut;
+
+use super::cutter::Cutter;
+use crate::framing::{FrameError, Framing};
+
+/// Streams up to this many bytes are cut in two at every place and damaged at every byte; of longer ones about as many
+/// places are taken.
+const EVERY_CUT: usize = 512;
+/// Streams up to this many bytes are also cut in three at every pair of places.
+const EVERY_PAIR: usize = 48;
+/// Above this maximum, the checks that would have to fill it are left out.
+const FILLABLE: usize = 4 << 20;
+
+/// Holds `framing` against the law, with a stream of `payloads`; they must be ones that it can encode.
+///
+/// - **Round trip**: each payload comes back, with the last byte of its frame at the latest; encode depends on nothing else.
+/// - **Cuts**: the stream of all of them gives the same packets cut in two anywhere, in three anywhere (up to 48 bytes), and
+///   byte by byte. Streams over 512 bytes are cut at about as many places.
+/// - **Truncation**: an end anywhere gives the packets before it; what is left over is an error or, when the framing delivers
+///   tails, that tail as it stands. It is never dropped in silence.
+/// - **Damage**: any byte changed gives packets or an error, but no range outside of the buffer and no lack of progress.
+/// - **Length** (with [`max_frame`](Framing::max_frame) of at most 4 MiB): no more than that is ever held of a frame, and a
+///   payload that is longer is refused on encode.
+///
+/// Framings without boundaries, as [`Raw`](crate::Raw) and [`UntilEof`](crate::UntilEof), are for [`check_stream`].
+///
+/// # Panics
+/// Where the framing breaks the law, with what was fed and what came.
+///
+/// ```
+/// use framewire::{LengthPrefix, testing::law};
+///
+/// law::check(LengthPrefix::u16_be().max(100), ["hello", "", "world"]);
+/// ```
+pub fn check<F, I>(framing: F, payloads: I)
+where
+    F: Framing + Clone,
+    I: IntoIterator,
+    I::Item: AsRef<[u8]>,
+{
+    let payloads: Vec<Vec<u8>> = payloads.into_iter().map(|payload| payload.as_ref().to_vec()).collect();
+    let frames: Vec<Vec<u8>> = payloads.iter().map(|payload| encode(&framing, payload)).collect();
+    for (payload, frame) in payloads.iter().zip(&frames) {
+        comes_with_its_last_byte(&framing, payload, frame);
+    }
+    let stream = frames.concat();
+    for_cuts(&stream, |pieces| {
+        let cutter = run(&framing, pieces);
+        same(&payloads, cutter.packets(), pieces);
+    });
+    for cut in places(stream.len()) {
+        ends_well(&framing, &payloads, stream.get(..cut).unwrap_or_default());
+    }
+    damage(&framing, &stream);
+    length(&framing);
+    if let Some(max) = framing.max_frame().filter(|max| *max <= FILLABLE) {
+        let mut out = BytesMut::new();
+        if framing.encode(&vec![b'a'; max + 1], &mut out).is_ok() {
+            panic!("a payload of {} bytes is encoded, though no frame is longer than {max}", max + 1);
+        }
+    }
+}
+
+/// Holds a framing that keeps no boundaries against the law: the packets, put together, are the payloads, put together,
+/// however the stream is cut. Damage and length as in [`check`].
+///
+/// # Panics
+/// Where the framing breaks the law, with what was fed and what came.
+///
+/// ```
+/// use framewire::{Raw, testing::law};
+///
+/// law::check_stream(Raw::new(), ["hello", "world"]);
+/// ```
+pub fn check_stream<F, I>(framing: F, payloads: I)
+where
+    F: Framing + Clone,
+    I: IntoIterator,
+    I::Item: AsRef<[u8]>,
+{
+    let payloads: Vec<Vec<u8>> = payloads.into_iter().map(|payload| payload.as_ref().to_vec()).collect();
+    let stream: Vec<u8> = payloads.iter().flat_map(|payload| encode(&framing, payload)).collect();
+    for_cuts(&stream, |pieces| {
+        let mut cutter = run(&framing, pieces);
+        if let Err(error) = cutter.finish() {
+            panic!("the end of a whole stream is refused with {error}; fed: {}", shown(&stream));
+        }
+        same(&[payloads.concat()], &[cutter.packets().concat()], pieces);
+    });
+    damage(&framing, &stream);
+    length(&framing);
+}
+
+/// Encodes twice, the second time behind other bytes: nothing but the payload may matter.
+fn encode<F: Framing>(framing: &F, payload: &[u8]) -> Vec<u8> {
+    let mut alone = BytesMut::new();
+    let mut behind = BytesMut::from(&b"before"[..]);
+    for out in [&mut alone, &mut behind] {
+        if let Err(error) = framing.encode(payload, out) {
+            panic!("the payload {} can not be encoded: {error}", shown(payload));
+        }
+    }
+    if behind.strip_prefix(b"before") != Some(&*alone) {
+        panic!("the frame of {} depends on what stands before it: {}", shown(payload), shown(&behind));
+    }
+    alone.to_vec()
+}
+
+fn comes_with_its_last_byte<F: Framing + Clone>(framing: &F, payload: &[u8], frame: &[u8]) {
+    let Some((last, most)) = frame.split_last() else {
+        panic!("the frame of {} has no bytes", shown(payload))
+    };
+    let mut cutter = run(framing, &[most]);
+    // A framing may know early that the packet is whole (`\r`, where `\r\n` ends it too), but not give another one.
+    if let Some(early) = cutter.packets().iter().find(|early| *early != payload) {
+        panic!("{} came out of {}, a part of the frame of {}", shown(early), shown(most), shown(payload));
+    }
+    if let Some(max) = framing.max_frame().filter(|max| *max < frame.len()) {
+        panic!("the frame {} has {} bytes, more than max_frame says: {max}", shown(frame), frame.len());
+    }
+    feed(&mut cutter, &[*last]);
+    same(&[payload.to_vec()], cutter.packets(), &[frame]);
+}
+
+/// Ends the stream after `wire`, the front of a stream of `payloads`.
+fn ends_well<F: Framing + Clone>(framing: &F, payloads: &[Vec<u8>], wire: &[u8]) {
+    let mut cutter = run(framing, &[wire]);
+    let before = cutter.packets().len();
+    let tail = cutter.held().to_vec();
+    let end = cutter.finish();
+    no_fault(&end, wire);
+    if end.is_ok() && !cutter.held().is_empty() {
+        panic!("{} was dropped in silence at the end of {}", shown(cutter.held()), shown(wire));
+    }
+    for (at, packet) in cutter.packets().iter().enumerate() {
+        let is_sent = payloads.get(at) == Some(packet);
+        let is_tail = at == before && *packet == tail;
+        if !is_sent && !is_tail {
+            panic!("{} is made up: it came at the end of {}", shown(packet), shown(wire));
+        }
+    }
+}
+
+fn damage<F: Framing + Clone>(framing: &F, stream: &[u8]) {
+    let mut stream = stream.to_vec();
+    for at in places(stream.len()) {
+        for change in [0x01, 0x80, 0xff] {
+            let flip = |stream: &mut Vec<u8>| stream.get_mut(at).into_iter().for_each(|byte| *byte ^= change);
+            flip(&mut stream);
+            let mut cutter = Cutter::new(framing.clone());
+            let end = cutter.feed(&stream);
+            no_fault(&end, &stream);
+            if end.is_ok() {
+                no_fault(&cutter.finish(), &stream);
+            }
+            flip(&mut stream);
+        }
+    }
+}
+
+/// Fills the framing with bytes that do not end.
+fn length<F: Framing + Clone>(framing: &F) {
+    let Some(max) = framing.max_frame().filter(|max| *max <= FILLABLE) else { return };
+    for fill in [0x00, b'1', b'a', 0x7f, 0xff] {
+        let mut cutter = Cutter::new(framing.clone());
+        for chunk in vec![fill; max + 2].chunks(1 + max / 16) {
+            let end = cutter.feed(chunk);
+            no_fault(&end, chunk);
+            if end.is_err() {
+                break;
+            }
+            if cutter.held().len() > max {
+                panic!(
+                    "{} bytes of {fill:#04x} are held, more than max_frame says: {max}",
+                    cutter.held().len()
+                );
+            }
+        }
+    }
+}
+
+fn run<F: Framing + Clone>(framing: &F, pieces: &[&[u8]]) -> Cutter<F> {
+    let mut cutter = Cutter::new(framing.clone());
+    pieces.iter().for_each(|piece| feed(&mut cutter, piece));
+    cutter
+}
+
+fn feed<F: Framing>(cutter: &mut Cutter<F>, piece: &[u8]) {
+    if let Err(error) = cutter.feed(piece) {
+        panic!("what encode wrote is refused by decode: {error}; at {}", shown(piece));
+    }
+    if let Some(rejected) = cutter.rejected().first() {
+        panic!("what encode wrote is rejected by decode: {rejected}; at {}", shown(piece));
+    }
+}
+
+fn no_fault(end: &Result<(), FrameError>, wire: &[u8]) {
+    if let Err(error @ FrameError::Misframed { .. }) = end {
+        panic!("{error}; fed: {}", shown(wire));
+    }
+}
+
+fn same(expected: &[Vec<u8>], got: &[Vec<u8>], pieces: &[&[u8]]) {
+    if expected == got {
+        return;
+    }
+    let at = expected.iter().zip(got).take_while(|(a, b)| a == b).count();
+    let name = |packets: &[Vec<u8>]| packets.get(at).map_or("nothing".to_owned(), |packet| shown(packet));
+    let pieces: Vec<String> = pieces.iter().take(8).map(|piece| shown(piece)).collect();
+    panic!(
+        "packet {at} is {} where {} was sent; fed in pieces: {}",
+        name(got),
+        name(expected),
+        pieces.join(" | ")
+    );
+}
+
+/// The stream whole, in two, in three and byte by byte.
+fn for_cuts(stream: &[u8], check: impl Fn(&[&[u8]])) {
+    let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+    check(&[stream]);
+    check(&bytes);
+    for cut in places(stream.len()) {
+        let (front, back) = stream.split_at_checked(cut).unwrap_or((stream, &[]));
+        check(&[front, back]);
+        if stream.len() <= EVERY_PAIR {
+            for second in 0..=back.len() {
+                let (middle, back) = back.split_at_checked(second).unwrap_or((back, &[]));
+                check(&[front, middle, back]);
+            }
+        }
+    }
+}
+
+/// Every place of a short stream, else about [`EVERY_CUT`] of them; the step is odd, so that they fall on no round numbers.
+fn places(len: usize) -> impl Iterator<Item = usize> {
+    (0..=len).step_by((len / EVERY_CUT) | 1)
+}
+
+/// The first bytes, readable.
+fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 80;
+    match bytes.get(..MOST) {
+        Some(front) if bytes.len() > MOST => format!("\"{}\"… ({} bytes)", front.escape_ascii(), bytes.len()),
+        _ => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

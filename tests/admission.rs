@@ -1,0 +1,99 @@
+//! Who is let in, who is refused, and who waits.
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use common::{Client, On, Served, on_each_strategy, on_each_strategy_and_transport, until};
+use framewire::{
+    CloseKind, LengthPrefix, Limits, Server, SingleReactor, ThreadPerConnection, WorkerPool, packet_fn,
+};
+
+on_each_strategy! {
+    one_peer_address_has_no_more_connections_than_it_may
+    a_strategy_refuses_past_its_maximum_and_admits_again_below_it
+}
+
+on_each_strategy_and_transport! {
+    clients_past_the_connection_limit_wait_and_are_served_in_their_turn
+}
+
+fn from(served: &Served, source: Ipv4Addr) -> Client {
+    served.connect_with(|socket| socket.bind(&SocketAddr::from((source, 0)).into()))
+}
+
+/// Connected, and reset without a byte.
+fn assert_refused(mut client: Client) {
+    assert_eq!(client.read_to_any_end(), (Vec::new(), true));
+}
+
+fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
+    let served = on.echo(Limits::default().connections_per_peer(2));
+    let (here, there) = (Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2));
+    let mut clients: Vec<Client> = [here, there, here, there].map(|source| from(&served, source)).into();
+    for client in &mut clients {
+        client.assert_echo("admitted");
+    }
+    for source in [here, there, here] {
+        assert_refused(from(&served, source));
+    }
+    until("the refused are counted", || served.metrics().refused == 3);
+    // One leaves, one may come.
+    drop(clients.swap_remove(0));
+    until("it has left", || served.running.session_count() == 3);
+    let mut next = from(&served, here);
+    next.assert_echo("admitted again");
+    assert_refused(from(&served, here));
+    for client in &mut clients {
+        client.assert_echo("still served");
+    }
+    drop((clients, next));
+    served.finish();
+}
+
+fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+    let (server, room) = match on {
+        On::WorkerPool => (server.strategy(WorkerPool::new(2).max_sessions(2)), 4),
+        On::ThreadPerConnection => (server.strategy(ThreadPerConnection::max(3)), 3),
+        _ => (server.strategy(SingleReactor::new().max_sessions(3)), 3),
+    };
+    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let mut clients: Vec<Client> = (0..room).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        client.assert_echo("admitted");
+    }
+    for _ in 0..3 {
+        assert_refused(served.connect());
+    }
+    drop(clients.pop());
+    until("one has left", || served.running.session_count() == room - 1);
+    clients.push(served.connect());
+    for client in &mut clients {
+        client.assert_echo("still served");
+    }
+    until("the refused are counted", || served.metrics().refused == 3);
+    drop(clients);
+    served.finish();
+}
+
+fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
+    let served = on.echo(Limits::default().connections(3));
+    let mut clients: Vec<Client> = (0..12)
+        .map(|number: u8| {
+            let mut client = served.connect();
+            client.send([number]);
+            client
+        })
+        .collect();
+    until("accepting has paused", || served.metrics().accept_pauses > 0);
+    assert!(served.running.session_count() <= 3);
+    assert!(served.metrics().accepted <= 3);
+    for (number, mut client) in clients.drain(..).enumerate() {
+        assert_eq!(client.recv(), [number as u8]);
+        assert!(served.running.session_count() <= 3);
+    }
+    until("all have left", || served.journal.ended_by(CloseKind::PeerClosed) == 12);
+    assert_eq!(served.metrics().refused, 0);
+    served.finish();
+}

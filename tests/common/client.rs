@@ -1,0 +1,100 @@
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::Shutdown,
+    time::Duration,
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::PATIENCE;
+
+/// A blocking client whose frames have a length of four bytes in front. It never waits longer than the tests do.
+pub(crate) struct Client {
+    pub(crate) socket: Socket,
+}
+
+/// One frame on the wire.
+pub(crate) fn frame(packet: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(packet.len()).expect("a packet of a test is short");
+    [&len.to_be_bytes(), packet].concat()
+}
+
+impl Client {
+    pub(crate) fn connect(addr: &SockAddr) -> io::Result<Self> {
+        Self::connect_with(addr, |_| Ok(()))
+    }
+
+    pub(crate) fn connect_with(
+        addr: &SockAddr,
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::from(i32::from(addr.family())), Type::STREAM, None)?;
+        prepare(&socket)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        if addr.as_socket().is_some() {
+            socket.set_tcp_nodelay(true)?;
+        }
+        socket.connect(addr)?;
+        Ok(Self { socket })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the server reads");
+    }
+
+    pub(crate) fn send(&mut self, packet: impl AsRef<[u8]>) {
+        self.write(&frame(packet.as_ref()));
+    }
+
+    pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.socket.read_exact(&mut bytes).expect("the server answers");
+        bytes
+    }
+
+    pub(crate) fn recv(&mut self) -> Vec<u8> {
+        let header: [u8; 4] = self.read(4).try_into().expect("four bytes");
+        self.read(u32::from_be_bytes(header) as usize)
+    }
+
+    pub(crate) fn recv_text(&mut self) -> String {
+        String::from_utf8(self.recv()).expect("the server answers in text")
+    }
+
+    /// Sends and gets it back.
+    pub(crate) fn assert_echo(&mut self, packet: impl AsRef<[u8]>) {
+        self.send(packet.as_ref());
+        assert_eq!(self.recv(), packet.as_ref());
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.socket.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Everything up to the end of the stream, which must be a clean one.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.socket.read_to_end(&mut rest).expect("the stream ends without a reset");
+        rest
+    }
+
+    pub(crate) fn assert_end(&mut self) {
+        assert_eq!(self.read_to_end(), b"", "nothing but the end is to come");
+    }
+
+    /// Everything up to the end of the connection, and whether that was a reset.
+    pub(crate) fn read_to_any_end(&mut self) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        match self.socket.read_to_end(&mut bytes) {
+            Ok(_) => (bytes, false),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => (bytes, true),
+            Err(error) => panic!("neither an end nor a reset: {error}"),
+        }
+    }
+
+    /// Ends the connection with a reset (over TCP).
+    pub(crate) fn reset(self) {
+        self.socket.set_linger(Some(Duration::ZERO)).expect("a socket lingers as told");
+    }
+}

@@ -1,0 +1,232 @@
+//! What the tests with real sockets share: a server for each strategy, a blocking client, and the audit that ends a test.
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its own part of this")]
+
+mod client;
+mod journal;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use framewire::{
+    Framing, LengthPrefix, Limits, Metrics, PacketHandler, PeerAddr, Running, Server, ServerHandle,
+    SessionHandle, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn,
+};
+use socket2::{SockAddr, Socket};
+
+pub(crate) use client::{Client, frame};
+pub(crate) use journal::{Journal, Watched};
+
+/// How long a test waits for what must come. Only a failing test ever waits as long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where sessions live, and what carries them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    SingleReactor,
+    WorkerPool,
+    ThreadPerConnection,
+    /// A single reactor behind a Unix socket.
+    UnixSocket,
+}
+
+/// Makes one test per strategy of a scenario `fn name(on: On)`.
+macro_rules! on_each_strategy {
+    ($($name:ident)+) => { $(
+        mod $name {
+            use crate::common::On;
+            #[test]
+            fn on_a_single_reactor() {
+                super::$name(On::SingleReactor);
+            }
+            #[test]
+            fn on_a_worker_pool() {
+                super::$name(On::WorkerPool);
+            }
+            #[test]
+            fn on_a_thread_per_connection() {
+                super::$name(On::ThreadPerConnection);
+            }
+        }
+    )+ };
+}
+
+/// The same, and once more over a Unix socket.
+macro_rules! on_each_strategy_and_transport {
+    ($($name:ident)+) => { $(
+        mod $name {
+            use crate::common::On;
+            #[test]
+            fn on_a_single_reactor() {
+                super::$name(On::SingleReactor);
+            }
+            #[test]
+            fn on_a_worker_pool() {
+                super::$name(On::WorkerPool);
+            }
+            #[test]
+            fn on_a_thread_per_connection() {
+                super::$name(On::ThreadPerConnection);
+            }
+            #[test]
+            fn on_a_unix_socket() {
+                super::$name(On::UnixSocket);
+            }
+        }
+    )+ };
+}
+pub(crate) use {on_each_strategy, on_each_strategy_and_transport};
+
+impl On {
+    /// A server that is bound and has its strategy.
+    pub(crate) fn bind(self) -> Server<Unframed> {
+        let server = match self {
+            Self::UnixSocket => Server::bind(format!("unix:{}", free_path().display())),
+            _ => Server::bind("127.0.0.1:0"),
+        };
+        let server = server.expect("a free address can be bound");
+        match self {
+            Self::SingleReactor | Self::UnixSocket => server.strategy(SingleReactor::new()),
+            Self::WorkerPool => server.strategy(WorkerPool::new(2)),
+            Self::ThreadPerConnection => server.strategy(ThreadPerConnection::max(2048)),
+        }
+    }
+
+    /// A server with length prefixes of four bytes, as [`Client`] speaks.
+    pub(crate) fn serve<H>(self, limits: Limits, handler: H) -> Served
+    where
+        H: PacketHandler + Clone + Send + 'static,
+    {
+        Served::start(self.bind().framing(LengthPrefix::u32_be()).limits(limits), handler)
+    }
+
+    pub(crate) fn echo(self, limits: Limits) -> Served {
+        self.serve(limits, packet_fn(|session, packet| session.send(packet)))
+    }
+}
+
+fn free_path() -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("framewire-test-{}-{number}.sock", std::process::id()))
+}
+
+/// A server under test, whose sessions are all recorded.
+pub(crate) struct Served {
+    pub(crate) running: Running,
+    pub(crate) journal: Journal,
+    connected: AtomicUsize,
+}
+
+impl Served {
+    pub(crate) fn start<F, H>(server: Server<F>, handler: H) -> Self
+    where
+        F: Framing + Clone + Send + 'static,
+        H: PacketHandler + Clone + Send + 'static,
+    {
+        let journal = Journal::default();
+        let running = server.spawn(Watched::new(handler, &journal)).expect("the server starts");
+        Self { running, journal, connected: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn addr(&self) -> SockAddr {
+        match &self.running.local_addrs()[0] {
+            PeerAddr::Ip(addr) => (*addr).into(),
+            PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("bound to a path")).expect("a path"),
+            other => panic!("no test knows how to connect to {other}"),
+        }
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        self.connect_with(|_| Ok(()))
+    }
+
+    /// A client whose end of the connection holds as little as the kernel allows.
+    pub(crate) fn connect_narrow(&self) -> Client {
+        self.connect_with(|socket| socket.set_recv_buffer_size(4096))
+    }
+
+    pub(crate) fn connect_with(&self, prepare: impl FnOnce(&Socket) -> io::Result<()>) -> Client {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Client::connect_with(&self.addr(), prepare).expect("the server listens")
+    }
+
+    /// A client, and the handle of its session. For tests whose connections are all accepted, one at a time.
+    pub(crate) fn connect_known(&self) -> (Client, SessionHandle) {
+        self.known(Self::connect)
+    }
+
+    /// As [`connect_known`](Self::connect_known), of another kind of client.
+    pub(crate) fn known(&self, connect: impl FnOnce(&Self) -> Client) -> (Client, SessionHandle) {
+        self.await_open();
+        let client = connect(self);
+        self.await_open();
+        (client, self.journal.newest())
+    }
+
+    /// Waits until every client that has connected has its session.
+    pub(crate) fn await_open(&self) {
+        until("the session is open", || self.journal.opened() == self.connected.load(Ordering::Relaxed));
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.running.metrics()
+    }
+
+    /// Ends a test: all clients are gone, nothing is left of them, and the server stops.
+    pub(crate) fn finish(self) {
+        until("every session has ended", || self.running.session_count() == 0);
+        until("every gauge is at 0", || gauges(&self.metrics()) == [0; 3]);
+        let Self { running, journal, .. } = self;
+        let handle = running.handle();
+        running.stop(PATIENCE).expect("the server stops in peace");
+        audit(&handle, &journal);
+    }
+}
+
+fn gauges(metrics: &Metrics) -> [u64; 3] {
+    [metrics.sessions, metrics.buffered, metrics.timers]
+}
+
+/// A stopped server has nothing left, and has told of the end of every session that it told the beginning of.
+pub(crate) fn audit(stopped: &ServerHandle, journal: &Journal) {
+    let metrics = stopped.metrics();
+    assert_eq!(stopped.session_count(), 0, "sessions left: {metrics:?}");
+    assert_eq!(gauges(&metrics), [0; 3], "sessions, buffered bytes or timers left: {metrics:?}");
+    assert_eq!(metrics.opened, metrics.closed_total(), "opened and closed: {metrics:?}");
+    assert_eq!(metrics.opened, journal.opened() as u64, "{metrics:?}");
+    journal.assert_balanced();
+}
+
+/// Waits until it holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a panic on purpose begins with, see [`hush`].
+pub(crate) const ON_PURPOSE: &str = "on purpose";
+
+/// Keeps panics that a test provokes out of its output.
+pub(crate) fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let message = info.payload_as_str().unwrap_or_default();
+            if !message.starts_with(ON_PURPOSE) {
+                loud(info);
+            }
+        }));
+    });
+}

@@ -1,0 +1,210 @@
+//! How connections end: by the peer, by the network, by the handler; and that no reply is lost by it.
+
+mod common;
+
+use std::io::{ErrorKind, Read};
+
+use common::{Client, On, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use framewire::{CloseKind, CloseReason, Limits, PacketHandler, Session, packet_fn};
+
+on_each_strategy_and_transport! {
+    what_was_sent_before_a_half_close_is_answered_in_full
+    the_last_reply_of_a_graceful_close_survives_input_that_nobody_reads
+    a_handler_that_refuses_a_session_may_say_why
+    an_error_of_the_handler_ends_the_session_after_what_was_sent
+}
+
+on_each_strategy! {
+    a_reset_in_the_middle_of_a_frame_ends_one_session
+    an_abort_reaches_the_peer_as_a_reset
+}
+
+/// Answers the number `n` (four bytes) with as many bytes, each of them `n % 251`.
+fn amplify(session: &mut Session<'_>, packet: &[u8]) -> Result<(), CloseReason> {
+    let number = u32::from_be_bytes(packet.try_into().map_err(CloseReason::handler)?);
+    Ok(session.send(vec![(number % 251) as u8; number as usize])?)
+}
+
+fn what_was_sent_before_a_half_close_is_answered_in_full(on: On) {
+    let served = Served::start(
+        on.bind().framing(framewire::LengthPrefix::u32_be()).send_buffer(16 * 1024),
+        packet_fn(amplify),
+    );
+    let mut bystander = served.connect();
+    // From what the kernel takes at once to far more than the outbox holds.
+    for (requests, size) in [(0u32, 0u32), (1, 10), (1, 100_000), (40, 10_000), (400, 10_000), (7, 900_000)] {
+        let (mut client, session) = served.known(Served::connect_narrow);
+        let sizes: Vec<u32> = (0..requests).map(|number| size + number).collect();
+        let wire: Vec<u8> = sizes.iter().flat_map(|size| frame(&size.to_be_bytes())).collect();
+        client.write(&wire);
+        client.end();
+        // Only now does it read.
+        for size in sizes {
+            let reply = client.recv();
+            assert_eq!(reply.len(), size as usize);
+            assert!(reply.iter().all(|byte| *byte == (size % 251) as u8), "reply of {size} is mangled");
+        }
+        client.assert_end();
+        assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::PeerClosed);
+        bystander.send(4u32.to_be_bytes());
+        assert_eq!(bystander.recv(), [4; 4]);
+    }
+    drop(bystander);
+    served.finish();
+}
+
+fn the_last_reply_of_a_graceful_close_survives_input_that_nobody_reads(on: On) {
+    let served = on.serve(
+        Limits::default(),
+        packet_fn(|session, packet| {
+            session.send(packet)?;
+            if packet.starts_with(b"last") {
+                session.close();
+            }
+            Ok::<(), CloseReason>(())
+        }),
+    );
+    let mut bystander = served.connect();
+    let last = [b"last".as_slice(), &[b'.'; 50_000]].concat();
+    let garbage = [0xff; 30_000];
+    for _ in 0..100 {
+        let mut client = served.connect();
+        client.send(&last);
+        client.write(&garbage);
+        assert_eq!(client.recv(), last);
+        client.assert_end();
+    }
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+#[derive(Clone)]
+struct Moody;
+
+impl PacketHandler for Moody {
+    type State = ();
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Result<(), CloseReason> {
+        // The first of a shard is welcome, as is everybody on a thread of its own.
+        if session.id().to_string().ends_with("0#0") {
+            return Ok(());
+        }
+        session.send("go away")?;
+        Err(CloseReason::handler("not today"))
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        session.send(packet)?;
+        if packet == b"fail" { Err(CloseReason::handler("told to fail")) } else { Ok(()) }
+    }
+}
+
+fn a_handler_that_refuses_a_session_may_say_why(on: On) {
+    let served = on.serve(Limits::default(), Moody);
+    let mut welcome: Vec<Client> = (0..2).map(|_| served.connect()).collect();
+    if matches!(on, On::SingleReactor | On::UnixSocket) {
+        let mut refused = welcome.remove(1);
+        refused.send("hello?");
+        assert_eq!(refused.recv(), b"go away");
+        refused.assert_end();
+        until("it is counted", || served.metrics().refused == 1);
+    }
+    for client in &mut welcome {
+        client.assert_echo("welcome");
+    }
+    if on == On::WorkerPool {
+        let mut refused = served.connect();
+        assert_eq!(refused.recv(), b"go away");
+        refused.assert_end();
+    }
+    drop(welcome);
+    served.finish();
+}
+
+fn an_error_of_the_handler_ends_the_session_after_what_was_sent(on: On) {
+    let served = on.serve(Limits::default(), Calm);
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    client.write(&[frame(b"one"), frame(b"fail"), frame(b"never seen")].concat());
+    assert_eq!(client.read_to_end(), [frame(b"one"), frame(b"fail")].concat());
+    drop(client);
+    let ending = served.journal.await_ending(session.id());
+    assert_eq!(ending, (CloseKind::Handler, "handler: told to fail".to_owned()));
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+/// [`Moody`] with a better morning.
+#[derive(Clone)]
+struct Calm;
+
+impl PacketHandler for Calm {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        Moody.on_packet(session, &mut (), packet)
+    }
+}
+
+fn a_reset_in_the_middle_of_a_frame_ends_one_session(on: On) {
+    let served = on.echo(Limits::default());
+    let mut bystander = served.connect();
+    for cut in [1, 4, 7] {
+        let (mut client, session) = served.connect_known();
+        client.assert_echo("a whole one");
+        let before = served.metrics().bytes_in;
+        client.write(&frame(b"not whole")[..cut]);
+        until("the piece was read", || served.metrics().bytes_in >= before + cut as u64);
+        client.reset();
+        assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Reset);
+        bystander.assert_echo("still served");
+    }
+    drop(bystander);
+    served.finish();
+}
+
+fn an_abort_reaches_the_peer_as_a_reset(on: On) {
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
+        session.send(packet)?;
+        if packet == b"abort" {
+            session.abort();
+        }
+        Ok::<(), CloseReason>(())
+    });
+    let served = on.serve(Limits::default(), handler);
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    client.send("abort");
+    expect_reset(&mut client);
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
+
+    let (mut client, session) = served.connect_known();
+    client.assert_echo("well so far");
+    session.abort().expect("it is open");
+    expect_reset(&mut client);
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+fn expect_reset(client: &mut Client) {
+    let error = client.socket.read(&mut [0; 64]).expect_err("a reset, and nothing before it");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}

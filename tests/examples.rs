@@ -1,0 +1,282 @@
+//! Every example, started as a process on a free port and spoken to over a real socket.
+#![cfg(unix)]
+
+#[allow(dead_code, reason = "a test needs its framing only")]
+#[path = "../examples/custom_framing.rs"]
+mod custom_framing;
+#[path = "support/program.rs"]
+mod program;
+
+use custom_framing::{Cobs, MAX};
+use framewire::testing::law;
+use program::{Peer, Program};
+
+#[test]
+fn every_example_is_run_by_a_test() {
+    let tests = concat!(include_str!("examples.rs"), include_str!("redis.rs"));
+    let entries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"));
+    let entries = entries.expect("examples/ is there").map(|entry| entry.expect("readable").path());
+    let names: Vec<_> = entries.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    assert!(names.len() > 1, "{names:?}");
+    for name in names {
+        assert!(tests.contains(&format!("Program::start(\"{name}\"")), "no test starts examples/{name}.rs");
+    }
+}
+
+#[test]
+fn echo_sends_each_line_back() {
+    let program = Program::start("echo", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    peer.send("hello\nwor");
+    peer.expect("hello\n");
+    peer.send("ld\r\n\n");
+    peer.expect("world\n\n");
+}
+
+/// What a framing puts on the wire for the payload `ab`.
+const LAB_FRAMES: &[(&str, &[u8])] = &[
+    ("u8", b"\x02ab"),
+    ("u16be", b"\0\x02ab"),
+    ("u16le", b"\x02\0ab"),
+    ("u24be", b"\0\0\x02ab"),
+    ("u24le", b"\x02\0\0ab"),
+    ("u32be", b"\0\0\0\x02ab"),
+    ("u32le", b"\x02\0\0\0ab"),
+    ("u64be", b"\0\0\0\0\0\0\0\x02ab"),
+    ("u64le", b"\x02\0\0\0\0\0\0\0ab"),
+    ("line", b"ab\n"),
+    ("crlf", b"ab\r\n"),
+    ("nul", b"ab\0"),
+    ("sep:0aFf", b"ab\n\xff"),
+    ("varint", b"\x02ab"),
+    ("netstring", b"2:ab,"),
+    ("raw", b"ab"),
+];
+
+#[test]
+fn lab_echo_speaks_every_framing() {
+    for (framing, frame) in LAB_FRAMES {
+        let program = Program::start("lab_echo", &["--framing", framing]);
+        let mut peer = program.connect();
+        peer.send(frame);
+        peer.expect(frame);
+        peer.send(frame.repeat(3));
+        peer.expect(frame.repeat(3));
+    }
+}
+
+#[test]
+fn lab_echo_answers_a_whole_stream_at_its_end() {
+    let program = Program::start("lab_echo", &["--framing", "eof"]);
+    let mut peer = program.connect();
+    peer.send("all ");
+    peer.send("of it");
+    peer.send_end();
+    peer.expect("all of it");
+    peer.expect_end();
+}
+
+#[test]
+fn lab_echo_serves_with_every_strategy_and_ends_gracefully() {
+    for args in [["--strategy", "single"], ["--strategy", "pool"], ["--strategy", "threads"]] {
+        let program = Program::start("lab_echo", &[&args[..], &["--threads", "2"]].concat());
+        let mut peers = [program.connect(), program.connect()];
+        for peer in &mut peers {
+            peer.send(b"\0\0\0\x01x");
+            peer.expect(b"\0\0\0\x01x");
+        }
+        program.terminate();
+        for mut peer in peers {
+            peer.expect_end();
+        }
+        let printed = program.finish();
+        assert!(printed.is_empty(), "{args:?}: {printed:?}");
+    }
+}
+
+#[test]
+fn lab_echo_takes_a_payload_of_its_maximum_and_not_one_byte_more() {
+    let program = Program::start("lab_echo", &["--max", "5000000"]);
+    let frame = [&5_000_000_u32.to_be_bytes()[..], &vec![7; 5_000_000]].concat();
+    let mut peer = program.connect();
+    peer.send(&frame);
+    peer.expect(&frame);
+    peer.send(5_000_001_u32.to_be_bytes());
+    peer.expect_end();
+}
+
+#[test]
+fn custom_framing_answers_in_its_own_frames() {
+    let program = Program::start("custom_framing", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    let frames = b"\x03\x11\x22\x02\x33\0\x01\0\x01\x01\0";
+    peer.send(&frames[..4]);
+    peer.send(&frames[4..]);
+    peer.expect(frames);
+    peer.send(b"\x05\x11\0");
+    peer.expect_end();
+}
+
+#[test]
+fn custom_framing_keeps_the_law() {
+    law::check(Cobs::default(), [&b"\x11\x22\0\x33"[..], b"", b"\0\0", &[7; 254], &[7; 255], &[0; MAX]]);
+}
+
+#[test]
+fn chat_passes_lines_on_to_everybody_else() {
+    let program = Program::start("chat", &["127.0.0.1:0"]);
+    let join = |name: &str| {
+        let mut peer = program.connect();
+        peer.expect("* your name?\n");
+        peer.send(format!("{name}\n"));
+        peer.expect(format!("* welcome, {name}\n"));
+        peer
+    };
+    let mut ann = join("ann");
+    let mut bob = join("bob");
+    ann.expect("* bob joins\n");
+    let mut cid = join("cid");
+    for peer in [&mut ann, &mut bob] {
+        peer.expect("* cid joins\n");
+    }
+    ann.send("hello\n/who\n");
+    ann.expect("* ann\n* bob\n* cid\n");
+    for peer in [&mut bob, &mut cid] {
+        peer.expect("ann: hello\n");
+    }
+    let longest = "x".repeat(500);
+    bob.send(format!("{longest}\nx{longest}\n"));
+    bob.expect("* too long\n");
+    drop(bob);
+    for peer in [&mut ann, &mut cid] {
+        peer.expect(format!("bob: {longest}\n"));
+        peer.expect("* bob leaves\n");
+    }
+    join("bob");
+}
+
+#[test]
+fn chat_takes_each_name_once_and_nothing_too_long() {
+    let program = Program::start("chat", &["127.0.0.1:0"]);
+    let (mut ann, mut other) = (program.connect(), program.connect());
+    ann.send("ann\n");
+    ann.expect("* your name?\n* welcome, ann\n");
+    other.send(format!("ann\n\n{}\n", "x".repeat(21)));
+    other.expect("* your name?\n* that name is taken\n* say something\n* 20 bytes at most\n");
+    other.send("bob\n");
+    other.expect("* welcome, bob\n");
+    ann.expect("* bob joins\n");
+    other.send("x".repeat(600));
+    other.expect_end();
+    drop(other);
+    ann.expect("* bob leaves\n");
+    ann.send("/who\n");
+    ann.expect("* ann\n");
+}
+
+/// A packet behind its length in two bytes.
+fn framed(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
+}
+
+fn ask(peer: &mut Peer, request: &str, reply: &str) {
+    peer.send(framed(request));
+    peer.expect(framed(reply));
+}
+
+#[test]
+fn request_reply_answers_what_fits_the_state_and_refuses_the_rest() {
+    let program = Program::start("request_reply", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    ask(&mut peer, "ADD 1", "ERROR not now");
+    ask(&mut peer, "HELLO 1", "HELLO 1");
+    ask(&mut peer, "LOGIN ann guess", "DENIED 2 tries left");
+    ask(&mut peer, "LOGIN ann secret", "WELCOME");
+    ask(&mut peer, "HELLO 1", "ERROR not now");
+    ask(&mut peer, "ADD 42", "SUM 42");
+    ask(&mut peer, "ADD -2", "SUM 40");
+    ask(&mut peer, "ADD 9223372036854775807", "ERROR no number");
+    peer.send(framed("QUIT"));
+    peer.expect_end();
+}
+
+#[test]
+fn request_reply_closes_after_three_wrong_passwords() {
+    let program = Program::start("request_reply", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    ask(&mut peer, "HELLO 1", "HELLO 1");
+    for left in ["2", "1", "0"] {
+        ask(&mut peer, "LOGIN ann guess", &format!("DENIED {left} tries left"));
+    }
+    peer.expect_end();
+}
+
+#[test]
+fn upgrade_gives_the_bytes_behind_the_login_to_the_new_framing() {
+    let program = Program::start("upgrade", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    peer.send(b"LOGIN ann\n\0\0\0\x02h\n\0\0");
+    peer.expect(b"LOGIN please\nOK\n\0\0\0\x03ann\0\0\0\x02h\n");
+    peer.send(b"\0\x01!");
+    peer.expect(b"\0\0\0\x03ann\0\0\0\x01!");
+    let mut stranger = program.connect();
+    stranger.send("hello\n");
+    stranger.expect("LOGIN please\nNO\n");
+    stranger.expect_end();
+}
+
+#[test]
+fn strategies_all_serve() {
+    for (strategy, shards) in
+        [("single", &["0"][..]), ("pool", &["1", "2"]), ("reuse-port", &["1", "2"]), ("threads", &["3", "4"])]
+    {
+        let program = Program::start("strategies", &[strategy, "127.0.0.1:0"]);
+        let mut peers = [program.connect(), program.connect()];
+        for peer in &mut peers {
+            peer.send("hi\n");
+            let answer = peer.line();
+            let shard = answer.strip_prefix("shard ").unwrap_or_else(|| panic!("{strategy}: {answer:?}"));
+            assert!(strategy == "threads" || shards.contains(&shard), "{strategy}: shard {shard}");
+        }
+        drop(peers);
+        program.terminate();
+        program.finish();
+    }
+}
+
+#[test]
+fn strategies_of_a_user_place_by_address_refuse_past_the_quota_and_know_the_end() {
+    let program = Program::start("strategies", &["by-peer", "127.0.0.1:0"]);
+    assert_eq!(program.printed, ["by-peer starts: 1 address, 2 workers"]);
+    let mut peers: Vec<_> = (0..4).map(|_| program.connect()).collect();
+    let mut answers = Vec::new();
+    for peer in &mut peers {
+        peer.send("hi\n");
+        answers.push(peer.line());
+    }
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0] && answer.starts_with("shard ")),
+        "{answers:?}"
+    );
+    program.expect_refusal();
+    drop(peers);
+    program.terminate();
+    assert_eq!(program.finish(), ["by-peer stops"]);
+}
+
+#[test]
+fn graceful_shutdown_says_goodbye_and_tells_the_figures() {
+    let program = Program::start("graceful_shutdown", &["127.0.0.1:0"]);
+    let mut peers = [program.connect(), program.connect()];
+    for peer in &mut peers {
+        peer.send("hello\n");
+        peer.expect("HELLO\n");
+    }
+    program.terminate();
+    for mut peer in peers {
+        peer.expect("goodbye\n");
+        peer.expect_end();
+    }
+    let figures = ["2 sessions, 2 closed by the shutdown", "2 packets in, 4 packets out"];
+    assert_eq!(program.finish(), ["signal 15: closing 2 sessions", figures[0], figures[1]]);
+}

@@ -1,0 +1,388 @@
+//! Sessions reached from outside their own callbacks: by handle, from other sessions and from other threads.
+
+mod common;
+
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use framewire::{
+    CloseKind, CloseReason, LengthPrefix, Limits, PacketHandler, SendError, Session, SessionHandle,
+    SessionId, TicketError, packet_fn,
+};
+
+on_each_strategy_and_transport! {
+    a_callback_can_close_its_own_session
+    a_callback_can_close_another_session
+    a_send_to_a_closed_session_is_refused_and_harms_nobody
+    a_packet_can_be_sent_to_another_session_from_on_close
+    a_handle_of_an_ended_session_never_reaches_the_next_one
+    a_storm_of_sends_from_eight_threads_loses_nothing_and_keeps_the_order_of_each
+    a_session_is_paused_and_resumed_by_handle
+    a_session_is_closed_by_handle_after_what_was_sent
+}
+
+on_each_strategy! {
+    a_ticket_tells_that_the_packet_was_written
+    a_ticket_tells_that_the_session_closed_first
+    a_ticket_tells_that_the_packet_was_refused_and_the_session_stays
+    a_ticket_tells_nothing_before_its_time
+    a_handle_is_told_when_more_waits_than_the_outbox_may_hold
+}
+
+/// Knows the sessions that gave themselves a name, and does to them what it is told: "name NAME", "close",
+/// "close NAME", "tell NAME", "heir NAME"; anything else is echoed.
+#[derive(Clone, Default)]
+struct Lobby {
+    names: Arc<Mutex<Vec<(String, SessionHandle)>>>,
+}
+
+#[derive(Default)]
+struct Guest {
+    /// Is told when this session closes.
+    heir: Option<SessionHandle>,
+}
+
+impl Lobby {
+    fn find(&self, name: &str) -> Option<SessionHandle> {
+        let names = self.names.lock().expect("nobody panics");
+        names.iter().find(|(known, _)| known == name).map(|(_, handle)| handle.clone())
+    }
+}
+
+impl PacketHandler for Lobby {
+    type State = Guest;
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Guest, CloseReason> {
+        Ok(Guest::default())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        guest: &mut Guest,
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        let text = String::from_utf8_lossy(packet).into_owned();
+        let (verb, name) = text.split_once(' ').unwrap_or((&text, ""));
+        let reply = match (verb, name) {
+            ("name", name) => {
+                let named = (name.to_owned(), session.handle());
+                self.names.lock().expect("nobody panics").push(named);
+                "named".to_owned()
+            }
+            ("close", "") => {
+                session.send("closing")?;
+                session.close();
+                format!("{:?}", session.send("too late")).replace("Err(Closed)", "")
+            }
+            ("close", name) => format!("{:?}", self.find(name).map(|other| other.close())),
+            ("tell", name) => format!("{:?}", self.find(name).map(|other| other.send("told"))),
+            ("heir", name) => {
+                guest.heir = self.find(name);
+                "noted".to_owned()
+            }
+            _ => text,
+        };
+        match session.send(reply) {
+            Ok(()) | Err(SendError::Closed) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn on_close(&mut self, _session: SessionId, guest: Guest, _reason: &CloseReason) {
+        if let Some(heir) = guest.heir {
+            let _ = heir.send("inherited");
+        }
+    }
+}
+
+fn ask(client: &mut common::Client, question: &str) -> String {
+    client.send(question);
+    client.recv_text()
+}
+
+fn a_callback_can_close_its_own_session(on: On) {
+    let served = on.serve(Limits::default(), Lobby::default());
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    client.write(&[frame(b"close"), frame(b"never handed out")].concat());
+    assert_eq!(client.recv_text(), "closing");
+    client.assert_end();
+    drop(client);
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+fn a_callback_can_close_another_session(on: On) {
+    let served = on.serve(Limits::default(), Lobby::default());
+    let mut bystander = served.connect();
+    let (mut victim, session) = served.connect_known();
+    let mut closer = served.connect();
+    assert_eq!(ask(&mut victim, "name victim"), "named");
+    assert_eq!(ask(&mut closer, "close victim"), "Some(Ok(()))");
+    victim.assert_end();
+    drop(victim);
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
+    for client in [&mut closer, &mut bystander] {
+        client.assert_echo("still served");
+    }
+    drop((closer, bystander));
+    served.finish();
+}
+
+fn a_send_to_a_closed_session_is_refused_and_harms_nobody(on: On) {
+    let served = on.serve(Limits::default(), Lobby::default());
+    let mut sender = served.connect();
+    let (mut gone, session) = served.connect_known();
+    assert_eq!(ask(&mut gone, "name gone"), "named");
+    assert_eq!(ask(&mut sender, "tell gone"), "Some(Ok(()))");
+    assert_eq!(gone.recv_text(), "told");
+    drop(gone);
+    served.journal.await_ending(session.id());
+    assert_eq!(ask(&mut sender, "tell gone"), "Some(Err(Closed))");
+    assert_eq!(ask(&mut sender, "close gone"), "Some(Err(Closed))");
+    assert_eq!(session.pause(), Err(SendError::Closed));
+    assert_eq!(session.send_tracked("x").map(drop), Err(SendError::Closed));
+    sender.assert_echo("still served");
+    drop(sender);
+    served.finish();
+}
+
+fn a_packet_can_be_sent_to_another_session_from_on_close(on: On) {
+    let served = on.serve(Limits::default(), Lobby::default());
+    let (mut heir, mut owner) = (served.connect(), served.connect());
+    assert_eq!(ask(&mut heir, "name heir"), "named");
+    assert_eq!(ask(&mut owner, "heir heir"), "noted");
+    drop(owner);
+    assert_eq!(heir.recv_text(), "inherited");
+    // And to itself: it is gone, and that is all.
+    let mut own = served.connect();
+    assert_eq!(ask(&mut own, "name self"), "named");
+    assert_eq!(ask(&mut own, "heir self"), "noted");
+    drop(own);
+    until("two have ended", || served.journal.closed() == 2);
+    heir.assert_echo("still served");
+    drop(heir);
+    served.finish();
+}
+
+fn a_handle_of_an_ended_session_never_reaches_the_next_one(on: On) {
+    let served = on.echo(Limits::default());
+    let mut bystander = served.connect();
+    let mut stale: Vec<SessionHandle> = Vec::new();
+    let mut reused = 0;
+    for _ in 0..20 {
+        let (mut client, session) = served.connect_known();
+        let slot = |handle: &SessionHandle| handle.id().to_string().split('#').next().map(str::to_owned);
+        reused += usize::from(stale.iter().any(|old| slot(old) == slot(&session)));
+        for old in &stale {
+            assert!(!old.is_open());
+            assert_eq!(old.send("for somebody else"), Err(SendError::Closed));
+            assert_eq!(old.close(), Err(SendError::Closed));
+            // This one goes to the shard in any case, and finds nobody there; or the shard has ended.
+            let _ = old.abort();
+            served.running.close(old.id());
+        }
+        client.assert_echo("mine alone");
+        client.end();
+        client.assert_end();
+        served.journal.await_ending(session.id());
+        stale.push(session);
+    }
+    assert!(on == On::ThreadPerConnection || reused > 0, "no slot was used again");
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+fn a_storm_of_sends_from_eight_threads_loses_nothing_and_keeps_the_order_of_each(on: On) {
+    const THREADS: u32 = 8;
+    const SENDS: u32 = 20_000;
+    let served = on.serve(
+        Limits::default().outbox_hard(512 * 1024).mailbox_commands(4096),
+        packet_fn(|session, packet| session.send(packet)),
+    );
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    let senders: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let session = session.clone();
+            thread::spawn(move || {
+                for number in 0..SENDS {
+                    send_stubbornly(&session, &[thread.to_be_bytes(), number.to_be_bytes()].concat());
+                }
+            })
+        })
+        .collect();
+    let mut next = [0; THREADS as usize];
+    for _ in 0..THREADS * SENDS {
+        let packet = client.recv();
+        let (thread, number) = packet.split_at(4);
+        let thread = u32::from_be_bytes(thread.try_into().expect("four bytes")) as usize;
+        let number = u32::from_be_bytes(number.try_into().expect("four bytes"));
+        assert_eq!(number, next[thread], "of thread {thread}");
+        next[thread] += 1;
+    }
+    for sender in senders {
+        sender.join().expect("every send was taken at last");
+    }
+    bystander.assert_echo("still served");
+    drop((client, bystander));
+    served.finish();
+}
+
+/// Tries again for as long as the session or its shard has too much to do.
+fn send_stubbornly(session: &SessionHandle, packet: &[u8]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match session.send(packet) {
+            Ok(()) => return,
+            Err(SendError::Full { .. } | SendError::MailboxFull { .. }) => {
+                assert!(Instant::now() < deadline, "never room again");
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn a_session_is_paused_and_resumed_by_handle(on: On) {
+    let served = on.echo(Limits::default());
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    client.assert_echo("before");
+    assert_eq!(session.pause(), Ok(()));
+    assert_eq!(session.send("paused"), Ok(()));
+    assert_eq!(client.recv_text(), "paused", "a paused session still sends");
+    for number in 0..10 {
+        client.send([number]);
+    }
+    bystander.assert_echo("served meanwhile");
+    bystander.assert_echo("and again");
+    until("the rest of it is counted", || served.metrics().packets_in == 3);
+    assert_eq!(session.resume(), Ok(()));
+    for number in 0..10 {
+        assert_eq!(client.recv(), [number]);
+    }
+    drop((client, bystander));
+    served.finish();
+}
+
+fn a_session_is_closed_by_handle_after_what_was_sent(on: On) {
+    let served = on.echo(Limits::default());
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    for number in 0..100u8 {
+        assert_eq!(session.send([number; 1000]), Ok(()));
+    }
+    assert_eq!(session.close(), Ok(()));
+    for number in 0..100u8 {
+        assert_eq!(client.recv(), [number; 1000]);
+    }
+    client.assert_end();
+    drop(client);
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+fn a_ticket_tells_that_the_packet_was_written(on: On) {
+    let served = on.echo(Limits::default());
+    let (mut client, session) = served.connect_known();
+    let tickets: Vec<_> =
+        (0..50u8).map(|number| session.send_tracked([number; 5000]).expect("there is room")).collect();
+    for number in 0..50u8 {
+        assert_eq!(client.recv(), [number; 5000]);
+    }
+    for ticket in tickets {
+        assert_eq!(ticket.wait(PATIENCE), Ok(()));
+    }
+    drop(client);
+    served.finish();
+}
+
+/// A session whose kernel buffers are full, so that nothing more is written.
+fn congested(on: On) -> (Served, common::Client, SessionHandle) {
+    let echo = packet_fn(|session, packet| session.send(packet));
+    let limits = Limits::default().outbox_hard(16 << 20);
+    let server = on.bind().framing(LengthPrefix::u32_be()).limits(limits).send_buffer(16 * 1024);
+    let served = Served::start(server, echo);
+    let (client, session) = served.known(Served::connect_narrow);
+    // More than a pair of small kernel buffers takes.
+    assert_eq!(session.send(vec![7; 1 << 20]), Ok(()));
+    (served, client, session)
+}
+
+fn a_ticket_tells_nothing_before_its_time(on: On) {
+    let (served, mut client, session) = congested(on);
+    let ticket = session.send_tracked("behind it").expect("there is room");
+    let short = Duration::from_millis(20);
+    assert_eq!(ticket.wait(short), Err(TicketError::TimedOut(short)));
+    assert_eq!(ticket.outcome(), None);
+    assert_eq!(client.recv().len(), 1 << 20);
+    assert_eq!(client.recv_text(), "behind it");
+    assert_eq!(ticket.wait(PATIENCE), Ok(()));
+    drop(client);
+    served.finish();
+}
+
+fn a_ticket_tells_that_the_session_closed_first(on: On) {
+    let (served, client, session) = congested(on);
+    let ticket = session.send_tracked("behind it").expect("there is room");
+    client.reset();
+    assert_eq!(ticket.wait(PATIENCE), Err(TicketError::Closed));
+    let (served, _client, session) = {
+        served.finish();
+        congested(on)
+    };
+    let ticket = session.send_tracked("behind it").expect("there is room");
+    session.abort().expect("it is open");
+    assert_eq!(ticket.wait(PATIENCE), Err(TicketError::Closed));
+    served.finish();
+}
+
+fn a_ticket_tells_that_the_packet_was_refused_and_the_session_stays(on: On) {
+    let echo = packet_fn(|session, packet| session.send(packet));
+    let served = Served::start(on.bind().framing(LengthPrefix::u8()), echo);
+    let (mut client, session) = served.connect_known();
+    let ticket = session.send_tracked([0; 300]).expect("it is refused later");
+    let refused = ticket.wait(PATIENCE);
+    assert!(matches!(refused, Err(TicketError::Refused(SendError::Frame(_)))), "{refused:?}");
+    client.write(b"\x02ok");
+    assert_eq!(client.read(3), b"\x02ok");
+    // Without a ticket there is nobody to tell, and nobody to punish: it is counted.
+    assert_eq!(session.send([0; 300]), Ok(()));
+    assert_eq!(session.send("behind it"), Ok(()));
+    assert_eq!(client.read(10), b"\x09behind it");
+    until("the refusal is counted", || served.running.metrics().sends_refused == 1);
+    drop(client);
+    served.finish();
+}
+
+fn a_handle_is_told_when_more_waits_than_the_outbox_may_hold(on: On) {
+    let (served, mut client, session) = congested(on);
+    let (mut taken, packet) = (0, vec![1; 1 << 20]);
+    let error = loop {
+        match session.send(&packet) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 100, "the outbox takes without end");
+    };
+    assert!(matches!(error, SendError::Full { limit, .. } if limit == 16 << 20), "{error}");
+    until("it is all in the outbox", || served.metrics().buffered >= 14 << 20);
+    assert!(served.metrics().buffered < 40 << 20, "{} bytes buffered", served.metrics().buffered);
+    for _ in 0..=taken {
+        assert_eq!(client.recv().len(), 1 << 20);
+    }
+    client.assert_echo("still served");
+    drop(client);
+    served.finish();
+}

@@ -1,0 +1,236 @@
+//! How a server ends: in full where the peers let it, in time where they do not.
+
+mod common;
+
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use common::{Client, On, PATIENCE, Served, audit, on_each_strategy, on_each_strategy_and_transport, until};
+use framewire::{
+    CloseKind, CloseReason, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, packet_fn,
+};
+
+on_each_strategy_and_transport! {
+    a_shutdown_delivers_full_outboxes_to_slow_readers
+    a_shutdown_says_farewell_to_every_session
+    a_shutdown_can_be_asked_for_in_a_callback
+    a_shutdown_can_be_asked_for_twice_and_by_many_threads
+    a_running_server_that_is_dropped_stops_and_joins
+}
+
+on_each_strategy! {
+    a_shutdown_cuts_a_dead_reader_at_its_deadline
+    the_earliest_end_counts_when_a_shutdown_is_asked_for_again
+    an_abort_of_the_server_resets_every_connection
+    a_stopped_server_gives_its_address_back
+}
+
+const FLOOD: usize = 1_000_000;
+
+/// Answers with far more than a pair of kernel buffers takes.
+fn flood(session: &mut Session<'_>, packet: &[u8]) -> Result<(), CloseReason> {
+    session.send(packet)?;
+    if packet == b"flood" {
+        session.send(vec![3; FLOOD])?;
+    }
+    Ok(())
+}
+
+/// A graceful close may take as long as the tests do; what is cut is cut by the shutdown.
+fn patient() -> Limits {
+    Limits::default().close_timeout(4 * PATIENCE).linger_timeout(4 * PATIENCE).stall_timeout(4 * PATIENCE)
+}
+
+fn serve_floods(on: On) -> Served {
+    let server = on.bind().framing(LengthPrefix::u32_be()).limits(patient()).send_buffer(16 * 1024);
+    Served::start(server, packet_fn(flood))
+}
+
+fn flooded(served: &Served) -> Client {
+    let mut client = served.connect_narrow();
+    client.send("flood");
+    assert_eq!(client.recv_text(), "flood");
+    client
+}
+
+fn a_shutdown_delivers_full_outboxes_to_slow_readers(on: On) {
+    let served = serve_floods(on);
+    let mut clients: Vec<Client> = (0..5).map(|_| flooded(&served)).collect();
+    served.running.shutdown(PATIENCE);
+    for client in &mut clients {
+        let packet = client.recv();
+        assert!(packet.len() == FLOOD && packet.iter().all(|byte| *byte == 3));
+        client.assert_end();
+    }
+    drop(clients);
+    served.finish();
+}
+
+fn a_shutdown_cuts_a_dead_reader_at_its_deadline(on: On) {
+    let served = serve_floods(on);
+    let (mut dead, session) = served.known(flooded);
+    let mut idle = served.connect();
+    idle.assert_echo("at work");
+    served.running.shutdown(Duration::from_millis(50));
+    // It reads nothing until it is gone: it is the deadline that ends it.
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Shutdown);
+    assert!(dead.read_to_any_end().0.len() < FLOOD);
+    idle.read_to_any_end();
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    running.wait().expect("it stops in peace");
+    audit(&handle, &journal);
+}
+
+fn the_earliest_end_counts_when_a_shutdown_is_asked_for_again(on: On) {
+    for (first, second) in
+        [(Duration::from_millis(20), 4 * PATIENCE), (4 * PATIENCE, Duration::from_millis(20))]
+    {
+        let served = serve_floods(on);
+        let dead = flooded(&served);
+        served.running.shutdown(first);
+        served.running.shutdown(second);
+        until("it was cut", || served.journal.ended_by(CloseKind::Shutdown) == 1);
+        drop(dead);
+        served.finish();
+    }
+}
+
+#[derive(Clone)]
+struct Polite;
+
+impl PacketHandler for Polite {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        Ok(session.send(packet)?)
+    }
+
+    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) {
+        session.send("farewell").expect("the session is open");
+    }
+}
+
+fn a_shutdown_says_farewell_to_every_session(on: On) {
+    let served = on.serve(patient(), Polite);
+    let mut clients: Vec<Client> = (0..20).map(|_| served.connect()).collect();
+    served.await_open();
+    // One of them is in the middle of a frame.
+    clients[7].write(&[0, 0]);
+    served.running.shutdown(PATIENCE);
+    for client in &mut clients {
+        assert_eq!(client.recv_text(), "farewell");
+        client.assert_end();
+    }
+    drop(clients);
+    until("all have ended", || served.journal.ended_by(CloseKind::Shutdown) == 20);
+    served.finish();
+}
+
+fn a_shutdown_can_be_asked_for_in_a_callback(on: On) {
+    let server: Arc<OnceLock<ServerHandle>> = Arc::default();
+    let known = server.clone();
+    let handler = packet_fn(move |session: &mut Session<'_>, packet: &[u8]| {
+        session.send(packet)?;
+        if packet == b"shut down" {
+            known.get().expect("set before the first client").shutdown(PATIENCE);
+            session.send("as you wish")?;
+        }
+        Ok::<(), CloseReason>(())
+    });
+    let served = on.serve(patient(), handler);
+    server.set(served.running.handle()).expect("set once");
+    let (mut bystander, mut client) = (served.connect(), served.connect());
+    bystander.assert_echo("at work");
+    client.assert_echo("shut down");
+    assert_eq!(client.recv_text(), "as you wish");
+    client.assert_end();
+    bystander.assert_end();
+    drop((bystander, client));
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    running.wait().expect("it stops in peace");
+    audit(&handle, &journal);
+}
+
+fn a_shutdown_can_be_asked_for_twice_and_by_many_threads(on: On) {
+    let served = on.echo(patient());
+    let mut client = served.connect();
+    client.assert_echo("at work");
+    let askers: Vec<_> = (0..4)
+        .map(|_| {
+            let handle = served.running.handle();
+            thread::spawn(move || (0..100).for_each(|_| handle.shutdown(PATIENCE)))
+        })
+        .collect();
+    client.assert_end();
+    for asker in askers {
+        asker.join().expect("asking harms nobody");
+    }
+    drop(client);
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    running.wait().expect("it stops in peace");
+    audit(&handle, &journal);
+    // And once more, of a server that is no more.
+    handle.shutdown(PATIENCE);
+    handle.abort();
+}
+
+fn a_running_server_that_is_dropped_stops_and_joins(on: On) {
+    let served = on.echo(Limits::default());
+    let addr = served.addr();
+    let mut client = served.connect();
+    client.assert_echo("at work");
+    let reading = thread::spawn(move || client.assert_end());
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    drop(running);
+    audit(&handle, &journal);
+    reading.join().expect("the client was told");
+    assert!(Client::connect(&addr).is_err(), "nobody listens any more");
+}
+
+fn an_abort_of_the_server_resets_every_connection(on: On) {
+    let served = serve_floods(on);
+    let mut flooded = flooded(&served);
+    let mut idle = served.connect();
+    idle.assert_echo("at work");
+    served.running.abort();
+    assert_eq!(idle.read_to_any_end(), (Vec::new(), true));
+    assert!(flooded.read_to_any_end().0.len() < FLOOD);
+    until("both have ended", || served.journal.ended_by(CloseKind::Shutdown) == 2);
+    served.finish();
+}
+
+fn a_stopped_server_gives_its_address_back(on: On) {
+    let served = on.echo(Limits::default());
+    let addr = served.running.local_addr().expect("bound to TCP");
+    let mut client = served.connect();
+    client.assert_echo("at work");
+    let Served { running, .. } = served;
+    // The server's end is the first: its port is in TIME_WAIT.
+    running.shutdown(PATIENCE);
+    client.assert_end();
+    drop(client);
+    running.wait().expect("it stops in peace");
+    let again = framewire::Server::bind(addr).expect("the address is free again");
+    let again = Served::start(
+        again.framing(LengthPrefix::u32_be()),
+        packet_fn(|session, packet| session.send(packet)),
+    );
+    again.connect().assert_echo("at work again");
+    again.finish();
+}

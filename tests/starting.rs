@@ -1,0 +1,370 @@
+//! Binding, settings, and who makes the handlers.
+
+mod common;
+
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until};
+use framewire::{
+    CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement, Running,
+    ServeError, Server, Session, ShardId, SingleReactor, Unframed, WorkerPool, packet_fn,
+};
+
+on_each_strategy_and_transport! {
+    a_factory_makes_a_handler_on_each_shard_that_never_leaves_it
+    a_factory_that_panics_is_reported_and_everything_stops
+}
+
+fn echo(server: Server<Unframed>) -> Served {
+    Served::start(server.framing(LengthPrefix::u32_be()), packet_fn(|session, packet| session.send(packet)))
+}
+
+fn failure<T>(outcome: Result<T, ServeError>) -> String {
+    match outcome {
+        Ok(_) => panic!("this must fail"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_and_its_server_goes_on() {
+    let first = echo(Server::bind("127.0.0.1:0").expect("a free port"));
+    let mut client = first.connect();
+    let addr = first.running.local_addr().expect("bound to TCP");
+    let text = failure(Server::bind(addr));
+    assert!(text.starts_with(&format!("can not bind {addr}: ")), "{text}");
+    client.assert_echo("still served");
+    drop(client);
+    first.finish();
+}
+
+#[test]
+fn a_taken_path_is_named_and_its_server_goes_on() {
+    let first = echo(On::UnixSocket.bind());
+    let mut client = first.connect();
+    let path = first.running.local_addrs()[0].to_string();
+    let text = failure(Server::bind(&path));
+    assert!(text.starts_with(&format!("can not bind {path}: ")), "{text}");
+    client.assert_echo("still served");
+    first.connect().assert_echo("and so are new ones");
+    drop(client);
+    first.finish();
+    assert!(!std::path::Path::new(path.trim_start_matches("unix:")).exists(), "its file is removed");
+}
+
+#[test]
+fn a_path_that_a_dead_server_left_behind_is_replaced() {
+    let path = std::env::temp_dir().join(format!("framewire-stale-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+    assert!(path.exists());
+    let served = echo(Server::bind(format!("unix:{}", path.display())).expect("nobody listens there"));
+    served.connect().assert_echo("served");
+    served.finish();
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_address_that_is_none_or_not_ours_is_named() {
+    for text in ["nonsense", "127.0.0.1", "127.0.0.1:70000", "unix:"] {
+        let error = failure(Server::bind(text));
+        assert!(error.contains(&format!("{text:?} is no address to bind")), "{error}");
+    }
+    // Of the range for documentation: no machine has it.
+    let error = failure(Server::bind("192.0.2.1:0"));
+    assert!(error.starts_with("can not bind 192.0.2.1:0: "), "{error}");
+    let error = failure(Server::bind("unix:/nonexistent/directory/socket"));
+    assert!(error.starts_with("can not bind unix:/nonexistent/directory/socket: "), "{error}");
+}
+
+#[test]
+fn a_setting_that_can_not_work_is_named() {
+    let limits = Limits::default();
+    let cases = [
+        ("limits.frame", limits.clone().frame(0)),
+        ("limits.read_budget", limits.clone().read_budget(0)),
+        ("limits.outbox_low", limits.clone().outbox_low(1 << 20)),
+        ("limits.outbox_high", limits.clone().outbox_high(8 << 20)),
+        ("limits.idle_timeout", limits.clone().idle_timeout(Duration::ZERO)),
+        ("limits.stall_timeout", limits.clone().stall_timeout(Duration::from_nanos(1))),
+        ("limits.connections_per_peer", limits.clone().connections_per_peer(0)),
+        ("limits.mailbox_commands", limits.mailbox_commands(0)),
+    ];
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| session.send(packet));
+    let server = || Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+    for (option, limits) in cases {
+        let error = failure(server().limits(limits).spawn(handler));
+        assert!(error.starts_with(&format!("{option}: ")), "{error}");
+    }
+    let error = failure(server().backlog(0).spawn(handler));
+    assert!(error.starts_with("backlog: "), "{error}");
+    let error = failure(server().strategy(WorkerPool::new(100_000)).spawn(handler));
+    assert!(error.starts_with("strategy: 100000 workers"), "{error}");
+    let unix = On::UnixSocket.bind().framing(LengthPrefix::u32_be());
+    let error = failure(unix.strategy(WorkerPool::new(2).reuse_port()).spawn(handler));
+    assert!(error.starts_with("strategy: reuse_port works for TCP only, not for unix:"), "{error}");
+}
+
+#[test]
+fn several_addresses_of_several_kinds_are_served_by_one_server() {
+    let path = std::env::temp_dir().join(format!("framewire-several-{}.sock", std::process::id()));
+    let addrs = ["127.0.0.1:0".to_owned(), "[::1]:0".to_owned(), format!("unix:{}", path.display())];
+    let server = Server::bind(addrs).expect("three free addresses");
+    let bound = server.local_addrs();
+    assert_eq!(bound.len(), 3);
+    let served = echo(server.strategy(WorkerPool::new(2)));
+    assert_eq!(served.running.local_addrs(), bound);
+    let mut clients = Vec::new();
+    for addr in &bound {
+        let addr = match addr {
+            PeerAddr::Ip(addr) => (*addr).into(),
+            _ => socket2::SockAddr::unix(&path).expect("a path"),
+        };
+        let mut client = Client::connect(&addr).expect("the server listens");
+        client.assert_echo(format!("{addr:?}"));
+        clients.push(client);
+    }
+    let sessions = served.running.sessions().expect("the shards answer");
+    for addr in &bound {
+        assert!(sessions.iter().any(|session| session.local == *addr), "{addr}: {sessions:?}");
+    }
+    drop(clients);
+    served.finish();
+}
+
+#[test]
+fn a_wildcard_tells_each_session_the_address_it_was_reached_at() {
+    let served = echo(Server::bind("0.0.0.0:0").expect("a free port"));
+    let port = served.running.local_addr().expect("bound to TCP").port();
+    let mut client = Client::connect(&SocketAddr::from(([127, 0, 0, 7], port)).into()).expect("it listens");
+    client.assert_echo("here");
+    let sessions = served.running.sessions().expect("the shards answer");
+    assert_eq!(sessions[0].local, PeerAddr::Ip(SocketAddr::from(([127, 0, 0, 7], port))));
+    assert_eq!(sessions[0].peer.socket_addr(), client.socket.local_addr().expect("bound").as_socket());
+    drop(client);
+    served.finish();
+}
+
+/// Each handler counts for itself, in what can not leave its thread.
+struct Counting {
+    packets: Rc<Cell<u32>>,
+}
+
+impl PacketHandler for Counting {
+    type State = Rc<Cell<u32>>;
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Rc<Cell<u32>>, CloseReason> {
+        Ok(self.packets.clone())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        packets: &mut Rc<Cell<u32>>,
+        _packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        packets.set(packets.get() + 1);
+        Ok(session.send(packets.get().to_string())?)
+    }
+}
+
+fn connect(running: &Running) -> Client {
+    let addr = match &running.local_addrs()[0] {
+        PeerAddr::Ip(addr) => (*addr).into(),
+        PeerAddr::Unix(path) => socket2::SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
+        other => panic!("{other}"),
+    };
+    Client::connect(&addr).expect("the server listens")
+}
+
+fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
+    let made: Arc<Mutex<Vec<ShardId>>> = Arc::default();
+    let noted = made.clone();
+    let server = on.bind().framing(LengthPrefix::u32_be());
+    let running = server.spawn_with(move |shard| {
+        noted.lock().expect("nobody panics").push(shard);
+        Counting { packets: Rc::default() }
+    });
+    let running = running.expect("the server starts");
+    let mut clients = [connect(&running), connect(&running)];
+    let mut last = 0;
+    for _ in 0..5 {
+        for client in &mut clients {
+            client.send("count");
+            last = client.recv_text().parse().expect("a number");
+        }
+    }
+    // One handler for both on a single reactor, one for each otherwise.
+    let one = matches!(on, On::SingleReactor | On::UnixSocket);
+    assert_eq!(last, if one { 10 } else { 5 });
+    assert_eq!(made.lock().expect("nobody panics").len(), if one { 1 } else { 3 });
+    drop(clients);
+    running.stop(PATIENCE).expect("it stops in peace");
+}
+
+fn a_factory_that_panics_is_reported_and_everything_stops(on: On) {
+    hush();
+    let server = on.bind().framing(LengthPrefix::u32_be());
+    let running = server.spawn_with(|shard| -> Counting { panic!("{ON_PURPOSE}: the factory of {shard}") });
+    let error = failure(running.expect("the threads start").wait());
+    assert!(error.starts_with(&format!("the factory of handlers panicked: {ON_PURPOSE}")), "{error}");
+}
+
+/// A server that tells its name.
+fn named(server: Server<Unframed>, name: &'static str) -> Served {
+    let handler = packet_fn(move |session: &mut Session<'_>, _packet: &[u8]| session.send(name));
+    Served::start(server.framing(LengthPrefix::u32_be()), handler)
+}
+
+#[test]
+fn two_servers_of_one_process_share_an_address_that_is_bound_shared() {
+    let first = named(Server::bind_shared("127.0.0.1:0").expect("a free port"), "first");
+    let addr = first.running.local_addr().expect("bound to TCP");
+    let second = named(Server::bind_shared(addr).expect("it is shared"), "second");
+    let mut met = [0; 2];
+    let mut clients = Vec::new();
+    // The kernel spreads by a hash of the ports.
+    while met.contains(&0) {
+        assert!(clients.len() < 500, "one server gets everybody: {met:?}");
+        let mut client = Client::connect(&addr.into()).expect("both listen");
+        client.send("who?");
+        met[usize::from(client.recv_text() == "second")] += 1;
+        clients.push(client);
+    }
+    assert_eq!((first.journal.opened(), second.journal.opened()), (met[0], met[1]));
+    // One goes; the other serves everybody from then on.
+    drop(clients);
+    first.finish();
+    for _ in 0..20 {
+        let mut client = Client::connect(&addr.into()).expect("one listens");
+        client.send("who?");
+        assert_eq!(client.recv_text(), "second");
+    }
+    second.finish();
+}
+
+#[test]
+fn a_pool_with_a_listener_per_worker_spreads_connections() {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").strategy(WorkerPool::new(2).reuse_port());
+    let served = echo(server);
+    let mut clients = Vec::new();
+    let spread = |served: &Served| {
+        let sessions = served.running.sessions().expect("the shards answer");
+        let of = |shard| sessions.iter().filter(|session| session.id.shard().index() == shard).count();
+        [of(0), of(1), of(2)]
+    };
+    while spread(&served)[1..].contains(&0) {
+        assert!(clients.len() < 500, "one worker gets everybody: {:?}", spread(&served));
+        let mut client = served.connect();
+        client.assert_echo("placed");
+        clients.push(client);
+    }
+    assert_eq!(spread(&served)[0], 0, "the acceptor's own shard serves nobody");
+    assert_eq!(spread(&served).iter().sum::<usize>(), clients.len());
+    for client in &mut clients {
+        client.assert_echo("still served");
+    }
+    drop(clients);
+    served.finish();
+}
+
+/// Even and odd ports on a shard each, at most three on each; counts what it is told.
+#[derive(Debug, Default)]
+struct ByPort {
+    started: Arc<Mutex<Vec<PeerAddr>>>,
+    stopped: Arc<AtomicUsize>,
+}
+
+impl ForkingStrategy for ByPort {
+    fn workers(&self) -> usize {
+        2
+    }
+
+    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+        let shard = peer.socket_addr().map_or(0, |addr| 1 + usize::from(addr.port() % 2));
+        if loads.sessions(shard) < 3 { Placement::On(shard) } else { Placement::Refuse }
+    }
+
+    fn on_start(&mut self, addrs: &[PeerAddr]) {
+        self.started.lock().expect("nobody panics").extend_from_slice(addrs);
+    }
+
+    fn on_stop(&mut self) {
+        self.stopped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_strategy_of_the_user_is_told_of_start_and_stop_and_decides_every_place() {
+    let strategy = ByPort::default();
+    let (started, stopped) = (strategy.started.clone(), strategy.stopped.clone());
+    let served = echo(Server::bind("127.0.0.1:0").expect("a free port").strategy(strategy));
+    assert_eq!(*started.lock().expect("nobody panics"), served.running.local_addrs());
+    let mut clients: Vec<(usize, Client)> = Vec::new();
+    let mut refused = 0;
+    for _ in 0..40 {
+        let mut client = served.connect();
+        let port = client.socket.local_addr().expect("bound").as_socket().expect("TCP").port();
+        let shard = 1 + usize::from(port % 2);
+        if clients.iter().filter(|(other, _)| *other == shard).count() < 3 {
+            client.assert_echo("placed");
+            clients.push((shard, client));
+        } else {
+            assert_eq!(client.read_to_any_end(), (Vec::new(), true), "past the quota");
+            refused += 1;
+        }
+    }
+    until("the refused are counted", || served.metrics().refused == refused);
+    for session in served.running.sessions().expect("the shards answer") {
+        let port = session.peer.socket_addr().expect("TCP").port();
+        assert_eq!(session.id.shard().index(), 1 + usize::from(port % 2));
+    }
+    assert_eq!(stopped.load(Ordering::Relaxed), 0);
+    drop(clients);
+    served.finish();
+    assert_eq!(stopped.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_strategy_that_names_no_shard_refuses() {
+    #[derive(Debug)]
+    struct Lost;
+    impl ForkingStrategy for Lost {
+        fn place(&mut self, _peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+            Placement::On(7)
+        }
+    }
+    let served = echo(Server::bind("127.0.0.1:0").expect("a free port").strategy(Lost));
+    for _ in 0..3 {
+        assert_eq!(served.connect().read_to_any_end(), (Vec::new(), true));
+    }
+    until("all are counted", || served.metrics().refused == 3);
+    served.finish();
+}
+
+#[test]
+fn serve_blocks_until_somebody_shuts_the_server_down() {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").strategy(SingleReactor::new());
+    let addr = server.local_addrs()[0].socket_addr().expect("TCP");
+    let (tell, told) = std::sync::mpsc::channel();
+    let serving = std::thread::spawn(move || {
+        let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| session.send(packet));
+        let outcome = server.framing(LengthPrefix::u32_be()).serve(handler);
+        tell.send(()).expect("the test waits");
+        outcome
+    });
+    let mut client = Client::connect(&addr.into()).expect("it is bound");
+    client.assert_echo("served");
+    assert!(told.try_recv().is_err(), "it blocks");
+    // `serve` gives no handle away: the thread ends with the process.
+    drop((client, serving));
+}

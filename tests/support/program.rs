@@ -1,0 +1,176 @@
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+/// How long anything may take before a test gives up; far more than it needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An example that runs as a process. Dropping it kills it.
+pub(crate) struct Program {
+    name: String,
+    child: Child,
+    lines: Receiver<String>,
+    pub(crate) addr: SocketAddr,
+    /// What it printed before it told its address.
+    pub(crate) printed: Vec<String>,
+}
+
+impl Program {
+    /// Starts `examples/<name>` and waits for the line that tells its address.
+    pub(crate) fn start(name: &str, args: &[&str]) -> Self {
+        let path = built(name);
+        let mut child = Command::new(&path)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}; `cargo build --examples` builds it", path.display())
+            });
+        let lines = follow(child.stdout.take().expect("stdout is piped"));
+        let mut program =
+            Self { name: name.into(), child, lines, addr: ([0, 0, 0, 0], 0).into(), printed: Vec::new() };
+        let line = program.line_with("listening on ");
+        let addr = line.trim_start_matches("listening on ");
+        program.addr = addr.parse().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
+        program
+    }
+
+    /// The next line of its output that holds `text`.
+    fn line_with(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => self.printed.push(line),
+                Err(error) => panic!("{}: no line with {text:?}: {error}", self.name),
+            }
+        }
+    }
+
+    pub(crate) fn connect(&self) -> Peer {
+        Peer::connect(self.addr)
+    }
+
+    /// Connects and is reset, at once or a moment later.
+    #[track_caller]
+    pub(crate) fn expect_refusal(&self) {
+        match TcpStream::connect_timeout(&self.addr, PATIENCE) {
+            Ok(stream) => Peer::new(stream).expect_end(),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(told.success(), "{}: can not signal {pid}", self.name);
+    }
+
+    /// Waits for an end without an error; all that it still printed.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => rest.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(error) => panic!("{}: does not end at SIGTERM: {error}", self.name),
+            }
+        }
+        let status = self.child.wait().expect("the process is ours");
+        assert!(status.success(), "{}: {status}", self.name);
+        rest
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails when it has ended, and then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One connection to a program.
+pub(crate) struct Peer(BufReader<TcpStream>);
+
+impl Peer {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        Self::new(TcpStream::connect_timeout(&addr, PATIENCE).expect("the program listens"))
+    }
+
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
+        stream.set_nodelay(true).expect("a TCP stream");
+        Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.get_mut().write_all(bytes.as_ref()).expect("the program reads");
+    }
+
+    pub(crate) fn send_end(&mut self) {
+        self.0.get_ref().shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// Reads exactly as many bytes as are expected, and compares.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let want = bytes.as_ref();
+        let mut got = vec![0; want.len()];
+        if let Err(error) = self.0.read_exact(&mut got) {
+            panic!("{error} instead of \"{}\"", want.escape_ascii());
+        }
+        assert!(got == want, "\"{}\" instead of \"{}\"", got.escape_ascii(), want.escape_ascii());
+    }
+
+    /// The next line, without its end.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        if let Err(error) = self.0.read_line(&mut line) {
+            panic!("{error} instead of a line; so far: {line:?}");
+        }
+        line.trim_end().to_owned()
+    }
+
+    /// No more bytes come, and the stream ends (by a reset or in order).
+    #[track_caller]
+    pub(crate) fn expect_end(&mut self) {
+        match self.0.read(&mut [0; 16]) {
+            Ok(0) => {}
+            Ok(more) => panic!("{more} bytes instead of the end"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+/// Cargo puts examples beside the directory of the test programs.
+fn built(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().expect("a test has a path");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Reads the output on a thread of its own, so that nobody waits for it longer than he wants.
+fn follow(stdout: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}

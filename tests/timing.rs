@@ -1,0 +1,253 @@
+//! Timers and timeouts. What must come is waited for; what must not come is shown by what came after it.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Client, On, frame, on_each_strategy_and_transport, until};
+use framewire::{CloseKind, CloseReason, Limits, PacketHandler, Session, TimerId, packet_fn};
+
+on_each_strategy_and_transport! {
+    timers_ring_once_in_the_order_they_are_due
+    a_timer_that_is_set_again_is_moved
+    a_cancelled_timer_does_not_ring
+    more_timers_than_the_limit_are_refused
+    timers_of_a_closed_session_do_not_ring
+    a_silent_session_ends_idle
+    a_handler_may_ping_instead_of_closing_an_idle_session
+    a_session_without_a_first_packet_in_time_ends
+    a_packet_that_is_not_completed_in_time_ends_the_session
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Does what the packet says: "set ID MILLIS", "cancel ID", "close"; tells of each timer that rings.
+#[derive(Clone)]
+struct Clock;
+
+impl PacketHandler for Clock {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        let text = String::from_utf8_lossy(packet).into_owned();
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |word: &str| word.parse::<u32>().map_err(CloseReason::handler);
+        let reply = match words[..] {
+            ["set", id, after] => {
+                match session.set_timer(TimerId(number(id)?), millis(number(after)?.into())) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error.to_string(),
+                }
+            }
+            ["cancel", id] => session.cancel_timer(TimerId(number(id)?)).to_string(),
+            ["close"] => {
+                session.close();
+                return Ok(());
+            }
+            _ => text,
+        };
+        Ok(session.send(reply)?)
+    }
+
+    fn on_timer(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        timer: TimerId,
+    ) -> Result<(), CloseReason> {
+        Ok(session.send(format!("rang {}", timer.0))?)
+    }
+}
+
+/// In one write, so that all of it is done in one turn.
+fn tell(client: &mut Client, orders: &[&str]) {
+    let wire: Vec<u8> = orders.iter().flat_map(|order| frame(order.as_bytes())).collect();
+    client.write(&wire);
+}
+
+fn timers_ring_once_in_the_order_they_are_due(on: On) {
+    let served = on.serve(Limits::default(), Clock);
+    let mut client = served.connect();
+    tell(&mut client, &["set 3 30", "set 1 10", "set 2 20", "set 0 0", "set 4 40"]);
+    for number in 0..5 {
+        assert_eq!(client.recv_text(), format!("rang {number}"));
+    }
+    tell(&mut client, &["set 9 10"]);
+    assert_eq!(client.recv_text(), "rang 9", "and none of the others again");
+    client.assert_echo("still served");
+    drop(client);
+    served.finish();
+}
+
+fn a_timer_that_is_set_again_is_moved(on: On) {
+    let served = on.serve(Limits::default(), Clock);
+    let mut client = served.connect();
+    tell(&mut client, &["set 1 3600000", "set 2 20", "set 1 10", "set 3 5", "set 3 30"]);
+    for number in [1, 2, 3] {
+        assert_eq!(client.recv_text(), format!("rang {number}"));
+    }
+    until("no timer is left", || served.metrics().timers == 0);
+    client.assert_echo("still served");
+    drop(client);
+    served.finish();
+}
+
+fn a_cancelled_timer_does_not_ring(on: On) {
+    let served = on.serve(Limits::default(), Clock);
+    let mut client = served.connect();
+    tell(&mut client, &["set 1 10", "set 2 20", "cancel 1", "cancel 1", "cancel 7"]);
+    for reply in ["true", "false", "false", "rang 2"] {
+        assert_eq!(client.recv_text(), reply);
+    }
+    client.assert_echo("still served");
+    drop(client);
+    served.finish();
+}
+
+fn more_timers_than_the_limit_are_refused(on: On) {
+    let served = on.serve(Limits::default().session_timers(2), Clock);
+    let (mut bystander, mut client) = (served.connect(), served.connect());
+    tell(&mut client, &["set 1 3600000", "set 2 3600000", "set 3 1", "set 2 5"]);
+    let refused = "2 timers are set on this session, the limit; cancel one or raise limits.session_timers";
+    assert_eq!(client.recv_text(), refused);
+    assert_eq!(client.recv_text(), "rang 2", "one that is set can be moved");
+    // There is room for another again, and for as many on another session.
+    tell(&mut client, &["set 3 1"]);
+    assert_eq!(client.recv_text(), "rang 3");
+    tell(&mut bystander, &["set 1 1"]);
+    assert_eq!(bystander.recv_text(), "rang 1");
+    drop((client, bystander));
+    served.finish();
+}
+
+fn timers_of_a_closed_session_do_not_ring(on: On) {
+    let served = on.serve(Limits::default(), Clock);
+    let mut bystander = served.connect();
+    let mut client = served.connect();
+    tell(&mut client, &["set 1 0", "set 2 1", "close"]);
+    client.assert_end();
+    drop(client);
+    tell(&mut bystander, &["set 3 5"]);
+    assert_eq!(bystander.recv_text(), "rang 3");
+    drop(bystander);
+    served.finish();
+}
+
+fn a_silent_session_ends_idle(on: On) {
+    let served = on.echo(Limits::default().idle_timeout(millis(100)));
+    let (mut silent, session) = served.connect_known();
+    let reading = std::thread::spawn(move || silent.assert_end());
+    let ending = served.journal.await_ending(session.id());
+    assert_eq!(ending, (CloseKind::Idle, "nothing received for 100ms".to_owned()));
+    reading.join().expect("the stream ended well");
+    served.finish();
+}
+
+/// Pings when idle, and gives up at the third time.
+#[derive(Clone)]
+struct Pinging;
+
+impl PacketHandler for Pinging {
+    type State = u32;
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<u32, CloseReason> {
+        Ok(0)
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        pings: &mut u32,
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        *pings = 0;
+        Ok(session.send(packet)?)
+    }
+
+    fn on_idle(
+        &mut self,
+        session: &mut Session<'_>,
+        pings: &mut u32,
+        reason: CloseReason,
+    ) -> Result<(), CloseReason> {
+        *pings += 1;
+        if *pings == 3 {
+            return Err(reason);
+        }
+        Ok(session.send(format!("ping {pings}"))?)
+    }
+}
+
+fn a_handler_may_ping_instead_of_closing_an_idle_session(on: On) {
+    let served = on.serve(Limits::default().idle_timeout(millis(10)), Pinging);
+    let (mut client, session) = served.connect_known();
+    assert_eq!(client.recv_text(), "ping 1");
+    assert_eq!(client.recv_text(), "ping 2");
+    client.assert_end();
+    drop(client);
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Idle);
+    served.finish();
+}
+
+fn a_session_without_a_first_packet_in_time_ends(on: On) {
+    let served = on.echo(Limits::default().first_packet_timeout(millis(1000)));
+    let mut bystander = served.connect();
+    bystander.assert_echo("in time");
+    let (mut silent, silent_session) = served.connect_known();
+    let (mut slow, slow_session) = served.connect_known();
+    slow.write(&frame(b"not whole")[..5]);
+    // The bystander has been here for longer than these two, and stays.
+    for (client, session) in [(&mut silent, silent_session), (&mut slow, slow_session)] {
+        client.assert_end();
+        drop(client.socket.shutdown(std::net::Shutdown::Both));
+        let ending = served.journal.await_ending(session.id());
+        assert_eq!(ending, (CloseKind::FirstPacket, "no packet within 1s of connecting".to_owned()));
+    }
+    bystander.assert_echo("still served");
+    drop((silent, slow, bystander));
+    served.finish();
+}
+
+fn a_packet_that_is_not_completed_in_time_ends_the_session(on: On) {
+    let served = on.echo(Limits::default().packet_timeout(millis(50)));
+    let mut bystander = served.connect();
+    bystander.assert_echo("whole");
+    let (mut client, session) = served.connect_known();
+    client.write(&[frame(b"whole"), frame(b"not whole")[..5].to_vec()].concat());
+    assert_eq!(client.recv_text(), "whole");
+    client.assert_end();
+    drop(client);
+    let (kind, text) = served.journal.await_ending(session.id());
+    assert_eq!(kind, CloseKind::SlowPacket);
+    assert_eq!(text, "a packet was not completed within 50ms of its first byte");
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+#[test]
+fn a_timer_of_an_hour_is_kept_and_given_back() {
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
+        session.set_timer(TimerId(1), HOUR)?;
+        Ok::<(), CloseReason>(session.send(packet)?)
+    });
+    let served = On::SingleReactor.serve(Limits::default(), handler);
+    let mut client = served.connect();
+    client.assert_echo("set");
+    until("it is counted", || served.metrics().timers >= 1);
+    drop(client);
+    served.finish();
+}

@@ -67,18 +67,18 @@ impl Net {
     /// Moves the clock to the next time at which any loop has something to do; false if there is none.
     pub(super) fn skip_to_next(&mut self) -> bool {
         let sleeps = self.epolls.iter().flat_map(|epoll| [epoll.sleeps_until, epoll.next_late()]).flatten();
-        let next = sleeps.chain(self.next_deed()).min().unwrap_or(Tick::MAX);
+        let next = sleeps.chain(self.next_deed()).min().unwrap_or(Tick::MAX).min(self.horizon);
         if next == Tick::MAX {
             self.resting = true;
             return false;
         }
-        self.now = self.now.max(next.min(self.horizon));
+        self.now = self.now.max(next);
         self.live();
         true
     }
 
     /// What a descriptor would tell now, if anything.
-    fn readiness(&self, fd: usize) -> Option<Ready> {
+    pub(crate) fn readiness(&self, fd: usize) -> Option<Ready> {
         let fd = self.fds.get(fd)?.as_ref()?;
         let token = fd.registration.as_ref()?.token;
         match &fd.what {
@@ -129,11 +129,13 @@ impl Net {
             let which = self.rng.below(tokens.len() as u64) as usize;
             let (bits, Some(token)) = (self.rng.next(), tokens.get(which)) else { return };
             let [readable, writable, hangup, error] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            self.progress += 1;
             into.push(Ready { token: *token, readable, writable, hangup, error });
         }
         if into.len() < self.sizes.batch && self.rng.chance(self.faults.stale) {
             let which = self.rng.below(self.tombs.len() as u64) as usize;
             if let Some(token) = self.tombs.get(which) {
+                self.progress += 1;
                 into.push(Ready { token: *token, readable: true, writable: true, hangup: true, error: true });
             }
         }

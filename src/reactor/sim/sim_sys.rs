@@ -171,9 +171,11 @@ impl Net {
             _ => (false, false),
         };
         if interruptible && self.rng.chance(self.faults.interrupt) {
+            self.progress += 1;
             return Err(error(errno::EINTR));
         }
         if blockable && self.rng.chance(self.faults.would_block) {
+            self.progress += 1;
             return Err(error(errno::EAGAIN));
         }
         Ok(())

@@ -1,5 +1,14 @@
 //! The event loop on a simulated network: in virtual time, to the millisecond, and under faults.
 
+mod accepting;
+mod backpressure;
+mod bytes;
+mod differential;
+mod failing_calls;
+mod fairness;
+mod handlers;
+mod random;
 mod regressions;
+mod stale;
 mod standstill;
 mod timeouts;

@@ -1,0 +1,114 @@
+//! A reader that stops holds up nobody else, and costs bounded memory.
+
+use std::time::Duration;
+
+use crate::{
+    error::{CloseKind, SendError},
+    limits::Limits,
+    reactor::sim::{Setup, Told, World, frame},
+};
+
+fn limits() -> Limits {
+    Limits::default()
+        .outbox_low(2_000)
+        .outbox_high(8_000)
+        .outbox_hard(20_000)
+        .stall_timeout(Duration::from_secs(60))
+}
+
+fn setup() -> Setup {
+    let mut setup = Setup { limits: limits(), ..Setup::default() };
+    (setup.sizes.up, setup.sizes.down) = (3_000, 1_000);
+    setup
+}
+
+#[test]
+fn a_reader_that_stops_and_resumes_gets_every_frame_once_and_in_order() {
+    let mut world = World::new(setup(), |_| {});
+    let conn = world.connect();
+    let sent: Vec<u8> =
+        (0..1_000_u32).flat_map(|number| frame(&[number.to_be_bytes(); 25].concat())).collect();
+    let mut said = 0;
+    for _ in 0..200 {
+        said += world.net().say(conn, &sent[said..]);
+        world.run_for(1);
+        assert!(world.metrics().buffered < 64 * 1024, "one outbox and one inbox");
+    }
+    assert!(said < 20_000, "a peer that does not read its replies is not read from: {said} bytes were taken");
+    let mut heard = Vec::new();
+    while heard.len() < sent.len() {
+        heard.extend(world.net().hear_all(conn));
+        said += world.net().say(conn, &sent[said..]);
+        world.run_for(1);
+    }
+    assert_eq!(heard, sent);
+    assert!(world.log.count(&Told::Drained) >= 1, "on_drained is called");
+    world.net().leave(conn);
+    world.run_to_rest();
+    world.assert_empty();
+}
+
+#[test]
+fn a_handler_that_fills_the_outbox_is_told_full_at_the_hard_limit_and_drained_below_the_low_one() {
+    let mut world = World::new(setup(), |probe| {
+        probe.packet = Box::new(|session, _| {
+            let mut sent = 0;
+            let full = loop {
+                match session.send([sent as u8; 96]) {
+                    Ok(()) => sent += 1,
+                    Err(full) => break full,
+                }
+            };
+            assert!(matches!(full, SendError::Full { queued: 19_901..=20_000, limit: 20_000 }), "{full}");
+            assert_eq!(sent, 200);
+            Ok(())
+        });
+    });
+    let conn = world.connect();
+    world.net().say(conn, &frame(b"go"));
+    world.run_for(1);
+    assert_eq!(world.log.count(&Told::Drained), 0);
+    let mut heard = 0;
+    while heard < 20_000 {
+        let before = world.log.count(&Told::Drained);
+        heard += world.net().hear_all(conn).len();
+        world.run_for(1);
+        let drained = world.log.count(&Told::Drained);
+        assert!(drained == before || 20_000 - heard <= 3_000, "told early, with {heard} bytes heard");
+    }
+    assert_eq!(world.log.count(&Told::Drained), 1);
+}
+
+#[test]
+fn a_slow_consumer_is_closed_by_the_question_mark() {
+    let mut world = World::new(setup(), |probe| {
+        probe.packet = Box::new(|session, _| {
+            loop {
+                session.send([1; 500])?;
+            }
+        });
+    });
+    let conn = world.connect();
+    world.net().say(conn, &frame(b"go"));
+    world.run_to_rest();
+    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Send));
+    world.assert_empty();
+}
+
+#[test]
+fn past_the_memory_of_the_shard_the_session_that_holds_most_is_ended() {
+    let mut setup = setup();
+    setup.limits = setup.limits.shard_memory(60_000);
+    let mut world = World::new(setup, |probe| {
+        probe.packet = Box::new(|session, packet| Ok(session.send(vec![1; 100 * packet.len()])?));
+    });
+    let conns: Vec<_> = (0..10).map(|_| world.connect()).collect();
+    for (number, conn) in conns.iter().enumerate() {
+        world.net().say(*conn, &frame(&vec![0; 20 * number + 10]));
+        world.run_for(1);
+        assert!(world.metrics().buffered <= 60_000);
+    }
+    let kinds: Vec<_> = world.log.closes().iter().map(|(_, kind)| *kind).collect();
+    assert!(kinds.contains(&CloseKind::Memory));
+    assert!(kinds.len() < 10);
+}

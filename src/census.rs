@@ -53,13 +53,24 @@ impl Census {
         }
     }
 
-    /// One more session on that standing shard, or on a forked one (`None`).
-    pub(crate) fn enter(&self, shard: Option<usize>, peer: &PeerAddr) {
-        self.total.fetch_add(1, Relaxed);
-        self.load(shard).fetch_add(1, Relaxed);
-        if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
-            *peers.lock().entry(ip).or_default() += 1;
+    /// One more session on that standing shard, or on a forked one (`None`), unless that would be one too many.
+    #[must_use = "a connection that did not get in must not be served"]
+    pub(crate) fn enter(&self, shard: Option<usize>, peer: &PeerAddr) -> bool {
+        let one_more = |total: usize| (total < self.max_total).then_some(total + 1);
+        if self.total.fetch_update(Relaxed, Relaxed, one_more).is_err() {
+            return false;
         }
+        if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
+            let mut counts = peers.lock();
+            let count = counts.entry(ip).or_default();
+            if *count >= peers.max {
+                self.total.fetch_sub(1, Relaxed);
+                return false;
+            }
+            *count += 1;
+        }
+        self.load(shard).fetch_add(1, Relaxed);
+        true
     }
 
     /// One fewer.
@@ -108,10 +119,11 @@ mod tests {
         let census = Census::new(1, 2, Some(2));
         let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
         let same = PeerAddr::Ip("10.0.0.1:2000".parse()?);
-        census.enter(Some(0), &peer);
+        assert!(census.enter(Some(0), &peer));
         assert!(!census.peer_is_full(&same) && !census.is_full());
-        census.enter(None, &same);
+        assert!(census.enter(None, &same));
         assert!(census.peer_is_full(&peer) && census.is_full());
+        assert!(!census.enter(Some(0), &peer), "the total is at its limit");
         census.leave(None, &same);
         census.leave(Some(0), &peer);
         assert_eq!((census.total(), census.forked()), (0, 0));

@@ -1,6 +1,12 @@
 //! Why a packet could not be queued, why a session ended, why a server could not start: one enum per question.
 
-use std::{any::Any, error::Error, io, time::Duration};
+use std::{
+    any::Any,
+    error::Error,
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -62,7 +68,7 @@ pub enum CloseReason {
     /// A callback panicked; the message is the panic's.
     #[error("panic in {callback}: {message}")]
     Panicked {
-        /// The callback, by name.
+        /// The callback, by name. A panic in the framing's `decode` is counted as one in `on_packet`, for which it runs.
         callback: &'static str,
         /// What it said.
         message: String,
@@ -95,9 +101,6 @@ pub enum CloseReason {
     /// The server shut down.
     #[error("server shutdown")]
     Shutdown,
-    /// The system failed us: registering the socket, or the poll itself.
-    #[error("system: {0}")]
-    System(#[source] io::Error),
 }
 
 impl CloseReason {
@@ -128,19 +131,22 @@ impl CloseReason {
             Self::SlowPacket(_) => CloseKind::SlowPacket,
             Self::Memory { .. } => CloseKind::Memory,
             Self::Shutdown => CloseKind::Shutdown,
-            Self::System(_) => CloseKind::System,
         }
     }
 
-    pub(crate) fn panicked(callback: &'static str, panic: &(dyn Any + Send)) -> Self {
+    pub(crate) fn panicked(callback: &'static str, panic: Box<dyn Any + Send>) -> Self {
         Self::Panicked { callback, message: panic_message(panic) }
     }
 }
 
-/// What a caught panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// What a caught panic said. What it carried is dropped here, which may panic again: that one is forgotten.
+pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
+    let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        mem::forget(again);
+    }
+    message.unwrap_or_else(|| "(no message)".to_owned())
 }
 
 impl From<io::Error> for CloseReason {
@@ -179,13 +185,11 @@ pub enum CloseKind {
     Memory,
     /// See [`CloseReason::Shutdown`].
     Shutdown,
-    /// See [`CloseReason::System`].
-    System,
 }
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::PeerClosed,
         Self::Reset,
         Self::Frame,
@@ -199,7 +203,6 @@ impl CloseKind {
         Self::SlowPacket,
         Self::Memory,
         Self::Shutdown,
-        Self::System,
     ];
 }
 
@@ -269,9 +272,12 @@ impl ServeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// The shard, or the server, has stopped.
-    #[error("the server has stopped")]
+    /// The shard, or the server, has stopped, or has not started yet.
+    #[error("there is no such shard: the server has stopped, or not started yet")]
     Stopped,
+    /// The mailbox of a shard is full.
+    #[error("the mailbox of a shard is full; ask again later, or raise limits.mailbox_commands")]
+    Busy,
     /// A shard did not answer in time: its handler blocks.
     #[error("a shard did not answer within {0:?}; does a handler block?")]
     TimedOut(Duration),
@@ -308,9 +314,9 @@ mod tests {
 
     #[test]
     fn a_panic_keeps_its_message() {
-        let reason = CloseReason::panicked("on_packet", &"boom");
+        let reason = CloseReason::panicked("on_packet", Box::new("boom"));
         assert_eq!(reason.to_string(), "panic in on_packet: boom");
-        let reason = CloseReason::panicked("on_packet", &String::from("bang"));
+        let reason = CloseReason::panicked("on_packet", Box::new(String::from("bang")));
         assert_eq!(reason.to_string(), "panic in on_packet: bang");
     }
 }

@@ -104,6 +104,9 @@ impl Limits {
     }
 
     /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full). Default 4 MiB.
+    ///
+    /// A packet that a handle has taken is never refused later: with as much again on its way from handles, an outbox can
+    /// come to hold twice this.
     #[must_use]
     pub fn outbox_hard(mut self, bytes: usize) -> Self {
         self.outbox_hard = bytes;

@@ -187,7 +187,7 @@ fn a_handle_of_an_ended_session_never_reaches_the_next_one(on: On) {
             assert_eq!(old.close(), Err(SendError::Closed));
             // This one goes to the shard in any case, and finds nobody there; or the shard has ended.
             let _ = old.abort();
-            served.running.close(old.id());
+            let _ = served.running.close(old.id());
         }
         client.assert_echo("mine alone");
         client.end();

@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -219,6 +219,30 @@ fn a_factory_that_panics_is_reported_and_everything_stops(on: On) {
     assert!(error.starts_with(&format!("the factory of handlers panicked: {ON_PURPOSE}")), "{error}");
 }
 
+#[test]
+fn a_factory_that_panics_for_one_connection_costs_that_one() {
+    hush();
+    let armed = Arc::<AtomicBool>::default();
+    let trap = armed.clone();
+    let server = On::ThreadPerConnection.bind().framing(LengthPrefix::u32_be());
+    let running = server.spawn_with(move |shard| {
+        assert!(!trap.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: the factory of {shard}");
+        Counting { packets: Rc::default() }
+    });
+    let running = running.expect("the server starts");
+    let mut bystander = connect(&running);
+    bystander.assert_reply("count", "1");
+    armed.store(true, Ordering::Relaxed);
+    let (bytes, _) = connect(&running).read_to_any_end();
+    assert_eq!(bytes, b"");
+    until("it is forgotten", || running.session_count() == 1);
+    bystander.assert_reply("count", "2");
+    connect(&running).assert_reply("count", "1");
+    drop(bystander);
+    until("all have left", || running.session_count() == 0);
+    running.stop(PATIENCE).expect("no standing shard failed");
+}
+
 /// A server that tells its name.
 fn named(server: Server<Unframed>, name: &'static str) -> Served {
     let handler = packet_fn(move |session: &mut Session<'_>, _packet: &[u8]| session.send(name));
@@ -355,16 +379,23 @@ fn a_strategy_that_names_no_shard_refuses() {
 fn serve_blocks_until_somebody_shuts_the_server_down() {
     let server = Server::bind("127.0.0.1:0").expect("a free port").strategy(SingleReactor::new());
     let addr = server.local_addrs()[0].socket_addr().expect("TCP");
-    let (tell, told) = std::sync::mpsc::channel();
+    let handle = server.handle();
     let serving = std::thread::spawn(move || {
         let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| session.send(packet));
-        let outcome = server.framing(LengthPrefix::u32_be()).serve(handler);
-        tell.send(()).expect("the test waits");
-        outcome
+        server.framing(LengthPrefix::u32_be()).serve(handler)
     });
-    let mut client = Client::connect(&addr.into()).expect("it is bound");
+    // Bound is not yet listening: that comes with serving.
+    let mut client = None;
+    until("it listens", || {
+        client = Client::connect(&addr.into()).ok();
+        client.is_some()
+    });
+    let mut client = client.expect("it is connected");
     client.assert_echo("served");
-    assert!(told.try_recv().is_err(), "it blocks");
-    // `serve` gives no handle away: the thread ends with the process.
-    drop((client, serving));
+    assert!(!serving.is_finished(), "it blocks");
+    handle.shutdown(PATIENCE);
+    client.assert_end();
+    drop(client);
+    serving.join().expect("it does not panic").expect("it was asked to stop");
+    assert_eq!(handle.session_count(), 0);
 }

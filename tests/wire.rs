@@ -10,7 +10,7 @@ use std::sync::{
 use common::{Client, On, PATIENCE, Served, frame, on_each_strategy_and_transport, until};
 use framewire::{
     CloseKind, CloseReason, FrameError, LengthPrefix, Limits, Oversize, PacketHandler, Raw, SendError,
-    Separator, Session, packet_fn,
+    Separator, Session, UntilEof, packet_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -25,6 +25,7 @@ on_each_strategy_and_transport! {
     a_packet_that_can_not_be_framed_is_refused_and_the_session_goes_on
     a_packet_of_no_bytes_on_the_wire_harms_nobody
     the_end_of_the_stream_can_make_the_last_packet
+    the_whole_stream_can_be_one_packet
     the_end_of_the_stream_inside_a_frame_is_reported_as_such
 }
 
@@ -239,6 +240,30 @@ fn the_end_of_the_stream_can_make_the_last_packet(on: On) {
     bystander.write(b"still served\n");
     assert_eq!(bystander.read(13), b"still served\n");
     drop((client, bystander));
+    served.finish();
+}
+
+fn the_whole_stream_can_be_one_packet(on: On) {
+    let handler =
+        packet_fn(|session: &mut Session<'_>, packet: &[u8]| session.send(format!("{} bytes", packet.len())));
+    let served =
+        Served::start(on.bind().framing(UntilEof::new()).limits(Limits::default().frame(200_000)), handler);
+    let mut clients: Vec<Client> = (0..3).map(|_| served.connect()).collect();
+    let sizes = [0, 1, 150_000];
+    for (client, size) in clients.iter_mut().zip(sizes) {
+        client.write(&vec![b'x'; size]);
+        client.end();
+    }
+    for (client, size) in clients.iter_mut().zip(sizes) {
+        let expected = if size == 0 { String::new() } else { format!("{size} bytes") };
+        assert_eq!(String::from_utf8_lossy(&client.read_to_end()), expected);
+    }
+    // One byte too many, wherever it is.
+    let (mut client, session) = served.connect_known();
+    client.write(&vec![b'x'; 200_001]);
+    client.assert_end();
+    drop((client, clients));
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Frame);
     served.finish();
 }
 

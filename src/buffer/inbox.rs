@@ -1,27 +1,33 @@
 use crate::time::Tick;
 
-/// The unfinished frame of one session: bytes received and not yet consumed by the framing.
+/// The unfinished frame of one session, and packets that wait: bytes received and not yet consumed by the framing.
+///
+/// ```text
+/// [ consumed ... | held ............ ]
+///                  ^ start
+/// ```
 ///
 /// It is made when a read ends inside a frame, and dropped when the frame is complete. It grows with the bytes that came
-/// (at most by doubling), never by a length that was announced.
+/// (at most by doubling), never by a length that was announced. Invariant: `start ≤ bytes.len() / 2`.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
+    start: usize,
     /// When the first byte of the frame at the front came.
     since: Tick,
 }
 
 impl Inbox {
     pub(crate) fn new(tail: &[u8], now: Tick) -> Box<Self> {
-        Box::new(Self { bytes: tail.to_vec(), since: now })
+        Box::new(Self { bytes: tail.to_vec(), start: 0, since: now })
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        self.bytes.get_mut(self.start..).unwrap_or_default()
     }
 
     pub(crate) fn since(&self) -> Tick {
@@ -44,16 +50,25 @@ impl Inbox {
     /// Replaces everything by `tail`; the frame at its front began at `since`.
     pub(crate) fn restart(&mut self, tail: &[u8], since: Tick) {
         self.bytes.clear();
+        self.start = 0;
         self.bytes.extend_from_slice(tail);
         self.since = since;
         self.give_back();
     }
 
     /// Drops the first `n` bytes: what follows them began to arrive at `now`, as far as we know.
+    ///
+    /// They are moved out only when they are more than what is left, so that packets which leave one by one do not each
+    /// cost a move of all the others.
     pub(crate) fn consume(&mut self, n: usize, now: Tick) {
-        if n > 0 {
-            self.bytes.drain(..n.min(self.bytes.len()));
-            self.since = now;
+        if n == 0 {
+            return;
+        }
+        self.since = now;
+        self.start = (self.start + n).min(self.bytes.len());
+        if self.start > self.bytes.len() - self.start {
+            self.bytes.drain(..self.start);
+            self.start = 0;
             self.give_back();
         }
     }

@@ -8,6 +8,7 @@ use super::{Sys, event_loop::FIRST_LISTENER};
 use crate::{
     addr::{Ends, PeerAddr},
     census::Census,
+    error::panic_message,
     metrics::Counters,
     shard::Arrival,
     strategy::{ForkingStrategy, Loads, Placement},
@@ -39,10 +40,15 @@ pub(crate) struct Acceptor<Y: Sys> {
     here: usize,
     /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
     spare: Option<Y::Spare>,
+    /// Accepted, and waiting for what its own thread takes.
+    held: Option<Arrival<Y::Stream>>,
     now: Tick,
     paused_until: Option<Tick>,
     logged: Option<Tick>,
     budget: usize,
+    /// Where to look for somebody waiting next.
+    next: usize,
+    full: bool,
     failure: Option<io::Error>,
 }
 
@@ -70,7 +76,14 @@ pub(crate) trait Dispatch<T>: Send {
     fn send(&mut self, shard: usize, arrival: Arrival<T>) -> io::Result<()>;
 
     /// To a new one.
-    fn fork(&mut self, arrival: Arrival<T>) -> io::Result<()>;
+    fn fork(&mut self, arrival: Arrival<T>) -> Result<(), Unforked<T>>;
+}
+
+/// A thread could not be had for a connection; which may be tried again.
+pub(crate) struct Unforked<T> {
+    pub(crate) error: io::Error,
+    /// `None` when the server is stopping.
+    pub(crate) arrival: Option<Arrival<T>>,
 }
 
 /// For an acceptor that keeps everything.
@@ -81,8 +94,8 @@ impl<T> Dispatch<T> for NoDispatch {
         Err(ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Arrival<T>) -> io::Result<()> {
-        Err(ErrorKind::NotConnected.into())
+    fn fork(&mut self, _arrival: Arrival<T>) -> Result<(), Unforked<T>> {
+        Err(Unforked { error: ErrorKind::NotConnected.into(), arrival: None })
     }
 }
 
@@ -115,10 +128,13 @@ impl<Y: Sys> Acceptor<Y> {
             census: config.census,
             here: config.here,
             spare: sys.spare().ok(),
+            held: None,
             now: 0,
             paused_until: None,
             logged: None,
             budget: BUDGET,
+            next: 0,
+            full: false,
             failure: None,
         })
     }
@@ -126,8 +142,8 @@ impl<Y: Sys> Acceptor<Y> {
     /// Closes the listeners.
     pub(crate) fn stop(mut self) {
         self.listeners.clear();
-        if catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).is_err() {
-            tracing::error!("the forking strategy panicked in on_stop");
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())) {
+            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in on_stop");
         }
     }
 
@@ -140,7 +156,7 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Whether there is something to accept that no event will announce.
     pub(crate) fn has_work(&self) -> bool {
-        self.paused_until.is_none() && self.listeners.iter().any(|ear| ear.ready)
+        self.paused_until.is_none() && (self.held.is_some() || self.listeners.iter().any(|ear| ear.ready))
     }
 
     /// When the pause is over.
@@ -164,40 +180,71 @@ impl<Y: Sys> Acceptor<Y> {
     /// The next connection that is to live on this thread; those for other threads are sent there on the way.
     pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Arrival<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
-            let at = self.listeners.iter().position(|ear| ear.ready)?;
-            if self.census.is_full() {
-                self.pause("the server has as many connections as it may", None, counters);
-                break;
-            }
-            self.budget -= 1;
-            let accepted = self.listeners.get_mut(at).map(|ear| sys.accept(&mut ear.listener))?;
-            match accepted {
-                Ok((io, peer)) => {
-                    counters.accepted += 1;
-                    if let Some(arrival) = self.place(sys, at, io, peer, counters) {
-                        return Some(arrival);
-                    }
-                }
-                Err(error) => self.handle_failure(sys, at, error, counters),
+            let arrival = match self.held.take() {
+                Some(held) => held,
+                None => match self.accept(sys, counters)? {
+                    Some(arrival) => arrival,
+                    None => continue,
+                },
+            };
+            if let Some(arrival) = self.place(sys, arrival, counters) {
+                return Some(arrival);
             }
         }
         None
     }
 
+    /// One connection, if that one is well; nothing at all when nobody waits, or nobody may come in.
+    fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Arrival<Y::Stream>>> {
+        let at = self.next_ready()?;
+        if self.census.is_full() {
+            self.wait_for_room(counters);
+            return None;
+        }
+        self.full = false;
+        self.budget -= 1;
+        let ear = self.listeners.get_mut(at)?;
+        match sys.accept(&mut ear.listener) {
+            Ok((io, peer)) => {
+                counters.accepted += 1;
+                let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
+                // Without an address the peer is gone already: there is nobody to serve.
+                counters.refused += u64::from(local.is_none());
+                Some(local.map(|local| Arrival { io, ends: Ends::new(peer, local) }))
+            }
+            Err(error) => {
+                self.handle_failure(sys, at, error, counters);
+                Some(None)
+            }
+        }
+    }
+
+    /// The next listener that has somebody waiting, in turn: no address keeps the others from being heard.
+    fn next_ready(&mut self) -> Option<usize> {
+        let count = self.listeners.len();
+        let at = (0..count).map(|step| (self.next + step) % count).find(|at| self.is_ready(*at))?;
+        self.next = at + 1;
+        Some(at)
+    }
+
+    fn is_ready(&self, at: usize) -> bool {
+        self.listeners.get(at).is_some_and(|ear| ear.ready)
+    }
+
     fn place(
         &mut self,
         sys: &mut Y,
-        at: usize,
-        mut io: Y::Stream,
-        peer: PeerAddr,
+        mut arrival: Arrival<Y::Stream>,
         counters: &mut Counters,
     ) -> Option<Arrival<Y::Stream>> {
+        let peer = arrival.ends.peer();
         let placement = if self.census.peer_is_full(&peer) {
             Placement::Refuse
         } else {
             let (strategy, loads) = (&mut self.strategy, Loads::new(&self.census));
-            catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|_| {
+            catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|panic| {
                 counters.panics += 1;
+                tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
                 Placement::Refuse
             })
         };
@@ -207,23 +254,27 @@ impl<Y: Sys> Acceptor<Y> {
             Placement::Fork => None,
             Placement::On(_) | Placement::Refuse => {
                 counters.refused += 1;
-                sys.make_reset(&mut io);
+                sys.make_reset(&mut arrival.io);
                 return None;
             }
         };
-        let known = self.listeners.get(at).and_then(|ear| ear.local.clone());
-        // The peer may be gone already: then there is nobody to serve.
-        let local = known.map_or_else(|| sys.local_addr(&io), Ok).ok()?;
-        self.census.enter(seat, &peer);
-        let arrival = Arrival { io, ends: Ends::new(peer.clone(), local) };
+        if !self.census.enter(seat, &peer) {
+            // Another acceptor was faster.
+            counters.refused += 1;
+            sys.make_reset(&mut arrival.io);
+            return None;
+        }
         let sent = match seat {
             Some(shard) if shard == self.here => return Some(arrival),
-            Some(shard) => self.dispatch.send(shard, arrival),
+            Some(shard) => {
+                self.dispatch.send(shard, arrival).map_err(|error| Unforked { error, arrival: None })
+            }
             None => self.dispatch.fork(arrival),
         };
-        if let Err(error) = sent {
+        if let Err(Unforked { error, arrival }) = sent {
             self.census.leave(seat, &peer);
-            counters.refused += 1;
+            counters.refused += u64::from(arrival.is_none());
+            self.held = arrival;
             self.pause("can not hand over an accepted connection", Some(error), counters);
         }
         None
@@ -249,6 +300,16 @@ impl<Y: Sys> Acceptor<Y> {
                 }
             }
         }
+    }
+
+    /// The server has as many connections as it may. Asked again after a pause; said once.
+    fn wait_for_room(&mut self, counters: &mut Counters) {
+        counters.accept_pauses += 1;
+        if !self.full {
+            self.full = true;
+            tracing::warn!(connections = self.census.total(), "the server is full, clients wait");
+        }
+        self.paused_until = Some(self.now + PAUSE);
     }
 
     fn pause(&mut self, why: &str, error: Option<io::Error>, counters: &mut Counters) {

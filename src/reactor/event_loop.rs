@@ -90,9 +90,11 @@ where
     F: Framing + Clone,
 {
     pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
+        let mut sys = config.sys;
+        let now = sys.now();
         let seat = (config.lifetime == Lifetime::Server).then_some(config.id.index());
         Self {
-            sys: config.sys,
+            sys,
             shard: config.shard,
             acceptor: config.acceptor,
             mailbox: config.mailbox,
@@ -101,7 +103,7 @@ where
             lifetime: config.lifetime,
             read_budget: config.read_budget,
             scratch: Scratch::new(),
-            now: 0,
+            now,
             ready: Vec::new(),
             more_events: false,
             stood_still: false,
@@ -205,15 +207,23 @@ where
 
     /// A connection begins to live here.
     fn adopt(&mut self, arrival: Arrival<Y::Stream>) {
-        let key = self.shard.insert(arrival.io, arrival.ends);
-        if self.shard.is_stopping() || !self.register(key) {
-            if let Some((io, ends)) = self.shard.take_back(key) {
-                drop(io);
-                self.census.leave(self.seat, &ends.peer());
+        let refused = if self.shard.is_stopping() {
+            Some((arrival.io, arrival.ends))
+        } else {
+            match self.shard.insert(arrival.io, arrival.ends) {
+                Err(refused) => Some(refused),
+                Ok(key) if self.register(key) => {
+                    self.shard.visit(key, |visit| visit.open());
+                    None
+                }
+                Ok(key) => self.shard.take_back(key),
             }
-            return;
+        };
+        if let Some((io, ends)) = refused {
+            self.shard.counters().refused += 1;
+            drop(io);
+            self.census.leave(self.seat, &ends.peer());
         }
-        self.shard.visit(key, |visit| visit.open());
     }
 
     fn register(&mut self, key: Key) -> bool {

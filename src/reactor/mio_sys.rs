@@ -1,7 +1,7 @@
 use std::{
     fs::File,
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -22,22 +22,26 @@ pub(crate) struct MioSys {
     poll: Poll,
     events: Events,
     origin: Instant,
+    /// Lives and ends with the poll, however long somebody holds a handle to a session that was here.
+    _waker: Arc<Waker>,
 }
 
 impl MioSys {
     /// And what wakes it.
     pub(crate) fn new(origin: Instant) -> io::Result<(Self, Arc<dyn Ring>)> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), Token(WAKER as usize))?;
-        Ok((Self { poll, events: Events::with_capacity(EVENTS), origin }, Arc::new(Bell(waker))))
+        let waker = Arc::new(Waker::new(poll.registry(), Token(WAKER as usize))?);
+        let bell = Arc::new(Bell(Arc::downgrade(&waker)));
+        Ok((Self { poll, events: Events::with_capacity(EVENTS), origin, _waker: waker }, bell))
     }
 }
 
-struct Bell(Waker);
+struct Bell(Weak<Waker>);
 
 impl Ring for Bell {
     fn ring(&self) -> io::Result<()> {
-        self.0.wake()
+        // Without its poll there is nobody to wake.
+        self.0.upgrade().map_or(Ok(()), |waker| waker.wake())
     }
 }
 
@@ -111,7 +115,8 @@ fn to_ready(event: &Event) -> Ready {
         token: event.token().0 as u64,
         readable: event.is_readable(),
         writable: event.is_writable(),
-        hangup: event.is_read_closed() || event.is_write_closed(),
+        // Where there is urgent data, a short read does not mean that there is no more: also read until that is certain.
+        hangup: event.is_read_closed() || event.is_write_closed() || event.is_priority(),
         error: event.is_error(),
     }
 }

@@ -136,10 +136,18 @@ fn backlog(options: &SocketOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
+/// Whether it is the file of a Unix socket that nobody listens on. Any other file is not ours to remove.
 #[cfg(unix)]
 fn is_stale(path: &std::path::Path) -> bool {
-    std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    // Without waiting: a server whose queue is full is alive.
+    let knock = || -> io::Result<()> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    is_socket && knock().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn set_reuse_port(socket: &Socket) -> io::Result<()> {
@@ -179,7 +187,8 @@ impl Listener {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
                 if !cfg!(target_os = "linux") {
-                    set_tcp_options(&SockRef::from(&stream), &self.options)?;
+                    // Fails when the peer is gone already, which the first read will tell.
+                    let _ = set_tcp_options(&SockRef::from(&stream), &self.options);
                 }
                 Ok((Stream::Tcp(stream), PeerAddr::Ip(peer)))
             }
@@ -220,7 +229,11 @@ macro_rules! each {
 
 impl Stream {
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        each!(self, stream => stream.register(registry, token, Interest::READABLE | Interest::WRITABLE))
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Urgent data cuts a read short before what follows it, see `to_ready`.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let interest = interest | Interest::PRIORITY;
+        each!(self, stream => stream.register(registry, token, interest))
     }
 
     #[inline]

@@ -57,7 +57,7 @@ pub(crate) struct Ready {
     pub(crate) token: u64,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The peer has ended its side, or the connection failed: read until that is found.
+    /// The peer has ended its side, or the connection failed: read until that is found, for a short read is no end.
     pub(crate) hangup: bool,
     pub(crate) error: bool,
 }

@@ -10,7 +10,7 @@ use crate::{
     error::QueryError,
     id::{SessionId, ShardId},
     metrics::Metrics,
-    reactor::Crew,
+    reactor::{Crew, Stream, Told},
     session::SessionCommand,
     shard::{Command, SessionInfo, ShardContext},
 };
@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// })?;
 /// assert_eq!(answers.recv()?, 1);
 ///
-/// handle.close_peer(me);
+/// handle.close_peer(me)?;
 /// drop(peer); // while it stands, a graceful close waits for its end
 /// server.stop(Duration::from_secs(5))?;
 /// assert_eq!((handle.metrics().opened, handle.metrics().closed_total()), (1, 1));
@@ -68,6 +68,15 @@ struct Shared {
 enum Stop {
     Within(Duration),
     Now,
+}
+
+impl Stop {
+    fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Within(a), Self::Within(b)) => Self::Within(a.min(b)),
+            _ => Self::Now,
+        }
+    }
 }
 
 impl ServerHandle {
@@ -102,7 +111,7 @@ impl ServerHandle {
 
     fn stop(&self, stop: Stop) {
         let mut asked = self.stop_asked();
-        *asked = Some(stop);
+        *asked = Some(asked.map_or(stop, |before| before.sooner(stop)));
         if let Some(crew) = self.crew() {
             stop_crew(crew, stop);
         }
@@ -149,7 +158,9 @@ impl ServerHandle {
             let ask = move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
             };
-            crew.tell(shard, Command::Execute(Box::new(ask)));
+            if crew.ask(shard, Command::Execute(Box::new(ask))) == Told::Busy {
+                return Err(QueryError::Busy);
+            }
         }
         drop(sender);
         // A shard that ends before it answers drops its sender, so this ends when all have done one or the other.
@@ -164,31 +175,43 @@ impl ServerHandle {
         }
     }
 
-    /// Closes a session gracefully. Nothing happens when it is gone. Does not wait.
-    pub fn close(&self, session: SessionId) {
-        if let Some(crew) = self.crew() {
-            crew.tell(session.shard, Command::Session(session.key, SessionCommand::Close));
-        }
+    /// Closes a session gracefully. Does not wait. Nothing happens when the session is gone.
+    ///
+    /// # Errors
+    /// [`QueryError::Stopped`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
+    pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
+        self.ask(session.shard, Command::Session(session.key, SessionCommand::Close))
     }
 
     /// Closes the sessions of this peer (address and port) gracefully. Does not wait.
-    pub fn close_peer(&self, peer: SocketAddr) {
-        if let Some(crew) = self.crew() {
-            crew.tell_all(|| Command::ClosePeer(peer));
+    ///
+    /// # Errors
+    /// [`QueryError::Busy`] when the mailbox of a shard is full; the others were asked all the same.
+    pub fn close_peer(&self, peer: SocketAddr) -> Result<(), QueryError> {
+        match self.crew().map(|crew| crew.ask_all(|| Command::ClosePeer(peer))) {
+            Some(Told::Busy) => Err(QueryError::Busy),
+            _ => Ok(()),
         }
     }
 
     /// Runs a closure on a shard's thread, between two turns. Does not wait for it. A panic in it is caught and counted.
     ///
     /// # Errors
-    /// [`QueryError::Stopped`] when there is no such shard (yet, or any more).
+    /// [`QueryError::Stopped`] when there is no such shard (yet, or any more), [`QueryError::Busy`] when its mailbox is full.
     pub fn execute(
         &self,
         shard: ShardId,
         job: impl FnOnce(&mut ShardContext<'_>) + Send + 'static,
     ) -> Result<(), QueryError> {
-        let told = self.crew().is_some_and(|crew| crew.tell(shard, Command::Execute(Box::new(job))));
-        if told { Ok(()) } else { Err(QueryError::Stopped) }
+        self.ask(shard, Command::Execute(Box::new(job)))
+    }
+
+    fn ask(&self, shard: ShardId, command: Command<Stream>) -> Result<(), QueryError> {
+        match self.crew().map_or(Told::Gone, |crew| crew.ask(shard, command)) {
+            Told::Yes => Ok(()),
+            Told::Busy => Err(QueryError::Busy),
+            Told::Gone => Err(QueryError::Stopped),
+        }
     }
 
     /// The shards that run now: the acceptor's own, the workers, and one for each forked connection.
@@ -222,7 +245,7 @@ impl ServerHandle {
 
 fn stop_crew(crew: &Crew, stop: Stop) {
     crew.begin_stopping();
-    crew.tell_all(|| match stop {
+    crew.order_all(|| match stop {
         Stop::Within(grace) => Command::Shutdown(grace),
         Stop::Now => Command::Abort,
     });

@@ -17,6 +17,8 @@ use crate::{
 
 /// Standing shards that a server may have. More than there are cores on any machine.
 const MAX_WORKERS: usize = 4096;
+/// Addresses that a server may have, each with a token of its own.
+const MAX_LISTENERS: usize = 1024;
 /// Descriptors left to everything else in the process.
 const RESERVED: usize = 32;
 /// Descriptors of a shard: its poll and its waker.
@@ -62,8 +64,8 @@ where
     F: Framing + Clone + Send + 'static,
     S: Seed<H> + Clone + 'static,
 {
-    let (mut running, crew, acceptor) = start_workers(server, seed)?;
-    running.add(crew.start(acceptor)?);
+    let (mut running, acceptor) = start_workers(server, seed)?;
+    running.add(acceptor.spawn().map_err(ServeError::system("start a thread"))?);
     Ok(running)
 }
 
@@ -75,12 +77,12 @@ where
     F: Framing + Clone + Send + 'static,
     S: Seed<H> + Clone + 'static,
 {
-    let (running, crew, acceptor) = start_workers(server, seed)?;
-    let served = crew.work(acceptor);
+    let (running, acceptor) = start_workers(server, seed)?;
+    let served = acceptor.work();
     served.and(running.wait())
 }
 
-type Started<H, F> = (Running, Arc<Crew>, Berth<H, F>);
+type Started<H, F> = (Running, Berth<H, F>);
 
 /// Listens and starts the workers; the acceptor is ready to start.
 fn start_workers<H, F, S>(server: Server<F>, mut seed: S) -> Result<Started<H, F>, ServeError>
@@ -100,16 +102,17 @@ where
     handle.attach(crew.clone());
     let mut running = Running::new(handle.clone());
     for worker in 1..=workers {
-        let berth = crew.standing(ShardId(worker as u32), framing.clone(), &mut seed, resident.pop())?;
-        running.add(crew.start(berth)?);
+        let berth =
+            Berth::standing(&crew, ShardId(worker as u32), framing.clone(), &mut seed, resident.pop())?;
+        running.add(berth.spawn().map_err(ServeError::system("start a thread"))?);
     }
     strategy.on_start(handle.local_addrs());
     tracing::info!(addrs = ?handle.local_addrs(), workers, max_connections = max_total, "serving");
     let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(seed.clone())));
     let ears = Ears { listeners: central, strategy, dispatch };
-    let acceptor = crew.standing(ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?;
+    let acceptor = Berth::standing(&crew, ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?;
     handle.started();
-    Ok((running, crew, acceptor))
+    Ok((running, acceptor))
 }
 
 fn validate(
@@ -124,6 +127,9 @@ fn validate(
         return config("backlog", "0 lets nobody connect; give at least 1".into());
     }
     strategy.validate().map_err(|why| ServeError::config(("strategy", why)))?;
+    if sockets.len() > MAX_LISTENERS {
+        return config("bind", format!("{} addresses; at most {MAX_LISTENERS} are possible", sockets.len()));
+    }
     if strategy.workers() > MAX_WORKERS {
         return config(
             "strategy",

@@ -1,11 +1,15 @@
-use std::{ops::BitOr, sync::Arc};
+use std::{
+    ops::BitOr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     addr::Ends,
     buffer::{Inbox, Outbox},
     error::{CloseReason, SendError},
     id::{Key, SessionId},
-    session::{Alarm, FramingSlot, Link, TimerId, Turn},
+    session::{Alarm, FramingSlot, Link, SessionStats, TimerId, Turn},
     time::Tick,
     timer_wheel::TimerKey,
 };
@@ -45,6 +49,8 @@ struct Rare {
     timers: Vec<(TimerId, TimerKey)>,
     reason: Option<CloseReason>,
     close_by: Option<Tick>,
+    /// The end of a pause before the first packet.
+    listening_since: Tick,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,6 +304,9 @@ impl Connection {
             return;
         }
         self.heard = turn.now;
+        if self.traffic.packets_in == 0 {
+            self.rare.get_or_insert_default().listening_since = turn.now;
+        }
         if let Some(inbox) = &mut self.inbox {
             inbox.restart_clock(turn.now);
         }
@@ -367,12 +376,47 @@ impl Connection {
             + self.outbox.as_ref().map_or(0, |outbox| outbox.capacity())
     }
 
+    /// What went through so far; `origin` is what tick 0 was.
+    pub(crate) fn stats(&self, origin: Instant) -> SessionStats {
+        SessionStats {
+            bytes_in: self.traffic.bytes_in,
+            bytes_out: self.traffic.bytes_out,
+            packets_in: self.traffic.packets_in,
+            packets_out: self.traffic.packets_out,
+            queued: self.queued(),
+            opened_at: origin + Duration::from_millis(self.opened),
+        }
+    }
+
+    /// The kept part of a frame is not what the new framing takes it for: it looks at it again.
+    pub(crate) fn framing_swapped(&mut self, turn: &mut Turn) {
+        if self.inbox.is_some() {
+            self.marks.insert(Mark::BACKLOG);
+            if !self.halt.any() {
+                turn.read_later(self);
+            }
+        }
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())
     }
 
     pub(crate) fn close_by(&self) -> Option<Tick> {
         self.rare.as_ref().and_then(|rare| rare.close_by)
+    }
+
+    /// Since when the peer could have been heard: from the start, or from the end of a pause.
+    pub(crate) fn listening_since(&self) -> Tick {
+        self.rare.as_ref().map_or(self.opened, |rare| rare.listening_since.max(self.opened))
+    }
+
+    /// Tells the handles how much waits.
+    #[inline]
+    pub(crate) fn tell_handles(&self) {
+        if let Some(link) = self.link() {
+            link.set_backlog(self.queued());
+        }
     }
 
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {

@@ -59,8 +59,8 @@ impl Connection {
         // While we do not read, silence says nothing about the peer.
         let idle = timeouts.idle.filter(|_| !self.halt.any());
         let idle = idle.map(|after| (self.heard + after, Lapse::Idle));
-        let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0);
-        let first = first.map(|after| (self.opened + after, Lapse::FirstPacket));
+        let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0 && !self.halt.any());
+        let first = first.map(|after| (self.listening_since() + after, Lapse::FirstPacket));
         let slow = timeouts.packet.zip(self.inbox.as_ref().filter(|_| !self.halt.any()));
         let slow = slow.map(|(after, inbox)| (inbox.since() + after, Lapse::SlowPacket));
         let stall = timeouts.stall.zip(self.outbox.as_ref().filter(|outbox| !outbox.is_empty()));

@@ -142,6 +142,7 @@ impl Session<'_> {
     pub fn set_framing(&mut self, mut framing: impl Framing + 'static) {
         framing.offer_max(self.turn.limits.frame);
         self.framing.swap(Box::new(framing));
+        self.connection.framing_swapped(self.turn);
     }
 
     /// A handle to this session, for other threads, other sessions and later.
@@ -171,15 +172,7 @@ impl Session<'_> {
     /// What went through this session so far.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
-        let traffic = self.connection.traffic;
-        SessionStats {
-            bytes_in: traffic.bytes_in,
-            bytes_out: traffic.bytes_out,
-            packets_in: traffic.packets_in,
-            packets_out: traffic.packets_out,
-            queued: self.connection.queued(),
-            opened_at: self.turn.origin + Duration::from_millis(self.connection.opened),
-        }
+        self.connection.stats(self.turn.origin)
     }
 }
 

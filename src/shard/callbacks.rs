@@ -19,7 +19,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             framing: &mut self.slot.framing,
             turn: self.turn,
         };
-        match guard("on_open", || self.handler.on_open(&mut session)) {
+        match guard::<_, CloseReason>("on_open", || self.handler.on_open(&mut session)) {
             Ok(state) => {
                 self.slot.state = Some(state);
                 self.turn.counters.opened += 1;
@@ -57,22 +57,23 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         });
     }
 
-    fn tell_violation(&mut self, error: &FrameError) {
+    /// The peer broke the wire: the handler may say so to it, then the session ends.
+    #[cold]
+    pub(super) fn violate(&mut self, error: FrameError) {
         self.call("on_violation", |handler, session, state| {
-            handler.on_violation(session, state, error);
+            handler.on_violation(session, state, &error);
             Ok(())
         });
+        self.close(error.into());
     }
 
-    /// A callback, or the framing, failed: the session ends for that reason, after what was sent before.
+    /// A callback failed: the session ends for that reason, after what was sent before.
     #[cold]
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
             self.turn.counters.panics += 1;
             tracing::error!(session = %self.id(), peer = %self.ends().peer(), %reason, "closing the session");
             self.slot.connection.repair_outbox(self.turn);
-        } else if let CloseReason::Frame(error) = &reason {
-            self.tell_violation(error);
         }
         self.close(reason);
     }
@@ -110,11 +111,24 @@ where
     F: Framing + Clone,
 {
     pub(super) fn tell_closed(&mut self, id: SessionId, state: H::State, reason: &CloseReason) {
-        let told = guard("on_close", || {
+        let told: Result<(), CloseReason> = guard("on_close", || {
             self.handler.on_close(id, state, reason);
             Ok(())
         });
-        if let Err(panic) = told {
+        self.note_panic(id, told);
+    }
+
+    /// Drops what is the user's own of a session that has ended.
+    pub(super) fn forget(&mut self, id: SessionId, remains: impl Sized) {
+        let dropped: Result<(), CloseReason> = guard("drop", || {
+            drop(remains);
+            Ok(())
+        });
+        self.note_panic(id, dropped);
+    }
+
+    fn note_panic(&mut self, id: SessionId, outcome: Result<(), CloseReason>) {
+        if let Err(panic) = outcome {
             self.turn.counters.panics += 1;
             tracing::error!(session = %id, %panic, "the session was already closed");
         }
@@ -122,7 +136,7 @@ where
 
     /// Runs a closure that somebody sent to this shard.
     pub(crate) fn run(&mut self, job: Job) {
-        let ran = guard("execute", || {
+        let ran: Result<(), CloseReason> = guard("execute", || {
             job(&mut ShardContext::new(self));
             Ok(())
         });
@@ -133,11 +147,13 @@ where
     }
 }
 
-/// Runs user code. The state it worked on is dropped with its session, so a half-done change is seen by nobody.
+/// Runs user code. The session's state is dropped with it, so a half-done change there is seen by nobody; the handler's own
+/// fields are its own affair.
 #[inline]
-pub(super) fn guard<R>(
+pub(super) fn guard<R, E: From<CloseReason>>(
     callback: &'static str,
-    body: impl FnOnce() -> Result<R, CloseReason>,
-) -> Result<R, CloseReason> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(CloseReason::panicked(callback, &*panic)))
+    body: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|panic| Err(CloseReason::panicked(callback, panic).into()))
 }

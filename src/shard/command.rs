@@ -66,7 +66,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
     fn send(&mut self, payload: &[u8], completion: Option<Completion>) {
         let (connection, framing, turn) = (&mut self.slot.connection, &self.slot.framing, &mut *self.turn);
-        let sent = guard("encode", || Ok(connection.enqueue_taken(framing, payload, turn)));
+        let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, turn)));
         if let Some(link) = connection.link() {
             // In this order: in between, a sender sees too little room rather than too much.
             link.set_backlog(connection.queued());

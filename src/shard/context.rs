@@ -7,7 +7,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{SessionId, ShardId},
-    session::{Session, SessionHandle, SessionStats},
+    session::{Phase, Session, SessionHandle, SessionStats},
 };
 
 /// A shard, within a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute).
@@ -109,14 +109,15 @@ where
     }
 
     fn sessions(&mut self) -> Vec<SessionInfo> {
-        let info = |session: &mut Session<'_>| SessionInfo {
-            id: session.id(),
-            peer: session.peer_addr(),
-            local: session.local_addr(),
-            stats: session.stats(),
-        };
         let shard = self.turn.shard;
-        self.keys().into_iter().filter_map(|key| self.view(SessionId { shard, key }, info)).collect()
+        let open = self.slots.iter().filter(|(_, slot)| slot.connection.phase == Phase::Open);
+        let info = open.map(|(key, slot)| SessionInfo {
+            id: SessionId { shard, key },
+            peer: slot.connection.ends.peer(),
+            local: slot.connection.ends.local(),
+            stats: slot.connection.stats(self.turn.origin),
+        });
+        info.collect()
     }
 
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
@@ -127,7 +128,7 @@ where
             if !visit.is_open() {
                 return Err(SendError::Closed);
             }
-            let sent = guard("encode", || Ok(visit.session().send(packet)));
+            let sent = guard("encode", || Ok::<_, CloseReason>(visit.session().send(packet)));
             visit.turn.settle_later(&mut visit.slot.connection);
             sent.unwrap_or_else(|panic| {
                 visit.fail(panic);

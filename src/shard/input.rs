@@ -32,7 +32,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[inline]
     pub(crate) fn poll_reading(&mut self) -> Option<&mut T> {
         let connection = &self.slot.connection;
-        let wanted = !connection.halt.any() || connection.phase != Phase::Open;
+        // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
+        let ready = !connection.halt.any() && !connection.marks.has(Mark::BACKLOG);
+        let wanted = ready || connection.phase != Phase::Open;
         let possible = connection.marks.has(Mark::READABLE) && !connection.marks.has(Mark::ENDED);
         (wanted && possible && self.is_alive()).then_some(&mut self.slot.io)
     }
@@ -73,7 +75,6 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             }
             return;
         };
-        connection.marks.remove(Mark::BACKLOG);
         if let Some(region) = scratch.joined(inbox.as_slice(), n) {
             let used = self.deliver(region);
             self.keep_tail(Some(inbox), region.get(used..).unwrap_or_default(), used);
@@ -146,10 +147,13 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             return;
         }
         let held = self.slot.connection.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
-        let max = self.slot.framing.max_frame().unwrap_or(self.turn.limits.frame);
+        let max = match guard("max_frame", || Ok::<_, CloseReason>(self.slot.framing.max_frame())) {
+            Ok(max) => max.unwrap_or(self.turn.limits.frame),
+            Err(panic) => return self.fail(panic),
+        };
         if held.len() > max {
             let error = FrameError::too_long(held.len() as u64, max as u64, held);
-            self.fail(error.into());
+            self.violate(error);
         } else if self.turn.limits.packet_timeout.is_some() {
             self.slot.connection.arm(self.turn);
         }
@@ -161,10 +165,18 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let mut used = 0;
         let done =
             guard("on_packet", || hand_out(self.handler, self.slot, self.turn, region, &mut used, decode));
-        if let Err(reason) = done {
-            self.fail(reason);
+        if let Err(stop) = done {
+            self.stop(stop);
         }
         used
+    }
+
+    #[cold]
+    fn stop(&mut self, stop: Stop) {
+        match stop {
+            Stop::Wire(error) => self.violate(error),
+            Stop::Callback(reason) => self.fail(reason),
+        }
     }
 
     /// After the last byte: the last packets, then the end of the session.
@@ -175,8 +187,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let done = guard("on_packet", || {
             hand_out(self.handler, self.slot, self.turn, region, &mut used, decode_eof)
         });
-        if let Err(reason) = done {
-            return self.fail(reason);
+        if let Err(stop) = done {
+            return self.stop(stop);
         }
         if !self.is_open() {
             return;
@@ -204,6 +216,26 @@ fn decode_eof<F: Framing>(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<O
     cell.decode_eof(buf)
 }
 
+/// Why no more packets are handed out.
+enum Stop {
+    /// The framing failed.
+    Wire(FrameError),
+    /// A callback failed.
+    Callback(CloseReason),
+}
+
+impl From<FrameError> for Stop {
+    fn from(error: FrameError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+impl From<CloseReason> for Stop {
+    fn from(reason: CloseReason) -> Self {
+        Self::Callback(reason)
+    }
+}
+
 /// The inner loop: decode, call, decode, call … until the bytes or the session's willingness end.
 #[inline]
 fn hand_out<H: PacketHandler, F: Framing, T>(
@@ -213,7 +245,8 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     region: &mut [u8],
     used: &mut usize,
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
-) -> Result<(), CloseReason> {
+) -> Result<(), Stop> {
+    let mut rejected_at = None;
     let Some(state) = &mut slot.state else { return Ok(()) };
     while !slot.connection.halt.any() {
         let rest = region.get_mut(*used..).unwrap_or_default();
@@ -233,6 +266,9 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
             }
             Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
             Decoded::Rejected { consumed, error } => {
+                if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
+                    Err(FrameError::Misframed { what: "the same refusal twice" })?;
+                }
                 *used += consumed.min(len);
                 turn.counters.frames_rejected += 1;
                 let mut session =

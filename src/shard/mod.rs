@@ -11,6 +11,7 @@ mod input;
 mod output;
 mod visit;
 
+use self::callbacks::guard;
 use std::{sync::Arc, time::Instant};
 
 pub use context::{SessionInfo, ShardContext};
@@ -134,20 +135,29 @@ where
         self.published.publish(counters);
     }
 
-    /// Takes in a connection. It is not told to the handler before [`open`](Self::open).
-    pub(crate) fn insert(&mut self, io: T, ends: Ends) -> Key {
-        let (framing, now) = (FramingCell::Own(self.prototype.clone()), self.turn.now);
-        self.slots.insert_with(|key| Slot {
+    /// Takes in a connection, or gives it back if the framing can not be cloned for it. It is not told to the handler
+    /// before `Visit::open`.
+    pub(crate) fn insert(&mut self, io: T, ends: Ends) -> Result<Key, (T, Ends)> {
+        let cloned = guard("clone", || Ok::<_, CloseReason>(FramingCell::Own(self.prototype.clone())));
+        let framing = match cloned {
+            Ok(framing) => framing,
+            Err(panic) => {
+                self.turn.counters.panics += 1;
+                tracing::error!(shard = %self.turn.shard, %panic, "a connection gets no framing, closing it");
+                return Err((io, ends));
+            }
+        };
+        let now = self.turn.now;
+        Ok(self.slots.insert_with(|key| Slot {
             connection: Connection::new(key, ends, now),
             framing,
             state: None,
             io,
-        })
+        }))
     }
 
     /// Gives a connection back that could not be registered.
     pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Ends)> {
-        self.turn.counters.refused += 1;
         self.slots.remove(key).map(|slot| (slot.io, slot.connection.ends))
     }
 
@@ -237,11 +247,13 @@ where
         self.turn.counters.buffered -= u64::from(slot.connection.held);
         let how = if slot.connection.marks.has(Mark::ABORT) { Ending::Reset } else { how };
         let id = SessionId { shard: self.turn.shard, key };
-        tracing::debug!(session = %id, peer = %slot.connection.ends.peer(), %reason, draining, "session ended");
+        let kind = reason.kind();
+        tracing::debug!(session = %id, peer = %slot.connection.ends.peer(), ?kind, draining, "session ended");
         if let Some(state) = slot.state.take() {
-            self.turn.counters.count_close(reason.kind());
+            self.turn.counters.count_close(kind);
             self.tell_closed(id, state, &reason);
         }
+        self.forget(id, (reason, slot.framing));
         self.ended.push(Ended { io: slot.io, ends: slot.connection.ends, how });
     }
 
@@ -249,17 +261,19 @@ where
         self.slots.iter().map(|(key, _)| key).collect()
     }
 
-    /// Ends the sessions that hold most, until the shard is within its memory again.
+    /// Ends the sessions that hold most, until an eighth of the shard's memory is free again.
     #[cold]
     fn make_room(&mut self) {
         let limit = self.turn.limits.shard_memory;
-        while self.turn.counters.buffered > limit as u64 {
-            let worst = self.slots.iter().max_by_key(|(_, slot)| slot.connection.held);
-            let Some((key, held)) = worst.map(|(key, slot)| (key, slot.connection.held as usize)) else {
+        tracing::warn!(shard = %self.turn.shard, limit, "too much is buffered, ending the sessions that hold most");
+        let holders = self.slots.iter().filter(|(_, slot)| slot.connection.held > 0);
+        let mut holders: Vec<(u32, Key)> = holders.map(|(key, slot)| (slot.connection.held, key)).collect();
+        holders.sort_unstable_by(|a, b| b.cmp(a));
+        for (held, key) in holders {
+            if self.turn.counters.buffered <= (limit - limit / 8) as u64 {
                 break;
-            };
-            tracing::warn!(shard = %self.turn.shard, held, limit, "too much is buffered, ending the session that holds most");
-            self.finish(key, CloseReason::Memory { held, limit }, Ending::Reset);
+            }
+            self.finish(key, CloseReason::Memory { held: held as usize, limit }, Ending::Reset);
         }
     }
 }

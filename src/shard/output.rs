@@ -29,7 +29,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         marks.remove(Mark::DIRTY | Mark::RETRY);
         if marks.has(Mark::ABORT) {
             self.finish(CloseReason::Local, Ending::Reset);
-        } else if marks.remove(Mark::DRAINED) {
+        } else if marks.remove(Mark::DRAINED) && !self.slot.connection.halt.has(Halt::FULL) {
             self.tell_drained();
         }
     }

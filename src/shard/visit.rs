@@ -83,6 +83,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[inline]
     fn account(&mut self) {
         let connection = &mut self.slot.connection;
+        connection.tell_handles();
         if connection.held == 0 && connection.inbox.is_none() && connection.outbox.is_none() {
             return;
         }
@@ -90,8 +91,5 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let buffered = &mut self.turn.counters.buffered;
         *buffered = *buffered - u64::from(connection.held) + u64::from(held);
         connection.held = held;
-        if let Some(link) = connection.link() {
-            link.set_backlog(connection.queued());
-        }
     }
 }

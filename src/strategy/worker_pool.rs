@@ -92,7 +92,7 @@ mod tests {
         for _ in 0..5 {
             let place = pool.place(&peer, Loads::new(&census));
             if let Placement::On(shard) = place {
-                census.enter(Some(shard), &peer);
+                assert!(census.enter(Some(shard), &peer));
             }
             places.push(place);
         }

@@ -68,6 +68,11 @@ impl Client {
         assert_eq!(self.recv(), packet.as_ref());
     }
 
+    pub(crate) fn assert_reply(&mut self, packet: &str, reply: &str) {
+        self.send(packet);
+        assert_eq!(self.recv_text(), reply);
+    }
+
     pub(crate) fn end(&mut self) {
         self.socket.shutdown(Shutdown::Write).expect("the connection is open");
     }

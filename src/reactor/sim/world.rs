@@ -13,7 +13,7 @@ use crate::{
     mailbox::{Mailbox, MailboxLimits},
     metrics::{Metrics, SharedCounters},
     reactor::{
-        Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, NoDispatch,
+        Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, NoDispatch, Unforked,
         event_loop::Flow,
     },
     shard::{Arrival, Command, Inlet, Shard, ShardConfig},
@@ -79,8 +79,8 @@ impl Dispatch<SimFd> for Post {
         posted.and_then(Result::ok).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Arrival<SimFd>) -> io::Result<()> {
-        Err(io::ErrorKind::NotConnected.into())
+    fn fork(&mut self, _arrival: Arrival<SimFd>) -> Result<(), Unforked<SimFd>> {
+        Err(Unforked { error: io::ErrorKind::NotConnected.into(), arrival: None })
     }
 }
 

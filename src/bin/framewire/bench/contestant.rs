@@ -1,0 +1,171 @@
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::args::BenchArgs;
+use super::child::{Launch, Listens};
+use super::error::BenchError;
+use super::results::ContestantInfo;
+use crate::contestants::{BuiltIn, go};
+
+/// Built into the program only with the feature `bench`.
+const OPTIONAL: [(&str, &str); 2] = [
+    ("tokio", "tokio, a task per connection, tokio-util's LengthDelimitedCodec"),
+    ("may", "may, a stackful coroutine per connection"),
+];
+const GO: (&str, &str) = ("go", "Go, a goroutine per connection, its standard library");
+
+/// Somebody to be measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Contestant {
+    pub name: String,
+    pub about: String,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    BuiltIn,
+    Program(PathBuf),
+    Command(String),
+}
+
+/// Everybody, and why some are missing.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    pub present: Vec<Contestant>,
+    pub missing: Vec<ContestantInfo>,
+}
+
+impl Roster {
+    /// Looks who is there; builds the Go server when it is wanted and Go is found.
+    pub(crate) fn gather(args: &BenchArgs) -> Result<Self, BenchError> {
+        let wants = |name: &str| args.contestants.is_empty() || args.contestants.iter().any(|n| n == name);
+        let mut roster = Self { present: Vec::new(), missing: Vec::new() };
+        for variant in BuiltIn::value_variants() {
+            roster.add_built_in(*variant, args);
+        }
+        for (name, about) in OPTIONAL {
+            if wants(name) && !roster.present.iter().any(|known| known.name == name) {
+                roster.miss(name, about, "built without the feature `bench`");
+            }
+        }
+        if wants(GO.0) {
+            match go::build() {
+                Ok(program) => roster.add(GO.0, GO.1, Source::Program(program)),
+                Err(reason) => roster.miss(GO.0, GO.1, &reason.to_string()),
+            }
+        }
+        for (name, command) in &args.server {
+            if roster.present.iter().any(|known| known.name == *name) {
+                return Err(BenchError::usage(format!("two servers have the name {name}")));
+            }
+            roster.add(name, &format!("`{command}`"), Source::Command(command.clone()));
+        }
+        roster.in_order_of(args)
+    }
+
+    fn add_built_in(&mut self, variant: BuiltIn, args: &BenchArgs) {
+        let Some(value) = variant.to_possible_value() else { return };
+        let name = value.get_name();
+        let asked_for = args.contestants.iter().any(|wanted| wanted == name);
+        // a faulty one takes part only when it is called by its name
+        if asked_for || args.contestants.is_empty() && !variant.is_faulty() {
+            let about = value.get_help().map(ToString::to_string).unwrap_or_default();
+            self.add(name, &about, Source::BuiltIn);
+        }
+    }
+
+    fn add(&mut self, name: &str, about: &str, source: Source) {
+        self.present.push(Contestant { name: name.to_owned(), about: about.to_owned(), source });
+    }
+
+    fn miss(&mut self, name: &str, about: &str, reason: &str) {
+        self.missing.push(ContestantInfo {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            skipped: Some(reason.to_owned()),
+        });
+    }
+
+    /// The order of `--contestants`, which must all be there; then the user's own servers.
+    fn in_order_of(mut self, args: &BenchArgs) -> Result<Self, BenchError> {
+        for name in &args.contestants {
+            if let Some(ContestantInfo { skipped: Some(reason), .. }) =
+                self.missing.iter().find(|missing| missing.name == *name)
+            {
+                return Err(BenchError::usage(format!("{name} can not take part: {reason}")));
+            }
+            if !self.present.iter().any(|present| present.name == *name) {
+                let known = names_of_all().join(", ");
+                return Err(BenchError::usage(format!("there is no contestant {name}; there are {known}")));
+            }
+        }
+        let place = |contestant: &Contestant| {
+            args.contestants.iter().position(|name| *name == contestant.name).unwrap_or(usize::MAX)
+        };
+        self.present.sort_by_key(place);
+        Ok(self)
+    }
+
+    /// Everybody as the results tell of them.
+    pub(crate) fn infos(&self) -> Vec<ContestantInfo> {
+        let present = self.present.iter().map(|contestant| ContestantInfo {
+            name: contestant.name.clone(),
+            about: contestant.about.clone(),
+            skipped: None,
+        });
+        present.chain(self.missing.iter().cloned()).collect()
+    }
+}
+
+fn names_of_all() -> Vec<String> {
+    let built_in = BuiltIn::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    built_in.map(|value| value.get_name().to_owned()).chain([GO.0.to_owned()]).collect()
+}
+
+impl Contestant {
+    /// How to start it; `port` is where it must listen, or a free one is found.
+    pub(crate) fn launch(&self, port: Option<u16>) -> Result<Launch, BenchError> {
+        if let Some(port) = port {
+            check_free(port)?;
+        }
+        let own = || std::env::current_exe().map_err(BenchError::NoSelf);
+        let at = port.unwrap_or(0).to_string();
+        Ok(match &self.source {
+            Source::BuiltIn => Launch {
+                program: own()?,
+                args: ["serve-contestant", &self.name, "--port", &at].map(String::from).to_vec(),
+                listens: Listens::Says,
+            },
+            Source::Program(program) => Launch {
+                program: program.clone(),
+                args: ["-port", &at].map(String::from).to_vec(),
+                listens: Listens::Says,
+            },
+            Source::Command(command) => {
+                let port = port.map_or_else(free_port, Ok)?;
+                let words = shlex::split(command).unwrap_or_default();
+                let words = words.iter().map(|word| word.replace("{port}", &port.to_string()));
+                Launch {
+                    program: own()?,
+                    args: ["keep", "--"].map(String::from).into_iter().chain(words).collect(),
+                    listens: Listens::At(port),
+                }
+            }
+        })
+    }
+}
+
+fn check_free(port: u16) -> Result<(), BenchError> {
+    std::net::TcpListener::bind(("127.0.0.1", port))
+        .map(drop)
+        .map_err(|source| BenchError::Port { port, source })
+}
+
+/// A port that was free a moment ago: all that can be had for a server that must be told.
+fn free_port() -> Result<u16, BenchError> {
+    let error = |source| BenchError::Port { port: 0, source };
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(error)?;
+    Ok(listener.local_addr().map_err(error)?.port())
+}

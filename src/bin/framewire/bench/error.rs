@@ -1,0 +1,45 @@
+use std::io;
+
+use thiserror::Error;
+
+use super::child::ChildError;
+use super::load::LoadError;
+
+/// Why the benchmark could not be run, or a run of it failed.
+#[derive(Debug, Error)]
+pub(crate) enum BenchError {
+    /// The options make no sense together, or ask for what is not there.
+    #[error("{0}")]
+    Usage(String),
+    /// More connections than this process may have descriptors.
+    #[error(
+        "{needed} descriptors are needed ({connections} connections and {spare} for everything else), but the limit \
+         is {limit}; raise it (`ulimit -n {needed}`), ask for fewer connections, or let --fit scale them down"
+    )]
+    Descriptors { needed: u64, connections: u64, spare: u64, limit: u64 },
+    #[error("port {port} is not free: {source}")]
+    Port { port: u16, source: io::Error },
+    #[error("can not find this program's own file to start servers with: {0}")]
+    NoSelf(io::Error),
+    #[error("can not write {path}: {source}")]
+    Write { path: String, source: io::Error },
+    #[error("can not pin to cores {cores}: this process may run on {allowed}")]
+    Pin { cores: String, allowed: String },
+    #[error("can not draw a chart: {0}")]
+    Chart(String),
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl BenchError {
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// Whether it concerns one server in one run, so that the others can go on.
+    pub(crate) fn is_of_one_run(&self) -> bool {
+        matches!(self, Self::Child(_) | Self::Load(_))
+    }
+}

@@ -1,0 +1,3 @@
+module framewire.invalid/contestant
+
+go 1.18

@@ -1,0 +1,216 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::Instant,
+};
+
+use super::Stream;
+use crate::{
+    census::Census,
+    id::ShardId,
+    limits::Limits,
+    mailbox::{Mailbox, Rejected},
+    metrics::{Metrics, SharedCounters},
+    shard::Command,
+};
+
+/// The shards of a server as the outside knows them: how to reach each, and what it has counted.
+pub(crate) struct Crew {
+    shards: RwLock<HashMap<ShardId, Member>>,
+    /// What the shards counted that have ended.
+    retired: Mutex<Metrics>,
+    /// Threads that still run, forked ones included.
+    running: Mutex<usize>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    failed: AtomicBool,
+    next_fork: AtomicU32,
+    pub(crate) census: Arc<Census>,
+    pub(crate) limits: Limits,
+    pub(crate) origin: Instant,
+}
+
+/// One shard.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) mailbox: Arc<Mailbox<Command<Stream>>>,
+    pub(super) counters: Arc<SharedCounters>,
+    pub(super) thread: Arc<OnceLock<ThreadId>>,
+    /// Its number in the census; `None` for a forked one.
+    pub(super) seat: Option<usize>,
+}
+
+/// What became of a command for a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is in the mailbox.
+    Yes,
+    /// The mailbox is full.
+    Busy,
+    /// There is no such shard (any more).
+    Gone,
+}
+
+impl Crew {
+    pub(crate) fn new(census: Census, limits: Limits, standing: u32) -> Arc<Self> {
+        Arc::new(Self {
+            shards: RwLock::default(),
+            retired: Mutex::default(),
+            running: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            next_fork: AtomicU32::new(standing),
+            census: Arc::new(census),
+            limits,
+            origin: Instant::now(),
+        })
+    }
+
+    /// Asks one shard, if its mailbox has room.
+    pub(crate) fn ask(&self, shard: ShardId, command: Command<Stream>) -> Told {
+        self.member(shard).map_or(Told::Gone, |member| member.ask(command))
+    }
+
+    /// Asks every shard. The first that is behind is the answer; the others were asked all the same.
+    pub(crate) fn ask_all(&self, command: impl Fn() -> Command<Stream>) -> Told {
+        let answers = self.members().into_iter().map(|member| member.ask(command()));
+        answers.fold(Told::Yes, |sum, told| if told == Told::Busy { told } else { sum })
+    }
+
+    /// Tells every shard what it can not be too busy for: to stop. In order behind what waits, where there is room.
+    pub(crate) fn order_all(&self, command: impl Fn() -> Command<Stream>) {
+        for member in self.members() {
+            member.order(command());
+        }
+    }
+
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        self.read().keys().copied().collect()
+    }
+
+    /// Lets no new shard be forked.
+    pub(crate) fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A standing shard has failed, and a server without it is no server: all others are cut, those that are listed now
+    /// and those that will be.
+    pub(super) fn fail(&self) {
+        self.begin_stopping();
+        self.failed.store(true, Ordering::SeqCst);
+        self.order_all(|| Command::Abort);
+    }
+
+    /// Whether the caller is one of the shards.
+    pub(crate) fn is_aboard(&self) -> bool {
+        let me = thread::current().id();
+        self.read().values().any(|member| member.thread.get() == Some(&me))
+    }
+
+    /// Waits until the last thread has ended.
+    pub(crate) fn wait(&self) {
+        let mut running = self.running();
+        while *running > 0 {
+            running = self.changed.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        // Held until the end, as in `retire`: a shard that ends meanwhile is counted once, here or there.
+        let retired = self.retired();
+        let mut metrics = retired.clone();
+        for member in self.read().values() {
+            member.counters.add_to(&mut metrics);
+        }
+        metrics
+    }
+
+    pub(super) fn next_fork(&self) -> ShardId {
+        ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn enlist(&self, id: ShardId, member: Member) {
+        self.write().insert(id, member.clone());
+        if self.failed.load(Ordering::SeqCst) {
+            member.order(Command::Abort);
+        }
+    }
+
+    /// Forgets a shard, keeps what it counted, and lets the connections go that it had not come to.
+    pub(super) fn retire(&self, id: ShardId) {
+        let member = {
+            let mut retired = self.retired();
+            let member = self.write().remove(&id);
+            if let Some(member) = &member {
+                member.counters.add_to(&mut retired);
+            }
+            member
+        };
+        let Some(Member { mailbox, seat, .. }) = member else { return };
+        for command in mailbox.close() {
+            if let Command::Adopt(arrival) = command {
+                self.census.leave(seat, &arrival.ends.peer());
+            }
+        }
+    }
+
+    pub(super) fn thread_started(&self) {
+        *self.running() += 1;
+    }
+
+    pub(super) fn thread_ended(&self) {
+        *self.running() -= 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn member(&self, id: ShardId) -> Option<Member> {
+        self.read().get(&id).cloned()
+    }
+
+    /// Copied, so that nothing of the user's is dropped while the list is locked.
+    fn members(&self) -> Vec<Member> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<ShardId, Member>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, Member>> {
+        self.shards.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Metrics> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, usize> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn ask(&self, command: Command<Stream>) -> Told {
+        match self.mailbox.post(command, 0) {
+            Ok(()) => Told::Yes,
+            Err(Rejected::Full { .. }) => Told::Busy,
+            Err(Rejected::Closed { .. }) => Told::Gone,
+        }
+    }
+
+    fn order(&self, command: Command<Stream>) {
+        if let Err(refused) = self.mailbox.post(command, 0) {
+            // One that has ended needs no order.
+            let _ = self.mailbox.post_control(refused.into_command());
+        }
+    }
+}

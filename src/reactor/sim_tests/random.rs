@@ -196,7 +196,7 @@ fn run(seed: u64) -> u64 {
 /// Runs one seed; if it fails, says how to run it again.
 fn attempt(seed: u64) -> u64 {
     panic::catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
-        let text = crate::error::panic_message(&*panic);
+        let text = crate::error::panic_message(panic);
         panic!("seed {seed}: {text}; again: FRAMEWIRE_SIM_SEED={seed} cargo test --lib sim_tests::random")
     })
 }

@@ -154,7 +154,8 @@ where
             Err(error) => return Err(error),
         };
         self.now = self.sys.now();
-        self.stood_still = expected.is_some_and(|at| self.now.saturating_sub(at) > SLOW_TURN);
+        let late = expected.is_some_and(|at| self.now.saturating_sub(at) > SLOW_TURN);
+        self.stood_still = late && !self.stood_still;
         self.shard.begin_turn(self.now);
         Ok(())
     }
@@ -314,7 +315,7 @@ where
     /// timers are late by one turn and no more.
     fn expire(&mut self) {
         let unheard = self.more_events && self.timers_put_off < PATIENCE;
-        if unheard || self.stood_still && self.timers_put_off == 0 {
+        if unheard || self.stood_still {
             self.timers_put_off += 1;
         } else {
             self.timers_put_off = 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Freeze, Setup, Told, World, frame},
+    reactor::sim::{Call, Fail, Freeze, Setup, Told, World, errno, frame},
     session::TimerId,
 };
 
@@ -18,7 +18,7 @@ fn idle_world(batch: usize) -> World {
     World::new(setup, |_| {})
 }
 
-fn nobody_is_killed_by(freeze: Freeze, batch: usize) {
+fn nobody_is_killed_by(freeze: Freeze, batch: usize, interrupt: u64) {
     let mut world = idle_world(batch);
     let conns: Vec<_> = (0..20).map(|_| world.connect()).collect();
     world.run_until(1_000);
@@ -33,7 +33,10 @@ fn nobody_is_killed_by(freeze: Freeze, batch: usize) {
         });
     }
     world.net().freeze = Some((freeze, HOURS));
+    let nth = world.net().calls.of(Call::Poll) + interrupt;
+    world.net().faults.fail = Some(Fail { call: Some(Call::Poll), nth, errno: errno::EINTR });
     world.run_until(HOURS + 8_000);
+    world.run_for(10);
     assert_eq!(world.log.count(&Told::Packet(b"I am here".to_vec())), 20);
     let closes = world.log.closes();
     assert!(
@@ -50,14 +53,21 @@ fn nobody_is_killed_by(freeze: Freeze, batch: usize) {
 
 #[test]
 fn a_standstill_that_interrupts_the_poll_kills_nobody_who_has_sent() {
-    nobody_is_killed_by(Freeze::InPoll, 1024);
-    nobody_is_killed_by(Freeze::InPoll, 3);
+    nobody_is_killed_by(Freeze::InPoll, 1024, 0);
+    nobody_is_killed_by(Freeze::InPoll, 3, 0);
 }
 
 #[test]
 fn a_standstill_right_after_the_poll_kills_nobody_who_has_sent() {
-    nobody_is_killed_by(Freeze::AfterPoll, 1024);
-    nobody_is_killed_by(Freeze::AfterPoll, 3);
+    nobody_is_killed_by(Freeze::AfterPoll, 1024, 0);
+    nobody_is_killed_by(Freeze::AfterPoll, 3, 0);
+}
+
+#[test]
+fn a_standstill_kills_nobody_even_when_a_poll_around_it_is_interrupted_too() {
+    for freeze in [Freeze::InPoll, Freeze::AfterPoll] {
+        (1..5).for_each(|nth| nobody_is_killed_by(freeze, 1024, nth));
+    }
 }
 
 #[test]

@@ -193,7 +193,8 @@ impl Limits {
         self
     }
 
-    /// How long a graceful close may flush. Default 5 s.
+    /// How long a graceful close may flush. Default 5 s. A peer that has ended its own side and still reads is not held to
+    /// this but to [`stall_timeout`](Self::stall_timeout).
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

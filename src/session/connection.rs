@@ -261,8 +261,10 @@ impl Connection {
             link.shut();
         }
         let rare = self.rare.get_or_insert_default();
+        // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
+        let by_progress = matches!(reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
+        rare.close_by = (!by_progress).then_some(turn.now + turn.timeouts.close);
         rare.reason = Some(reason);
-        rare.close_by = Some(turn.now + turn.timeouts.close);
         self.cancel_timers(turn);
         self.arm(turn);
         // What the peer still sends is discarded, which takes reading it.
@@ -368,6 +370,12 @@ impl Connection {
             turn.pool.put(outbox);
         }
         self.rare.as_mut().and_then(|rare| rare.reason.take())
+    }
+
+    pub(crate) fn forget_reason(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.reason = None;
+        }
     }
 
     /// Bytes held in buffers, by capacity.

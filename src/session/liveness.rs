@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Timeouts {
     idle: Option<Tick>,
-    stall: Option<Tick>,
+    pub(crate) stall: Option<Tick>,
     first_packet: Option<Tick>,
     packet: Option<Tick>,
     pub(crate) close: Tick,
@@ -53,8 +53,10 @@ pub(crate) enum Lapse {
 impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
     pub(crate) fn next_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Lapse)> {
-        if !matches!(self.phase, Phase::Open) {
-            return self.close_by().map(|at| (at, Lapse::Close));
+        let stall = timeouts.stall.zip(self.outbox.as_ref().filter(|outbox| !outbox.is_empty()));
+        let stall = stall.map(|(after, outbox)| (outbox.progress() + after, Lapse::Stall));
+        if self.phase != Phase::Open {
+            return self.close_by().map(|at| (at, Lapse::Close)).or(stall);
         }
         // While we do not read, silence says nothing about the peer.
         let idle = timeouts.idle.filter(|_| !self.halt.any());
@@ -63,8 +65,6 @@ impl Connection {
         let first = first.map(|after| (self.listening_since() + after, Lapse::FirstPacket));
         let slow = timeouts.packet.zip(self.inbox.as_ref().filter(|_| !self.halt.any()));
         let slow = slow.map(|(after, inbox)| (inbox.since() + after, Lapse::SlowPacket));
-        let stall = timeouts.stall.zip(self.outbox.as_ref().filter(|outbox| !outbox.is_empty()));
-        let stall = stall.map(|(after, outbox)| (outbox.progress() + after, Lapse::Stall));
         [idle, first, slow, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 

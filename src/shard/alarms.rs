@@ -57,6 +57,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             }
             Lapse::Stall => {
                 let (queued, after) = (self.slot.connection.queued(), known(limits.stall_timeout));
+                // It counts more than that the peer had ended its side before.
+                self.slot.connection.forget_reason();
                 self.finish(CloseReason::Stalled { queued, after }, Ending::Reset);
             }
             Lapse::FirstPacket => self.close(CloseReason::FirstPacket(known(limits.first_packet_timeout))),

@@ -162,6 +162,29 @@ fn a_graceful_close_sends_everything_then_its_end_and_lingers_until_its_deadline
 }
 
 #[test]
+fn a_peer_that_has_ended_its_side_is_answered_for_as_long_as_it_reads() {
+    let limits = Limits::default().close_timeout(ms(500)).stall_timeout(ms(1_000));
+    let mut setup = Setup { limits, ..Setup::default() };
+    setup.sizes.down = 1_000;
+    let mut world =
+        World::new(setup, |probe| probe.packet = Box::new(|session, _| Ok(session.send([7; 4_000])?)));
+    let [slow, dead] = [(); 2].map(|()| world.connect());
+    for conn in [slow, dead] {
+        world.net().say(conn, &frame(b"all of it"));
+        world.net().end(conn);
+    }
+    for at in [900, 1_800, 2_700, 3_600, 4_500] {
+        world.net().at(at, move |net| {
+            net.hear_all(slow);
+        });
+    }
+    world.run_to_rest();
+    assert_eq!(world.log.closes(), [(1_000, CloseKind::Stalled), (3_600, CloseKind::PeerClosed)]);
+    assert_eq!(world.hears(dead), Heard::Reset);
+    world.assert_empty();
+}
+
+#[test]
 fn a_lingering_session_ends_as_soon_as_its_peer_does() {
     let (mut world, conn) = closing_world(Limits::default());
     let got = world.expect(conn, 3_004);

@@ -11,7 +11,6 @@ mod input;
 mod output;
 mod visit;
 
-use self::callbacks::guard;
 use std::{sync::Arc, time::Instant};
 
 pub use context::{SessionInfo, ShardContext};
@@ -20,6 +19,7 @@ pub(crate) use command::{Arrival, Command, Inlet, Job};
 pub(crate) use input::Drained;
 pub(crate) use visit::Visit;
 
+use self::callbacks::guard;
 use crate::{
     addr::Ends,
     buffer::OutboxPool,

@@ -112,3 +112,21 @@ fn past_the_memory_of_the_shard_the_session_that_holds_most_is_ended() {
     assert!(kinds.contains(&CloseKind::Memory));
     assert!(kinds.len() < 10);
 }
+
+#[test]
+fn ten_thousand_peers_that_send_one_byte_and_wait_cost_what_they_sent() {
+    const PEERS: u64 = 10_000;
+    let mut world = World::new(Setup::default(), |probe| probe.quiet = true);
+    let conns: Vec<_> = (0..PEERS).map(|_| world.connect()).collect();
+    world.run_for(1);
+    // The first byte of a length that promises gigabytes.
+    conns.iter().for_each(|conn| assert_eq!(world.net().say(*conn, &[0x7f]), 1));
+    world.run_for(1);
+    let metrics = world.metrics();
+    assert_eq!((metrics.sessions, metrics.bytes_in), (PEERS, PEERS));
+    assert!((PEERS..=16 * PEERS).contains(&metrics.buffered), "{} bytes are held", metrics.buffered);
+    conns.iter().for_each(|conn| world.net().end(*conn));
+    world.run_to_rest();
+    assert_eq!(world.metrics().closed(CloseKind::Frame), PEERS);
+    world.assert_empty();
+}

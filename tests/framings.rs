@@ -231,8 +231,14 @@ fn limited(oversize: Oversize) -> Vec<Boxed> {
     ]
 }
 
+/// So many cases, or as many as PROPTEST_CASES asks for.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(cases(400))]
 
     #[test]
     fn any_payloads_come_back_under_any_cuts(payloads in vec(vec(any::<u8>(), 0..=MAX), 0..6), cuts in cuts()) {

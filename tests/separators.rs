@@ -95,8 +95,14 @@ fn lines_are_the_alternatives_of_their_two_ends() {
     }
 }
 
+/// So many cases, or as many as PROPTEST_CASES asks for.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn alternatives_mean_what_the_model_says(

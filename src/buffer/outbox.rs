@@ -17,8 +17,7 @@ pub(crate) const MAX_SLICES: usize = 64;
 ///       ^ front: the kernel has what was before  ^ appended here
 /// ```
 ///
-/// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, `front ≤ head.len()`, and no chunk of the tail is
-/// empty. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
+/// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, and `front ≤ head.len()`. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
 #[derive(Debug, Default)]
 pub struct Outbox {
     head: BytesMut,
@@ -59,7 +58,7 @@ impl Outbox {
         self.head.capacity() + tail
     }
 
-    /// Appends what `encode` writes. If it fails, nothing was appended.
+    /// Appends what `encode` writes. If it fails, or panics, nothing was appended.
     #[inline]
     pub fn append<E>(
         &mut self,
@@ -70,28 +69,10 @@ impl Outbox {
             self.progress = now;
         }
         let chunk = if self.head.len() < CHUNK { &mut self.head } else { last_chunk(&mut self.tail) };
-        let before = chunk.len();
-        let done = encode(chunk);
-        if done.is_err() {
-            chunk.truncate(before);
-        }
-        self.len += chunk.len().saturating_sub(before);
-        if done.is_err() {
-            self.drop_empty_tail();
-        }
-        done
-    }
-
-    /// Takes away what a panicking encode may have left behind.
-    pub(crate) fn repair(&mut self) {
-        let all = self.front + self.len;
-        let before_last: usize = match self.tail.len() {
-            0 => 0,
-            chunks => self.head.len() + self.tail.iter().take(chunks - 1).map(BytesMut::len).sum::<usize>(),
-        };
-        let last = self.tail.back_mut().unwrap_or(&mut self.head);
-        last.truncate(all.saturating_sub(before_last));
-        self.drop_empty_tail();
+        let mut draft = Draft { kept: chunk.len(), chunk };
+        encode(draft.chunk)?;
+        self.len += draft.keep();
+        Ok(())
     }
 
     /// Calls `completion` when everything queued so far was written.
@@ -192,11 +173,27 @@ impl Outbox {
             self.tickets.clear();
         }
     }
+}
 
-    fn drop_empty_tail(&mut self) {
-        if self.tail.back().is_some_and(BytesMut::is_empty) {
-            self.tail.pop_back();
-        }
+/// A frame that is being appended. What is not kept is taken away again.
+struct Draft<'a> {
+    chunk: &'a mut BytesMut,
+    kept: usize,
+}
+
+impl Draft<'_> {
+    /// How many bytes it has become.
+    #[inline]
+    fn keep(&mut self) -> usize {
+        let before = std::mem::replace(&mut self.kept, self.chunk.len());
+        self.kept.saturating_sub(before)
+    }
+}
+
+impl Drop for Draft<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.chunk.truncate(self.kept);
     }
 }
 
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_encode_is_repaired() {
+    fn a_panicking_encode_leaves_nothing() {
         let mut outbox = Outbox::default();
         put(&mut outbox, &[7; CHUNK]);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -254,7 +251,6 @@ mod tests {
             });
         }));
         assert!(caught.is_err());
-        outbox.repair();
         assert_eq!((pending(&outbox).len(), outbox.len()), (CHUNK, CHUNK));
     }
 

@@ -216,33 +216,18 @@ impl Connection {
             return Err(SendError::Closed);
         }
         let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
-        let appended = outbox.append(turn.now, |out| framing.encode(payload, out));
+        outbox.append(turn.now, |out| framing.encode(payload, out))?;
         if outbox.len() > turn.limits.outbox_high {
             self.halt.set(Halt::FULL);
         }
-        if outbox.is_empty() {
-            // It has no frame, or one of no bytes: a write of nothing would look like a connection that is broken.
-            self.give_back_outbox(turn);
-        }
-        appended?;
         self.traffic.packets_out += 1;
         turn.counters.packets_out += 1;
         Ok(())
     }
 
-    /// Takes away what a panicking encode may have left behind.
+    /// Gives back an outbox with nothing in it, or with what can not be written any more.
     #[cold]
-    pub(crate) fn repair_outbox(&mut self, turn: &mut Turn) {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.repair();
-            if outbox.is_empty() {
-                self.give_back_outbox(turn);
-            }
-        }
-    }
-
-    #[cold]
-    fn give_back_outbox(&mut self, turn: &mut Turn) {
+    pub(crate) fn give_back_outbox(&mut self, turn: &mut Turn) {
         if let Some(outbox) = self.outbox.take() {
             turn.pool.put(outbox);
         }
@@ -366,9 +351,7 @@ impl Connection {
             turn.wheel.cancel(alarm);
         }
         self.inbox = None;
-        if let Some(outbox) = self.outbox.take() {
-            turn.pool.put(outbox);
-        }
+        self.give_back_outbox(turn);
         self.rare.as_mut().and_then(|rare| rare.reason.take())
     }
 

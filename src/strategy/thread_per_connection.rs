@@ -33,6 +33,10 @@ impl ForkingStrategy for ThreadPerConnection {
         }
     }
 
+    fn descriptors_per_session(&self) -> usize {
+        3
+    }
+
     fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
         if loads.forked() < self.max { Placement::Fork } else { Placement::Refuse }
     }

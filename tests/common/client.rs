@@ -43,6 +43,17 @@ impl Client {
         self.socket.write_all(bytes).expect("the server reads");
     }
 
+    /// For a server that may reset the connection meanwhile; whether all was taken.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// For a server that may end the connection instead.
+    pub(crate) fn try_read(&mut self, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.socket.read_exact(&mut bytes).is_ok().then_some(bytes)
+    }
+
     pub(crate) fn send(&mut self, packet: impl AsRef<[u8]>) {
         self.write(&frame(packet.as_ref()));
     }

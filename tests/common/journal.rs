@@ -106,6 +106,10 @@ impl<H: PacketHandler> PacketHandler for Watched<H> {
         self.inner.on_idle(session, state, reason)
     }
 
+    fn on_violation(&mut self, session: &mut Session<'_>, state: &mut H::State, error: &FrameError) {
+        self.inner.on_violation(session, state, error);
+    }
+
     fn on_rejected(
         &mut self,
         session: &mut Session<'_>,

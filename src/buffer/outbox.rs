@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, io::IoSlice};
+use std::{collections::VecDeque, io::IoSlice, mem::ManuallyDrop};
 
 use bytes::BytesMut;
 
@@ -17,8 +17,9 @@ pub(crate) const MAX_SLICES: usize = 64;
 ///       ^ front: the kernel has what was before  ^ appended here
 /// ```
 ///
-/// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, `front ≤ head.len()`, and no chunk of the tail is
-/// empty. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
+/// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, `front ≤ head.len()`, and no chunk of the tail but
+/// the last is empty (it is after a failed encoding, and takes the next frame). Chunks are not advanced: a `BytesMut` that
+/// is says nothing of the memory it still holds.
 #[derive(Debug, Default)]
 pub struct Outbox {
     head: BytesMut,
@@ -71,27 +72,12 @@ impl Outbox {
         }
         let chunk = if self.head.len() < CHUNK { &mut self.head } else { last_chunk(&mut self.tail) };
         let before = chunk.len();
-        let done = encode(chunk);
-        if done.is_err() {
-            chunk.truncate(before);
-        }
-        self.len += chunk.len().saturating_sub(before);
-        if done.is_err() {
-            self.drop_empty_tail();
+        let draft = Draft { chunk, before };
+        let done = encode(draft.chunk);
+        if done.is_ok() {
+            self.len += draft.keep();
         }
         done
-    }
-
-    /// Takes away what a panicking encode may have left behind.
-    pub(crate) fn repair(&mut self) {
-        let all = self.front + self.len;
-        let before_last: usize = match self.tail.len() {
-            0 => 0,
-            chunks => self.head.len() + self.tail.iter().take(chunks - 1).map(BytesMut::len).sum::<usize>(),
-        };
-        let last = self.tail.back_mut().unwrap_or(&mut self.head);
-        last.truncate(all.saturating_sub(before_last));
-        self.drop_empty_tail();
     }
 
     /// Calls `completion` when everything queued so far was written.
@@ -192,11 +178,27 @@ impl Outbox {
             self.tickets.clear();
         }
     }
+}
 
-    fn drop_empty_tail(&mut self) {
-        if self.tail.back().is_some_and(BytesMut::is_empty) {
-            self.tail.pop_back();
-        }
+/// A frame that is being written: when its encoding fails, or panics (which a handler may catch), nothing is left of it.
+struct Draft<'a> {
+    chunk: &'a mut BytesMut,
+    /// What the chunk held before.
+    before: usize,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        self.chunk.truncate(self.before);
+    }
+}
+
+impl Draft<'_> {
+    /// How long it is.
+    #[inline]
+    fn keep(self) -> usize {
+        let done = ManuallyDrop::new(self);
+        done.chunk.len().saturating_sub(done.before)
     }
 }
 
@@ -244,18 +246,23 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_encode_is_repaired() {
-        let mut outbox = Outbox::default();
-        put(&mut outbox, &[7; CHUNK]);
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _: Result<(), ()> = outbox.append(0, |out| {
-                out.extend_from_slice(b"half a fra");
-                panic!("in encode")
-            });
-        }));
-        assert!(caught.is_err());
-        outbox.repair();
-        assert_eq!((pending(&outbox).len(), outbox.len()), (CHUNK, CHUNK));
+    fn a_panicking_encode_leaves_nothing() {
+        for before in [0, 2, CHUNK, CHUNK + 2, 2 * CHUNK] {
+            let mut outbox = Outbox::default();
+            (0..before).step_by(CHUNK).for_each(|at| put(&mut outbox, &vec![7; CHUNK.min(before - at)]));
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let _: Result<(), ()> = outbox.append(0, |out| {
+                    out.extend_from_slice(b"half a fra");
+                    panic!("in encode")
+                });
+            }));
+            assert!(caught.is_err());
+            assert_eq!((pending(&outbox).len(), outbox.len()), (before, before));
+            put(&mut outbox, b"whole");
+            assert!(pending(&outbox).ends_with(b"whole") && outbox.len() == before + 5);
+            outbox.advance(before, 0);
+            assert_eq!((outbox.single(), outbox.len()), (Some(&b"whole"[..]), 5));
+        }
     }
 
     #[test]

@@ -230,19 +230,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes away what a panicking encode may have left behind.
     #[cold]
-    pub(crate) fn repair_outbox(&mut self, turn: &mut Turn) {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.repair();
-            if outbox.is_empty() {
-                self.give_back_outbox(turn);
-            }
-        }
-    }
-
-    #[cold]
-    fn give_back_outbox(&mut self, turn: &mut Turn) {
+    pub(crate) fn give_back_outbox(&mut self, turn: &mut Turn) {
         if let Some(outbox) = self.outbox.take() {
             turn.pool.put(outbox);
         }

@@ -73,7 +73,6 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if matches!(reason, CloseReason::Panicked { .. }) {
             self.turn.counters.panics += 1;
             tracing::error!(session = %self.id(), peer = %self.ends().peer(), %reason, "closing the session");
-            self.slot.connection.repair_outbox(self.turn);
         }
         self.close(reason);
     }

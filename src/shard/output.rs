@@ -40,6 +40,10 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if !self.is_alive() || self.slot.connection.marks.has(Mark::BLOCKED | Mark::RETRY) {
             return None;
         }
+        if self.slot.connection.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
+            // Its only frame was never finished: the framing panicked.
+            self.slot.connection.give_back_outbox(self.turn);
+        }
         let outbox = self.slot.connection.outbox.as_deref()?;
         Some((&mut self.slot.io, outbox))
     }

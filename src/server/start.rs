@@ -96,7 +96,7 @@ where
     let workers = strategy.workers();
     let (central, mut resident) = listen(sockets, &*strategy, options)?;
 
-    let max_total = most_connections(&limits, workers);
+    let max_total = most_connections(&limits, &*strategy);
     let census = Census::new(workers + 1, max_total, limits.connections_per_peer);
     let crew = Crew::new(census, limits, workers as u32 + 1);
     handle.attach(crew.clone());
@@ -183,10 +183,11 @@ fn listen(
 }
 
 /// As many as asked for; by default as many as the descriptor limit leaves.
-fn most_connections(limits: &Limits, workers: usize) -> usize {
+fn most_connections(limits: &Limits, strategy: &dyn ForkingStrategy) -> usize {
     if limits.connections > 0 {
         return limits.connections;
     }
-    let taken = RESERVED + PER_SHARD * (workers + 1);
-    descriptors_left().map_or(usize::MAX, |left| left.saturating_sub(taken).max(1))
+    let taken = RESERVED + PER_SHARD * (strategy.workers() + 1);
+    let each = strategy.descriptors_per_session().max(1);
+    descriptors_left().map_or(usize::MAX, |left| (left.saturating_sub(taken) / each).max(1))
 }

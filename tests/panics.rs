@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +29,7 @@ on_each_strategy! {
     a_panic_in_on_close_is_counted_and_harms_nobody
     a_panic_in_the_decoding_of_a_framing_ends_that_session
     a_panic_in_the_encoding_of_a_framing_ends_that_session_and_keeps_what_was_sent
+    a_panic_in_the_encoding_that_the_handler_catches_leaves_nothing_in_the_outbox
     a_panic_in_the_encoding_of_a_packet_sent_by_handle_ends_that_session
     a_panic_of_a_job_is_counted_and_harms_nobody
     a_panic_in_the_encoding_of_a_packet_sent_by_a_job_ends_that_session
@@ -274,6 +276,28 @@ fn a_panic_in_the_encoding_of_a_framing_ends_that_session_and_keeps_what_was_sen
     assert!(text.contains("on purpose: encode"), "{text}");
     bystander.assert_echo("still served");
     drop(bystander);
+    served.finish();
+}
+
+fn a_panic_in_the_encoding_that_the_handler_catches_leaves_nothing_in_the_outbox(on: On) {
+    hush();
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
+        let sent = catch_unwind(AssertUnwindSafe(|| session.send(packet)));
+        if sent.is_err() && packet == b"unencodable" {
+            return Ok(());
+        }
+        session.send("whole")
+    });
+    let served = Served::start(on.bind().framing(Brittle(LengthPrefix::u32_be())), handler);
+    let mut client = served.connect();
+    // First into an outbox that is empty, and stays so; then behind a frame, and before one.
+    client.send("unencodable");
+    client.write(&[common::frame(b"one"), common::frame(b"unencodable"), common::frame(b"two")].concat());
+    for reply in ["one", "whole", "two", "whole"] {
+        assert_eq!(client.recv_text(), reply);
+    }
+    assert_eq!(served.metrics().panics, 0, "the handler has dealt with it");
+    drop(client);
     served.finish();
 }
 

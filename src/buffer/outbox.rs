@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, io::IoSlice};
+use std::{collections::VecDeque, io::IoSlice, mem::ManuallyDrop};
 
 use bytes::BytesMut;
 

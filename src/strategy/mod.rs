@@ -55,6 +55,13 @@ pub trait ForkingStrategy: Send {
     /// Where this connection is to live. A shard that does not exist is as [`Placement::Refuse`].
     fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement;
 
+    /// Descriptors that one session takes, its socket included. Where [`Limits::connections`](crate::Limits::connections) is 0,
+    /// the server has as many connections as the descriptor limit leaves when each takes so many. Default 1; a session
+    /// with a shard of its own ([`Placement::Fork`]) takes 3: its socket, a poll and a waker.
+    fn descriptors_per_session(&self) -> usize {
+        1
+    }
+
     /// Looks at its own settings, when the server starts.
     ///
     /// # Errors

@@ -18,8 +18,8 @@ use bytes::BytesMut;
 use common::{Client, ON_PURPOSE, On, PATIENCE, Served, frame, hush, on_each_strategy, until};
 use framewire::{
     CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix, Limits, Loads,
-    PacketHandler, PeerAddr, Placement, SendError, Separator, ServeError, Server, Session, SessionHandle,
-    ShardId, ThreadPerConnection, TimerId, WorkerPool, packet_fn,
+    PacketHandler, PeerAddr, Placement, Separator, ServeError, Server, Session, SessionHandle, ShardId,
+    ThreadPerConnection, TimerId, WorkerPool, packet_fn,
 };
 use socket2::SockRef;
 
@@ -33,7 +33,6 @@ on_each_strategy! {
     a_refusal_that_never_moves_on_ends_the_session
     an_answer_to_a_broken_frame_is_delivered_before_the_end
     urgent_data_does_not_hide_what_follows_it
-    a_send_whose_panic_the_handler_catches_leaves_no_half_frame
 }
 
 /// Panics when it is dropped.
@@ -348,44 +347,6 @@ fn urgent_data_does_not_hide_what_follows_it(on: On) {
     }
     until("all have ended", || served.running.session_count() == 0);
     served.running.stop(PATIENCE).expect("it stops");
-}
-
-/// Writes half a frame and panics, for the payload "bad".
-#[derive(Clone)]
-struct Brittle;
-
-impl Framing for Brittle {
-    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
-        LengthPrefix::u32_be().decode(buf)
-    }
-
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
-        if payload == b"bad" {
-            out.extend_from_slice(b"half a fra");
-            panic!("{ON_PURPOSE}: encode");
-        }
-        LengthPrefix::u32_be().encode(payload, out)
-    }
-}
-
-fn a_send_whose_panic_the_handler_catches_leaves_no_half_frame(on: On) {
-    hush();
-    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.send(packet)));
-        match caught {
-            Ok(sent) => sent,
-            Err(_) if packet == b"bad" => Ok::<(), SendError>(()),
-            Err(_) => Err(SendError::Closed),
-        }
-    });
-    let served = Served::start(on.bind().framing(Brittle), handler);
-    let mut client = served.connect();
-    client.send("bad");
-    client.assert_echo("whole");
-    client.send("bad");
-    client.assert_echo("again");
-    drop(client);
-    served.finish();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, io::IoSlice, mem::ManuallyDrop};
+use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::BytesMut;
 

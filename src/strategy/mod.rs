@@ -71,13 +71,6 @@ pub trait ForkingStrategy: Send {
         Ok(())
     }
 
-    /// Descriptors that one connection takes, which bounds how many there may be by default
-    /// ([`Limits::connections`](crate::Limits::connections)): one for itself, and for a strategy that forks two more, for the
-    /// poll and the waker of its shard.
-    fn descriptors_per_session(&self) -> usize {
-        1
-    }
-
     /// The server listens on `addrs`, and its workers run.
     fn on_start(&mut self, addrs: &[PeerAddr]) {
         let _ = addrs;

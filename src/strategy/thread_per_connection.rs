@@ -26,10 +26,6 @@ impl ThreadPerConnection {
 }
 
 impl ForkingStrategy for ThreadPerConnection {
-    fn descriptors_per_session(&self) -> usize {
-        3
-    }
-
     fn validate(&self) -> Result<(), String> {
         match self.max {
             0 => Err("ThreadPerConnection::max(0) refuses everybody; give at least 1".into()),

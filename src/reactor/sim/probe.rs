@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Network;
 use crate::{
     error::{CloseKind, CloseReason},
+    framing::FrameError,
     handler::PacketHandler,
     id::SessionId,
     session::{Session, TimerId},
@@ -18,6 +19,7 @@ pub(crate) enum Told {
     Timer(u32),
     Idle,
     Shutdown,
+    Violation,
     Close(CloseKind),
 }
 
@@ -97,6 +99,7 @@ pub(crate) struct Probe {
     pub(crate) timer: Hook<u32>,
     pub(crate) drained: Hook<()>,
     pub(crate) idle: Hook<CloseReason>,
+    pub(crate) violation: Hook<()>,
 }
 
 impl Probe {
@@ -109,6 +112,7 @@ impl Probe {
             timer: Box::new(|_, _| Ok(())),
             drained: Box::new(|_, ()| Ok(())),
             idle: Box::new(|_, reason| Err(reason)),
+            violation: Box::new(|_, ()| Ok(())),
         }
     }
 }
@@ -158,6 +162,11 @@ impl PacketHandler for Probe {
     ) -> Result<(), CloseReason> {
         self.log.add(session.id(), Told::Idle);
         (self.idle)(session, reason)
+    }
+
+    fn on_violation(&mut self, session: &mut Session<'_>, _state: &mut SessionId, _error: &FrameError) {
+        self.log.add(session.id(), Told::Violation);
+        let _ = (self.violation)(session, ());
     }
 
     fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) {

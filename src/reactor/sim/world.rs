@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) listeners: usize,
     pub(crate) connections: usize,
     pub(crate) first_generation: u32,
+    /// When the loops begin.
+    pub(crate) from: Tick,
 }
 
 impl Default for Setup {
@@ -48,6 +50,7 @@ impl Default for Setup {
             listeners: 1,
             connections: 100_000,
             first_generation: 0,
+            from: 0,
         }
     }
 }
@@ -92,6 +95,7 @@ impl World {
         {
             let mut net = network.lock();
             net.faults = setup.faults.clone();
+            net.now = setup.from;
             net.waits = setup.workers == 0;
         }
         let census =

@@ -1,8 +1,12 @@
 //! A reader that stops holds up nobody else, and costs bounded memory.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
+    SessionHandle, TimerId,
     error::{CloseKind, SendError},
     limits::Limits,
     reactor::sim::{Setup, Told, World, frame},
@@ -129,4 +133,123 @@ fn ten_thousand_peers_that_send_one_byte_and_wait_cost_what_they_sent() {
     world.run_to_rest();
     assert_eq!(world.metrics().closed(CloseKind::Frame), PEERS);
     world.assert_empty();
+}
+
+/// A session that pauses on each packet, and is resumed in time by its own timer or by a handle.
+fn a_flood_waits_for(by_handle: bool) {
+    const PACKETS: u32 = 5_000;
+    let limits = Limits::default().frame(1_000);
+    let handles = Arc::new(Mutex::new(Vec::<SessionHandle>::new()));
+    let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
+        let handles = handles.clone();
+        probe.packet = Box::new(move |session, _| {
+            session.pause();
+            if by_handle {
+                handles.lock().expect("one thread").push(session.handle());
+                return Ok(());
+            }
+            Ok(session.set_timer(TimerId(1), Duration::from_millis(1))?)
+        });
+        probe.timer = Box::new(|session, _| {
+            session.resume();
+            Ok(())
+        });
+    });
+    let conn = world.connect();
+    let packets: Vec<Vec<u8>> = (0..PACKETS).map(|number| number.to_be_bytes().repeat(50)).collect();
+    let sent: Vec<u8> = packets.iter().flat_map(|packet| frame(packet)).collect();
+    let mut said = 0;
+    while world.metrics().packets_in < u64::from(PACKETS) {
+        said += world.net().say(conn, &sent[said..]);
+        for handle in handles.lock().expect("one thread").drain(..) {
+            assert_eq!(handle.resume(), Ok(()));
+        }
+        world.run_for(1);
+        let buffered = world.metrics().buffered;
+        assert!(buffered <= 128 * 1024 + 1_000, "{buffered} bytes wait for a session that is paused");
+        assert!(world.now() < 10_000, "packets are lost");
+    }
+    let told = world.log.lines().into_iter().map(|(_, _, told)| told);
+    let told = told.filter(|told| matches!(told, Told::Packet(_)));
+    assert!(told.eq(packets.into_iter().map(Told::Packet)), "each once, and in order");
+    world.net().leave(conn);
+    handles.lock().expect("one thread").drain(..).for_each(|handle| assert_eq!(handle.resume(), Ok(())));
+    world.run_to_rest();
+    world.assert_empty();
+}
+
+#[test]
+fn a_flood_into_a_session_that_pauses_on_each_packet_is_bounded_and_kept_in_order() {
+    a_flood_waits_for(false);
+    a_flood_waits_for(true);
+}
+
+#[test]
+fn past_the_memory_of_the_shard_the_largest_go_first_until_an_eighth_is_free() {
+    const LIMIT: u64 = 60_000;
+    let mut setup = setup();
+    setup.limits = setup.limits.shard_memory(LIMIT as usize);
+    let mut world = World::new(setup, |probe| {
+        probe.packet = Box::new(|session, packet| match packet {
+            [size] => Ok(session.send(vec![1; 200 * usize::from(*size)])?),
+            _ => Ok(session.send(packet)?),
+        });
+    });
+    let small: Vec<_> = (0..10).map(|_| world.connect()).collect();
+    small.iter().for_each(|conn| assert_eq!(world.net().say(*conn, &frame(&[0; 90])[..50]), 50));
+    let mut large = Vec::new();
+    for size in 20_u8.. {
+        let conn = world.connect();
+        world.net().say(conn, &frame(&[size]));
+        large.push(conn);
+        world.run_for(1);
+        if !world.log.closes().is_empty() {
+            break;
+        }
+    }
+    let buffered = world.metrics().buffered;
+    assert!(buffered <= LIMIT - LIMIT / 8, "{buffered} bytes are left");
+    assert!(world.log.closes().iter().all(|(_, kind)| *kind == CloseKind::Memory));
+    let gone: Vec<bool> = large.iter().map(|conn| world.network.lock().was_reset(*conn)).collect();
+    let ended = gone.iter().filter(|gone| **gone).count();
+    assert!(ended >= 2 && ended < large.len(), "{gone:?}");
+    assert!(gone.is_sorted(), "those that held most: {gone:?}");
+    assert!(buffered + 10_000 > LIMIT - LIMIT / 8, "no more than it takes: {buffered} bytes are left");
+    for conn in small {
+        world.net().say(conn, &frame(&[0; 90])[50..]);
+        assert_eq!(world.expect(conn, 94), frame(&[0; 90]), "who holds little is left alone");
+    }
+}
+
+#[test]
+fn an_outbox_that_is_full_again_is_not_called_drained() {
+    let mut world = World::new(setup(), |probe| {
+        probe.packet = Box::new(|session, _| {
+            session.set_timer(TimerId(1), Duration::from_millis(500))?;
+            Ok(session.send([1; 9_000])?)
+        });
+        // In the same turn in which the outbox has become short enough.
+        probe.timer = Box::new(|session, _| {
+            assert!(session.stats().queued <= 2_000);
+            Ok(session.send([2; 9_000])?)
+        });
+        probe.drained = Box::new(|session, ()| {
+            assert!(session.stats().queued <= 8_000, "{} bytes wait", session.stats().queued);
+            Ok(())
+        });
+    });
+    let conn = world.connect();
+    world.net().say(conn, &frame(b"go"));
+    for at in [10, 20, 30, 40, 50, 60, 500] {
+        world.net().at(at, move |net| {
+            net.hear_all(conn);
+        });
+    }
+    world.run_until(501);
+    assert_eq!(world.log.times(&Told::Timer(1)), [500]);
+    assert_eq!(world.log.count(&Told::Drained), 0);
+    let rest = world.expect(conn, 2 * 9_004 - 7_000);
+    assert_eq!(rest.len(), 2 * 9_004 - 7_000);
+    assert_eq!(world.log.count(&Told::Drained), 1, "when it is short again");
+    assert_eq!(world.metrics().panics, 0);
 }

@@ -176,3 +176,24 @@ fn ping_pong_by_handles_within_one_loop_does_not_starve_timers_or_input() {
     world.net().say(third, &frame(b"x"));
     world.run_for(1);
 }
+
+#[test]
+fn a_listener_in_a_flood_leaves_the_others_their_turn() {
+    for flooded in [0, 1, 2] {
+        let mut world = World::new(Setup { listeners: 3, ..Setup::default() }, |probe| probe.quiet = true);
+        world.run_for(1);
+        let listeners = world.listeners().to_vec();
+        for _ in 0..5_000 {
+            world.net().connect(listeners[flooded]);
+        }
+        let calm: Vec<_> = (0..3).filter(|at| *at != flooded).map(|at| listeners[at]).collect();
+        let calm: Vec<_> = calm.into_iter().map(|listener| world.net().connect(listener)).collect();
+        calm.iter().for_each(|conn| assert_eq!(world.net().say(*conn, &frame(b"me")), 6));
+        world.turn();
+        world.turn();
+        for conn in calm {
+            assert_eq!(world.net().hear_all(conn), frame(b"me"), "served behind at most one batch");
+        }
+        assert!(world.metrics().accepted < 1_000, "the flood still lasts");
+    }
+}

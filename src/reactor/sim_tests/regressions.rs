@@ -1,9 +1,14 @@
 //! Defects that were found here, each as the behaviour that it broke.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
+    SessionHandle, TimerId,
     error::{CloseKind, SendError},
+    framing::{FrameError, Separator},
     limits::Limits,
     reactor::sim::{Call, Fail, Setup, Told, World, errno, frame},
 };
@@ -96,4 +101,104 @@ fn a_half_packet_before_a_pause_is_timed_from_the_resume() {
     assert_eq!(world.log.closes(), [], "while nobody reads, nobody is slow");
     world.run_to_rest();
     assert_eq!(world.log.closes(), [(13_000, CloseKind::SlowPacket)]);
+}
+
+/// Lines from the first timer on, which rings at 100.
+fn lines_from_the_timer(pauses: bool) -> World {
+    World::new(Setup::default(), |probe| {
+        probe.open = Box::new(|session, ()| Ok(session.set_timer(TimerId(1), Duration::from_millis(100))?));
+        probe.packet = Box::new(move |session, packet| {
+            if pauses && packet == b"pause" {
+                session.pause();
+            }
+            Ok(())
+        });
+        probe.timer = Box::new(|session, _| {
+            session.set_framing(Separator::lines());
+            session.resume();
+            Ok(())
+        });
+    })
+}
+
+#[test]
+fn a_framing_that_is_swapped_in_a_timer_cuts_what_waits_at_once() {
+    let mut world = lines_from_the_timer(false);
+    let conn = world.connect();
+    world.net().at(50, move |net| {
+        net.say(conn, b"\0\0\x0fffor the old one, half; for the new\n");
+    });
+    world.run_until(101);
+    let line = Told::Packet(b"\0\0\x0fffor the old one, half; for the new".to_vec());
+    assert_eq!(world.log.times(&line), [100]);
+    world.net().leave(conn);
+    world.run_to_rest();
+    world.assert_empty();
+}
+
+#[test]
+fn a_framing_that_is_swapped_at_the_end_of_the_stream_cuts_what_waits() {
+    let mut world = lines_from_the_timer(true);
+    let conn = world.connect();
+    let stream = [&frame(b"pause")[..], b"\0\0\x0fffor the old one, half; for the new\n"].concat();
+    world.net().at(50, move |net| {
+        net.say(conn, &stream);
+        net.end(conn);
+    });
+    world.run_to_rest();
+    let line = Told::Packet(b"\0\0\x0fffor the old one, half; for the new".to_vec());
+    assert_eq!(world.log.times(&line), [100]);
+    assert_eq!(world.log.closes(), [(100, CloseKind::PeerClosed)]);
+    world.assert_empty();
+}
+
+#[test]
+fn a_handle_knows_that_the_outbox_is_empty_again() {
+    let handles = Arc::new(Mutex::new(Vec::<SessionHandle>::new()));
+    let limits = Limits::default().outbox_low(1_000).outbox_high(64_000).outbox_hard(64_000);
+    let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
+        let handles = handles.clone();
+        probe.packet = Box::new(move |session, _| {
+            session.send([7; 50_000])?;
+            handles.lock().expect("one thread").push(session.handle());
+            Ok(())
+        });
+    });
+    let conn = world.connect();
+    world.net().say(conn, &frame(b"go"));
+    world.run_for(1);
+    assert_eq!(world.net().hear_all(conn).len(), 50_004, "all of it is written");
+    let handle = handles.lock().expect("one thread").pop().expect("it was taken");
+    assert_eq!(handle.send([8; 60_000]), Ok(()));
+    world.run_for(1);
+    assert_eq!(world.net().hear_all(conn), frame(&[8; 60_000]));
+}
+
+#[test]
+fn a_reply_to_a_broken_wire_is_delivered_before_the_close() {
+    let mut world = World::new(Setup::default(), |probe| {
+        probe.violation = Box::new(|session, ()| Ok(session.send("you broke the wire")?));
+    });
+    let conn = world.connect();
+    world.net().say(conn, &[&frame(b"well")[..], &[0xff; 20]].concat());
+    world.run_for(1);
+    assert_eq!(world.net().hear_all(conn), [frame(b"well"), frame(b"you broke the wire")].concat());
+    world.net().end(conn);
+    world.run_to_rest();
+    assert_eq!(world.log.count(&Told::Violation), 1);
+    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Frame));
+}
+
+#[test]
+fn an_error_of_the_wire_that_the_handler_gives_itself_is_no_violation() {
+    let mut world = World::new(Setup::default(), |probe| {
+        probe.packet = Box::new(|_, packet| Err(FrameError::malformed("no letter in front", packet).into()));
+    });
+    let conn = world.connect();
+    world.net().say(conn, &frame(b"1"));
+    world.net().end(conn);
+    world.run_to_rest();
+    assert_eq!((world.log.count(&Told::Violation), world.log.closes().len()), (0, 1));
+    assert_eq!(world.log.closes()[0].1, CloseKind::Frame);
+    assert_eq!(world.net().hear_all(conn), b"");
 }

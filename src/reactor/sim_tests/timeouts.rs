@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    TimerId,
     error::CloseKind,
     limits::Limits,
     reactor::sim::{Heard, Setup, Told, World, frame},
@@ -240,4 +241,41 @@ fn a_server_without_sessions_stops_at_once() {
     world.run_to_rest();
     assert!(world.has_stopped());
     assert_eq!(world.now(), 20);
+}
+
+#[test]
+fn a_first_packet_is_waited_for_from_the_end_of_a_pause() {
+    let limits = Limits::default().first_packet_timeout(ms(1_500)).linger_timeout(ms(0));
+    for pause in [700, 1_499, 1_500, 9_000] {
+        let mut world = World::new(Setup { limits: limits.clone(), ..Setup::default() }, |probe| {
+            probe.open = Box::new(move |session, ()| {
+                session.pause();
+                Ok(session.set_timer(TimerId(1), ms(pause))?)
+            });
+            probe.timer = Box::new(|session, _| {
+                session.resume();
+                Ok(())
+            });
+        });
+        world.connect();
+        let patient = world.connect();
+        world.net().at(5, move |net| {
+            net.say(patient, &frame(b"in time, and not heard yet"));
+        });
+        world.run_to_rest();
+        assert_eq!(world.log.closes(), [(pause + 1_500, CloseKind::FirstPacket)]);
+        world.net().leave(patient);
+        world.run_to_rest();
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_loop_that_begins_late_has_held_up_nobody() {
+    let mut world = World::new(Setup { from: 3_600_000, ..Setup::default() }, |_| {});
+    let conn = world.connect();
+    world.net().say(conn, &frame(b"hello"));
+    assert_eq!(world.expect(conn, 9), frame(b"hello"));
+    world.run_for(10);
+    assert_eq!(world.metrics().slow_turns, 0, "as a thread for one connection does");
 }

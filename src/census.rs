@@ -115,6 +115,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn limits_are_exact_however_many_enter_at_once() -> Result<(), std::net::AddrParseError> {
+        for (total, per_peer, expected) in [(100, None, 100), (500, Some(100), 100), (100, Some(500), 100)] {
+            let census = Census::new(4, total, per_peer);
+            let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
+            let entered = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for shard in 0..4 {
+                    let (census, peer, entered) = (&census, &peer, &entered);
+                    scope.spawn(move || {
+                        let got_in = (0..1_000).filter(|_| census.enter(Some(shard), peer)).count();
+                        entered.fetch_add(got_in, Relaxed);
+                    });
+                }
+            });
+            assert_eq!((entered.into_inner(), census.total()), (expected, expected));
+        }
+        Ok(())
+    }
+
+    #[test]
     fn a_peer_is_full_at_its_limit_and_forgotten_when_it_left() -> Result<(), std::net::AddrParseError> {
         let census = Census::new(1, 2, Some(2));
         let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);

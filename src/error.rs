@@ -149,6 +149,11 @@ pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     message.unwrap_or_else(|| "(no message)".to_owned())
 }
 
+/// Drops what is the user's, which may panic; the answer is what that panic said.
+pub(crate) fn discard(remains: impl Sized) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| drop(remains))).map_err(panic_message)
+}
+
 impl From<io::Error> for CloseReason {
     fn from(error: io::Error) -> Self {
         Self::Handler(Box::new(error))

@@ -2,9 +2,14 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    io::Write,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Barrier,
+    thread,
+};
 
-use common::{Client, On, Served, on_each_strategy, on_each_strategy_and_transport, until};
+use common::{Client, On, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
     CloseKind, LengthPrefix, Limits, Server, SingleReactor, ThreadPerConnection, WorkerPool, packet_fn,
 };
@@ -96,4 +101,46 @@ fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
     until("all have left", || served.journal.ended_by(CloseKind::PeerClosed) == 12);
     assert_eq!(served.metrics().refused, 0);
     served.finish();
+}
+
+/// Sixty clients that come all at once to workers that accept for themselves: how many have been served, and that nobody
+/// else was.
+fn let_in_at_once(limits: Limits, expected: usize) {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+    let server = server.strategy(WorkerPool::new(4).reuse_port()).limits(limits);
+    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let addr = served.addr();
+    let start = Barrier::new(60);
+    let clients: Vec<Client> = thread::scope(|scope| {
+        let connect = || {
+            let mut client = Client::connect(&addr).expect("it listens");
+            start.wait();
+            // Who is refused may find out here.
+            let _ = client.socket.write_all(&frame(b"let me in"));
+            client
+        };
+        let threads: Vec<_> = (0..60).map(|_| scope.spawn(connect)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it is connected")).collect()
+    });
+    until("as many as may are in", || served.metrics().opened == expected as u64);
+    until("all others were met", || {
+        let metrics = served.metrics();
+        metrics.accepted - metrics.refused == expected as u64
+            && (metrics.accepted == 60 || metrics.accept_pauses >= 4)
+    });
+    assert_eq!(served.running.session_count(), expected);
+    assert_eq!(served.journal.opened(), expected);
+    drop(clients);
+    until("all have been let in or refused", || served.metrics().accepted == 60);
+    served.finish();
+}
+
+#[test]
+fn the_connection_limit_is_exact_where_each_worker_accepts() {
+    let_in_at_once(Limits::default().connections(7), 7);
+}
+
+#[test]
+fn the_limit_of_a_peer_is_exact_where_each_worker_accepts() {
+    let_in_at_once(Limits::default().connections_per_peer(7), 7);
 }

@@ -190,3 +190,24 @@ fn the_server_of_the_other_tests() {
     }
     served.finish();
 }
+
+#[test]
+fn more_addresses_than_a_server_may_have_are_refused() {
+    if env::var_os("FRAMEWIRE_MANY_ADDRESSES").is_some() {
+        let server =
+            framewire::Server::bind(vec!["127.0.0.1:0"; 1025]).expect("there are enough descriptors");
+        let echo = packet_fn(|session: &mut framewire::Session<'_>, packet: &[u8]| session.send(packet));
+        let error = server.framing(LengthPrefix::u32_be()).spawn(echo).expect_err("too many");
+        assert_eq!(error.to_string(), "bind: 1025 addresses; at most 1024 are possible");
+        return;
+    }
+    // In a process of its own, with descriptors for them all.
+    let status = Command::new("sh")
+        .args(["-c", "ulimit -n 2048; exec \"$0\" \"$@\""])
+        .arg(env::current_exe().expect("a test has a file"))
+        .args(["--exact", "more_addresses_than_a_server_may_have_are_refused"])
+        .env("FRAMEWIRE_MANY_ADDRESSES", "")
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.expect("there is a shell").success());
+}

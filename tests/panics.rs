@@ -292,6 +292,7 @@ fn a_panic_in_the_encoding_that_the_handler_catches_leaves_nothing_in_the_outbox
     let mut client = served.connect();
     // First into an outbox that is empty, and stays so; then behind a frame, and before one.
     client.send("unencodable");
+    until("it was tried", || served.metrics().packets_in == 1);
     client.write(&[common::frame(b"one"), common::frame(b"unencodable"), common::frame(b"two")].concat());
     for reply in ["one", "whole", "two", "whole"] {
         assert_eq!(client.recv_text(), reply);

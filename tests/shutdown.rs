@@ -19,6 +19,8 @@ on_each_strategy_and_transport! {
     a_shutdown_can_be_asked_for_in_a_callback
     a_shutdown_can_be_asked_for_twice_and_by_many_threads
     a_running_server_that_is_dropped_stops_and_joins
+    a_handler_that_was_given_the_server_can_stop_it
+    serve_returns_when_the_server_was_stopped_before
 }
 
 on_each_strategy! {
@@ -26,6 +28,7 @@ on_each_strategy! {
     the_earliest_end_counts_when_a_shutdown_is_asked_for_again
     an_abort_of_the_server_resets_every_connection
     a_stopped_server_gives_its_address_back
+    a_server_that_was_stopped_before_it_started_stops_as_it_was_told
 }
 
 const FLOOD: usize = 1_000_000;
@@ -233,4 +236,70 @@ fn a_stopped_server_gives_its_address_back(on: On) {
     );
     again.connect().assert_echo("at work again");
     again.finish();
+}
+
+/// Waits for what must not take for ever.
+fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    until("the server has stopped", || thread.is_finished());
+    thread.join().expect("it does not panic")
+}
+
+fn a_server_that_was_stopped_before_it_started_stops_as_it_was_told(on: On) {
+    let graceful: fn(&ServerHandle) = |handle| handle.shutdown(PATIENCE);
+    let both: fn(&ServerHandle) = |handle| {
+        handle.abort();
+        handle.shutdown(PATIENCE);
+    };
+    for (stop, aborted) in [(graceful, false), (both, true)] {
+        let server = on.bind().framing(LengthPrefix::u32_be()).limits(patient());
+        let handle = server.handle();
+        // It waits to be accepted.
+        let mut client = Client::connect(&handle.local_addr().expect("TCP").into()).expect("it is bound");
+        stop(&handle);
+        let running = server.spawn(packet_fn(flood)).expect("it starts");
+        let stopping = thread::spawn(move || running.wait());
+        let (bytes, reset) = client.read_to_any_end();
+        assert_eq!(bytes, b"");
+        if on == On::SingleReactor {
+            // It was accepted: elsewhere its shard may have stopped by then.
+            assert_eq!(reset, aborted, "what was asked for first, and the sooner one");
+        }
+        drop(client);
+        join(stopping).expect("it was asked to stop");
+        assert_eq!((handle.session_count(), handle.shards().len()), (0, 0));
+        assert!(aborted || handle.metrics().closed_total() == handle.metrics().opened);
+    }
+}
+
+fn serve_returns_when_the_server_was_stopped_before(on: On) {
+    let server = on.bind().framing(LengthPrefix::u32_be());
+    let handle = server.handle();
+    handle.shutdown(PATIENCE);
+    let serving = thread::spawn(move || server.serve(packet_fn(flood)));
+    join(serving).expect("it was asked to stop");
+    assert_eq!((handle.session_count(), handle.shards().len()), (0, 0));
+}
+
+fn a_handler_that_was_given_the_server_can_stop_it(on: On) {
+    let server = on.bind().framing(LengthPrefix::u32_be()).limits(patient());
+    let known = server.handle();
+    let handler = packet_fn(move |session: &mut Session<'_>, packet: &[u8]| {
+        session.send(packet)?;
+        if packet == b"shut down" {
+            known.shutdown(PATIENCE);
+        }
+        Ok::<(), CloseReason>(())
+    });
+    let served = Served::start(server, handler);
+    let (mut bystander, mut client) = (served.connect(), served.connect());
+    bystander.assert_echo("at work");
+    client.assert_echo("shut down");
+    for client in [&mut client, &mut bystander] {
+        client.assert_end();
+    }
+    drop((bystander, client));
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    join(thread::spawn(move || running.wait())).expect("it was asked to stop");
+    audit(&handle, &journal);
 }

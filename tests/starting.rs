@@ -16,7 +16,8 @@ use std::{
 use common::{Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until};
 use framewire::{
     CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement, Running,
-    ServeError, Server, Session, ShardId, SingleReactor, Unframed, WorkerPool, packet_fn,
+    ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, Unframed,
+    WorkerPool, packet_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -74,6 +75,20 @@ fn a_path_that_a_dead_server_left_behind_is_replaced() {
 }
 
 #[test]
+fn a_file_that_is_no_socket_is_never_removed() {
+    let path = std::env::temp_dir().join(format!("framewire-file-{}", std::process::id()));
+    std::fs::write(&path, "precious").expect("a free path");
+    let addr = format!("unix:{}", path.display());
+    let text = failure(Server::bind(&addr));
+    assert!(text.starts_with(&format!("can not bind {addr}: ")), "{text}");
+    assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
+    std::fs::remove_file(&path).expect("it is ours");
+    std::fs::create_dir(&path).expect("a free path");
+    failure(Server::bind(&addr));
+    std::fs::remove_dir(&path).expect("it is still there");
+}
+
+#[test]
 fn an_address_that_is_none_or_not_ours_is_named() {
     for text in ["nonsense", "127.0.0.1", "127.0.0.1:70000", "unix:"] {
         let error = failure(Server::bind(text));
@@ -107,6 +122,14 @@ fn a_setting_that_can_not_work_is_named() {
     }
     let error = failure(server().backlog(0).spawn(handler));
     assert!(error.starts_with("backlog: "), "{error}");
+    let error = failure(server().strategy(WorkerPool::new(0)).spawn(handler));
+    assert!(error.starts_with("strategy: a WorkerPool of 0 workers serves nobody"), "{error}");
+    let error = failure(server().strategy(WorkerPool::new(2).max_sessions(0)).spawn(handler));
+    assert!(error.starts_with("strategy: WorkerPool::max_sessions(0) refuses everybody"), "{error}");
+    let error = failure(server().strategy(SingleReactor::new().max_sessions(0)).spawn(handler));
+    assert!(error.starts_with("strategy: SingleReactor::max_sessions(0) refuses everybody"), "{error}");
+    let error = failure(server().strategy(ThreadPerConnection::max(0)).spawn(handler));
+    assert!(error.starts_with("strategy: ThreadPerConnection::max(0) refuses everybody"), "{error}");
     let error = failure(server().strategy(WorkerPool::new(100_000)).spawn(handler));
     assert!(error.starts_with("strategy: 100000 workers"), "{error}");
     let unix = On::UnixSocket.bind().framing(LengthPrefix::u32_be());
@@ -236,11 +259,54 @@ fn a_factory_that_panics_for_one_connection_costs_that_one() {
     let (bytes, _) = connect(&running).read_to_any_end();
     assert_eq!(bytes, b"");
     until("it is forgotten", || running.session_count() == 1);
+    until("its shard is forgotten", || running.shards().len() == 2);
+    let metrics = running.metrics();
+    assert_eq!((metrics.accepted, metrics.opened, metrics.sessions), (2, 1, 1), "{metrics:?}");
     bystander.assert_reply("count", "2");
     connect(&running).assert_reply("count", "1");
     drop(bystander);
     until("all have left", || running.session_count() == 0);
+    let handle = running.handle();
     running.stop(PATIENCE).expect("no standing shard failed");
+    let metrics = handle.metrics();
+    assert_eq!((metrics.opened, metrics.closed_total(), metrics.sessions), (2, 2, 0), "{metrics:?}");
+}
+
+/// Two workers; takes its time to start, until none of them is left.
+struct Slow {
+    server: ServerHandle,
+}
+
+impl ForkingStrategy for Slow {
+    fn workers(&self) -> usize {
+        2
+    }
+
+    fn place(&mut self, _peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+        Placement::On(1)
+    }
+
+    fn on_start(&mut self, _addrs: &[PeerAddr]) {
+        until("all workers have ended", || self.server.shards().is_empty());
+    }
+}
+
+#[test]
+fn a_worker_that_fails_while_the_server_starts_stops_all_of_it() {
+    hush();
+    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+    let handle = server.handle();
+    let strategy = Slow { server: handle.clone() };
+    let running = server.strategy(strategy).spawn_with(|shard| {
+        assert_ne!(shard.index(), 1, "{ON_PURPOSE}: the factory of {shard}");
+        Counting { packets: Rc::default() }
+    });
+    let running = running.expect("the threads start");
+    let waiting = std::thread::spawn(move || running.wait());
+    until("nobody waits for a server that is none", || waiting.is_finished());
+    let error = waiting.join().expect("it does not panic").expect_err("a worker failed");
+    assert!(matches!(error, ServeError::Factory { .. }), "{error}");
+    assert!(handle.shards().is_empty());
 }
 
 /// A server that tells its name.

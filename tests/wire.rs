@@ -3,14 +3,14 @@
 mod common;
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
 use common::{Client, On, PATIENCE, Served, frame, on_each_strategy_and_transport, until};
 use framewire::{
-    CloseKind, CloseReason, FrameError, LengthPrefix, Limits, Oversize, PacketHandler, Raw, SendError,
-    Separator, Session, UntilEof, packet_fn,
+    CloseKind, CloseReason, Decoded, FrameError, Framing, LengthPrefix, Limits, Oversize, PacketHandler, Raw,
+    SendError, Separator, Session, UntilEof, packet_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -27,6 +27,7 @@ on_each_strategy_and_transport! {
     the_end_of_the_stream_can_make_the_last_packet
     the_whole_stream_can_be_one_packet
     the_end_of_the_stream_inside_a_frame_is_reported_as_such
+    a_framing_that_refuses_the_same_bytes_for_ever_ends_its_session
 }
 
 fn bytes_that_come_one_at_a_time_make_the_same_packets(on: On) {
@@ -321,5 +322,67 @@ fn a_packet_of_no_bytes_on_the_wire_harms_nobody(on: On) {
     client.write(b"something");
     assert_eq!(client.read(9), b"something");
     drop(client);
+    served.finish();
+}
+
+#[test]
+fn urgent_data_between_two_packets_does_not_delay_the_second() {
+    let gate = Arc::new(Mutex::new(()));
+    let guarded = gate.clone();
+    let served = On::SingleReactor.serve(
+        Limits::default(),
+        packet_fn(move |session, packet| {
+            drop(guarded.lock().expect("nobody panics"));
+            session.send(packet)
+        }),
+    );
+    let (mut client, mut other) = (served.connect(), served.connect());
+    served.await_open();
+    // While the shard is held up, all of it arrives: to be told in one event.
+    let held = gate.lock().expect("nobody panics");
+    other.send("holds it up");
+    until("it is held up", || served.metrics().turns > 0 && gate.try_lock().is_err());
+    client.send("before");
+    assert_eq!(client.socket.send_out_of_band(b"!").expect("there is room"), 1);
+    client.send("behind");
+    drop(held);
+    assert_eq!((client.recv_text(), client.recv_text()), ("before".to_owned(), "behind".to_owned()));
+    assert_eq!(other.recv_text(), "holds it up");
+    drop((client, other));
+    served.finish();
+}
+
+/// Refuses for ever what it does not take off.
+#[derive(Clone)]
+struct Obstinate(LengthPrefix);
+
+impl Framing for Obstinate {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        if buf.ends_with(b"nonsense") {
+            let error = FrameError::malformed("nonsense", buf);
+            return Ok(Some(Decoded::Rejected { consumed: 0, error }));
+        }
+        self.0.decode(buf)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut bytes::BytesMut) -> Result<(), FrameError> {
+        self.0.encode(payload, out)
+    }
+}
+
+fn a_framing_that_refuses_the_same_bytes_for_ever_ends_its_session(on: On) {
+    let echo = packet_fn(|session, packet| session.send(packet));
+    let served = Served::start(on.bind().framing(Obstinate(LengthPrefix::u32_be())), echo);
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    client.assert_echo("sense");
+    client.send("nonsense");
+    client.assert_end();
+    drop(client);
+    let (kind, text) = served.journal.await_ending(session.id());
+    assert_eq!(kind, CloseKind::Frame);
+    assert!(text.contains("the framing answered with the same refusal twice"), "{text}");
+    bystander.assert_echo("still served");
+    drop(bystander);
     served.finish();
 }

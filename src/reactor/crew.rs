@@ -11,6 +11,7 @@ use std::{
 use super::Stream;
 use crate::{
     census::Census,
+    error::discard,
     id::ShardId,
     limits::Limits,
     mailbox::{Mailbox, Rejected},
@@ -157,8 +158,13 @@ impl Crew {
         };
         let Some(Member { mailbox, seat, .. }) = member else { return };
         for command in mailbox.close() {
-            if let Command::Adopt(arrival) = command {
-                self.census.leave(seat, &arrival.ends.peer());
+            match command {
+                Command::Adopt(arrival) => self.census.leave(seat, &arrival.ends.peer()),
+                command => {
+                    if let Err(panic) = discard(command) {
+                        tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
+                    }
+                }
             }
         }
     }

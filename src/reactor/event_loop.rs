@@ -287,8 +287,9 @@ where
 
     fn handle_command(&mut self, command: Command<Y::Stream>) {
         match command {
-            Command::Session(key, command) => {
-                self.shard.visit(key, |visit| visit.handle_command(command));
+            Command::Session(key, mut command) => {
+                self.shard.visit(key, |visit| visit.handle_command(&mut command));
+                self.shard.discard(command);
             }
             Command::Adopt(arrival) => self.adopt(arrival),
             Command::ClosePeer(peer) => self.shard.close_peer(peer),
@@ -359,8 +360,9 @@ where
         self.shard.cut();
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {
-            if let Command::Adopt(arrival) = command {
-                self.census.leave(self.seat, &arrival.ends.peer());
+            match command {
+                Command::Adopt(arrival) => self.census.leave(self.seat, &arrival.ends.peer()),
+                command => self.shard.discard(command),
             }
         }
         self.close_ended();

@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Job, Shard, ShardContext, Visit};
 use crate::{
-    error::CloseReason,
+    error::{CloseReason, discard},
     framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
-    session::{Mark, Session, TimerId},
+    session::{Mark, Phase, Session, TimerId, Turn},
 };
 
 impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
@@ -77,9 +77,13 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         self.close(reason);
     }
 
-    /// Begins the graceful end.
+    /// Begins the graceful end. The first reason counts.
     pub(super) fn close(&mut self, reason: CloseReason) {
-        self.slot.connection.close(reason, self.turn);
+        if self.slot.connection.phase == Phase::Open {
+            self.slot.connection.close(reason, self.turn);
+        } else {
+            self.turn.forget(self.id(), reason);
+        }
     }
 
     /// One callback of an open session, with its consequences.
@@ -114,22 +118,17 @@ where
             self.handler.on_close(id, state, reason);
             Ok(())
         });
-        self.note_panic(id, told);
-    }
-
-    /// Drops what is the user's own of a session that has ended.
-    pub(super) fn forget(&mut self, id: SessionId, remains: impl Sized) {
-        let dropped: Result<(), CloseReason> = guard("drop", || {
-            drop(remains);
-            Ok(())
-        });
-        self.note_panic(id, dropped);
-    }
-
-    fn note_panic(&mut self, id: SessionId, outcome: Result<(), CloseReason>) {
-        if let Err(panic) = outcome {
+        if let Err(panic) = told {
             self.turn.counters.panics += 1;
             tracing::error!(session = %id, %panic, "the session was already closed");
+        }
+    }
+
+    /// Drops a command that is done, or that nobody does any more.
+    pub(crate) fn discard(&mut self, command: impl Sized) {
+        if let Err(panic) = discard(command) {
+            self.turn.counters.panics += 1;
+            tracing::error!(shard = %self.turn.shard, panic, "what was sent to a shard panicked when it was dropped");
         }
     }
 
@@ -142,6 +141,16 @@ where
         if let Err(panic) = ran {
             self.turn.counters.panics += 1;
             tracing::error!(shard = %self.turn.shard, %panic, "a closure given to execute failed");
+        }
+    }
+}
+
+impl Turn {
+    /// Drops what is the user's own of a session.
+    pub(super) fn forget(&mut self, session: SessionId, remains: impl Sized) {
+        if let Err(panic) = discard(remains) {
+            self.counters.panics += 1;
+            tracing::error!(%session, panic, "what was left of a session panicked when it was dropped");
         }
     }
 }

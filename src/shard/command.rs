@@ -53,9 +53,9 @@ impl<T: Send> Deliver for Inlet<T> {
 
 impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// Does what a handle asked for.
-    pub(crate) fn handle_command(&mut self, command: SessionCommand) {
+    pub(crate) fn handle_command(&mut self, command: &mut SessionCommand) {
         match command {
-            SessionCommand::Send { payload, completion } => self.send(&payload, completion),
+            SessionCommand::Send { payload, completion } => self.send(payload, completion.take()),
             SessionCommand::Close => self.close(CloseReason::Local),
             SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
             SessionCommand::Pause => self.slot.connection.pause(),

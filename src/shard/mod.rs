@@ -253,7 +253,7 @@ where
             self.turn.counters.count_close(kind);
             self.tell_closed(id, state, &reason);
         }
-        self.forget(id, (reason, slot.framing));
+        self.turn.forget(id, (reason, slot.framing));
         self.ended.push(Ended { io: slot.io, ends: slot.connection.ends, how });
     }
 

@@ -1,0 +1,310 @@
+//! What panics where nobody calls it: values of the user's that panic when they are dropped or cloned.
+
+mod common;
+
+use std::{
+    error::Error,
+    fmt,
+    panic::panic_any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use common::{Client, ON_PURPOSE, On, Served, hush, on_each_strategy, until};
+use framewire::{
+    CloseKind, CloseReason, Decoded, FrameError, Framing, LengthPrefix, PacketHandler, ServerHandle, Session,
+    SessionId, packet_fn,
+};
+
+on_each_strategy! {
+    a_payload_of_a_panic_that_panics_when_dropped_ends_one_session
+    a_state_that_panics_when_dropped_ends_one_session
+    a_framing_that_panics_when_dropped_ends_one_session
+    a_framing_that_panics_when_replaced_ends_one_session
+    a_reason_that_panics_when_dropped_ends_one_session
+    a_second_reason_that_panics_when_dropped_ends_one_session
+    a_framing_that_panics_when_cloned_costs_one_connection
+    a_job_that_panics_when_dropped_harms_nobody
+    a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown
+    a_packet_that_panics_when_dropped_harms_nobody
+}
+
+/// Panics when it is dropped, once it is armed.
+#[derive(Debug, Default)]
+struct Bomb(bool);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.0, "{ON_PURPOSE}: dropped");
+    }
+}
+
+/// Has all of it captured.
+fn carries(bomb: &Bomb) -> bool {
+    bomb.0
+}
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl Error for Bomb {}
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        b"a bomb"
+    }
+}
+
+/// Echoes, and takes a bomb where the packet says.
+#[derive(Clone)]
+struct Careless;
+
+impl PacketHandler for Careless {
+    type State = Bomb;
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Bomb, CloseReason> {
+        Ok(Bomb(false))
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        state: &mut Bomb,
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        session.send(packet)?;
+        match packet {
+            b"payload" => panic_any(Bomb(true)),
+            b"state" => {
+                state.0 = true;
+                session.close();
+            }
+            b"framing" => session.close(),
+            b"replaced framing" => session.set_framing(LengthPrefix::u32_be()),
+            b"reason" => return Err(CloseReason::handler(Bomb(true))),
+            b"second reason" => {
+                session.close();
+                return Err(CloseReason::handler(Bomb(true)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, _session: SessionId, state: Bomb, _reason: &CloseReason) {
+        drop(state);
+    }
+}
+
+/// Length prefixes; panics when it is cloned while it is armed, and when it is dropped after certain packets.
+struct Explosive {
+    inner: LengthPrefix,
+    armed: Arc<AtomicBool>,
+    bomb: Bomb,
+}
+
+impl Explosive {
+    fn new() -> Self {
+        Self { inner: LengthPrefix::u32_be(), armed: Arc::default(), bomb: Bomb(false) }
+    }
+}
+
+impl Clone for Explosive {
+    fn clone(&self) -> Self {
+        assert!(!self.armed.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: cloned");
+        Self { inner: self.inner.clone(), armed: self.armed.clone(), bomb: Bomb(false) }
+    }
+}
+
+impl Framing for Explosive {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        self.bomb.0 |= buf.ends_with(b"framing");
+        self.inner.decode(buf)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        self.inner.encode(payload, out)
+    }
+}
+
+/// The session that says so ends for that reason, one panic is counted, and everybody else is served.
+fn blow_up(on: On, packet: &str, kind: CloseKind, panics: u64) {
+    hush();
+    let served = Served::start(on.bind().framing(Explosive::new()), Careless);
+    let mut bystander = served.connect();
+    bystander.assert_echo("well");
+    let (mut client, session) = served.connect_known();
+    client.assert_echo(packet);
+    client.assert_end();
+    drop(client);
+    assert_eq!(served.journal.await_ending(session.id()).0, kind);
+    until("it is forgotten", || served.running.session_count() == 1);
+    bystander.assert_echo("still served");
+    served.connect().assert_echo("and so are new ones");
+    until("the panics are counted", || served.metrics().panics == panics);
+    drop(bystander);
+    served.finish();
+}
+
+fn a_payload_of_a_panic_that_panics_when_dropped_ends_one_session(on: On) {
+    blow_up(on, "payload", CloseKind::Panicked, 1);
+}
+
+fn a_state_that_panics_when_dropped_ends_one_session(on: On) {
+    blow_up(on, "state", CloseKind::Local, 1);
+}
+
+fn a_framing_that_panics_when_dropped_ends_one_session(on: On) {
+    blow_up(on, "framing", CloseKind::Local, 1);
+}
+
+fn a_framing_that_panics_when_replaced_ends_one_session(on: On) {
+    blow_up(on, "replaced framing", CloseKind::Panicked, 1);
+}
+
+fn a_reason_that_panics_when_dropped_ends_one_session(on: On) {
+    blow_up(on, "reason", CloseKind::Handler, 1);
+}
+
+fn a_second_reason_that_panics_when_dropped_ends_one_session(on: On) {
+    blow_up(on, "second reason", CloseKind::Local, 1);
+}
+
+/// Without a byte, one way or the other.
+fn assert_turned_away(mut client: Client) {
+    assert_eq!(client.read_to_any_end().0, b"");
+}
+
+fn a_framing_that_panics_when_cloned_costs_one_connection(on: On) {
+    hush();
+    let framing = Explosive::new();
+    let armed = framing.armed.clone();
+    let served = Served::start(on.bind().framing(framing), Careless);
+    let mut bystander = served.connect();
+    bystander.assert_echo("well");
+    armed.store(true, Ordering::Relaxed);
+    assert_turned_away(served.connect());
+    until("it is forgotten", || served.running.session_count() == 1);
+    bystander.assert_echo("still served");
+    served.connect().assert_echo("and so are new ones");
+    assert_eq!(served.metrics().refused, 1);
+    drop(bystander);
+    served.finish();
+}
+
+/// Panics when it is cloned while it is armed.
+struct Unique(Arc<AtomicBool>);
+
+impl Clone for Unique {
+    fn clone(&self) -> Self {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: cloned");
+        Self(self.0.clone())
+    }
+}
+
+impl PacketHandler for Unique {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        Ok(session.send(packet)?)
+    }
+}
+
+#[test]
+fn a_handler_that_panics_when_cloned_for_a_connection_costs_that_one() {
+    hush();
+    let armed = Arc::<AtomicBool>::default();
+    let served = On::ThreadPerConnection.serve(framewire::Limits::default(), Unique(armed.clone()));
+    let mut bystander = served.connect();
+    bystander.assert_echo("well");
+    armed.store(true, Ordering::Relaxed);
+    assert_turned_away(served.connect());
+    until("it is forgotten", || served.running.session_count() == 1);
+    bystander.assert_echo("still served");
+    served.connect().assert_echo("and so are new ones");
+    assert_eq!(served.metrics().refused, 1);
+    drop(bystander);
+    served.finish();
+}
+
+fn a_job_that_panics_when_dropped_harms_nobody(on: On) {
+    hush();
+    let served = Served::start(on.bind().framing(Explosive::new()), Careless);
+    let (mut bystander, session) = served.connect_known();
+    let bomb = Bomb(true);
+    let told = served.running.execute(session.id().shard(), move |_| assert!(carries(&bomb)));
+    assert_eq!(told, Ok(()));
+    until("the panic is counted", || served.metrics().panics == 1);
+    bystander.assert_echo("still served");
+    drop(bystander);
+    served.finish();
+}
+
+/// Leaves its shard a job as the last of its sessions ends by an abort: too late to be run.
+#[derive(Clone)]
+struct Heirloom(ServerHandle);
+
+impl PacketHandler for Heirloom {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        Ok(session.send(packet)?)
+    }
+
+    fn on_close(&mut self, session: SessionId, (): (), _reason: &CloseReason) {
+        let bomb = Bomb(true);
+        let told = self.0.execute(session.shard(), move |_| assert!(carries(&bomb)));
+        assert_eq!(told, Ok(()));
+    }
+}
+
+fn a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown(on: On) {
+    hush();
+    let server = on.bind().framing(LengthPrefix::u32_be());
+    let handler = Heirloom(server.handle());
+    let served = Served::start(server, handler);
+    let mut client = served.connect();
+    client.assert_echo("well");
+    served.running.abort();
+    client.read_to_any_end();
+    drop(client);
+    served.finish();
+}
+
+fn a_packet_that_panics_when_dropped_harms_nobody(on: On) {
+    hush();
+    let echo = packet_fn(|session, packet| session.send(packet));
+    let served = Served::start(on.bind().framing(LengthPrefix::u32_be()), echo);
+    let mut bystander = served.connect();
+    let (mut client, session) = served.connect_known();
+    let packet = Bytes::from_owner(Bomb(true));
+    assert_eq!(session.send_bytes(packet), Ok(()));
+    assert_eq!(client.recv(), b"a bomb");
+    bystander.assert_echo("still served");
+    drop((client, bystander));
+    served.finish();
+}

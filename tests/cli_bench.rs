@@ -226,18 +226,8 @@ fn too_few_descriptors_are_said_and_fit_scales_down() {
 /// Starts a benchmark that would take an hour and waits for its first server, whose process it answers too.
 #[cfg(target_os = "linux")]
 fn endless(place: &Place, more: &[&str]) -> (std::process::Child, u32) {
-    let args = [
-        "bench",
-        "--load",
-        "echo",
-        "--connections",
-        "2",
-        "--pipeline",
-        "1",
-        "--duration",
-        "3600",
-        "--no-html",
-    ];
+    let args =
+        ["bench", "--load", "echo", "--connections", "2", "--pipeline", "1", "--duration", "60", "--no-html"];
     let mut command = Command::new(PROGRAM);
     command.args(args).args(["--repeats", "1", "--json", "-"]).args(more).current_dir(&place.0);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -317,7 +307,7 @@ fn a_benchmark_that_somebody_kills_leaves_no_server_behind() {
 fn a_benchmark_that_somebody_kills_leaves_no_command_of_the_users_behind() {
     let place = Place::new("command");
     let server = format!("mine='{PROGRAM}' echo 127.0.0.1:{{port}}");
-    let args = ["bench", "--load", "echo", "--duration", "3600", "--no-html", "--json", "-", "--contestants"];
+    let args = ["bench", "--load", "echo", "--duration", "60", "--no-html", "--json", "-", "--contestants"];
     let mut command = Command::new(PROGRAM);
     // the user's server comes first where it is the only one that is called
     command.args(args).args(["mine", "--server", &server]).current_dir(&place.0);

@@ -1,6 +1,9 @@
 //! `framewire bench` as a user runs it: children, checks, limits, what it writes and how it ends.
 #![cfg(feature = "cli")]
 
+#[path = "cli_bench/schema.rs"]
+mod schema;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -62,9 +65,7 @@ fn everybody_present_answers_every_message_and_the_results_keep_to_their_schema(
     let results: Value = serde_json::from_str(&place.read("framewire-bench.json")).expect("JSON");
 
     let schema = place.bench(&["--schema"]);
-    let validator = jsonschema::validator_for(&json(&schema)).expect("a schema");
-    let errors: Vec<String> = validator.iter_errors(&results).map(|error| error.to_string()).collect();
-    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(schema::departures(&json(&schema), &results), Vec::<String>::new());
 
     let kinds = |case: &Value| case["case"]["kind"].as_str().map(str::to_owned);
     let found: Vec<_> = results["cases"].as_array().expect("cases").iter().filter_map(kinds).collect();
@@ -75,6 +76,27 @@ fn everybody_present_answers_every_message_and_the_results_keep_to_their_schema(
     }
     for run in rows(&results).flat_map(|row| row["runs"].as_array().expect("runs")) {
         assert!(run["messages"].as_u64().is_some_and(|count| count > 0), "{run}");
+    }
+}
+
+#[test]
+fn results_that_depart_from_the_schema_would_be_noticed() {
+    let schema = json(&Place::new("schema").bench(&["--schema"]));
+    let wrong = serde_json::json!({
+        "format": 2, "ok": "yes", "environment": {}, "settings": {}, "contestants": [], "more": 1,
+        "cases": [{ "rows": [{ "contestant": "x", "error": 1, "summary": null, "runs": [{ "marks": ["odd"] }] }] }],
+    });
+    let found = schema::departures(&schema, &wrong).join("\n");
+    for what in [
+        "$.format: 2",
+        "$.ok: ",
+        "$.environment.\"kernel\" is missing",
+        "$.contestants: [] is not minItems",
+        "$.more is not in the schema",
+        "$.cases[0].rows[0].error: 1",
+        "runs[0].marks[0]: \"odd\" is not enum",
+    ] {
+        assert!(found.contains(what), "{what}: {found}");
     }
 }
 
@@ -221,19 +243,46 @@ fn too_few_descriptors_are_said_and_fit_scales_down() {
     let found: Vec<_> = results["cases"].as_array().expect("cases").iter().filter_map(connections).collect();
     assert_eq!(found, [5, 50]);
     assert!(results["settings"]["notes"].to_string().contains("scaled down"));
+
+    // a reactor for each connection takes three descriptors for each, so that it is what decides
+    let threads = args.replace("std-threads", "framewire-threads");
+    let output = limited(&place, 190, &format!("{threads} --fit"));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let results = json(&output);
+    let found: Vec<_> = results["cases"].as_array().expect("cases").iter().filter_map(connections).collect();
+    assert_eq!(found, [5, 30]);
 }
 
-/// Starts a benchmark that would take an hour and waits for its first server, whose process it answers too.
+/// A benchmark that would take hours; ends with the test.
 #[cfg(target_os = "linux")]
-fn endless(place: &Place, more: &[&str]) -> (std::process::Child, u32) {
-    let args =
-        ["bench", "--load", "echo", "--connections", "2", "--pipeline", "1", "--duration", "60", "--no-html"];
-    let mut command = Command::new(PROGRAM);
-    command.args(args).args(["--repeats", "1", "--json", "-"]).args(more).current_dir(&place.0);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let bench = command.spawn().expect("the program runs");
-    let server = eventually(|| children(bench.id()).into_iter().find(|pid| is_connected(*pid)));
-    (bench, server)
+struct Endless(std::process::Child);
+
+#[cfg(target_os = "linux")]
+impl Endless {
+    fn start(place: &Place, more: &[&str]) -> Self {
+        let args = "bench --load echo --connections 2 --duration 3600 --repeats 1 --no-html --json -";
+        let mut command = Command::new(PROGRAM);
+        command.args(args.split_whitespace()).args(more).current_dir(&place.0);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        Self(command.spawn().expect("the program runs"))
+    }
+
+    /// Its server, once the load's connections have reached it.
+    fn server(&self) -> u32 {
+        eventually(|| children(self.0.id()).into_iter().find(|pid| is_connected(*pid)))
+    }
+
+    fn stop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -283,11 +332,10 @@ fn kill(pid: u32) {
 #[cfg(target_os = "linux")]
 fn a_server_that_somebody_kills_is_reported() {
     let place = Place::new("killed");
-    let (bench, server) = endless(&place, &["--contestants", "framewire-single"]);
-    kill(server);
-    let output = bench.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(1));
-    let results = json(&output);
+    let mut bench = Endless::start(&place, &["--contestants", "framewire-single", "--pipeline", "1"]);
+    kill(bench.server());
+    let results: Value = serde_json::from_reader(bench.0.stdout.take().expect("its output")).expect("JSON");
+    assert_eq!(bench.0.wait().expect("it ends").code(), Some(1));
     let error = rows(&results).next().map(|row| row["error"].to_string()).unwrap_or_default();
     assert!(error.contains("the server ended by itself (signal: 9"), "{error}");
 }
@@ -296,10 +344,12 @@ fn a_server_that_somebody_kills_is_reported() {
 #[cfg(target_os = "linux")]
 fn a_benchmark_that_somebody_kills_leaves_no_server_behind() {
     let place = Place::new("orphans");
-    let (mut bench, server) = endless(&place, &["--contestants", "std-threads"]);
-    bench.kill().expect("it can be killed");
-    bench.wait().expect("it ends");
+    let mut bench = Endless::start(&place, &["--contestants", "std-threads"]);
+    let server = bench.server();
+    bench.stop();
     eventually(|| (!is_alive(server)).then_some(()));
+    let left: Vec<_> = std::fs::read_dir(&place.0).expect("the place").flatten().collect();
+    assert!(left.is_empty(), "and no file: {left:?}");
 }
 
 #[test]
@@ -307,14 +357,12 @@ fn a_benchmark_that_somebody_kills_leaves_no_server_behind() {
 fn a_benchmark_that_somebody_kills_leaves_no_command_of_the_users_behind() {
     let place = Place::new("command");
     let server = format!("mine='{PROGRAM}' echo 127.0.0.1:{{port}}");
-    let args = ["bench", "--load", "echo", "--duration", "60", "--no-html", "--json", "-", "--contestants"];
-    let mut command = Command::new(PROGRAM);
-    // the user's server comes first where it is the only one that is called
-    command.args(args).args(["mine", "--server", &server]).current_dir(&place.0);
-    let mut bench = command.stdout(std::process::Stdio::null()).spawn().expect("the program runs");
-    let keeper = eventually(|| children(bench.id()).first().copied());
-    let server = eventually(|| children(keeper).into_iter().find(|pid| is_connected(*pid)));
-    bench.kill().expect("it can be killed");
-    bench.wait().expect("it ends");
+    let mut bench = Endless::start(&place, &["--contestants", "mine", "--server", &server]);
+    // another test may take the port that was found for it: then the next case has the next keeper
+    let (keeper, server) = eventually(|| {
+        let server_of = |keeper| children(keeper).into_iter().find(|pid| is_connected(*pid));
+        children(bench.0.id()).into_iter().find_map(|keeper| Some((keeper, server_of(keeper)?)))
+    });
+    bench.stop();
     eventually(|| (!is_alive(server) && !is_alive(keeper)).then_some(()));
 }

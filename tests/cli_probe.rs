@@ -16,8 +16,11 @@ struct Echo {
 impl Echo {
     fn start(args: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        let mut child =
-            command.args(["echo", "127.0.0.1:0"]).args(args).stdout(Stdio::piped()).spawn().expect("it runs");
+        command.args(["echo", "127.0.0.1:0"]).args(args).stdout(Stdio::piped());
+        Self::listening(command.spawn().expect("it runs"))
+    }
+
+    fn listening(mut child: Child) -> Self {
         let mut line = String::new();
         let out = child.stdout.take().expect("its output");
         BufReader::new(out).read_line(&mut line).expect("a line");
@@ -131,6 +134,38 @@ fn a_line_that_is_no_packet_is_not_sent() {
     assert!(text(&output.stderr).contains("not sent: frame of 300 bytes"), "{}", text(&output.stderr));
     let output = probe(&echo.addr, &["-f", "u8", "--hex-input"], b"no hex\n");
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn what_a_peer_said_before_it_took_no_more_is_shown() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("its number").to_string();
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.write_all(b"bad command\n").expect("it is read");
+        // gone with input unread, more than the kernel holds: the probe finds out while it sends
+        stream.read_exact(&mut [0]).expect("a byte");
+    });
+    let output = probe(&addr, &["-f", "lines"], &b"some command\n".repeat(1_000_000));
+    assert_eq!(text(&output.stdout), "bad command\n", "{}", text(&output.stderr));
+    // sending and receiving learn of the end at the same time: whoever is first tells of it as an end or as an error
+    assert_ne!(output.status.code(), Some(2), "it could begin: {}", text(&output.stderr));
+    peer.join().expect("the peer is fine");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_unix_socket_is_served_and_probed() {
+    let path = std::env::temp_dir().join(format!("framewire-probe-{}.sock", std::process::id()));
+    let addr = format!("unix:{}", path.display());
+    let mut command = Command::new(PROGRAM);
+    let child = command.args(["echo", &addr]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let echo = Echo::listening(child);
+    assert_eq!(echo.addr, addr);
+    let output = probe(&addr, &["-f", "u32-be", "--send", "hello"], b"");
+    assert_eq!(text(&output.stdout), "hello\n", "{}", text(&output.stderr));
+    drop(echo);
+    let _ = std::fs::remove_file(path);
 }
 
 #[test]

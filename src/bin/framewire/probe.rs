@@ -1,11 +1,12 @@
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use clap::{Args, ValueEnum};
 use framewire::{FrameError, Framing};
+use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
 use crate::spec::{self, FramingSpec};
@@ -22,12 +23,14 @@ Examples:
   echo hello | framewire probe 127.0.0.1:7000 -f lines
   framewire probe 127.0.0.1:7000 -f varint --send-hex '08 96 01' --show hex --count 1
 
-Packets go to standard output, everything else to standard error. It ends when the peer does, when --count packets
-have come, or --wait seconds after its own input has ended.
-Exit status: 0, 1 when the peer broke the framing or the connection, 2 when it could not begin.", spec::HELP)
+Packets go to standard output, everything else to standard error. It ends
+when the peer does, when --count packets have come, or --wait seconds after
+its own input has ended.
+Exit status: 0, 1 when the peer broke the framing or the connection, 2 when
+it could not begin or the input is no packet.", spec::HELP)
 )]
 pub(crate) struct ProbeArgs {
-    /// host:port or [v6]:port
+    /// host:port, [v6]:port or unix:/path
     addr: String,
     /// How packets are cut from the stream, both ways
     #[arg(short, long, value_name = "SPEC")]
@@ -101,35 +104,47 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<(), ProbeError> {
     let stream = connect(&args.addr)?;
     eprintln!("connected to {}", args.addr);
     let input = args.start_input(&stream, framing.clone())?;
-    let mut probe = Probe { args, splitter: Splitter::new(framing), shown: 0, input, input_ended: None };
-    probe.receive(&stream)
+    let mut probe =
+        Probe { args, splitter: Splitter::new(framing), shown: 0, input, input_ended: None, refused: None };
+    probe.receive(&stream)?;
+    probe.refused.map_or(Ok(()), |error| Err(ProbeError::Broken(error)))
 }
 
-fn connect(addr: &str) -> Result<TcpStream, ProbeError> {
+fn connect(addr: &str) -> Result<Socket, ProbeError> {
     let error = |source| ProbeError::Connect { addr: addr.to_owned(), source };
+    let socket = match addr.strip_prefix("unix:") {
+        Some(path) => connect_unix(path),
+        None => connect_tcp(addr),
+    };
+    let socket = socket.map_err(error)?;
+    socket.set_read_timeout(Some(TICK)).map_err(error)?;
+    Ok(socket)
+}
+
+fn connect_unix(path: &str) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+fn connect_tcp(addr: &str) -> io::Result<Socket> {
     let mut last = ErrorKind::AddrNotAvailable.into();
-    for addr in addr.to_socket_addrs().map_err(error)? {
-        match TcpStream::connect_timeout(&addr, CONNECT) {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(error)?;
-                stream.set_read_timeout(Some(TICK)).map_err(error)?;
-                return Ok(stream);
-            }
+    for addr in addr.to_socket_addrs()? {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect_timeout(&addr.into(), CONNECT) {
+            Ok(()) => return Ok(socket),
             Err(source) => last = source,
         }
     }
-    Err(error(last))
+    Err(last)
 }
 
 impl ProbeArgs {
     /// Sends on a thread of its own, so that a peer that does not read can not keep us from reading.
     ///
     /// The receiver tells how the input has ended.
-    fn start_input(
-        &self,
-        stream: &TcpStream,
-        framing: FramingSpec,
-    ) -> Result<Receiver<InputEnd>, ProbeError> {
+    fn start_input(&self, stream: &Socket, framing: FramingSpec) -> Result<Receiver<InputEnd>, ProbeError> {
         let error = |source| ProbeError::Connect { addr: self.addr.clone(), source };
         let stream = stream.try_clone().map_err(error)?;
         let texts = self.send.iter().map(|text| text.clone().into_bytes());
@@ -145,10 +160,17 @@ impl ProbeArgs {
 }
 
 /// How sending has ended: well, or why not.
-type InputEnd = Result<(), String>;
+type InputEnd = Result<(), InputError>;
+
+enum InputError {
+    /// It is no packet, or could not be read.
+    Wrong(String),
+    /// The peer takes no more; what it said before is still to be read.
+    Refused(io::Error),
+}
 
 struct PacketSender {
-    stream: TcpStream,
+    stream: Socket,
     framing: FramingSpec,
     hex: bool,
 }
@@ -162,7 +184,7 @@ impl PacketSender {
             self.send(&packet)?;
         }
         // half a close: the peer learns that nothing more comes, and may still answer
-        self.stream.shutdown(Shutdown::Write).map_err(|error| error.to_string())
+        self.stream.shutdown(Shutdown::Write).map_err(InputError::Refused)
     }
 
     fn send_lines(&mut self) -> InputEnd {
@@ -170,13 +192,15 @@ impl PacketSender {
         let mut line = Vec::new();
         loop {
             line.clear();
-            if input.read_until(b'\n', &mut line).map_err(|error| format!("standard input: {error}"))? == 0 {
+            let read = input.read_until(b'\n', &mut line);
+            if read.map_err(|error| InputError::Wrong(format!("standard input: {error}")))? == 0 {
                 return Ok(());
             }
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             let text = text.strip_suffix(b"\r").unwrap_or(text);
             if self.hex {
-                self.send(&crate::hex::decode(&String::from_utf8_lossy(text))?)?;
+                let packet = crate::hex::decode(&String::from_utf8_lossy(text));
+                self.send(&packet.map_err(InputError::Wrong)?)?;
             } else {
                 self.send(text)?;
             }
@@ -185,8 +209,9 @@ impl PacketSender {
 
     fn send(&mut self, packet: &[u8]) -> InputEnd {
         let mut frame = BytesMut::new();
-        self.framing.encode(packet, &mut frame).map_err(|error| format!("not sent: {error}"))?;
-        self.stream.write_all(&frame).map_err(|error| format!("can not send: {error}"))
+        let encoded = self.framing.encode(packet, &mut frame);
+        encoded.map_err(|error| InputError::Wrong(format!("not sent: {error}")))?;
+        self.stream.write_all(&frame).map_err(InputError::Refused)
     }
 }
 
@@ -196,10 +221,12 @@ struct Probe<'a> {
     shown: u64,
     input: Receiver<InputEnd>,
     input_ended: Option<Instant>,
+    /// Why not all of the input was sent.
+    refused: Option<io::Error>,
 }
 
 impl Probe<'_> {
-    fn receive(&mut self, mut stream: &TcpStream) -> Result<(), ProbeError> {
+    fn receive(&mut self, mut stream: &Socket) -> Result<(), ProbeError> {
         let mut chunk = vec![0; 64 * 1024];
         while !self.is_over()? {
             match stream.read(&mut chunk) {
@@ -250,7 +277,11 @@ impl Probe<'_> {
     fn is_over(&mut self) -> Result<bool, ProbeError> {
         match self.input.try_recv() {
             Ok(Ok(())) => self.input_ended = Some(Instant::now()),
-            Ok(Err(error)) => return Err(ProbeError::Input(error)),
+            Ok(Err(InputError::Wrong(error))) => return Err(ProbeError::Input(error)),
+            Ok(Err(InputError::Refused(error))) => {
+                self.input_ended = Some(Instant::now());
+                self.refused = Some(error);
+            }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
         let waited = self.input_ended.map(|ended| ended.elapsed().as_secs_f64());

@@ -52,7 +52,7 @@ impl<F: Framing> Splitter<F> {
                     Piece::Packet(packet)
                 }
                 Some(Decoded::Rejected { consumed, error }) => {
-                    self.buffer.drain(..consumed.min(self.buffer.len()));
+                    self.drop_front(consumed)?;
                     Piece::Rejected(error)
                 }
                 Some(Decoded::Skipped { consumed }) => {

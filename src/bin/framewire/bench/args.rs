@@ -14,18 +14,19 @@ use clap::{Args, ValueEnum};
         framewire-bench.json.",
     after_long_help = "\
 Examples:
-  framewire bench                                   everything, with defaults
-  framewire bench --list                            who takes part, and who does not and why
-  framewire bench --load echo --connections 1,100,10000 --pipeline 1,16 --duration 2 --repeats 7
+  framewire bench                  everything, with defaults
+  framewire bench --list           who takes part, and who does not and why
+  framewire bench --load echo --connections 1,100,10000 --duration 2 --repeats 7
   framewire bench --load open --rate 20000,100000 --connections 1000
-  framewire bench --server 'mine=./my-server --port {port}' --contestants framewire-single,go
+  framewire bench --server 'mine=./my-server --port {port}' --contestants go
   framewire bench --json - --no-html > results.json
 
-Exit status: 0 when every contestant answered every message correctly, 1 when one did not or could not be run,
-2 when the options make no sense or the machine lacks what they need."
+Exit status: 0 when every contestant answered every message correctly, 1 when
+one did not or could not be run, 2 when the options make no sense or the
+machine lacks what they need."
 )]
 pub(crate) struct BenchArgs {
-    /// Who takes part, the first one being what the others are compared with [default: all that are present]
+    /// Who takes part, the first one being what the others are compared with; --list has the names [default: all that are present]
     #[arg(long, value_delimiter = ',', value_name = "NAMES", help_heading = "Contestants")]
     pub contestants: Vec<String>,
     /// A server of your own: it must listen on 127.0.0.1:{port} and echo frames; may be repeated

@@ -25,7 +25,7 @@ pub(crate) struct Contestant {
 
 #[derive(Debug, Clone)]
 enum Source {
-    BuiltIn,
+    BuiltIn(BuiltIn),
     Program(PathBuf),
     Command(String),
 }
@@ -72,7 +72,7 @@ impl Roster {
         // a faulty one takes part only when it is called by its name
         if asked_for || args.contestants.is_empty() && !variant.is_faulty() {
             let about = value.get_help().map(ToString::to_string).unwrap_or_default();
-            self.add(name, &about, Source::BuiltIn);
+            self.add(name, &about, Source::BuiltIn(variant));
         }
     }
 
@@ -125,6 +125,14 @@ fn names_of_all() -> Vec<String> {
 }
 
 impl Contestant {
+    /// Descriptors that it needs for each connection.
+    pub(crate) fn descriptors_each(&self) -> u64 {
+        match self.source {
+            Source::BuiltIn(variant) => variant.descriptors_each(),
+            Source::Program(_) | Source::Command(_) => 1,
+        }
+    }
+
     /// How to start it; `port` is where it must listen, or a free one is found.
     pub(crate) fn launch(&self, port: Option<u16>) -> Result<Launch, BenchError> {
         if let Some(port) = port {
@@ -133,7 +141,7 @@ impl Contestant {
         let own = || std::env::current_exe().map_err(BenchError::NoSelf);
         let at = port.unwrap_or(0).to_string();
         Ok(match &self.source {
-            Source::BuiltIn => Launch {
+            Source::BuiltIn(_) => Launch {
                 program: own()?,
                 args: ["serve-contestant", &self.name, "--port", &at].map(String::from).to_vec(),
                 listens: Listens::Says,

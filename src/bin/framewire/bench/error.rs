@@ -13,10 +13,10 @@ pub(crate) enum BenchError {
     Usage(String),
     /// More connections than this process may have descriptors.
     #[error(
-        "{needed} descriptors are needed ({connections} connections and {spare} for everything else), but the limit \
-         is {limit}; raise it (`ulimit -n {needed}`), ask for fewer connections, or let --fit scale them down"
+        "{needed} descriptors are needed ({connections} connections, {each} for each of them where that takes most, \
+         and {spare} for everything else), but the limit is {limit}; raise it (`ulimit -n {needed}`), ask for fewer connections, or let --fit scale them down"
     )]
-    Descriptors { needed: u64, connections: u64, spare: u64, limit: u64 },
+    Descriptors { needed: u64, connections: u64, each: u64, spare: u64, limit: u64 },
     #[error("port {port} is not free: {source}")]
     Port { port: u16, source: io::Error },
     #[error("can not find this program's own file to start servers with: {0}")]

@@ -24,7 +24,10 @@ impl OutFile {
             return Err(this.error(std::io::ErrorKind::IsADirectory.into()));
         }
         if let Self::Path { partial, .. } = &this {
-            fs::write(partial, "").map_err(|error| this.error(error))?;
+            // nothing stays: an interrupted benchmark leaves no file behind
+            fs::write(partial, "")
+                .and_then(|()| fs::remove_file(partial))
+                .map_err(|error| this.error(error))?;
         }
         Ok(this)
     }
@@ -83,6 +86,8 @@ mod tests {
         fs::write(&path, "old").unwrap();
         let file = OutFile::open(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        let OutFile::Path { partial, .. } = &file else { panic!("it is a path") };
+        assert!(!partial.exists(), "an interrupted benchmark leaves nothing");
         file.write("new").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         drop(file);

@@ -40,7 +40,8 @@ impl Plan {
         }
         let mut notes = Vec::new();
         let limit = machine::raise_descriptor_limit();
-        let cases = fit(Case::matrix(args), limit, args.fit, &mut notes)?;
+        let each = roster.present.iter().map(Contestant::descriptors_each).max().unwrap_or(1);
+        let cases = fit(Case::matrix(args), Descriptors { limit, each }, args.fit, &mut notes)?;
         let split = split(args, &mut notes)?;
         if cfg!(debug_assertions) {
             notes.push("built without optimisation (no --release): these figures mean nothing".into());
@@ -171,19 +172,26 @@ impl Row {
     }
 }
 
+/// What there is, and what the contestant that needs most takes of it for each connection.
+#[derive(Debug, Clone, Copy)]
+struct Descriptors {
+    limit: Option<u64>,
+    each: u64,
+}
+
 /// Sees to it that all connections have descriptors: ours and the server's, which inherits the limit.
 fn fit(
     cases: Vec<Case>,
-    limit: Option<u64>,
+    Descriptors { limit, each }: Descriptors,
     scale: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Case>, BenchError> {
     let connections = cases.iter().map(Case::total).max().unwrap_or_default() as u64;
-    let needed = connections + SPARE;
+    let needed = connections * each + SPARE;
     let Some(limit) = limit.filter(|&limit| limit < needed) else { return Ok(cases) };
-    let room = limit.saturating_sub(SPARE);
+    let room = limit.saturating_sub(SPARE) / each;
     if !scale || room == 0 {
-        return Err(BenchError::Descriptors { needed, connections, spare: SPARE, limit });
+        return Err(BenchError::Descriptors { needed, connections, each, spare: SPARE, limit });
     }
     notes.push(format!(
         "the descriptor limit of {limit} leaves room for {room} of {connections} connections, so the larger cases \
@@ -243,9 +251,13 @@ mod tests {
         Case { kind: Kind::Echo, connections, silent: 0, size: 8, pipeline: 1, rate: None }
     }
 
+    fn limit(limit: u64) -> Descriptors {
+        Descriptors { limit: Some(limit), each: 1 }
+    }
+
     #[test]
     fn too_few_descriptors_are_an_error_that_says_how_many() {
-        let error = fit(vec![case(1000)], Some(1024), false, &mut Vec::new()).unwrap_err();
+        let error = fit(vec![case(1000)], limit(1024), false, &mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains("1100 descriptors are needed"), "{error}");
         assert!(error.to_string().contains("the limit is 1024"), "{error}");
     }
@@ -253,17 +265,29 @@ mod tests {
     #[test]
     fn fitting_scales_down_and_drops_what_has_become_the_same() {
         let mut notes = Vec::new();
-        let cases = fit(vec![case(50), case(1000), case(2000)], Some(400), true, &mut notes).unwrap();
+        let cases = fit(vec![case(50), case(1000), case(2000)], limit(400), true, &mut notes).unwrap();
         assert_eq!(cases.iter().map(|case| case.connections).collect::<Vec<_>>(), [50, 300]);
         assert_eq!(notes.len(), 1);
-        assert!(fit(vec![case(50)], Some(90), true, &mut notes).is_err());
+        assert!(fit(vec![case(50)], limit(90), true, &mut notes).is_err());
+    }
+
+    #[test]
+    fn whoever_needs_most_for_a_connection_decides() {
+        let threads = Descriptors { limit: Some(400), each: 3 };
+        let cases = fit(vec![case(100), case(150)], threads, true, &mut Vec::new()).unwrap();
+        assert_eq!(cases, [case(100)]);
+        let error = fit(vec![case(150)], threads, false, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("550 descriptors are needed"), "{error}");
     }
 
     #[test]
     fn enough_descriptors_change_nothing() {
         let mut notes = Vec::new();
-        assert_eq!(fit(vec![case(50)], Some(150), false, &mut notes).unwrap(), [case(50)]);
-        assert_eq!(fit(vec![case(50)], None, false, &mut notes).unwrap(), [case(50)]);
+        assert_eq!(fit(vec![case(50)], limit(150), false, &mut notes).unwrap(), [case(50)]);
+        assert_eq!(
+            fit(vec![case(50)], Descriptors { limit: None, each: 3 }, false, &mut notes).unwrap(),
+            [case(50)]
+        );
         assert!(notes.is_empty());
     }
 

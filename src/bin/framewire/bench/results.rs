@@ -124,6 +124,8 @@ pub(crate) enum Mark {
     GeneratorBound,
     /// Somebody else used the machine.
     Noisy,
+    /// Somebody else used the machine whenever the first contestant ran in the same round: the ratio is worth little.
+    NoisyBase,
     /// The server did not keep up with the rate.
     Overloaded,
 }
@@ -134,6 +136,7 @@ impl Mark {
         match self {
             Self::GeneratorBound => 'g',
             Self::Noisy => '~',
+            Self::NoisyBase => '/',
             Self::Overloaded => '!',
         }
     }
@@ -142,6 +145,9 @@ impl Mark {
         match self {
             Self::GeneratorBound => "the load generator was the bottleneck: the server could do more",
             Self::Noisy => "somebody else used the machine in every round",
+            Self::NoisyBase => {
+                "somebody else used the machine when the first server ran: the ratio is worth little"
+            }
             Self::Overloaded => "the server did not keep up with the rate",
         }
     }

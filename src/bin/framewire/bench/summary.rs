@@ -9,27 +9,33 @@ const CURVE_NINES: f64 = 4.0;
 
 /// Fills in the summaries of one case. The first row is what the others are compared with.
 pub(crate) fn summarize(rows: &mut [Row]) {
-    let base: Vec<Run> = rows.first().map(|row| row.runs.clone()).unwrap_or_default();
-    for row in rows {
+    let base = rows.first().map(|row| row.runs.as_slice()).unwrap_or_default();
+    let summaries: Vec<Option<Summary>> = rows.iter().map(|row| summary(&row.runs, base)).collect();
+    for (row, summary) in rows.iter_mut().zip(summaries) {
         row.error = row.runs.iter().find_map(|run| run.error.clone());
-        row.summary = summary(&row.runs, &base);
+        row.summary = summary;
     }
 }
 
 fn summary(runs: &[Run], base: &[Run]) -> Option<Summary> {
     let good: Vec<&Run> = runs.iter().filter(|run| run.error.is_none()).collect();
-    let quiet: Vec<&Run> = good.iter().copied().filter(|run| !run.marks.contains(&Mark::Noisy)).collect();
+    let quiet: Vec<&Run> = good.iter().copied().filter(|run| run.is_quiet()).collect();
     let runs = if quiet.is_empty() { good } else { quiet };
     if runs.is_empty() {
         return None;
     }
     let over = |figure: fn(&Run) -> Option<f64>| Figure::of(runs.iter().filter_map(|run| figure(run)));
     let merged = merged(&runs);
+    let mut marks = common_marks(&runs);
+    let (ratio, base_was_noisy) = ratios(&runs, base);
+    if base_was_noisy && !marks.contains(&Mark::Noisy) {
+        marks.push(Mark::NoisyBase);
+    }
     Some(Summary {
         rounds: runs.len(),
         per_second: over(|run| run.per_second),
         cpu_ns: over(|run| run.cpu_ns),
-        ratio: ratios(&runs, base),
+        ratio,
         server_cpus: over(|run| run.server_cpus),
         latency: merged.as_ref().and_then(Latency::of),
         latency_curve: merged.as_ref().map(curve).unwrap_or_default(),
@@ -39,7 +45,7 @@ fn summary(runs: &[Run], base: &[Run]) -> Option<Summary> {
         bytes_after_close: over(|run| run.bytes_after_close),
         generator_busy: over(|run| run.generator_busy),
         foreign_cpus: over(|run| run.foreign_cpus),
-        marks: common_marks(&runs),
+        marks,
     })
 }
 
@@ -50,16 +56,25 @@ fn common_marks(runs: &[&Run]) -> Vec<Mark> {
     all.into_iter().filter(|mark| has(mark) * 2 >= runs.len()).collect()
 }
 
-/// Against the base where it was quiet too; a noisy round of the base would flatter everybody else.
-fn ratios(runs: &[&Run], base: &[Run]) -> Option<Figure> {
-    let quiet: Vec<Run> = base.iter().filter(|run| !run.marks.contains(&Mark::Noisy)).cloned().collect();
-    let against = |base: &[Run]| Figure::of(runs.iter().filter_map(|run| ratio(run, base)));
-    against(&quiet).or_else(|| against(base))
+/// Against the base where it was quiet too, since a noisy round of the base would flatter everybody else; where it never
+/// was, against all of it, which the answer tells.
+fn ratios(runs: &[&Run], base: &[Run]) -> (Option<Figure>, bool) {
+    let against = |wanted: fn(&Run) -> bool| {
+        let base: Vec<&Run> = base.iter().filter(|run| run.error.is_none() && wanted(run)).collect();
+        Figure::of(runs.iter().filter_map(|run| ratio(run, &base)))
+    };
+    match against(Run::is_quiet) {
+        Some(figure) => (Some(figure), false),
+        None => {
+            let figure = against(|_| true);
+            (figure, figure.is_some())
+        }
+    }
 }
 
 /// What a run cost against the base in the same round: drift of the machine over minutes cancels out.
-fn ratio(run: &Run, base: &[Run]) -> Option<f64> {
-    let base = base.iter().find(|base| base.round == run.round && base.error.is_none())?;
+fn ratio(run: &Run, base: &[&Run]) -> Option<f64> {
+    let base = base.iter().find(|base| base.round == run.round)?;
     let (own, other) = match (run.bytes_per_connection, base.bytes_per_connection) {
         (Some(own), Some(other)) => (own, other),
         _ => (run.cpu_ns?, base.cpu_ns?),
@@ -90,6 +105,13 @@ fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
 
 fn micros(ns: u64) -> f64 {
     ns as f64 / 1e3
+}
+
+impl Run {
+    /// Whether nobody else used the machine meanwhile.
+    fn is_quiet(&self) -> bool {
+        !self.marks.contains(&Mark::Noisy)
+    }
 }
 
 impl Latency {
@@ -159,7 +181,20 @@ mod tests {
         let other = row(vec![run(0, 110.0, &[]), run(1, 120.0, &[])]);
         let mut rows = [base, other];
         summarize(&mut rows);
-        assert_eq!(rows[1].summary.as_ref().unwrap().ratio.unwrap().max, 1.1);
+        let summary = rows[1].summary.as_ref().unwrap();
+        assert_eq!((summary.ratio.unwrap().max, summary.marks.len()), (1.1, 0));
+    }
+
+    #[test]
+    fn a_ratio_to_a_base_that_was_never_quiet_is_marked() {
+        let base = || row(vec![run(0, 100.0, &[Mark::Noisy]), run(1, 100.0, &[])]);
+        let noisy_where_the_base_was_not = row(vec![run(0, 110.0, &[]), run(1, 120.0, &[Mark::Noisy])]);
+        let mut rows = [base(), noisy_where_the_base_was_not, row(vec![run(0, 120.0, &[Mark::Noisy])])];
+        summarize(&mut rows);
+        let summary = |at: usize| rows[at].summary.clone().unwrap();
+        assert_eq!(summary(0).marks, []);
+        assert_eq!((summary(1).ratio.unwrap().max, summary(1).marks), (1.1, vec![Mark::NoisyBase]));
+        assert_eq!(summary(2).marks, [Mark::Noisy], "which says it already");
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn compile(dir: &Path, program: &Path) -> Result<(), GoError> {
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-mod=mod")
         .env("GOTOOLCHAIN", "local")
+        .env("GOPROXY", "off")
         .env("GOWORK", "off")
         .stdin(Stdio::null())
         .output()?;

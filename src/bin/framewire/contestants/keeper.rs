@@ -48,7 +48,8 @@ pub(crate) fn keep(args: &KeepArgs) -> io::Result<std::process::ExitCode> {
         std::process::exit(0);
     });
     let status = child.wait()?;
-    eprintln!("{program} ended ({status})");
+    // nobody may be left to read this, which is no reason to leave before the rest of the group has ended
+    let _ = writeln!(io::stderr(), "{program} ended ({status})");
     end_group(pid);
     Ok(1.into())
 }

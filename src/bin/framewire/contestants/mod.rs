@@ -64,6 +64,11 @@ impl BuiltIn {
     pub(crate) fn is_faulty(self) -> bool {
         matches!(self, Self::FaultyByte | Self::FaultyExit)
     }
+
+    /// Descriptors that the server needs for each connection: a reactor of its own is a poll and a waker besides.
+    pub(crate) fn descriptors_each(self) -> u64 {
+        if self == Self::FramewireThreads { 3 } else { 1 }
+    }
 }
 
 /// Serves until standard input ends; then the process ends, whatever is still open.

@@ -114,7 +114,7 @@ fn send_due(generator: &mut Generator<'_>, plan: &OpenLoop, mut next: u64) -> Re
             peer.due += 1;
             peer.flush(&mut generator.pattern)?;
         }
-        if due_at >= plan.from {
+        if now >= plan.from {
             generator.outcome.lag.saturating_record((now - due_at).max(1));
         }
         next += 1;

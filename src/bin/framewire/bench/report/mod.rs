@@ -113,11 +113,16 @@ fn environment(page: &mut String, results: &Results) {
     page.push_str("</dl>\n</section>\n");
 }
 
+/// The words as a shell takes them.
+fn command(words: &[String]) -> String {
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}
+
 fn facts(environment: &Environment, settings: &Settings) -> Vec<(&'static str, String)> {
     let version = |(name, version): &(String, String)| format!("{name} {version}");
     let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
     let mut facts = vec![
-        ("Command", environment.command.join(" ")),
+        ("Command", command(&environment.command)),
         (
             "System",
             format!("{} {}, {}", environment.os, or_unknown(&environment.kernel), environment.architecture),

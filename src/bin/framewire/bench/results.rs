@@ -143,7 +143,9 @@ impl Mark {
 
     pub(crate) fn explained(self) -> &'static str {
         match self {
-            Self::GeneratorBound => "the load generator was the bottleneck: the server could do more",
+            Self::GeneratorBound => {
+                "the load generator was the bottleneck: throughput and latency are its own"
+            }
             Self::Noisy => "somebody else used the machine in every round",
             Self::NoisyBase => {
                 "somebody else used the machine when the first server ran: the ratio is worth little"

@@ -34,16 +34,6 @@ fn a_shard_that_is_busy_refuses_jobs_and_still_stops() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_not_removed_for_one() {
-    let path = std::env::temp_dir().join(format!("framewire-test-{}-file", std::process::id()));
-    std::fs::write(&path, "precious").expect("written");
-    let bound = Server::bind(format!("unix:{}", path.display())).map(drop).map_err(|error| error.to_string());
-    assert!(bound.as_ref().is_err_and(|error| error.contains(&*path.to_string_lossy())), "{bound:?}");
-    assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), Some("precious"));
-    std::fs::remove_file(&path).expect("it is there");
-}
-
-#[test]
 fn a_server_that_was_stopped_before_it_served_serves_nobody() {
     let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
     let handle = server.handle();

@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use framewire::{Framing, LengthPrefix, internals::Outbox};
 
 fn queue(outbox: &mut Outbox, framing: &LengthPrefix, payload: &[u8]) {
-    let queued = outbox.append(0, |out| framing.encode(black_box(payload), out));
+    let queued = outbox.append(|out| framing.encode(black_box(payload), out));
     assert!(queued.is_ok(), "the payload is within the maximum");
 }
 
@@ -22,7 +22,7 @@ fn one_reply(c: &mut Criterion) {
             b.iter(|| {
                 queue(&mut outbox, &framing, &payload);
                 let written = outbox.single().map_or(0, <[u8]>::len);
-                outbox.advance(written, 0);
+                outbox.advance(written);
                 outbox.reset();
             });
         });
@@ -40,7 +40,7 @@ fn sixteen_replies(c: &mut Criterion) {
             for _ in 0..16 {
                 queue(&mut outbox, &framing, &payload);
             }
-            outbox.advance(outbox.len(), 0);
+            outbox.advance(outbox.len());
             outbox.reset();
         });
     });
@@ -56,14 +56,14 @@ fn slow_reader(c: &mut Criterion) {
         b.iter(|| {
             let mut outbox = Outbox::default();
             while outbox.len() < 1 << 20 {
-                let queued: Result<(), Infallible> = outbox.append(0, |out| {
+                let queued: Result<(), Infallible> = outbox.append(|out| {
                     out.extend_from_slice(&payload);
                     Ok(())
                 });
                 assert!(queued.is_ok());
             }
             while !outbox.is_empty() {
-                outbox.advance(outbox.len().min(10 * 1024), 0);
+                outbox.advance(outbox.len().min(10 * 1024));
             }
             outbox
         });

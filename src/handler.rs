@@ -115,7 +115,8 @@ pub trait PacketHandler {
         let _ = (session, state, error);
     }
 
-    /// The server shuts down; a farewell may be sent. The session is closed gracefully afterwards.
+    /// The server shuts down; a farewell may be sent. The session is closed gracefully afterwards. Packets that were
+    /// received before and wait behind a full outbox are handed out first.
     fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut Self::State) {
         let _ = (session, state);
     }

@@ -121,7 +121,8 @@ impl Limits {
         self
     }
 
-    /// Bytes read from one session in one turn, so that no session keeps the others waiting. Default 256 KiB.
+    /// Bytes read from one session in one turn, so that no session keeps the others waiting. Default 256 KiB. It is also
+    /// handed no more than 64 packets in one turn; what it has sent beyond waits for the next.
     #[must_use]
     pub fn read_budget(mut self, bytes: usize) -> Self {
         self.read_budget = bytes;
@@ -193,8 +194,9 @@ impl Limits {
         self
     }
 
-    /// How long a graceful close may flush. Default 5 s. A peer that has ended its own side and still reads is not held to
-    /// this but to [`stall_timeout`](Self::stall_timeout).
+    /// How long a graceful close may flush. Default 5 s; in a shutdown as long as its grace period lasts, where that is
+    /// longer. A peer that has ended its own side and still reads is not held to this but to
+    /// [`stall_timeout`](Self::stall_timeout). Time in which a callback held up the whole shard does not count.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

@@ -1,24 +1,222 @@
 //! Time as a number that is handed down.
+//!
+//! ```text
+//!  tick     41            42            43
+//!            |─────────────|──────────────|
+//! true time        ^ now() = 41: what is due by now
+//!                          ^ begin() = 42: where a duration that begins now begins
+//! ```
+//!
+//! A deadline is `begin + ticks(duration)`, both rounded up, and has passed when `now` reaches it: it may be late by a
+//! tick, and is never early.
 
 use std::time::Duration;
 
-/// Milliseconds since the server's origin. Monotonic; read once per turn, by the reactor alone.
+/// Milliseconds since the server's origin. Monotonic.
 pub(crate) type Tick = u64;
 
-/// A duration in ticks, rounded up: a timer may be late by a tick, never early.
+/// A duration in ticks, rounded up.
 pub(crate) fn ticks(duration: Duration) -> Tick {
     let millis = duration.as_nanos().div_ceil(1_000_000);
     Tick::try_from(millis).unwrap_or(Tick::MAX / 2).min(Tick::MAX / 2)
 }
 
+/// Where the time comes from: the system, or a simulation.
+pub(crate) trait Clock {
+    /// The time since the server's origin. Never goes back.
+    fn elapsed(&self) -> Duration;
+}
+
+/// Units of work between two readings of the clock: a packet handed out is one, a system call is one. A reading takes
+/// some 20 ns, so this many make it disappear beside the work.
+const MAX_STRIDE: u32 = 32;
+/// A longer time between two readings within a turn is time in which nobody was heard.
+const HELD_UP: Duration = Duration::from_millis(10);
+/// So much time between two readings is too much: the next one follows the very next unit.
+const COARSE: Duration = Duration::from_millis(1);
+
+/// The time of one shard: read when a turn begins, whenever a deadline begins, and after every so much work.
+///
+/// The clock is not read for each packet. What is stamped with a reading in between (when a peer was last heard) is
+/// stamped again if the next reading finds that a callback took its time, see `EventLoop::restamp`.
+pub(crate) struct ShardClock {
+    source: Box<dyn Clock>,
+    now: Tick,
+    begin: Tick,
+    /// Ticks in which this shard heard nobody: the process stood still, or a callback blocked.
+    lost: Tick,
+    /// Units of work until the clock is read again.
+    credit: u32,
+    /// What `credit` starts from: between 1, where callbacks are slow, and `MAX_STRIDE`.
+    stride: u32,
+    /// The last reading.
+    read_at: Duration,
+    /// When the present part of the turn has had its time.
+    until: Tick,
+}
+
+impl ShardClock {
+    pub(crate) fn new(source: Box<dyn Clock>) -> Self {
+        let mut clock = Self {
+            source,
+            now: 0,
+            begin: 0,
+            lost: 0,
+            credit: MAX_STRIDE,
+            stride: MAX_STRIDE,
+            read_at: Duration::ZERO,
+            until: Tick::MAX,
+        };
+        clock.set(clock.source.elapsed());
+        clock
+    }
+
+    /// The ticks that had passed at the last reading: what is due by them is due.
+    #[inline]
+    pub(crate) fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// The first tick that had not begun at the last reading: what was stamped with it is no later than true.
+    #[inline]
+    pub(crate) fn begin(&self) -> Tick {
+        self.begin
+    }
+
+    /// Reads the clock. Returns [`now`](Self::now).
+    pub(crate) fn read(&mut self) -> Tick {
+        let before = self.read_at;
+        self.set(self.source.elapsed());
+        let passed = self.read_at.saturating_sub(before);
+        if passed > HELD_UP {
+            self.lost += ticks(passed);
+        }
+        self.now
+    }
+
+    /// Reads the clock after a wait that was to end at `expected`: what is more was lost. Returns [`now`](Self::now).
+    pub(crate) fn wake(&mut self, expected: Option<Tick>) -> Tick {
+        let expected = expected.map(|at| at.max(self.begin));
+        self.set(self.source.elapsed());
+        let late = expected.map_or(0, |at| self.now.saturating_sub(at));
+        if Duration::from_millis(late) > HELD_UP {
+            self.lost += late;
+        }
+        self.now
+    }
+
+    fn set(&mut self, elapsed: Duration) {
+        self.read_at = elapsed;
+        self.now = Tick::try_from(elapsed.as_millis()).unwrap_or(Tick::MAX / 2);
+        self.begin = ticks(elapsed);
+        self.credit = self.stride;
+    }
+
+    /// The deadline of what begins at this very moment and takes `duration`.
+    pub(crate) fn deadline(&mut self, duration: Tick) -> Tick {
+        self.read();
+        self.begin + duration
+    }
+
+    /// A part of a turn begins, which may take so long.
+    pub(crate) fn begin_part(&mut self, share: Tick) {
+        self.until = self.now + share;
+    }
+
+    /// Whether the part of the turn has had its time, as far as is known.
+    #[inline]
+    pub(crate) fn is_part_over(&self) -> bool {
+        self.now >= self.until
+    }
+
+    /// Work that may be done before the clock is read again. Never 0.
+    #[inline]
+    pub(crate) fn credit(&self) -> u32 {
+        self.credit
+    }
+
+    /// So much work was done.
+    #[inline]
+    pub(crate) fn spend(&mut self, units: u32) {
+        self.credit = self.credit.saturating_sub(units);
+        if self.credit == 0 {
+            self.read_in_time();
+        }
+    }
+
+    /// Reads the clock, and the sooner again the longer the work took.
+    #[cold]
+    fn read_in_time(&mut self) {
+        let before = self.read_at;
+        self.read();
+        let took = self.read_at.saturating_sub(before);
+        self.stride = if took > COARSE { 1 } else { (self.stride * 2).min(MAX_STRIDE) };
+        self.credit = self.stride;
+    }
+
+    /// Ticks lost so far. A deadline for a peer is put off by those that were lost since it was set.
+    pub(crate) fn lost(&self) -> Tick {
+        self.lost
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, rc::Rc};
+
     use super::*;
+
+    struct Hand(Rc<Cell<Duration>>);
+
+    impl Clock for Hand {
+        fn elapsed(&self) -> Duration {
+            self.0.get()
+        }
+    }
+
+    fn clock() -> (Rc<Cell<Duration>>, ShardClock) {
+        let hand = Rc::new(Cell::new(Duration::ZERO));
+        (hand.clone(), ShardClock::new(Box::new(Hand(hand))))
+    }
 
     #[test]
     fn durations_round_up_and_never_overflow_a_sum() {
         assert_eq!(ticks(Duration::from_micros(1)), 1);
         assert_eq!(ticks(Duration::from_millis(5)), 5);
         assert!(ticks(Duration::MAX).checked_add(Tick::MAX / 2).is_some());
+    }
+
+    #[test]
+    fn no_deadline_is_early_wherever_in_a_tick_it_begins() {
+        for micros in (0..3_000).step_by(77) {
+            let (hand, mut clock) = clock();
+            hand.set(Duration::from_micros(micros));
+            let deadline = clock.deadline(ticks(Duration::from_millis(5)));
+            hand.set(Duration::from_micros(micros + 4_999));
+            assert!(clock.read() < deadline, "begun at {micros} µs, passed 4,999 µs later");
+            hand.set(Duration::from_micros(micros + 6_000));
+            assert!(clock.read() >= deadline, "begun at {micros} µs, not passed 6 ms later");
+        }
+    }
+
+    #[test]
+    fn the_clock_is_read_after_every_unit_of_slow_work_and_rarely_after_fast_work() {
+        let (hand, mut clock) = clock();
+        let mut readings = 0;
+        let mut work = |clock: &mut ShardClock, units: u32, each: Duration| {
+            readings = 0;
+            for _ in 0..units {
+                let before = clock.read_at;
+                hand.set(hand.get() + each);
+                clock.spend(1);
+                readings += u32::from(clock.read_at != before);
+            }
+            readings
+        };
+        assert_eq!(work(&mut clock, 320, Duration::from_micros(1)), 10);
+        work(&mut clock, 100, Duration::from_millis(3));
+        assert_eq!(work(&mut clock, 100, Duration::from_millis(3)), 100);
+        work(&mut clock, 100, Duration::from_micros(1));
+        assert_eq!(work(&mut clock, 320, Duration::from_micros(1)), 10);
     }
 }

@@ -2,13 +2,14 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Client, On, frame, on_each_strategy_and_transport, until};
 use framewire::{CloseKind, CloseReason, Limits, PacketHandler, Session, TimerId, packet_fn};
 
 on_each_strategy_and_transport! {
     timers_ring_once_in_the_order_they_are_due
+    a_timer_never_rings_early
     a_timer_that_is_set_again_is_moved
     a_cancelled_timer_does_not_ring
     more_timers_than_the_limit_are_refused
@@ -89,6 +90,57 @@ fn timers_ring_once_in_the_order_they_are_due(on: On) {
     assert_eq!(client.recv_text(), "rang 9", "and none of the others again");
     client.assert_echo("still served");
     drop(client);
+    served.finish();
+}
+
+/// Sets a timer of as many milliseconds as the packet says, after it has been busy for a moment.
+#[derive(Clone)]
+struct Alarms;
+
+impl PacketHandler for Alarms {
+    type State = Vec<(Instant, Duration)>;
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Self::State, CloseReason> {
+        Ok(Vec::new())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        set: &mut Self::State,
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        let text = std::str::from_utf8(packet).map_err(CloseReason::handler)?;
+        let after = millis(text.parse().map_err(CloseReason::handler)?);
+        std::thread::sleep(Duration::from_micros(1_700));
+        set.push((Instant::now(), after));
+        Ok(session.set_timer(TimerId(set.len() as u32 - 1), after)?)
+    }
+
+    fn on_timer(
+        &mut self,
+        session: &mut Session<'_>,
+        set: &mut Self::State,
+        timer: TimerId,
+    ) -> Result<(), CloseReason> {
+        let (at, after) = set[timer.0 as usize];
+        let early = after.saturating_sub(at.elapsed());
+        Ok(session.send(format!("{early:?}"))?)
+    }
+}
+
+fn a_timer_never_rings_early(on: On) {
+    let served = on.serve(Limits::default().session_timers(100), Alarms);
+    let mut clients: Vec<Client> = (0..4).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        tell(client, &["5", "1", "0", "2", "7", "3", "4", "1", "6", "5"]);
+    }
+    for client in &mut clients {
+        for _ in 0..10 {
+            assert_eq!(client.recv_text(), "0ns", "is by how much it was early");
+        }
+    }
+    drop(clients);
     served.finish();
 }
 

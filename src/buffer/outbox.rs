@@ -6,6 +6,8 @@ use crate::{ticket::Completion, time::Tick};
 
 /// A chunk that has reached this length takes no further frame.
 const CHUNK: usize = 64 * 1024;
+/// The kernel has refused nothing since it last took a byte.
+const TAKING: Tick = Tick::MAX;
 /// Slices of one `writev`: far below `IOV_MAX` (1024), and more than a socket buffer takes at once.
 pub(crate) const MAX_SLICES: usize = 64;
 
@@ -18,7 +20,7 @@ pub(crate) const MAX_SLICES: usize = 64;
 /// ```
 ///
 /// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, and `front ≤ head.len()`. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     head: BytesMut,
     /// Used only while more than one chunk waits.
@@ -28,10 +30,24 @@ pub struct Outbox {
     len: usize,
     /// Bytes ever written, for tickets.
     written: u64,
-    /// When the kernel last took a byte, or the first one was queued.
-    progress: Tick,
+    /// Since when the kernel takes no byte; [`TAKING`] while it does.
+    blocked: Tick,
     /// Who wants to know when byte number `.0` was written; in rising order.
     tickets: VecDeque<(u64, Completion)>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            head: BytesMut::new(),
+            tail: VecDeque::new(),
+            front: 0,
+            len: 0,
+            written: 0,
+            blocked: TAKING,
+            tickets: VecDeque::new(),
+        }
+    }
 }
 
 impl Outbox {
@@ -47,8 +63,16 @@ impl Outbox {
         self.len == 0
     }
 
-    pub(crate) fn progress(&self) -> Tick {
-        self.progress
+    /// Since when the kernel has taken no byte, if it has refused the last ones.
+    pub(crate) fn blocked_since(&self) -> Option<Tick> {
+        (self.blocked != TAKING && self.len > 0).then_some(self.blocked)
+    }
+
+    /// The kernel takes no more.
+    pub(crate) fn block(&mut self, now: Tick) {
+        if self.blocked == TAKING {
+            self.blocked = now;
+        }
     }
 
     /// Bytes of memory held for them.
@@ -60,14 +84,7 @@ impl Outbox {
 
     /// Appends what `encode` writes. If it fails, or panics, nothing was appended.
     #[inline]
-    pub fn append<E>(
-        &mut self,
-        now: Tick,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if self.len == 0 {
-            self.progress = now;
-        }
+    pub fn append<E>(&mut self, encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<(), E> {
         let chunk = if self.head.len() < CHUNK { &mut self.head } else { last_chunk(&mut self.tail) };
         let mut draft = Draft { kept: chunk.len(), chunk };
         encode(draft.chunk)?;
@@ -104,10 +121,10 @@ impl Outbox {
 
     /// The kernel took `n` bytes.
     #[inline]
-    pub fn advance(&mut self, n: usize, now: Tick) {
+    pub fn advance(&mut self, n: usize) {
         debug_assert!(n <= self.len, "the kernel took more than there was");
         self.written += n as u64;
-        self.progress = now;
+        self.blocked = TAKING;
         if n >= self.len {
             self.len = 0;
             self.front = 0;
@@ -165,6 +182,7 @@ impl Outbox {
         self.front = 0;
         self.len = 0;
         self.written = 0;
+        self.blocked = TAKING;
         self.head.clear();
         if !self.tail.is_empty() {
             self.tail.clear();
@@ -215,7 +233,7 @@ mod tests {
     use super::*;
 
     fn put(outbox: &mut Outbox, bytes: &[u8]) {
-        let done: Result<(), ()> = outbox.append(0, |out| {
+        let done: Result<(), ()> = outbox.append(|out| {
             out.extend_from_slice(bytes);
             Ok(())
         });
@@ -232,7 +250,7 @@ mod tests {
     fn a_failed_encode_leaves_nothing() {
         let mut outbox = Outbox::default();
         put(&mut outbox, b"ok");
-        let failed = outbox.append(0, |out| {
+        let failed = outbox.append(|out| {
             out.extend_from_slice(b"half a fra");
             Err("too long")
         });
@@ -245,7 +263,7 @@ mod tests {
         let mut outbox = Outbox::default();
         put(&mut outbox, &[7; CHUNK]);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _: Result<(), ()> = outbox.append(0, |out| {
+            let _: Result<(), ()> = outbox.append(|out| {
                 out.extend_from_slice(b"half a fra");
                 panic!("in encode")
             });
@@ -258,10 +276,11 @@ mod tests {
     fn a_short_rest_does_not_hold_a_large_buffer() {
         let mut outbox = Outbox::default();
         put(&mut outbox, &[1; 10_000]);
-        outbox.advance(9_990, 4);
+        outbox.advance(9_990);
+        outbox.block(4);
         assert!(outbox.settle().is_some_and(|large| large.capacity() >= 10_000));
         assert!(outbox.capacity() < 1024);
-        assert_eq!((pending(&outbox), outbox.progress()), (vec![1; 10], 4));
+        assert_eq!((pending(&outbox), outbox.blocked_since()), (vec![1; 10], Some(4)));
     }
 
     proptest! {
@@ -280,7 +299,7 @@ mod tests {
                 let seen = pending(&outbox);
                 prop_assert!(seen.iter().eq(model.iter().take(seen.len())));
                 let take = take.min(seen.len());
-                outbox.advance(take, 0);
+                outbox.advance(take);
                 model.drain(..take);
                 if outbox.is_empty() { outbox.reset(); }
                 prop_assert!(outbox.len() <= outbox.capacity());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Acceptor, AcceptorConfig, Crew, Dispatch, EventLoop, EventLoopConfig, Lifetime, MioSys, Stream,
+    Acceptor, AcceptorConfig, Crew, Dispatch, EventLoop, EventLoopConfig, Lifetime, MioSys, Stream, Sys,
     crew::Member, socket::Listener,
 };
 use crate::{
@@ -162,6 +162,7 @@ fn live<H: PacketHandler, F: Framing + Clone>(
         id: shift.id,
         framing,
         limits: crew.limits.clone(),
+        clock: sys.clock(),
         origin: crew.origin,
         mailbox: Arc::new(Inlet(member.mailbox.clone())),
         published: member.counters.clone(),

@@ -1,20 +1,23 @@
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, IoSlice},
+    io::{self, ErrorKind},
     sync::Arc,
     time::Duration,
 };
 
-use super::{Acceptor, Ready, Sys};
+use super::{
+    Acceptor, Ready, Sys,
+    session_io::{find_error, note, receive, settle},
+};
 use crate::{
-    buffer::{MAX_SLICES, Outbox, Scratch},
+    buffer::Scratch,
     census::Census,
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ShardId},
     mailbox::Mailbox,
     session::Alarm,
-    shard::{Arrival, Command, Drained, Ending, Shard, Visit},
+    shard::{Arrival, Command, Ending, Shard},
     time::Tick,
     timer_wheel::Fired,
 };
@@ -23,10 +26,15 @@ use crate::{
 pub(crate) const FIRST_LISTENER: u64 = u64::MAX - 1024;
 pub(crate) const WAKER: u64 = u64::MAX;
 
-/// Commands obeyed in one turn; the rest follow in the next.
+/// How long each part of a turn may take before what is left of it waits for the next turn (milliseconds). Together they
+/// are below the 20 ms in which everybody is to be served once; a callback that takes longer adds what it takes.
+const ACCEPT_SHARE: Tick = 2;
+const READ_SHARE: Tick = 6;
+const COMMAND_SHARE: Tick = 3;
+const TIMER_SHARE: Tick = 3;
+const WRITE_SHARE: Tick = 4;
+/// Commands obeyed in one turn, however fast they are.
 const COMMANDS_PER_TURN: usize = 1024;
-/// Turns in a row that timers may be put off because the poll had more events than it could tell.
-const PATIENCE: u32 = 64;
 /// A turn that takes longer than this held up its shard (milliseconds).
 const SLOW_TURN: Tick = 100;
 
@@ -42,17 +50,22 @@ pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
     lifetime: Lifetime,
     read_budget: usize,
     scratch: Scratch,
-    now: Tick,
+    /// When this turn began.
+    began: Tick,
     ready: Vec<Ready>,
-    more_events: bool,
-    /// Much more time has passed than the poll was to wait: what came meanwhile is not known yet.
-    stood_still: bool,
-    timers_put_off: u32,
-    // Lists that are worked off; kept for their memory.
+    // What is left of these when its share of the turn is used up waits for the next.
     commands: VecDeque<Command<Y::Stream>>,
-    unfinished: Vec<Key>,
-    dirty: Vec<Key>,
+    unfinished: VecDeque<Key>,
+    dirty: VecDeque<Key>,
+    /// The last one is the earliest.
     due: Vec<Fired<Alarm>>,
+    served: Served,
+}
+
+/// The sessions that were served since the clock was last seen to move.
+struct Served {
+    since: Tick,
+    keys: Vec<Key>,
 }
 
 /// How long a loop lives.
@@ -90,12 +103,12 @@ where
     F: Framing + Clone,
 {
     pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
-        let mut sys = config.sys;
-        let now = sys.now();
+        let mut shard = config.shard;
+        let (now, since) = (shard.clock().read(), shard.clock().begin());
         let seat = (config.lifetime == Lifetime::Server).then_some(config.id.index());
         Self {
-            sys,
-            shard: config.shard,
+            sys: config.sys,
+            shard,
             acceptor: config.acceptor,
             mailbox: config.mailbox,
             census: config.census,
@@ -103,15 +116,13 @@ where
             lifetime: config.lifetime,
             read_budget: config.read_budget,
             scratch: Scratch::new(),
-            now,
+            began: now,
             ready: Vec::new(),
-            more_events: false,
-            stood_still: false,
-            timers_put_off: 0,
             commands: VecDeque::new(),
-            unfinished: Vec::new(),
-            dirty: Vec::new(),
+            unfinished: VecDeque::new(),
+            dirty: VecDeque::new(),
             due: Vec::new(),
+            served: Served { since, keys: Vec::new() },
         }
     }
 
@@ -145,29 +156,33 @@ where
             wait = Some(Duration::ZERO);
         }
         self.ready.clear();
-        let expected = self.deadline().map(|at| at.max(self.now));
+        let expected = self.deadline();
         let polled = self.sys.poll(&mut self.ready, wait);
         self.mailbox.wake_up();
-        self.more_events = match polled {
-            Ok(more) => more,
-            Err(error) if error.kind() == ErrorKind::Interrupted => true,
-            Err(error) => return Err(error),
-        };
-        self.now = self.sys.now();
-        let late = expected.is_some_and(|at| self.now.saturating_sub(at) > SLOW_TURN);
-        self.stood_still = late && !self.stood_still;
-        self.shard.begin_turn(self.now);
+        match polled {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.began = self.shard.clock().wake(expected);
+        self.served.since = self.shard.clock().begin();
         Ok(())
     }
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline.
     fn wait(&mut self) -> Option<Duration> {
-        let now = self.sys.now();
-        self.judge_length(now.saturating_sub(self.now));
-        if !self.commands.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work) {
+        let now = self.shard.clock().read();
+        self.restamp();
+        self.judge_length(now - self.began);
+        if self.has_work() {
             return Some(Duration::ZERO);
         }
         Some(Duration::from_millis(self.deadline()?.saturating_sub(now)))
+    }
+
+    /// Whether something is left over that no event will announce.
+    fn has_work(&self) -> bool {
+        let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
+        !left || !self.due.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work)
     }
 
     /// A long turn held up every session of the shard.
@@ -185,14 +200,18 @@ where
 
     fn accept(&mut self) {
         self.note_listeners();
+        self.shard.clock().begin_part(ACCEPT_SHARE);
         let Some(acceptor) = &mut self.acceptor else { return };
-        acceptor.begin_turn(self.now);
+        acceptor.begin_turn(self.began);
         while let Some(arrival) = self
             .acceptor
             .as_mut()
             .and_then(|acceptor| acceptor.poll_accept(&mut self.sys, self.shard.counters()))
         {
             self.adopt(arrival);
+            if self.shard.clock().is_part_over() {
+                break;
+            }
         }
     }
 
@@ -238,35 +257,85 @@ where
         }
     }
 
+    /// Serves the sessions that have an event, and those that wait for their next share, each once. Those that wait have
+    /// half of the time for themselves.
     fn read(&mut self) {
         self.shard.take_unfinished(&mut self.unfinished);
+        let share = if self.unfinished.is_empty() { READ_SHARE } else { READ_SHARE / 2 };
+        self.shard.clock().begin_part(share);
+        self.serve_ready();
+        self.shard.clock().begin_part(share);
+        for _ in 0..self.unfinished.len() {
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+            let Some(key) = self.unfinished.pop_front() else { break };
+            self.serve_unfinished(key);
+            self.note_served(key);
+        }
+    }
+
+    fn serve_ready(&mut self) {
         for at in 0..self.ready.len() {
-            if let Some(ready) = self.ready.get(at).copied() {
-                if ready.token < FIRST_LISTENER {
-                    self.handle_ready(ready);
-                }
+            let Some(ready) = self.ready.get(at).copied().filter(|ready| ready.token < FIRST_LISTENER) else {
+                continue;
+            };
+            if self.shard.clock().is_part_over() {
+                self.put_off(ready);
+            } else {
+                self.handle_ready(ready);
+                self.note_served(Key::from_token(ready.token));
             }
         }
-        while let Some(key) = self.unfinished.pop() {
-            let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
-            self.shard.visit(key, |visit| {
-                visit.handle_resumed();
-                receive(sys, scratch, budget, visit);
-                settle(sys, visit);
-            });
+    }
+
+    /// After a session was served: if the clock was read meanwhile and has moved on, what was stamped is stamped again.
+    #[inline]
+    fn note_served(&mut self, key: Key) {
+        self.served.keys.push(key);
+        if self.shard.clock().begin() > self.served.since {
+            self.restamp();
         }
+    }
+
+    /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what it was
+    /// stamped with since the clock was read before counts from now.
+    fn restamp(&mut self) {
+        let to = self.shard.clock().begin();
+        let from = std::mem::replace(&mut self.served.since, to);
+        if from == to {
+            return self.served.keys.clear();
+        }
+        for key in self.served.keys.drain(..) {
+            self.shard.restamp(key, from, to);
+        }
+    }
+
+    fn serve_unfinished(&mut self, key: Key) {
+        let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
+        self.shard.visit(key, |visit| {
+            visit.begin_serving();
+            visit.handle_resumed();
+            receive(sys, scratch, budget, visit);
+            settle(sys, visit);
+        });
     }
 
     fn handle_ready(&mut self, ready: Ready) {
         let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
         let met = self.shard.visit(Key::from_token(ready.token), |visit| {
-            if ready.writable && visit.handle_writable() {
-                settle(sys, visit);
-            }
-            if ready.readable || ready.hangup || ready.error {
-                visit.handle_readable(ready.hangup || ready.error);
-                receive(sys, scratch, budget, visit);
-                settle(sys, visit);
+            if visit.is_waiting() {
+                // It is served once, when its place in the queue comes.
+                note(ready, visit);
+            } else {
+                if ready.writable && visit.handle_writable() {
+                    settle(sys, visit);
+                }
+                if ready.readable || ready.hangup || ready.error {
+                    visit.handle_readable(ready.hangup || ready.error);
+                    receive(sys, scratch, budget, visit);
+                    settle(sys, visit);
+                }
             }
             if ready.error {
                 find_error(sys, visit);
@@ -277,11 +346,29 @@ where
         }
     }
 
+    /// The turn has no time left for this event: its session waits.
+    #[cold]
+    fn put_off(&mut self, ready: Ready) {
+        let key = Key::from_token(ready.token);
+        let waits = self.shard.visit(key, |visit| {
+            note(ready, visit);
+            visit.wait()
+        });
+        if waits == Some(true) {
+            self.unfinished.push_back(key);
+        }
+    }
+
     fn obey(&mut self) {
         self.mailbox.take(&mut self.commands);
+        self.shard.clock().begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
             self.handle_command(command);
+            self.shard.clock().spend(1);
+            if self.shard.clock().is_part_over() {
+                break;
+            }
         }
     }
 
@@ -311,23 +398,47 @@ where
         }
     }
 
-    /// Timers wait while the poll has more to tell, or was interrupted (as it is when the process was stopped): after a
-    /// standstill, what has come is read before anybody is found idle. One more poll shows it; where every turn is slow,
-    /// timers are late by one turn and no more.
     fn expire(&mut self) {
-        let unheard = self.more_events && self.timers_put_off < PATIENCE;
-        if unheard || self.stood_still {
-            self.timers_put_off += 1;
-        } else {
-            self.timers_put_off = 0;
-            self.shard.expire(&mut self.due);
+        self.shard.take_due(&mut self.due);
+        if self.due.is_empty() {
+            return;
         }
+        self.shard.clock().begin_part(TIMER_SHARE);
+        while let Some(fired) = self.due.pop() {
+            if let Some(suspect) = self.shard.handle_timer(fired) {
+                self.judge(suspect);
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    /// A deadline of this session has passed. What it has sent may lie unread, and the kernel may take more for it by now,
+    /// above all when the whole process stood still: it is read and written first, and judged then.
+    fn judge(&mut self, suspect: Key) {
+        let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
+        self.shard.visit(suspect, |visit| {
+            visit.doubt();
+            receive(sys, scratch, budget, visit);
+            settle(sys, visit);
+            visit.judge();
+        });
+        self.note_served(suspect);
     }
 
     fn flush(&mut self) {
         self.shard.take_dirty(&mut self.dirty);
-        for key in self.dirty.drain(..) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        self.shard.clock().begin_part(WRITE_SHARE);
+        while let Some(key) = self.dirty.pop_front() {
             self.shard.visit(key, |visit| settle(&mut self.sys, visit));
+            self.shard.clock().spend(1);
+            if self.shard.clock().is_part_over() {
+                break;
+            }
         }
     }
 
@@ -369,76 +480,4 @@ where
         self.shard.counters().mailbox = 0;
         self.shard.end_turn();
     }
-}
-
-/// Receives and hands out until the kernel has no more, the session wants no more, or it has had its share.
-#[inline]
-fn receive<Y: Sys, H: PacketHandler, F: Framing>(
-    sys: &mut Y,
-    scratch: &mut Scratch,
-    mut budget: usize,
-    visit: &mut Visit<'_, H, F, Y::Stream>,
-) {
-    while let Some(io) = visit.poll_reading() {
-        let space = scratch.space();
-        let room = space.len();
-        let cost = match sys.recv(io, space) {
-            Ok(0) => return visit.handle_end(),
-            Ok(n) => {
-                visit.handle_received(scratch, n);
-                if n < room && visit.handle_drained(Drained::ShortRead) {
-                    return;
-                }
-                n
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                visit.handle_drained(Drained::WouldBlock);
-                return;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => room,
-            Err(error) => return visit.handle_failed(error),
-        };
-        budget = budget.saturating_sub(cost);
-        if budget == 0 {
-            return visit.handle_budget_spent();
-        }
-    }
-}
-
-/// Writes what the session has to write, and takes the next step if it is closing.
-#[inline]
-fn settle<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, visit: &mut Visit<'_, H, F, Y::Stream>) {
-    visit.begin_settling();
-    while let Some((io, outbox)) = visit.poll_transmit() {
-        let sent = transmit(sys, io, outbox);
-        visit.handle_sent(sent);
-    }
-    if let Some(io) = visit.poll_shutdown() {
-        if let Err(error) = sys.shutdown_write(io) {
-            visit.handle_failed(error);
-        }
-    }
-}
-
-/// A session that is not read from would not find out that its connection has failed.
-#[cold]
-fn find_error<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, visit: &mut Visit<'_, H, F, Y::Stream>) {
-    if let Some(error) = sys.take_error(visit.io()) {
-        visit.handle_failed(error);
-    }
-}
-
-/// One system call: `send` for a single chunk, `writev` for several.
-#[inline]
-fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
-    match outbox.single() {
-        Some(bytes) => sys.send(io, bytes),
-        None => transmit_vectored(sys, io, outbox),
-    }
-}
-
-fn transmit_vectored<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let count = outbox.slices(&mut slices);
-    sys.send_vectored(io, slices.get(..count).unwrap_or_default())
 }

@@ -7,6 +7,7 @@ mod crew;
 mod descriptors;
 mod event_loop;
 mod mio_sys;
+mod session_io;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

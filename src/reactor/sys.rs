@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{addr::PeerAddr, time::Tick};
+use crate::{addr::PeerAddr, time::Clock};
 
 /// What the reactor needs of the world. One implementation is mio's, one is a simulated network for tests.
 ///
@@ -15,11 +15,11 @@ pub(crate) trait Sys {
     /// A descriptor held in reserve.
     type Spare;
 
-    /// The clock. Never goes back.
-    fn now(&mut self) -> Tick;
+    /// The clock.
+    fn clock(&self) -> Box<dyn Clock>;
 
-    /// Waits for events (without end when `wait` is `None`) and appends them to `ready`; whether there may be more.
-    fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<bool>;
+    /// Waits for events (without end when `wait` is `None`) and appends them to `ready`.
+    fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()>;
 
     /// Announces what happens to the stream, readable and writable, under this token. Once per stream.
     fn register(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;

@@ -97,9 +97,10 @@ impl ServerHandle {
         }
     }
 
-    /// Stops accepting, calls `on_shutdown` for every session, closes them all gracefully, and after `grace` cuts those
-    /// that are left. Returns at once: [`Running::wait`](crate::Running::wait) waits. Asked again, the earliest end counts.
-    /// A server that has not started yet stops as soon as it has.
+    /// Stops accepting, hands out the packets that were received before and wait behind a full outbox, calls `on_shutdown`
+    /// for every session, closes them all gracefully, and after `grace` cuts those that are left. Packets of a paused
+    /// session are not waited for. Returns at once: [`Running::wait`](crate::Running::wait) waits. Asked again, the
+    /// earliest end counts. A server that has not started yet stops as soon as it has.
     pub fn shutdown(&self, grace: Duration) {
         self.stop(Stop::Within(grace));
     }

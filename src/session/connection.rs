@@ -32,6 +32,7 @@ pub(crate) struct Connection {
     pub(crate) outbox: Option<Box<Outbox>>,
     pub(crate) ends: Ends,
     pub(crate) traffic: Traffic,
+    /// When `on_open` had returned.
     pub(crate) opened: Tick,
     /// When something was last received (or `on_idle` last called).
     pub(crate) heard: Tick,
@@ -48,7 +49,8 @@ struct Rare {
     link: Option<Arc<Link>>,
     timers: Vec<(TimerId, TimerKey)>,
     reason: Option<CloseReason>,
-    close_by: Option<Tick>,
+    /// The end of a graceful close, and the ticks that were lost before it was set.
+    close_by: Option<(Tick, Tick)>,
     /// The end of a pause before the first packet.
     listening_since: Tick,
 }
@@ -126,6 +128,8 @@ impl Mark {
     pub(crate) const ABORT: Self = Self(256);
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
+    /// The server shuts down: what waits in the inbox is handed out, nothing more is read, then the session is closed.
+    pub(crate) const SHUTDOWN: Self = Self(1024);
 
     /// All of them in one.
     pub(crate) const fn union(marks: &[Self]) -> Self {
@@ -216,7 +220,7 @@ impl Connection {
             return Err(SendError::Closed);
         }
         let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
-        outbox.append(turn.now, |out| framing.encode(payload, out))?;
+        outbox.append(|out| framing.encode(payload, out))?;
         if outbox.len() > turn.limits.outbox_high {
             self.halt.set(Halt::FULL);
         }
@@ -248,7 +252,10 @@ impl Connection {
         let rare = self.rare.get_or_insert_default();
         // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
         let by_progress = matches!(reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
-        rare.close_by = (!by_progress).then_some(turn.now + turn.timeouts.close);
+        let flushed_by = turn.clock.deadline(turn.timeouts.close);
+        // A shutdown allows as long as its grace period lasts.
+        let cut_at = turn.cut_at.map_or(0, |(at, _)| at);
+        rare.close_by = (!by_progress).then_some((flushed_by.max(cut_at), turn.clock.lost()));
         rare.reason = Some(reason);
         self.cancel_timers(turn);
         self.arm(turn);
@@ -262,7 +269,8 @@ impl Connection {
     /// Our end is sent: gives the peer a while to send its own.
     pub(crate) fn linger(&mut self, turn: &mut Turn) {
         self.phase = Phase::Lingering;
-        self.rare.get_or_insert_default().close_by = Some(turn.now + turn.timeouts.linger);
+        let by = (turn.clock.deadline(turn.timeouts.linger), turn.clock.lost());
+        self.rare.get_or_insert_default().close_by = Some(by);
         self.arm(turn);
     }
 
@@ -275,6 +283,18 @@ impl Connection {
 
     pub(crate) fn pause(&mut self) {
         self.halt.set(Halt::PAUSED);
+    }
+
+    /// `on_open` has returned: from here on the peer is expected to speak.
+    pub(crate) fn begin(&mut self, turn: &mut Turn) {
+        self.opened = turn.clock.deadline(0);
+        self.heard = self.opened;
+        self.arm(turn);
+    }
+
+    /// Whether packets wait that the handler would take: its outbox is full, or its share of the turn was used up.
+    pub(crate) fn has_packets_to_hand_out(&self) -> bool {
+        self.phase == Phase::Open && self.marks.has(Mark::BACKLOG) && !self.halt.has(Halt::PAUSED)
     }
 
     pub(crate) fn resume(&mut self, turn: &mut Turn) {
@@ -290,15 +310,16 @@ impl Connection {
         if self.halt.any() {
             return;
         }
-        self.heard = turn.now;
+        let begin = turn.clock.deadline(0);
+        self.heard = begin;
         if self.traffic.packets_in == 0 {
-            self.rare.get_or_insert_default().listening_since = turn.now;
+            self.rare.get_or_insert_default().listening_since = begin;
         }
         if let Some(inbox) = &mut self.inbox {
-            inbox.restart_clock(turn.now);
+            inbox.restart_clock(begin);
         }
         self.arm(turn);
-        if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
+        if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED | Mark::SHUTDOWN) {
             turn.read_later(self);
         }
     }
@@ -393,8 +414,10 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())
     }
 
-    pub(crate) fn close_by(&self) -> Option<Tick> {
-        self.rare.as_ref().and_then(|rare| rare.close_by)
+    /// The end of a graceful close. The peer is given the time back in which it was not served.
+    pub(crate) fn close_by(&self, lost: Tick) -> Option<Tick> {
+        let (by, lost_before) = self.rare.as_ref()?.close_by?;
+        Some(by + (lost - lost_before))
     }
 
     /// Since when the peer could have been heard: from the start, or from the end of a pause.

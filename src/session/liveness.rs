@@ -52,11 +52,12 @@ pub(crate) enum Lapse {
 
 impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
-    pub(crate) fn next_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Lapse)> {
-        let stall = timeouts.stall.zip(self.outbox.as_ref().filter(|outbox| !outbox.is_empty()));
-        let stall = stall.map(|(after, outbox)| (outbox.progress() + after, Lapse::Stall));
+    pub(crate) fn next_deadline(&self, turn: &Turn) -> Option<(Tick, Lapse)> {
+        let timeouts = &turn.timeouts;
+        let stall = timeouts.stall.zip(self.outbox.as_ref().and_then(|outbox| outbox.blocked_since()));
+        let stall = stall.map(|(after, since)| (since + after, Lapse::Stall));
         if self.phase != Phase::Open {
-            return self.close_by().map(|at| (at, Lapse::Close)).or(stall);
+            return self.close_by(turn.clock.lost()).map(|at| (at, Lapse::Close)).or(stall);
         }
         // While we do not read, silence says nothing about the peer.
         let idle = timeouts.idle.filter(|_| !self.halt.any());
@@ -72,7 +73,7 @@ impl Connection {
     ///
     /// A deadline that moves away (bytes came) costs nothing: the alarm stays, finds it too early, and is set anew.
     pub(crate) fn arm(&mut self, turn: &mut Turn) {
-        let Some((deadline, _)) = self.next_deadline(&turn.timeouts) else { return };
+        let Some((deadline, _)) = self.next_deadline(turn) else { return };
         if let Some(alarm) = self.alarm {
             if turn.wheel.deadline(alarm).is_some_and(|at| at <= deadline) {
                 return;
@@ -82,17 +83,50 @@ impl Connection {
         self.alarm = Some(turn.wheel.insert(deadline, Alarm::Liveness(self.key)));
     }
 
-    /// The alarm rang: the deadline that has passed, if one has; otherwise the alarm is set anew.
-    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, turn: &mut Turn) -> Option<Lapse> {
+    /// The alarm rang. Returns whether a deadline has passed; otherwise the alarm is set anew.
+    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, turn: &mut Turn) -> bool {
         if self.alarm != Some(rang) {
-            return None;
+            return false;
         }
         self.alarm = None;
-        match self.next_deadline(&turn.timeouts) {
-            Some((deadline, lapse)) if deadline <= turn.now => Some(lapse),
-            _ => {
-                self.arm(turn);
-                None
+        self.poll_lapse(turn).is_some()
+    }
+
+    /// The deadline that has passed, if one has; otherwise the alarm is set.
+    pub(crate) fn poll_lapse(&mut self, turn: &mut Turn) -> Option<(Tick, Lapse)> {
+        let lapsed = self.next_deadline(turn).filter(|(deadline, _)| *deadline <= turn.clock.now());
+        if lapsed.is_none() {
+            self.arm(turn);
+        }
+        lapsed
+    }
+
+    /// The handler has forgiven a silence: the next one begins.
+    pub(crate) fn listen_anew(&mut self, turn: &mut Turn) {
+        self.heard = turn.clock.deadline(0);
+        self.arm(turn);
+    }
+
+    /// Whether a packet whose `deadline` has passed may take a little longer, because more of it waits to be read: as
+    /// long again, at most.
+    pub(crate) fn may_wait(&self, deadline: Tick, turn: &Turn) -> bool {
+        turn.timeouts.packet.is_some_and(|timeout| turn.clock.now() < deadline + timeout)
+    }
+
+    /// Sets the alarm, which has rung, for a look after so many ticks.
+    pub(crate) fn look_again(&mut self, after: Tick, turn: &mut Turn) {
+        let at = turn.clock.deadline(after);
+        self.alarm = Some(turn.wheel.insert(at, Alarm::Liveness(self.key)));
+    }
+
+    /// What was stamped with `from` or later was stamped before a callback that took its time: `to` is true.
+    pub(crate) fn restamp(&mut self, from: Tick, to: Tick) {
+        if self.heard >= from {
+            self.heard = to;
+        }
+        if let Some(inbox) = &mut self.inbox {
+            if inbox.since() >= from {
+                inbox.restart_clock(to);
             }
         }
     }

@@ -6,16 +6,18 @@ use crate::{
     limits::Limits,
     metrics::Counters,
     session::{Deliver, Mark, Timeouts, connection::Connection},
-    time::Tick,
-    timer_wheel::TimerWheel,
+    time::{ShardClock, Tick},
+    timer_wheel::{TimerKey, TimerWheel},
 };
 
 /// What the sessions of one shard share while a turn lasts: the time, the limits, and the lists of what is to be done.
 pub(crate) struct Turn {
     pub(crate) shard: ShardId,
-    pub(crate) now: Tick,
+    pub(crate) clock: ShardClock,
     /// What tick 0 was.
     pub(crate) origin: Instant,
+    /// When what is left is cut, once the shard is stopping.
+    pub(crate) cut_at: Option<(Tick, TimerKey)>,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) pool: OutboxPool,

@@ -95,7 +95,7 @@ impl Session<'_> {
     /// # Errors
     /// [`TimerError`] when [`Limits::session_timers`](crate::Limits::session_timers) others are set.
     pub fn set_timer(&mut self, timer: TimerId, after: Duration) -> Result<(), TimerError> {
-        let (due, limit) = (self.turn.now + ticks(after), self.turn.limits.session_timers);
+        let (due, limit) = (self.turn.clock.deadline(ticks(after)), self.turn.limits.session_timers);
         let set = self.connection.set_timer(timer, due, limit, self.turn);
         if set { Ok(()) } else { Err(TimerError { limit }) }
     }

@@ -23,7 +23,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             Ok(state) => {
                 self.slot.state = Some(state);
                 self.turn.counters.opened += 1;
-                self.slot.connection.arm(self.turn);
+                self.slot.connection.begin(self.turn);
             }
             Err(reason) => {
                 self.turn.counters.refused += 1;
@@ -50,11 +50,13 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         self.call("on_idle", |handler, session, state| handler.on_idle(session, state, reason));
     }
 
-    pub(super) fn say_farewell(&mut self) {
+    /// Lets the handler say farewell, and closes.
+    pub(super) fn shut_down(&mut self) {
         self.call("on_shutdown", |handler, session, state| {
             handler.on_shutdown(session, state);
             Ok(())
         });
+        self.close(CloseReason::Shutdown);
     }
 
     /// The peer broke the wire: the handler may say so to it, then the session ends.

@@ -8,7 +8,7 @@ use crate::{
     error::CloseReason,
     framing::{Decoded, FrameError, Framing},
     handler::PacketHandler,
-    session::{FramingCell, Mark, Phase, Session, Turn},
+    session::{Connection, FramingCell, Mark, Phase, Session, Turn},
 };
 
 /// How it is known that the kernel has no more to read.
@@ -35,7 +35,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
         let ready = !connection.halt.any() && !connection.marks.has(Mark::BACKLOG);
         let wanted = ready || connection.phase != Phase::Open;
-        let possible = connection.marks.has(Mark::READABLE) && !connection.marks.has(Mark::ENDED);
+        let possible =
+            connection.marks.has(Mark::READABLE) && !connection.marks.has(Mark::ENDED | Mark::SHUTDOWN);
         (wanted && possible && self.is_alive()).then_some(&mut self.slot.io)
     }
 
@@ -51,16 +52,40 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         true
     }
 
-    /// The session has had its share of this turn, and there is more to read.
+    /// A system call was made for this session. Returns whether it may have another one in this turn, if it has more to
+    /// read: not when it has handed out its share of frames.
+    #[inline]
+    pub(crate) fn handle_called(&mut self) -> bool {
+        self.turn.clock.spend(1);
+        self.frames > 0
+    }
+
+    /// The session has had its share of this turn, and there may be more to read.
     pub(crate) fn handle_budget_spent(&mut self) {
         self.turn.read_later(&mut self.slot.connection);
+    }
+
+    /// Whether the session waits to be served without an event, in this turn or the next.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.slot.connection.marks.has(Mark::UNFINISHED)
+    }
+
+    /// Lets the session wait to be served without an event.
+    pub(crate) fn wait(&mut self) -> bool {
+        self.slot.connection.marks.insert(Mark::UNFINISHED)
+    }
+
+    /// The session has waited long enough.
+    pub(crate) fn begin_serving(&mut self) {
+        self.slot.connection.marks.remove(Mark::UNFINISHED);
     }
 
     /// `n` bytes came, and are in `scratch`.
     #[inline]
     pub(crate) fn handle_received(&mut self, scratch: &mut Scratch, n: usize) {
         let connection = &mut self.slot.connection;
-        connection.heard = self.turn.now;
+        connection.heard = self.turn.clock.begin();
         connection.traffic.bytes_in += n as u64;
         self.turn.counters.bytes_in += n as u64;
         if connection.phase != Phase::Open {
@@ -101,22 +126,25 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
     pub(crate) fn handle_resumed(&mut self) {
-        if self.slot.connection.halt.any() {
-            return;
-        }
-        if self.slot.connection.marks.remove(Mark::BACKLOG) {
+        if !self.slot.connection.halt.any() && self.slot.connection.marks.remove(Mark::BACKLOG) {
             if let Some(inbox) = self.slot.connection.inbox.take() {
                 self.deliver_from(inbox);
             }
         }
-        if self.slot.connection.marks.has(Mark::ENDED) && !self.slot.connection.halt.any() {
+        let Connection { halt, marks, .. } = &self.slot.connection;
+        if marks.has(Mark::BACKLOG) {
+            return;
+        }
+        if marks.has(Mark::SHUTDOWN) {
+            self.shut_down();
+        } else if marks.has(Mark::ENDED) && !halt.any() {
             self.deliver_end();
         }
     }
 
     fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
         let used = self.deliver(inbox.as_mut_slice());
-        inbox.consume(used, self.turn.now);
+        inbox.consume(used, self.turn.clock.begin());
         if self.is_open() && !inbox.as_slice().is_empty() {
             self.slot.connection.inbox = Some(inbox);
             self.after_tail();
@@ -128,7 +156,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if tail.is_empty() || !self.is_open() {
             return;
         }
-        let now = self.turn.now;
+        let now = self.turn.clock.begin();
         self.slot.connection.inbox = Some(match inbox {
             None => Inbox::new(tail, now),
             Some(mut inbox) => {
@@ -144,6 +172,11 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn after_tail(&mut self) {
         if self.slot.connection.halt.any() {
             self.slot.connection.marks.insert(Mark::BACKLOG);
+            return;
+        }
+        if self.frames == 0 {
+            self.slot.connection.marks.insert(Mark::BACKLOG);
+            self.turn.read_later(&mut self.slot.connection);
             return;
         }
         let held = self.slot.connection.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
@@ -163,12 +196,36 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[inline]
     fn deliver(&mut self, region: &mut [u8]) -> usize {
         let mut used = 0;
-        let done =
-            guard("on_packet", || hand_out(self.handler, self.slot, self.turn, region, &mut used, decode));
-        if let Err(stop) = done {
+        if let Err(stop) = self.cut(region, &mut used, decode) {
             self.stop(stop);
         }
         used
+    }
+
+    /// Hands out as many frames as the session may have in this turn, and reads the clock in between.
+    #[inline]
+    fn cut(
+        &mut self,
+        region: &mut [u8],
+        used: &mut usize,
+        decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError> + Copy,
+    ) -> Result<(), Stop> {
+        let mut refused_at = None;
+        while self.frames > 0 {
+            let quota = self.frames.min(self.turn.clock.credit());
+            let (handler, slot, turn) = (&mut *self.handler, &mut *self.slot, &mut *self.turn);
+            let mut input = Input { region, used, refused_at: &mut refused_at };
+            let cut = guard("on_packet", || hand_out(handler, slot, turn, &mut input, quota, decode))?;
+            self.frames -= cut;
+            self.turn.clock.spend(cut);
+            if cut < quota {
+                break;
+            }
+            if self.turn.clock.is_part_over() {
+                self.frames = 0;
+            }
+        }
+        Ok(())
     }
 
     #[cold]
@@ -184,20 +241,20 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let mut rest = self.slot.connection.inbox.take();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
         let mut used = 0;
-        let done = guard("on_packet", || {
-            hand_out(self.handler, self.slot, self.turn, region, &mut used, decode_eof)
-        });
-        if let Err(stop) = done {
+        if let Err(stop) = self.cut(region, &mut used, decode_eof) {
             return self.stop(stop);
         }
         if !self.is_open() {
             return;
         }
-        if self.slot.connection.halt.any() {
-            // Paused on the last packet: the end waits until the handler resumes.
+        if self.slot.connection.halt.any() || self.frames == 0 {
+            // Paused on the last packet: the end waits until the handler resumes. Or until the next turn.
             if let Some(mut inbox) = rest {
-                inbox.consume(used, self.turn.now);
-                self.slot.connection.inbox = Some(inbox);
+                inbox.consume(used, self.turn.clock.begin());
+                self.slot.connection.inbox = Some(inbox).filter(|inbox| !inbox.as_slice().is_empty());
+            }
+            if !self.slot.connection.halt.any() {
+                self.turn.read_later(&mut self.slot.connection);
             }
         } else if self.slot.connection.queued() == 0 {
             self.finish(CloseReason::PeerClosed, Ending::Close);
@@ -236,25 +293,36 @@ impl From<CloseReason> for Stop {
     }
 }
 
-/// The inner loop: decode, call, decode, call … until the bytes or the session's willingness end.
+/// What there is to cut frames from, and how far that has come.
+struct Input<'a> {
+    region: &'a mut [u8],
+    used: &'a mut usize,
+    /// Where a frame was refused without consuming a byte: not twice at one place.
+    refused_at: &'a mut Option<usize>,
+}
+
+/// The inner loop: decode, call, decode, call … until the bytes, the quota or the session's willingness end. Returns how
+/// many frames there were.
 #[inline]
 fn hand_out<H: PacketHandler, F: Framing, T>(
     handler: &mut H,
     slot: &mut Slot<F, H::State, T>,
     turn: &mut Turn,
-    region: &mut [u8],
-    used: &mut usize,
+    input: &mut Input<'_>,
+    quota: u32,
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
-) -> Result<(), Stop> {
-    let mut rejected_at = None;
-    let Some(state) = &mut slot.state else { return Ok(()) };
-    while !slot.connection.halt.any() {
-        let rest = region.get_mut(*used..).unwrap_or_default();
+) -> Result<u32, Stop> {
+    let Input { region, used, refused_at } = input;
+    let mut cut = 0;
+    let Some(state) = &mut slot.state else { return Ok(cut) };
+    while cut < quota && !slot.connection.halt.any() {
+        let rest = region.get_mut(**used..).unwrap_or_default();
         let Some(decoded) = decode(&mut slot.framing, rest)? else { break };
         let len = rest.len();
+        cut += 1;
         match decoded {
             Decoded::Packet { payload, consumed } => {
-                *used += checked(consumed, len)?;
+                **used += checked(consumed, len)?;
                 let packet = rest
                     .get(payload)
                     .ok_or(FrameError::Misframed { what: "a packet outside of the buffer" })?;
@@ -264,12 +332,12 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                     Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
                 handler.on_packet(&mut session, state, packet)?;
             }
-            Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
+            Decoded::Skipped { consumed } => **used += checked(consumed, len)?,
             Decoded::Rejected { consumed, error } => {
-                if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
+                if consumed == 0 && refused_at.replace(**used) == Some(**used) {
                     Err(FrameError::Misframed { what: "the same refusal twice" })?;
                 }
-                *used += consumed.min(len);
+                **used += consumed.min(len);
                 turn.counters.frames_rejected += 1;
                 let mut session =
                     Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
@@ -277,7 +345,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
             }
         }
     }
-    Ok(())
+    Ok(cut)
 }
 
 #[inline]

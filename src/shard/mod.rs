@@ -11,7 +11,7 @@ mod input;
 mod output;
 mod visit;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub use context::{SessionInfo, ShardContext};
 
@@ -31,8 +31,8 @@ use crate::{
     metrics::{Counters, SharedCounters},
     session::{Alarm, Connection, Deliver, FramingCell, Mark, Phase, Timeouts, Turn},
     slots::Slots,
-    time::{Tick, ticks},
-    timer_wheel::{TimerKey, TimerWheel},
+    time::{Clock, ShardClock, Tick, ticks},
+    timer_wheel::TimerWheel,
 };
 
 /// The sessions of one thread, with their handler.
@@ -46,8 +46,6 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     /// Sockets of ended sessions, for the reactor to close.
     ended: Vec<Ended<T>>,
     stopping: bool,
-    /// When what is left is cut, once the shard is stopping.
-    cut_at: Option<(Tick, TimerKey)>,
 }
 
 /// One session.
@@ -80,6 +78,8 @@ pub(crate) struct ShardConfig<F> {
     pub(crate) id: ShardId,
     pub(crate) framing: F,
     pub(crate) limits: Limits,
+    pub(crate) clock: Box<dyn Clock>,
+    /// What tick 0 was.
     pub(crate) origin: Instant,
     pub(crate) mailbox: Arc<dyn Deliver>,
     pub(crate) published: Arc<SharedCounters>,
@@ -97,7 +97,8 @@ where
         prototype.offer_max(config.limits.frame);
         let turn = Turn {
             shard: config.id,
-            now: 0,
+            clock: ShardClock::new(config.clock),
+            cut_at: None,
             origin: config.origin,
             timeouts: Timeouts::new(&config.limits),
             limits: config.limits,
@@ -116,13 +117,11 @@ where
             published: config.published,
             ended: Vec::new(),
             stopping: false,
-            cut_at: None,
         }
     }
 
-    /// A turn begins.
-    pub(crate) fn begin_turn(&mut self, now: Tick) {
-        self.turn.now = now;
+    pub(crate) fn clock(&mut self) -> &mut ShardClock {
+        &mut self.turn.clock
     }
 
     /// A turn is over: freed slots may be used again, and the counters are told.
@@ -147,7 +146,7 @@ where
                 return Err((io, ends));
             }
         };
-        let now = self.turn.now;
+        let now = self.turn.clock.begin();
         Ok(self.slots.insert_with(|key| Slot {
             connection: Connection::new(key, ends, now),
             framing,
@@ -174,18 +173,21 @@ where
         self.ended.pop()
     }
 
-    /// The next session with input that no event will announce.
-    pub(crate) fn take_unfinished(&mut self, into: &mut Vec<Key>) {
-        into.append(&mut self.turn.unfinished);
-        for key in into {
-            if let Some(slot) = self.slots.get_mut(*key) {
-                slot.connection.marks.remove(Mark::UNFINISHED);
-            }
-        }
+    /// The sessions with input that no event will announce.
+    pub(crate) fn take_unfinished(&mut self, into: &mut VecDeque<Key>) {
+        into.extend(self.turn.unfinished.drain(..));
     }
 
-    pub(crate) fn take_dirty(&mut self, into: &mut Vec<Key>) {
-        into.append(&mut self.turn.dirty);
+    pub(crate) fn take_dirty(&mut self, into: &mut VecDeque<Key>) {
+        into.extend(self.turn.dirty.drain(..));
+    }
+
+    /// The session was served after `from` had begun, and the clock has moved on to `to` since: see
+    /// [`Connection::restamp`].
+    pub(crate) fn restamp(&mut self, key: Key, from: Tick, to: Tick) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.connection.restamp(from, to);
+        }
     }
 
     /// When the next timer is due; `Some(0)` when there is work that waits for nobody.
@@ -206,21 +208,25 @@ where
         self.stopping
     }
 
-    /// Says farewell to every session and closes it gracefully; `grace` from now the rest is cut.
+    /// Says farewell to every session and closes it gracefully, behind the packets that it has received; `grace` from now
+    /// the rest is cut.
     pub(crate) fn shut_down(&mut self, grace: std::time::Duration) {
-        if !self.stopping {
-            self.stopping = true;
-            for key in self.keys() {
-                self.visit(key, |visit| {
-                    visit.say_farewell();
-                    visit.close(CloseReason::Shutdown);
-                });
-            }
-        }
-        let deadline = self.turn.now + ticks(grace);
-        if self.cut_at.is_none_or(|(at, _)| deadline < at) {
+        let deadline = self.turn.clock.deadline(ticks(grace));
+        if self.turn.cut_at.is_none_or(|(at, _)| deadline < at) {
             self.forget_cut();
-            self.cut_at = Some((deadline, self.turn.wheel.insert(deadline, Alarm::Shutdown)));
+            self.turn.cut_at = Some((deadline, self.turn.wheel.insert(deadline, Alarm::Shutdown)));
+        }
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        for key in self.keys() {
+            self.visit(key, |visit| {
+                if visit.slot.connection.has_packets_to_hand_out() {
+                    visit.slot.connection.marks.insert(Mark::SHUTDOWN);
+                } else {
+                    visit.shut_down();
+                }
+            });
         }
     }
 
@@ -234,7 +240,7 @@ where
     }
 
     fn forget_cut(&mut self) {
-        if let Some((_, alarm)) = self.cut_at.take() {
+        if let Some((_, alarm)) = self.turn.cut_at.take() {
             self.turn.wheel.cancel(alarm);
         }
     }

@@ -88,7 +88,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         connection.traffic.bytes_out += n as u64;
         self.turn.counters.bytes_out += n as u64;
         let Some(outbox) = &mut connection.outbox else { return };
-        outbox.advance(n, self.turn.now);
+        outbox.advance(n);
         let left = outbox.len();
         if left == 0 {
             if let Some(outbox) = connection.outbox.take() {
@@ -107,6 +107,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn handle_blocked(&mut self) {
         self.slot.connection.marks.insert(Mark::BLOCKED);
         if let Some(outbox) = &mut self.slot.connection.outbox {
+            outbox.block(self.turn.clock.deadline(0));
             if let Some(buffer) = outbox.settle() {
                 self.turn.pool.put_buffer(buffer);
             }

@@ -8,6 +8,10 @@ use crate::{
     session::{Phase, Session, Turn},
 };
 
+/// Frames handed out of one session in one turn, whatever their length: empty ones cost a callback each. More does not
+/// pay, for a turn costs as much as a few frames.
+const FRAMES_PER_TURN: u32 = 64;
+
 /// One session with all that its events need, for as long as they are handled: found once, used many times.
 ///
 /// A session is never removed in the middle of it: a verdict is recorded, and carried out when the visit is over.
@@ -15,6 +19,8 @@ pub(crate) struct Visit<'a, H: PacketHandler, F, T> {
     pub(super) handler: &'a mut H,
     pub(super) slot: &'a mut Slot<F, H::State, T>,
     pub(super) turn: &'a mut Turn,
+    /// Frames that may still be handed out.
+    pub(super) frames: u32,
     verdict: Option<(CloseReason, Ending)>,
 }
 
@@ -31,7 +37,9 @@ where
         body: impl FnOnce(&mut Visit<'_, H, F, T>) -> R,
     ) -> Option<R> {
         let slot = self.slots.get_mut(key)?;
-        let mut visit = Visit { handler: &mut self.handler, slot, turn: &mut self.turn, verdict: None };
+        let frames = FRAMES_PER_TURN;
+        let mut visit =
+            Visit { handler: &mut self.handler, slot, turn: &mut self.turn, frames, verdict: None };
         let answer = body(&mut visit);
         visit.account();
         if let Some((reason, how)) = visit.verdict.take() {

@@ -91,7 +91,7 @@ impl Net {
     }
 
     /// Takes what one poll tells off the list. Whether there may be more.
-    pub(super) fn harvest(&mut self, epoll: usize, into: &mut Vec<Ready>) -> bool {
+    pub(super) fn harvest(&mut self, epoll: usize, into: &mut Vec<Ready>) {
         let room = self.sizes.batch;
         if std::mem::take(&mut self.epolls[epoll].woken) {
             into.push(Ready { readable: true, ..nothing(WAKER) });
@@ -117,7 +117,6 @@ impl Net {
             }
         }
         self.invent(epoll, into);
-        into.len() >= room
     }
 
     /// Adds events that nothing caused.

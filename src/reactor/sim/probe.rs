@@ -100,6 +100,7 @@ pub(crate) struct Probe {
     pub(crate) drained: Hook<()>,
     pub(crate) idle: Hook<CloseReason>,
     pub(crate) violation: Hook<()>,
+    pub(crate) shutdown: Hook<()>,
 }
 
 impl Probe {
@@ -113,7 +114,14 @@ impl Probe {
             drained: Box::new(|_, ()| Ok(())),
             idle: Box::new(|_, reason| Err(reason)),
             violation: Box::new(|_, ()| Ok(())),
+            shutdown: Box::new(|_, ()| Ok(())),
         }
+    }
+
+    /// Lets so much time pass, for callbacks that block.
+    pub(crate) fn block(&self) -> impl Fn(Tick) + 'static {
+        let network = self.log.network.clone();
+        move |time| network.lock().pass(time)
     }
 }
 
@@ -171,6 +179,7 @@ impl PacketHandler for Probe {
 
     fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) {
         self.log.add(session.id(), Told::Shutdown);
+        let _ = (self.shutdown)(session, ());
     }
 
     fn on_close(&mut self, session: SessionId, state: SessionId, reason: &CloseReason) {

@@ -15,7 +15,7 @@ use crate::{
     addr::PeerAddr,
     mailbox::Ring,
     reactor::{Ready, Sys},
-    time::Tick,
+    time::{Clock, Tick},
 };
 
 /// The simulated world as one event loop sees it.
@@ -72,16 +72,27 @@ fn local() -> PeerAddr {
     PeerAddr::Ip(SocketAddr::from(([10, 0, 0, 1], 7000)))
 }
 
+/// The clock of the simulated network, which a callback may move.
+struct VirtualClock {
+    network: Network,
+}
+
+impl Clock for VirtualClock {
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.network.lock().now)
+    }
+}
+
 impl Sys for SimSys {
     type Listener = SimFd;
     type Stream = SimFd;
     type Spare = SimFd;
 
-    fn now(&mut self) -> Tick {
-        self.network.lock().now
+    fn clock(&self) -> Box<dyn Clock> {
+        Box::new(VirtualClock { network: self.network.clone() })
     }
 
-    fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<bool> {
+    fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()> {
         let mut net = self.network.lock();
         let before = ready.len();
         let polled = net.poll(self.epoll, ready, wait);
@@ -181,7 +192,7 @@ impl Net {
         Ok(())
     }
 
-    fn poll(&mut self, epoll: usize, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<bool> {
+    fn poll(&mut self, epoll: usize, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()> {
         self.polls += 1;
         self.epolls[epoll].sleeps_until = None;
         self.resting = false;
@@ -193,28 +204,28 @@ impl Net {
             return Err(error(errno::EINTR));
         }
         let until = wait.map_or(Tick::MAX, |wait| self.now + wait.as_millis() as Tick);
-        let more = loop {
+        loop {
             self.live();
-            let more = self.harvest(epoll, ready);
+            self.harvest(epoll, ready);
             if !ready.is_empty() || until <= self.now {
-                break more;
+                break;
             }
             let late = self.epolls[epoll].next_late();
             if !self.waits {
                 self.epolls[epoll].sleeps_until = Some(until);
-                break false;
+                break;
             }
             let next = [Some(until), Some(self.horizon), self.next_deed(), late].into_iter().flatten().min();
             let next = next.unwrap_or(Tick::MAX);
             if next == Tick::MAX {
                 self.resting = true;
-                break false;
+                break;
             }
             self.now = self.now.max(next);
             if next >= self.horizon {
-                break false;
+                break;
             }
-        };
+        }
         if let Some((Freeze::AfterPoll, time)) = self.freeze {
             self.freeze = None;
             self.pass(time);
@@ -223,7 +234,7 @@ impl Net {
             let jump = self.rng.between(1, 50);
             self.pass(jump);
         }
-        Ok(more)
+        Ok(())
     }
 
     /// Time passes, and the clients live.

@@ -13,7 +13,7 @@ use crate::{
     mailbox::{Mailbox, MailboxLimits},
     metrics::{Metrics, SharedCounters},
     reactor::{
-        Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, NoDispatch, Unforked,
+        Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, NoDispatch, Sys, Unforked,
         event_loop::Flow,
     },
     shard::{Arrival, Command, Inlet, Shard, ShardConfig},
@@ -152,6 +152,7 @@ impl World {
                 id,
                 framing: LengthPrefix::u32_be(),
                 limits: setup.limits.clone(),
+                clock: sys.clock(),
                 origin: Instant::now(),
                 mailbox: Arc::new(Inlet(mailbox.clone())),
                 published: counters.clone(),

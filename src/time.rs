@@ -4,11 +4,11 @@
 //!  tick     41            42            43
 //!            |─────────────|──────────────|
 //! true time        ^ now() = 41: what is due by now
-//!                          ^ begin() = 42: where a duration that begins now begins
+//!                          ^ where a deadline begins that is set now
 //! ```
 //!
-//! A deadline is `begin + ticks(duration)`, both rounded up, and has passed when `now` reaches it: it may be late by a
-//! tick, and is never early.
+//! A deadline is its beginning and its duration, both rounded up, and has passed when `now` reaches it: it may be late by
+//! a tick, and is never early.
 
 use std::time::Duration;
 
@@ -25,6 +25,12 @@ pub(crate) fn ticks(duration: Duration) -> Tick {
 pub(crate) trait Clock {
     /// The time since the server's origin. Never goes back.
     fn elapsed(&self) -> Duration;
+
+    /// How far two readings within a turn may be apart before what was stamped in between is stamped again: longer than
+    /// a busy system takes the processor away. The stamps allow for so much, and timeouts are as much late.
+    fn slack(&self) -> Duration {
+        Duration::from_millis(10)
+    }
 }
 
 /// Units of work between two readings of the clock: a packet handed out is one, a system call is one. A reading takes
@@ -35,39 +41,45 @@ const HELD_UP: Duration = Duration::from_millis(10);
 /// So much time between two readings is too much: the next one follows the very next unit.
 const COARSE: Duration = Duration::from_millis(1);
 
-/// The time of one shard: read when a turn begins, whenever a deadline begins, and after every so much work.
+/// The time of one shard: read when a turn begins, whenever a deadline is set, and after every so much work.
 ///
-/// The clock is not read for each packet. What is stamped with a reading in between (when a peer was last heard) is
-/// stamped again if the next reading finds that a callback took its time, see `EventLoop::restamp`.
+/// The clock is not read for each packet. What is stamped in between (when a peer was last heard) is stamped again where
+/// the next reading finds that a callback took its time, see `EventLoop::restamp`.
 pub(crate) struct ShardClock {
     source: Box<dyn Clock>,
-    now: Tick,
-    begin: Tick,
-    /// Ticks in which this shard heard nobody: the process stood still, or a callback blocked.
-    lost: Tick,
-    /// Units of work until the clock is read again.
-    credit: u32,
-    /// What `credit` starts from: between 1, where callbacks are slow, and `MAX_STRIDE`.
-    stride: u32,
     /// The last reading.
     read_at: Duration,
+    now: Tick,
+    stamp: Tick,
     /// When the present part of the turn has had its time.
     until: Tick,
+    /// Units of work until the clock is read again.
+    credit: u32,
+    /// What `credit` starts from: 1 where callbacks are slow, else up to `MAX_STRIDE`.
+    stride: u32,
+    /// The stamp that turned out to be too early, from the reading that found it.
+    outdated: Option<Tick>,
+    /// Ticks in which this shard heard nobody: the process stood still, or a callback blocked.
+    lost: Tick,
+    slack: Duration,
 }
 
 impl ShardClock {
     pub(crate) fn new(source: Box<dyn Clock>) -> Self {
+        let slack = source.slack();
         let mut clock = Self {
             source,
+            read_at: Duration::ZERO,
             now: 0,
-            begin: 0,
-            lost: 0,
+            stamp: 0,
+            until: Tick::MAX,
             credit: MAX_STRIDE,
             stride: MAX_STRIDE,
-            read_at: Duration::ZERO,
-            until: Tick::MAX,
+            outdated: None,
+            lost: 0,
+            slack,
         };
-        clock.set(clock.source.elapsed());
+        clock.set();
         clock
     }
 
@@ -77,17 +89,26 @@ impl ShardClock {
         self.now
     }
 
-    /// The first tick that had not begun at the last reading: what was stamped with it is no later than true.
+    /// What an event of this moment is stamped with: a tick that has not begun.
     #[inline]
-    pub(crate) fn begin(&self) -> Tick {
-        self.begin
+    pub(crate) fn stamp(&self) -> Tick {
+        self.stamp
+    }
+
+    /// The deadline of what begins at this very moment and takes `duration`.
+    pub(crate) fn deadline(&mut self, duration: Tick) -> Tick {
+        self.read();
+        ticks(self.read_at) + duration
     }
 
     /// Reads the clock. Returns [`now`](Self::now).
     pub(crate) fn read(&mut self) -> Tick {
-        let before = self.read_at;
-        self.set(self.source.elapsed());
+        let (before, stamp) = (self.read_at, self.stamp);
+        self.set();
         let passed = self.read_at.saturating_sub(before);
+        if passed > self.slack {
+            self.outdated.get_or_insert(stamp);
+        }
         if passed > HELD_UP {
             self.lost += ticks(passed);
         }
@@ -96,8 +117,8 @@ impl ShardClock {
 
     /// Reads the clock after a wait that was to end at `expected`: what is more was lost. Returns [`now`](Self::now).
     pub(crate) fn wake(&mut self, expected: Option<Tick>) -> Tick {
-        let expected = expected.map(|at| at.max(self.begin));
-        self.set(self.source.elapsed());
+        let expected = expected.map(|at| at.max(self.now));
+        self.set();
         let late = expected.map_or(0, |at| self.now.saturating_sub(at));
         if Duration::from_millis(late) > HELD_UP {
             self.lost += late;
@@ -105,17 +126,22 @@ impl ShardClock {
         self.now
     }
 
-    fn set(&mut self, elapsed: Duration) {
-        self.read_at = elapsed;
-        self.now = Tick::try_from(elapsed.as_millis()).unwrap_or(Tick::MAX / 2);
-        self.begin = ticks(elapsed);
+    fn set(&mut self) {
+        self.read_at = self.source.elapsed();
+        self.now = Tick::try_from(self.read_at.as_millis()).unwrap_or(Tick::MAX / 2);
+        self.stamp = ticks(self.read_at + self.slack);
         self.credit = self.stride;
     }
 
-    /// The deadline of what begins at this very moment and takes `duration`.
-    pub(crate) fn deadline(&mut self, duration: Tick) -> Tick {
-        self.read();
-        self.begin + duration
+    /// Whether some stamp was too early.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.outdated.is_some()
+    }
+
+    /// The stamp that was too early, once: what has it or a later one is to be stamped again.
+    pub(crate) fn take_outdated(&mut self) -> Option<Tick> {
+        self.outdated.take()
     }
 
     /// A part of a turn begins, which may take so long.

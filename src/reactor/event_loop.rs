@@ -29,10 +29,10 @@ pub(crate) const WAKER: u64 = u64::MAX;
 /// How long each part of a turn may take before what is left of it waits for the next turn (milliseconds). Together they
 /// are below the 20 ms in which everybody is to be served once; a callback that takes longer adds what it takes.
 const ACCEPT_SHARE: Tick = 2;
-const READ_SHARE: Tick = 6;
+const READ_SHARE: Tick = 8;
 const COMMAND_SHARE: Tick = 3;
 const TIMER_SHARE: Tick = 3;
-const WRITE_SHARE: Tick = 4;
+const WRITE_SHARE: Tick = 3;
 /// Commands obeyed in one turn, however fast they are.
 const COMMANDS_PER_TURN: usize = 1024;
 /// A turn that takes longer than this held up its shard (milliseconds).
@@ -59,13 +59,8 @@ pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
     dirty: VecDeque<Key>,
     /// The last one is the earliest.
     due: Vec<Fired<Alarm>>,
-    served: Served,
-}
-
-/// The sessions that were served since the clock was last seen to move.
-struct Served {
-    since: Tick,
-    keys: Vec<Key>,
+    /// The sessions that were served in this turn without an event.
+    served: Vec<Key>,
 }
 
 /// How long a loop lives.
@@ -104,7 +99,7 @@ where
 {
     pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
         let mut shard = config.shard;
-        let (now, since) = (shard.clock().read(), shard.clock().begin());
+        let now = shard.clock().read();
         let seat = (config.lifetime == Lifetime::Server).then_some(config.id.index());
         Self {
             sys: config.sys,
@@ -122,7 +117,7 @@ where
             unfinished: VecDeque::new(),
             dirty: VecDeque::new(),
             due: Vec::new(),
-            served: Served { since, keys: Vec::new() },
+            served: Vec::new(),
         }
     }
 
@@ -164,7 +159,6 @@ where
             _ => {}
         }
         self.began = self.shard.clock().wake(expected);
-        self.served.since = self.shard.clock().begin();
         Ok(())
     }
 
@@ -172,6 +166,7 @@ where
     fn wait(&mut self) -> Option<Duration> {
         let now = self.shard.clock().read();
         self.restamp();
+        self.served.clear();
         self.judge_length(now - self.began);
         if self.has_work() {
             return Some(Duration::ZERO);
@@ -271,7 +266,8 @@ where
             }
             let Some(key) = self.unfinished.pop_front() else { break };
             self.serve_unfinished(key);
-            self.note_served(key);
+            self.served.push(key);
+            self.restamp();
         }
     }
 
@@ -284,29 +280,26 @@ where
                 self.put_off(ready);
             } else {
                 self.handle_ready(ready);
-                self.note_served(Key::from_token(ready.token));
+                self.restamp();
             }
         }
     }
 
-    /// After a session was served: if the clock was read meanwhile and has moved on, what was stamped is stamped again.
+    /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what was
+    /// stamped just before that counts from now.
     #[inline]
-    fn note_served(&mut self, key: Key) {
-        self.served.keys.push(key);
-        if self.shard.clock().begin() > self.served.since {
-            self.restamp();
+    fn restamp(&mut self) {
+        if self.shard.clock().is_outdated() {
+            self.restamp_served();
         }
     }
 
-    /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what it was
-    /// stamped with since the clock was read before counts from now.
-    fn restamp(&mut self) {
-        let to = self.shard.clock().begin();
-        let from = std::mem::replace(&mut self.served.since, to);
-        if from == to {
-            return self.served.keys.clear();
-        }
-        for key in self.served.keys.drain(..) {
+    #[cold]
+    fn restamp_served(&mut self) {
+        let to = self.shard.clock().stamp();
+        let Some(from) = self.shard.clock().take_outdated() else { return };
+        let ready = self.ready.iter().map(|ready| Key::from_token(ready.token));
+        for key in ready.chain(self.served.iter().copied()) {
             self.shard.restamp(key, from, to);
         }
     }
@@ -350,8 +343,12 @@ where
     #[cold]
     fn put_off(&mut self, ready: Ready) {
         let key = Key::from_token(ready.token);
+        let sys = &mut self.sys;
         let waits = self.shard.visit(key, |visit| {
             note(ready, visit);
+            if ready.error {
+                find_error(sys, visit);
+            }
             visit.wait()
         });
         if waits == Some(true) {
@@ -424,7 +421,8 @@ where
             settle(sys, visit);
             visit.judge();
         });
-        self.note_served(suspect);
+        self.served.push(suspect);
+        self.restamp();
     }
 
     fn flush(&mut self) {

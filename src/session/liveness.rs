@@ -119,7 +119,7 @@ impl Connection {
         self.alarm = Some(turn.wheel.insert(at, Alarm::Liveness(self.key)));
     }
 
-    /// What was stamped with `from` or later was stamped before a callback that took its time: `to` is true.
+    /// What has the stamp `from` or a later one has it from before a callback that took its time: `to` is true.
     pub(crate) fn restamp(&mut self, from: Tick, to: Tick) {
         if self.heard >= from {
             self.heard = to;

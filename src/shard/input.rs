@@ -85,7 +85,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[inline]
     pub(crate) fn handle_received(&mut self, scratch: &mut Scratch, n: usize) {
         let connection = &mut self.slot.connection;
-        connection.heard = self.turn.clock.begin();
+        connection.heard = self.turn.clock.stamp();
         connection.traffic.bytes_in += n as u64;
         self.turn.counters.bytes_in += n as u64;
         if connection.phase != Phase::Open {
@@ -144,7 +144,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
         let used = self.deliver(inbox.as_mut_slice());
-        inbox.consume(used, self.turn.clock.begin());
+        inbox.consume(used, self.turn.clock.stamp());
         if self.is_open() && !inbox.as_slice().is_empty() {
             self.slot.connection.inbox = Some(inbox);
             self.after_tail();
@@ -156,7 +156,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if tail.is_empty() || !self.is_open() {
             return;
         }
-        let now = self.turn.clock.begin();
+        let now = self.turn.clock.stamp();
         self.slot.connection.inbox = Some(match inbox {
             None => Inbox::new(tail, now),
             Some(mut inbox) => {
@@ -202,30 +202,17 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         used
     }
 
-    /// Hands out as many frames as the session may have in this turn, and reads the clock in between.
+    /// Hands out as many frames as the session may have in this turn.
     #[inline]
     fn cut(
         &mut self,
         region: &mut [u8],
         used: &mut usize,
-        decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError> + Copy,
+        decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
     ) -> Result<(), Stop> {
-        let mut refused_at = None;
-        while self.frames > 0 {
-            let quota = self.frames.min(self.turn.clock.credit());
-            let (handler, slot, turn) = (&mut *self.handler, &mut *self.slot, &mut *self.turn);
-            let mut input = Input { region, used, refused_at: &mut refused_at };
-            let cut = guard("on_packet", || hand_out(handler, slot, turn, &mut input, quota, decode))?;
-            self.frames -= cut;
-            self.turn.clock.spend(cut);
-            if cut < quota {
-                break;
-            }
-            if self.turn.clock.is_part_over() {
-                self.frames = 0;
-            }
-        }
-        Ok(())
+        let (handler, slot, turn, frames) =
+            (&mut *self.handler, &mut *self.slot, &mut *self.turn, &mut self.frames);
+        guard("on_packet", || hand_out(handler, slot, turn, frames, region, used, decode))
     }
 
     #[cold]
@@ -250,7 +237,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if self.slot.connection.halt.any() || self.frames == 0 {
             // Paused on the last packet: the end waits until the handler resumes. Or until the next turn.
             if let Some(mut inbox) = rest {
-                inbox.consume(used, self.turn.clock.begin());
+                inbox.consume(used, self.turn.clock.stamp());
                 self.slot.connection.inbox = Some(inbox).filter(|inbox| !inbox.as_slice().is_empty());
             }
             if !self.slot.connection.halt.any() {
@@ -293,36 +280,36 @@ impl From<CloseReason> for Stop {
     }
 }
 
-/// What there is to cut frames from, and how far that has come.
-struct Input<'a> {
-    region: &'a mut [u8],
-    used: &'a mut usize,
-    /// Where a frame was refused without consuming a byte: not twice at one place.
-    refused_at: &'a mut Option<usize>,
-}
-
-/// The inner loop: decode, call, decode, call … until the bytes, the quota or the session's willingness end. Returns how
-/// many frames there were.
+/// The inner loop: decode, call, decode, call … until the bytes, the session's share of `frames` or its willingness end.
 #[inline]
 fn hand_out<H: PacketHandler, F: Framing, T>(
     handler: &mut H,
     slot: &mut Slot<F, H::State, T>,
     turn: &mut Turn,
-    input: &mut Input<'_>,
-    quota: u32,
+    frames: &mut u32,
+    region: &mut [u8],
+    used: &mut usize,
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
-) -> Result<u32, Stop> {
-    let Input { region, used, refused_at } = input;
-    let mut cut = 0;
-    let Some(state) = &mut slot.state else { return Ok(cut) };
-    while cut < quota && !slot.connection.halt.any() {
-        let rest = region.get_mut(**used..).unwrap_or_default();
+) -> Result<(), Stop> {
+    let mut rejected_at = None;
+    let mut quota = (*frames).min(turn.clock.credit());
+    let mut left = quota;
+    let Some(state) = &mut slot.state else { return Ok(()) };
+    while !slot.connection.halt.any() {
+        if left == 0 {
+            quota = next_quota(frames, quota, turn);
+            left = quota;
+            if quota == 0 {
+                return Ok(());
+            }
+        }
+        let rest = region.get_mut(*used..).unwrap_or_default();
         let Some(decoded) = decode(&mut slot.framing, rest)? else { break };
         let len = rest.len();
-        cut += 1;
+        left -= 1;
         match decoded {
             Decoded::Packet { payload, consumed } => {
-                **used += checked(consumed, len)?;
+                *used += checked(consumed, len)?;
                 let packet = rest
                     .get(payload)
                     .ok_or(FrameError::Misframed { what: "a packet outside of the buffer" })?;
@@ -332,12 +319,12 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                     Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
                 handler.on_packet(&mut session, state, packet)?;
             }
-            Decoded::Skipped { consumed } => **used += checked(consumed, len)?,
+            Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
             Decoded::Rejected { consumed, error } => {
-                if consumed == 0 && refused_at.replace(**used) == Some(**used) {
+                if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
                     Err(FrameError::Misframed { what: "the same refusal twice" })?;
                 }
-                **used += consumed.min(len);
+                *used += consumed.min(len);
                 turn.counters.frames_rejected += 1;
                 let mut session =
                     Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
@@ -345,7 +332,20 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
             }
         }
     }
-    Ok(cut)
+    *frames -= quota - left;
+    turn.clock.spend(quota - left);
+    Ok(())
+}
+
+/// `quota` frames were handed out: looks at the clock, and says how many may follow.
+#[cold]
+fn next_quota(frames: &mut u32, quota: u32, turn: &mut Turn) -> u32 {
+    *frames -= quota;
+    turn.clock.spend(quota);
+    if turn.clock.is_part_over() {
+        *frames = 0;
+    }
+    (*frames).min(turn.clock.credit())
 }
 
 #[inline]

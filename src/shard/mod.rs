@@ -146,7 +146,7 @@ where
                 return Err((io, ends));
             }
         };
-        let now = self.turn.clock.begin();
+        let now = self.turn.clock.stamp();
         Ok(self.slots.insert_with(|key| Slot {
             connection: Connection::new(key, ends, now),
             framing,
@@ -182,8 +182,7 @@ where
         into.extend(self.turn.dirty.drain(..));
     }
 
-    /// The session was served after `from` had begun, and the clock has moved on to `to` since: see
-    /// [`Connection::restamp`].
+    /// The session may have been stamped with `from`, which was too early: see [`Connection::restamp`].
     pub(crate) fn restamp(&mut self, key: Key, from: Tick, to: Tick) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.connection.restamp(from, to);

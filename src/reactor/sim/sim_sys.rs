@@ -81,6 +81,11 @@ impl Clock for VirtualClock {
     fn elapsed(&self) -> Duration {
         Duration::from_millis(self.network.lock().now)
     }
+
+    /// None, for deadlines to the millisecond.
+    fn slack(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 impl Sys for SimSys {

@@ -76,6 +76,10 @@ impl Ends {
         }
     }
 
+    pub(crate) fn are_unix(&self) -> bool {
+        matches!(self, Self::Other(ends) if matches!(ends.0, PeerAddr::Unix(_)))
+    }
+
     pub(crate) fn peer(&self) -> PeerAddr {
         match self {
             Self::V4 { peer, .. } => PeerAddr::Ip((*peer).into()),

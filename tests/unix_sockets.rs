@@ -5,16 +5,27 @@ mod common;
 
 use std::{
     fs,
-    os::unix::net::UnixListener,
+    io::IoSlice,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixListener,
+    },
     path::{Path, PathBuf},
     sync::Barrier,
     thread,
 };
 
-use common::{Client, Served};
-use framewire::{LengthPrefix, Server, Unframed, packet_fn};
-use nix::fcntl::{Flock, FlockArg};
+use common::{Client, On, Served, frame, on_each_strategy};
+use framewire::{LengthPrefix, Server, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg},
+};
 use socket2::SockAddr;
+
+on_each_strategy! {
+    bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them
+}
 
 /// A directory of one test, with no trace of an earlier run.
 fn directory(test: &str) -> PathBuf {
@@ -26,6 +37,15 @@ fn directory(test: &str) -> PathBuf {
 
 fn bind(path: &Path) -> Result<Server<Unframed>, framewire::ServeError> {
     Server::bind(format!("unix:{}", path.display()))
+}
+
+fn bind_on(on: On, path: &Path) -> Server<Unframed> {
+    let server = bind(path).expect("a free path");
+    match on {
+        On::WorkerPool => server.strategy(WorkerPool::new(2)),
+        On::ThreadPerConnection => server.strategy(ThreadPerConnection::max(8)),
+        On::SingleReactor | On::UnixSocket => server.strategy(SingleReactor::new()),
+    }
 }
 
 fn echo(server: Server<Unframed>) -> Served {
@@ -155,4 +175,27 @@ fn an_abstract_address_needs_no_file() {
     let shown = served.running.local_addrs()[0].to_string();
     assert_eq!(shown, format!("unix:{name}"));
     served.finish();
+}
+
+fn bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them(on: On) {
+    let directory = directory(&format!("descriptors-{on:?}"));
+    let path = directory.join("socket");
+    let server = bind_on(on, &path);
+    // All is sent before anything is read, so that it is one event; and nothing is to be answered before the last part is
+    // read, or the client's reading would be the next event.
+    let mut client = client(&path);
+    let carried = [client.socket.as_fd().as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&carried)];
+    let bytes = frame(b"with a descriptor");
+    for part in [&bytes[..3], &bytes[3..7]] {
+        let part = [IoSlice::new(part)];
+        let fd = client.socket.as_raw_fd();
+        sendmsg(fd, &part, &rights, MsgFlags::empty(), None::<&UnixAddr>).expect("it is taken");
+    }
+    client.write(&bytes[7..]);
+    let served = echo(server);
+    assert_eq!(client.recv(), b"with a descriptor");
+    drop(client);
+    served.finish();
+    fs::remove_dir(&directory).expect("it is empty");
 }

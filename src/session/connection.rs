@@ -108,7 +108,8 @@ pub(crate) struct Mark(u16);
 impl Mark {
     /// The kernel may have more to read, and will not say so again.
     pub(crate) const READABLE: Self = Self(1);
-    /// An end of stream or an error was announced: read until it is found.
+    /// A short read does not say that there is no more. An end of stream or an error was announced, and is to be found; or
+    /// it is a Unix socket, where a read stops behind bytes that carry descriptors.
     pub(crate) const HANGUP: Self = Self(2);
     /// The end of the stream was read.
     pub(crate) const ENDED: Self = Self(4);
@@ -169,11 +170,12 @@ impl BitOr for Mark {
 
 impl Connection {
     pub(crate) fn new(key: Key, ends: Ends, now: Tick) -> Self {
+        let marks = if ends.are_unix() { Mark::HANGUP } else { Mark::default() };
         Self {
             key,
             phase: Phase::Open,
             halt: Halt::default(),
-            marks: Mark::default(),
+            marks,
             inbox: None,
             outbox: None,
             ends,

@@ -25,6 +25,7 @@ use socket2::SockAddr;
 
 on_each_strategy! {
     bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them
+    the_path_of_a_peer_breaks_no_line_of_the_log
 }
 
 /// A directory of one test, with no trace of an earlier run.
@@ -173,7 +174,7 @@ fn an_abstract_address_needs_no_file() {
     let served = echo(Server::bind(format!("unix:{name}")).expect("a free name"));
     client(Path::new(&name)).assert_echo("served");
     let shown = served.running.local_addrs()[0].to_string();
-    assert_eq!(shown, format!("unix:{name}"));
+    assert_eq!(shown, format!("unix:\\0{}", name.trim_start_matches('\0')));
     served.finish();
 }
 
@@ -198,4 +199,22 @@ fn bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them(on: On) {
     drop(client);
     served.finish();
     fs::remove_dir(&directory).expect("it is empty");
+}
+
+fn the_path_of_a_peer_breaks_no_line_of_the_log(on: On) {
+    let directory = directory(&format!("peer-{on:?}"));
+    let path = directory.join("socket");
+    let served = echo(bind_on(on, &path));
+    let own = directory.join("x\n2026-01-01 ERROR all is lost\u{1b}[31m");
+    let addr = SockAddr::unix(&path).expect("a path");
+    let mut client = Client::connect_with(&addr, |socket| socket.bind(&SockAddr::unix(&own)?));
+    let client = client.as_mut().expect("the server listens");
+    client.assert_echo("served");
+    let sessions = served.running.sessions().expect("the shards answer");
+    let shown = sessions[0].peer.to_string();
+    assert!(shown.ends_with(r"/x\n2026-01-01 ERROR all is lost\u{1b}[31m"), "{shown}");
+    assert!(!format!("{:?}", sessions[0]).contains(char::is_control), "{sessions:?}");
+    client.end();
+    served.finish();
+    fs::remove_dir_all(&directory).expect("it is ours");
 }

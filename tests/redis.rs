@@ -159,7 +159,9 @@ fn the_largest_numbers_are_answered_and_end_nothing() {
         peer.send(request(&["SET", "k", "v", unit, time]));
         assert!(peer.line().starts_with("-ERR invalid expire time"), "{unit} {time}");
     }
-    for (value, command, delta) in [(&most, "INCRBY", "1"), (&least, "DECRBY", "1"), (&least, "INCRBY", &least)] {
+    for (value, command, delta) in
+        [(&most, "INCRBY", "1"), (&least, "DECRBY", "1"), (&least, "INCRBY", &least)]
+    {
         peer.send([request(&["SET", "n", value]), request(&[command, "n", delta])].concat());
         peer.expect("+OK\r\n");
         assert!(peer.line().ends_with("would overflow"), "{command} {delta} of {value}");

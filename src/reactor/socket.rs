@@ -1,5 +1,5 @@
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, Read},
     net::SocketAddr,
     time::Duration,
 };
@@ -205,6 +205,13 @@ impl Listener {
     }
 }
 
+/// Writing to a peer that is gone is an error of that session, and no SIGPIPE to a process that has not ignored it. Apple's
+/// systems have no flag for it but an option of the socket, which socket2 sets and a listener hands on.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+const SEND_FLAGS: i32 = nix::libc::MSG_NOSIGNAL;
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+const SEND_FLAGS: i32 = 0;
+
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -239,11 +246,13 @@ impl Stream {
 
     #[inline]
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        each!(self, stream => stream.write(bytes))
+        each!(self, stream => stream.try_io(|| SockRef::from(&*stream).send_with_flags(bytes, SEND_FLAGS)))
     }
 
     pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, stream => stream.write_vectored(slices))
+        each!(self, stream => {
+            stream.try_io(|| SockRef::from(&*stream).send_vectored_with_flags(slices, SEND_FLAGS))
+        })
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {

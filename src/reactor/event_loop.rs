@@ -307,7 +307,7 @@ where
 
     fn stop_accepting(&mut self) {
         if let Some(acceptor) = self.acceptor.take() {
-            acceptor.stop();
+            acceptor.stop(self.shard.counters());
         }
     }
 

@@ -280,3 +280,24 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_larger_than_32_bits_tell_is_as_large_as_the_system_allows() -> io::Result<()> {
+        let socket = BoundSocket::tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false)?;
+        let before = [socket.socket.recv_buffer_size()?, socket.socket.send_buffer_size()?];
+        let wrapped = usize::try_from((1_u64 << 32) + 1).unwrap_or(usize::MAX);
+        let options =
+            SocketOptions { recv_buffer: Some(wrapped), send_buffer: Some(wrapped), ..Default::default() };
+        let (Listener { kind: Kind::Tcp(listener), .. }, _) = socket.listen(&options)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let listener = SockRef::from(&listener);
+        let after = [listener.recv_buffer_size()?, listener.send_buffer_size()?];
+        assert!(after[0] > 60_000 && after[1] > 10_000, "from {before:?} to {after:?}");
+        Ok(())
+    }
+}

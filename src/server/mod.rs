@@ -131,7 +131,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`; granularity 1 s).
+    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`): 1 s to 32,767 s, anything else is a
+    /// [`ServeError::Config`] when the server starts. Cut to whole seconds.
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.options.keepalive = Some(idle);
         self

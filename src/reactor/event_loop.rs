@@ -424,7 +424,7 @@ fn settle<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, visit: &mut Visit<'
 #[cold]
 fn find_error<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, visit: &mut Visit<'_, H, F, Y::Stream>) {
     if let Some(error) = sys.take_error(visit.io()) {
-        visit.handle_failed(error);
+        visit.handle_broken(error);
     }
 }
 

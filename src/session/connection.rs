@@ -127,6 +127,8 @@ impl Mark {
     pub(crate) const ABORT: Self = Self(256);
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
+    /// The connection has failed: nothing is written any more, and what was received before is still handed out.
+    pub(crate) const BROKEN: Self = Self(1024);
 
     /// All of them in one.
     pub(crate) const fn union(marks: &[Self]) -> Self {
@@ -235,6 +237,28 @@ impl Connection {
         }
     }
 
+    /// The connection has failed, and the session ends for this `reason` when what was received is handed out: in the turns
+    /// to come, and within the time of a graceful close, should a peer send on that does not read.
+    #[cold]
+    pub(crate) fn break_down(&mut self, reason: CloseReason, turn: &mut Turn) {
+        self.marks.insert(Mark::BROKEN | Mark::READABLE | Mark::HANGUP);
+        let rare = self.rare.get_or_insert_default();
+        rare.close_by = Some(turn.now + turn.timeouts.close);
+        rare.reason = Some(reason);
+        self.discard_output(turn);
+        turn.read_later(self);
+    }
+
+    /// What was sent over a connection that has failed.
+    #[cold]
+    pub(crate) fn discard_output(&mut self, turn: &mut Turn) {
+        self.give_back_outbox(turn);
+        self.marks.remove(Mark::BLOCKED | Mark::DRAINED);
+        if self.halt.has(Halt::FULL) {
+            self.lift(Halt::FULL, turn);
+        }
+    }
+
     /// Begins the graceful end. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason, turn: &mut Turn) {
         if self.halt.has(Halt::CLOSING) {
@@ -248,6 +272,11 @@ impl Connection {
             link.shut();
         }
         let rare = self.rare.get_or_insert_default();
+        let reason = match rare.reason.take() {
+            // The peer's end came behind what has already failed.
+            Some(broken) if matches!(reason, CloseReason::PeerClosed) => broken,
+            _ => reason,
+        };
         // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
         let by_progress = matches!(reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
         rare.close_by = (!by_progress).then_some(turn.now + turn.timeouts.close);

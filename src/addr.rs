@@ -49,11 +49,18 @@ impl From<SocketAddr> for PeerAddr {
     }
 }
 
+/// A peer chooses its own path: what is no printable character is escaped, so that it can forge no line of a log.
 impl fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(addr) => write!(f, "{addr}"),
-            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(Some(path)) => {
+                f.write_str("unix:")?;
+                for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+                    write!(f, "{}{}", chunk.valid().escape_debug(), chunk.invalid().escape_ascii())?;
+                }
+                Ok(())
+            }
             Self::Unix(None) => write!(f, "unix:(unnamed)"),
         }
     }
@@ -76,6 +83,10 @@ impl Ends {
         }
     }
 
+    pub(crate) fn are_unix(&self) -> bool {
+        matches!(self, Self::Other(ends) if matches!(ends.0, PeerAddr::Unix(_)))
+    }
+
     pub(crate) fn peer(&self) -> PeerAddr {
         match self {
             Self::V4 { peer, .. } => PeerAddr::Ip((*peer).into()),
@@ -94,6 +105,22 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_path_is_shown_as_it_is_but_for_what_would_forge_a_log() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+        for (path, shown) in [
+            (&b"/run/chat.sock"[..], "unix:/run/chat.sock"),
+            ("/tmp/caf\u{e9} 1".as_bytes(), "unix:/tmp/caf\u{e9} 1"),
+            (b"/tmp/a\nb\r\x1b[31m\0", r"unix:/tmp/a\nb\r\u{1b}[31m\0"),
+            (b"/tmp/a\\n", r"unix:/tmp/a\\n"),
+            (b"/tmp/\xff\xfe!", r"unix:/tmp/\xff\xfe!"),
+            ("/tmp/\u{202e}gnp".as_bytes(), r"unix:/tmp/\u{202e}gnp"),
+        ] {
+            assert_eq!(PeerAddr::Unix(Some(OsStr::from_bytes(path).into())).to_string(), shown);
+        }
+    }
 
     #[test]
     fn both_ends_come_back_whatever_the_family() -> Result<(), std::net::AddrParseError> {

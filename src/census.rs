@@ -29,6 +29,13 @@ struct Peers {
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
+/// What has no room for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Server,
+    Peer,
+}
+
 impl Census {
     /// For this many standing shards.
     pub(crate) fn new(shards: usize, max_total: usize, max_per_peer: Option<usize>) -> Self {
@@ -54,23 +61,20 @@ impl Census {
     }
 
     /// One more session on that standing shard, or on a forked one (`None`), unless that would be one too many.
-    #[must_use = "a connection that did not get in must not be served"]
-    pub(crate) fn enter(&self, shard: Option<usize>, peer: &PeerAddr) -> bool {
+    pub(crate) fn enter(&self, shard: Option<usize>, peer: &PeerAddr) -> Result<(), Full> {
         let one_more = |total: usize| (total < self.max_total).then_some(total + 1);
-        if self.total.fetch_update(Relaxed, Relaxed, one_more).is_err() {
-            return false;
-        }
+        self.total.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full::Server)?;
         if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
             let mut counts = peers.lock();
             let count = counts.entry(ip).or_default();
             if *count >= peers.max {
                 self.total.fetch_sub(1, Relaxed);
-                return false;
+                return Err(Full::Peer);
             }
             *count += 1;
         }
         self.load(shard).fetch_add(1, Relaxed);
-        true
+        Ok(())
     }
 
     /// One fewer.
@@ -124,7 +128,7 @@ mod tests {
                 for shard in 0..4 {
                     let (census, peer, entered) = (&census, &peer, &entered);
                     scope.spawn(move || {
-                        let got_in = (0..1_000).filter(|_| census.enter(Some(shard), peer)).count();
+                        let got_in = (0..1_000).filter(|_| census.enter(Some(shard), peer).is_ok()).count();
                         entered.fetch_add(got_in, Relaxed);
                     });
                 }
@@ -139,11 +143,11 @@ mod tests {
         let census = Census::new(1, 2, Some(2));
         let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
         let same = PeerAddr::Ip("10.0.0.1:2000".parse()?);
-        assert!(census.enter(Some(0), &peer));
+        assert_eq!(census.enter(Some(0), &peer), Ok(()));
         assert!(!census.peer_is_full(&same) && !census.is_full());
-        assert!(census.enter(None, &same));
+        assert_eq!(census.enter(None, &same), Ok(()));
         assert!(census.peer_is_full(&peer) && census.is_full());
-        assert!(!census.enter(Some(0), &peer), "the total is at its limit");
+        assert_eq!(census.enter(Some(0), &peer), Err(Full::Server), "the total is at its limit");
         census.leave(None, &same);
         census.leave(Some(0), &peer);
         assert_eq!((census.total(), census.forked()), (0, 0));

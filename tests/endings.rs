@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read};
+use std::{
+    io::{ErrorKind, Read},
+    sync::{Arc, Mutex},
+};
 
 use common::{Client, On, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{CloseKind, CloseReason, Limits, PacketHandler, Session, packet_fn};
@@ -12,6 +15,7 @@ on_each_strategy_and_transport! {
     the_last_reply_of_a_graceful_close_survives_input_that_nobody_reads
     a_handler_that_refuses_a_session_may_say_why
     an_error_of_the_handler_ends_the_session_after_what_was_sent
+    requests_of_a_peer_that_leaves_before_its_replies_are_all_handled
 }
 
 on_each_strategy! {
@@ -207,4 +211,35 @@ fn an_abort_reaches_the_peer_as_a_reset(on: On) {
 fn expect_reset(client: &mut Client) {
     let error = client.socket.read(&mut [0; 64]).expect_err("a reset, and nothing before it");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// It sends, and is gone with the replies unread: writing to it fails, and nothing says that it did not mean its requests.
+fn requests_of_a_peer_that_leaves_before_its_replies_are_all_handled(on: On) {
+    const REQUESTS: u32 = 1_500;
+    let handled = Arc::<Mutex<Vec<u32>>>::default();
+    let log = handled.clone();
+    let served = on.serve(
+        Limits::default(),
+        packet_fn(move |session: &mut Session<'_>, packet: &[u8]| {
+            let number = u32::from_be_bytes(packet.try_into().map_err(CloseReason::handler)?);
+            log.lock().expect("nobody panics").push(number);
+            // Far more in all than kernels and outboxes hold.
+            Ok::<(), CloseReason>(session.send([7; 16 * 1024])?)
+        }),
+    );
+    for ends in [false, true] {
+        let (mut client, session) = served.known(Served::connect_narrow);
+        let wire: Vec<u8> = (0..REQUESTS).flat_map(|number| frame(&number.to_be_bytes())).collect();
+        client.write(&wire);
+        until("the outbox is full", || served.metrics().buffered >= 256 * 1024);
+        if ends {
+            client.end();
+        }
+        drop(client);
+        let (kind, text) = served.journal.await_ending(session.id());
+        assert_eq!(kind, CloseKind::Reset, "{text}");
+        let handled = std::mem::take(&mut *handled.lock().expect("nobody panics"));
+        assert!(handled.iter().copied().eq(0..REQUESTS), "{} of {REQUESTS}", handled.len());
+    }
+    served.finish();
 }

@@ -135,6 +135,44 @@ fn a_key_is_gone_when_its_time_is_over() {
     }
 }
 
+/// What a client may say to make a number of the server's overflow: every command that counts or tells the time.
+#[test]
+fn the_largest_numbers_are_answered_and_end_nothing() {
+    let program = server(&[]);
+    let mut peer = program.connect();
+    let (most, least) = (i64::MAX.to_string(), i64::MIN.to_string());
+    let seconds = (i64::MAX / 1000).to_string();
+    for (unit, time) in [("PX", &most), ("EX", &seconds)] {
+        peer.send(request(&["SET", "k", "v", unit, time]));
+        peer.expect("+OK\r\n");
+        for ask in ["TTL", "PTTL"] {
+            peer.send(request(&[ask, "k"]));
+            let left: i64 = peer.line().trim_start_matches(':').parse().expect("a number");
+            let whole = if ask == "TTL" { i64::MAX / 1000 } else { i64::MAX };
+            // A day is more than this test takes, and less than what an overflow would be off by.
+            assert!(whole - left < 86_400_000, "{ask} after {unit} {time}: {left}");
+        }
+        peer.send(request(&["INCR", "k"]));
+        assert!(peer.line().starts_with("-ERR"), "it is no number");
+    }
+    for (unit, time) in [("PX", &least), ("EX", &least), ("EX", &most)] {
+        peer.send(request(&["SET", "k", "v", unit, time]));
+        assert!(peer.line().starts_with("-ERR invalid expire time"), "{unit} {time}");
+    }
+    for (value, command, delta) in
+        [(&most, "INCRBY", "1"), (&least, "DECRBY", "1"), (&least, "INCRBY", &least)]
+    {
+        peer.send([request(&["SET", "n", value]), request(&[command, "n", delta])].concat());
+        peer.expect("+OK\r\n");
+        assert!(peer.line().ends_with("would overflow"), "{command} {delta} of {value}");
+    }
+    peer.send([request(&["SET", "n", "0"]), request(&["DECRBY", "n", &least])].concat());
+    peer.expect("+OK\r\n");
+    assert!(peer.line().ends_with("would overflow"), "there is no number to subtract it from");
+    peer.send([request(&["INCRBY", "n", &least]), request(&["PING"])].concat());
+    peer.expect(format!(":{least}\r\n+PONG\r\n"));
+}
+
 #[test]
 fn a_full_store_refuses_writes_and_serves_reads() {
     let program = server(&["--max-memory", "1000"]);

@@ -122,6 +122,13 @@ fn a_setting_that_can_not_work_is_named() {
     }
     let error = failure(server().backlog(0).spawn(handler));
     assert!(error.starts_with("backlog: "), "{error}");
+    for idle in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(32_768), Duration::MAX] {
+        let error = failure(server().keepalive(idle).spawn(handler));
+        assert!(error.starts_with("keepalive: "), "{idle:?}: {error}");
+    }
+    for idle in [1, 32_767].map(Duration::from_secs) {
+        drop(server().keepalive(idle).spawn(handler).expect("it can work"));
+    }
     let error = failure(server().strategy(WorkerPool::new(0)).spawn(handler));
     assert!(error.starts_with("strategy: a WorkerPool of 0 workers serves nobody"), "{error}");
     let error = failure(server().strategy(WorkerPool::new(2).max_sessions(0)).spawn(handler));

@@ -188,7 +188,8 @@ impl Commands {
         say(session, OK)
     }
 
-    fn time_left(&self, session: &mut Session<'_>, mut args: Arguments<'_>, unit: i64) -> Done {
+    /// In units of so many milliseconds, rounded.
+    fn time_left(&self, session: &mut Session<'_>, mut args: Arguments<'_>, unit: u128) -> Done {
         let Some(key) = args.next() else { return say(session, SYNTAX) };
         let until = self.store.part(key).until(key);
         match until {
@@ -196,7 +197,8 @@ impl Commands {
             Some(None) => integer(session, -1),
             Some(Some(until)) => {
                 let left = until.saturating_duration_since(Instant::now()).as_millis();
-                integer(session, (i64::try_from(left).unwrap_or(i64::MAX) + unit / 2) / unit)
+                // A key may live for longer than 64 bits of milliseconds and half a unit tell.
+                integer(session, i64::try_from((left + unit / 2) / unit).unwrap_or(i64::MAX))
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{
 use super::{Sys, event_loop::FIRST_LISTENER};
 use crate::{
     addr::{Ends, PeerAddr},
-    census::Census,
+    census::{Census, Full},
     error::panic_message,
     metrics::Counters,
     shard::Arrival,
@@ -19,6 +19,9 @@ use crate::{
 const BUDGET: usize = 64;
 /// How long accepting pauses when the system has no descriptor or no memory for another connection (milliseconds).
 const PAUSE: Tick = 100;
+/// Connections in a row that a listener fails to accept, one after the other lost, before it is left alone for a pause: as
+/// many as one turn accepts. Under a policy that forbids it, every one fails, and for ever.
+const FAILURES: u32 = BUDGET as u32;
 /// At most one log line about that in this time (milliseconds).
 const LOG_INTERVAL: Tick = 1000;
 
@@ -30,7 +33,7 @@ const LOG_INTERVAL: Tick = 1000;
 /// ```
 ///
 /// The pause must end by a timer: an edge-triggered listener that failed gets no second event, and would stay deaf to
-/// the clients that wait.
+/// the clients that wait. A listener that fails again and again pauses alone, see [`FAILURES`].
 pub(crate) struct Acceptor<Y: Sys> {
     listeners: Vec<Ear<Y::Listener>>,
     strategy: Box<dyn ForkingStrategy>,
@@ -40,7 +43,7 @@ pub(crate) struct Acceptor<Y: Sys> {
     here: usize,
     /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
     spare: Option<Y::Spare>,
-    /// Accepted, and waiting for what its own thread takes.
+    /// Accepted, and waiting for what its own thread takes, or for the place that another acceptor was faster to.
     held: Option<Arrival<Y::Stream>>,
     now: Tick,
     paused_until: Option<Tick>,
@@ -59,6 +62,15 @@ struct Ear<L> {
     /// `None` where the address is a wildcard, so that each connection has to be asked.
     local: Option<PeerAddr>,
     ready: bool,
+    /// In a row.
+    failures: u32,
+    rests_until: Option<Tick>,
+}
+
+impl<L> Ear<L> {
+    fn is_to_be_asked(&self) -> bool {
+        self.ready && self.rests_until.is_none()
+    }
 }
 
 /// What an acceptor is made of.
@@ -119,7 +131,8 @@ impl<Y: Sys> Acceptor<Y> {
         for (at, (mut listener, local)) in config.listeners.into_iter().enumerate() {
             sys.register_listener(&mut listener, FIRST_LISTENER + at as u64)?;
             let wildcard = local.ip().is_some_and(|ip| ip.is_unspecified());
-            listeners.push(Ear { listener, number: at, local: (!wildcard).then_some(local), ready: true });
+            let local = (!wildcard).then_some(local);
+            listeners.push(Ear { listener, number: at, local, ready: true, failures: 0, rests_until: None });
         }
         Ok(Self {
             listeners,
@@ -140,8 +153,9 @@ impl<Y: Sys> Acceptor<Y> {
     }
 
     /// Closes the listeners.
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(mut self, counters: &mut Counters) {
         self.listeners.clear();
+        counters.refused += u64::from(self.held.take().is_some());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())) {
             tracing::error!(panic = panic_message(panic), "the forking strategy panicked in on_stop");
         }
@@ -156,12 +170,12 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Whether there is something to accept that no event will announce.
     pub(crate) fn has_work(&self) -> bool {
-        self.paused_until.is_none() && (self.held.is_some() || self.listeners.iter().any(|ear| ear.ready))
+        self.paused_until.is_none() && (self.held.is_some() || self.listeners.iter().any(Ear::is_to_be_asked))
     }
 
-    /// When the pause is over.
+    /// When the next pause is over.
     pub(crate) fn deadline(&self) -> Option<Tick> {
-        self.paused_until
+        self.listeners.iter().filter_map(|ear| ear.rests_until).chain(self.paused_until).min()
     }
 
     /// The error that leaves the server without a listener.
@@ -172,21 +186,16 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn begin_turn(&mut self, now: Tick) {
         self.now = now;
         self.budget = BUDGET;
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
+        let pauses = self.listeners.iter_mut().map(|ear| &mut ear.rests_until);
+        for pause in pauses.chain([&mut self.paused_until]) {
+            pause.take_if(|until| *until <= now);
         }
     }
 
     /// The next connection that is to live on this thread; those for other threads are sent there on the way.
     pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Arrival<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
-            let arrival = match self.held.take() {
-                Some(held) => held,
-                None => match self.accept(sys, counters)? {
-                    Some(arrival) => arrival,
-                    None => continue,
-                },
-            };
+            let Some(arrival) = self.accept(sys, counters)? else { continue };
             if let Some(arrival) = self.place(sys, arrival, counters) {
                 return Some(arrival);
             }
@@ -194,18 +203,20 @@ impl<Y: Sys> Acceptor<Y> {
         None
     }
 
-    /// One connection, if that one is well; nothing at all when nobody waits, or nobody may come in.
+    /// One connection, the held one first, if that one is well; nothing at all when nobody waits, or nobody may come in.
     fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Arrival<Y::Stream>>> {
-        let at = self.next_ready()?;
+        let at = if self.held.is_none() { Some(self.next_ready()?) } else { None };
         if self.census.is_full() {
             self.wait_for_room(counters);
             return None;
         }
         self.full = false;
+        let Some(at) = at else { return Some(self.held.take()) };
         self.budget -= 1;
         let ear = self.listeners.get_mut(at)?;
         match sys.accept(&mut ear.listener) {
             Ok((io, peer)) => {
+                ear.failures = 0;
                 counters.accepted += 1;
                 let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already: there is nobody to serve.
@@ -228,7 +239,7 @@ impl<Y: Sys> Acceptor<Y> {
     }
 
     fn is_ready(&self, at: usize) -> bool {
-        self.listeners.get(at).is_some_and(|ear| ear.ready)
+        self.listeners.get(at).is_some_and(Ear::is_to_be_asked)
     }
 
     fn place(
@@ -258,11 +269,19 @@ impl<Y: Sys> Acceptor<Y> {
                 return None;
             }
         };
-        if !self.census.enter(seat, &peer) {
+        match self.census.enter(seat, &peer) {
+            Ok(()) => {}
             // Another acceptor was faster.
-            counters.refused += 1;
-            sys.make_reset(&mut arrival.io);
-            return None;
+            Err(Full::Server) => {
+                self.held = Some(arrival);
+                self.wait_for_room(counters);
+                return None;
+            }
+            Err(Full::Peer) => {
+                counters.refused += 1;
+                sys.make_reset(&mut arrival.io);
+                return None;
+            }
         }
         let sent = match seat {
             Some(shard) if shard == self.here => return Some(arrival),
@@ -275,7 +294,7 @@ impl<Y: Sys> Acceptor<Y> {
             self.census.leave(seat, &peer);
             counters.refused += u64::from(arrival.is_none());
             self.held = arrival;
-            self.pause("can not hand over an accepted connection", Some(error), counters);
+            self.pause("can not hand over an accepted connection", &error, counters);
         }
         None
     }
@@ -284,14 +303,14 @@ impl<Y: Sys> Acceptor<Y> {
         match classify(&error) {
             Failure::Empty => {
                 if let Some(ear) = self.listeners.get_mut(at) {
-                    ear.ready = false;
+                    (ear.ready, ear.failures) = (false, 0);
                 }
                 if self.spare.is_none() {
                     self.spare = sys.spare().ok();
                 }
             }
-            Failure::Next => {}
-            Failure::Exhausted => self.pause("can not accept, clients wait", Some(error), counters),
+            Failure::Next => self.count_failure(at, &error, counters),
+            Failure::Exhausted => self.pause("can not accept, clients wait", &error, counters),
             Failure::Fatal => {
                 tracing::error!(%error, "a listener failed");
                 self.listeners.swap_remove(at);
@@ -312,14 +331,27 @@ impl<Y: Sys> Acceptor<Y> {
         self.paused_until = Some(self.now + PAUSE);
     }
 
-    fn pause(&mut self, why: &str, error: Option<io::Error>, counters: &mut Counters) {
+    fn count_failure(&mut self, at: usize, error: &io::Error, counters: &mut Counters) {
+        let Some(ear) = self.listeners.get_mut(at) else { return };
+        ear.failures += 1;
+        if ear.failures >= FAILURES {
+            (ear.failures, ear.rests_until) = (0, Some(self.now + PAUSE));
+            counters.accept_pauses += 1;
+            self.complain("a listener fails to accept again and again", error);
+        }
+    }
+
+    fn pause(&mut self, why: &str, error: &io::Error, counters: &mut Counters) {
         counters.accept_pauses += 1;
         self.spare = None;
         self.paused_until = Some(self.now + PAUSE);
+        self.complain(why, error);
+    }
+
+    fn complain(&mut self, why: &str, error: &io::Error) {
         if self.logged.is_none_or(|at| self.now - at >= LOG_INTERVAL) {
             self.logged = Some(self.now);
-            let error = error.map(|error| error.to_string()).unwrap_or_default();
-            tracing::warn!(error, pause_ms = PAUSE, "{why}; trying again after a pause");
+            tracing::warn!(%error, pause_ms = PAUSE, "{why}; trying again after a pause");
         }
     }
 }

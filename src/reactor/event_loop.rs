@@ -391,7 +391,7 @@ where
 
     fn stop_accepting(&mut self) {
         if let Some(acceptor) = self.acceptor.take() {
-            acceptor.stop();
+            acceptor.stop(self.shard.counters());
         }
     }
 

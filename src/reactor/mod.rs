@@ -13,6 +13,8 @@ mod sim;
 #[cfg(test)]
 mod sim_tests;
 mod socket;
+#[cfg(unix)]
+mod socket_file;
 mod sys;
 
 pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, NoDispatch, Unforked};

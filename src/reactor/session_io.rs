@@ -72,18 +72,14 @@ pub(super) fn settle<Y: Sys, H: PacketHandler, F: Framing>(
     }
 }
 
-/// A session that is not read from would not find out that its connection has failed. One that is reads what came before
-/// the failure first.
+/// A session that is not read from would not find out that its connection has failed.
 #[cold]
 pub(super) fn find_error<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
     visit: &mut Visit<'_, H, F, Y::Stream>,
 ) {
-    if !visit.is_halted() {
-        return;
-    }
     if let Some(error) = sys.take_error(visit.io()) {
-        visit.handle_failed(error);
+        visit.handle_broken(error);
     }
 }
 

@@ -1,13 +1,14 @@
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, Read},
     net::SocketAddr,
-    path::PathBuf,
     time::Duration,
 };
 
 use mio::{Interest, Registry, Token, event::Source, net};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+#[cfg(unix)]
+use super::socket_file::SocketFile;
 use crate::addr::PeerAddr;
 
 /// Settings of sockets, applied to the listener, from which Linux passes them on to the connections.
@@ -41,20 +42,11 @@ impl Default for SocketOptions {
 /// A socket that listens, so that nobody who is told its address is turned away, and that nobody accepts from yet.
 #[derive(Debug)]
 pub(crate) struct BoundSocket {
+    /// Removed again before the socket is closed.
+    #[cfg(unix)]
+    file: Option<SocketFile>,
     socket: Socket,
     addr: PeerAddr,
-    /// Removed again when the socket is dropped.
-    path: Option<OwnedPath>,
-}
-
-/// The file of a Unix socket.
-#[derive(Debug)]
-struct OwnedPath(PathBuf);
-
-impl Drop for OwnedPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 impl BoundSocket {
@@ -72,25 +64,28 @@ impl BoundSocket {
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(addr);
-        Ok(Self { socket, addr: PeerAddr::Ip(bound), path: None })
+        Ok(Self {
+            #[cfg(unix)]
+            file: None,
+            socket,
+            addr: PeerAddr::Ip(bound),
+        })
     }
 
     /// A file that an earlier server left behind is replaced; one that somebody listens on is not.
     #[cfg(unix)]
-    pub(crate) fn unix(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn unix(path: std::path::PathBuf) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
-        let addr = SockAddr::unix(&path)?;
-        if let Err(error) = socket.bind(&addr) {
-            if error.kind() != io::ErrorKind::AddrInUse || !is_stale(&path) {
-                return Err(error);
-            }
-            std::fs::remove_file(&path)?;
-            socket.bind(&addr)?;
-        }
-        let path_is_ours = OwnedPath(path.clone());
-        socket.listen(BACKLOG)?;
-        Ok(Self { socket, addr: PeerAddr::Unix(Some(path)), path: Some(path_is_ours) })
+        let is_abstract = path.as_os_str().as_encoded_bytes().starts_with(b"\0");
+        let file = if is_abstract {
+            socket.bind(&SockAddr::unix(&path)?)?;
+            socket.listen(BACKLOG)?;
+            None
+        } else {
+            Some(SocketFile::bind(&socket, &path, BACKLOG)?)
+        };
+        Ok(Self { file, socket, addr: PeerAddr::Unix(Some(path)) })
     }
 
     /// More sockets at the same TCP address; the kernel spreads connections over all that listen.
@@ -106,48 +101,45 @@ impl BoundSocket {
 
     /// Sets the options, for the connections from now on.
     pub(crate) fn listen(self, options: &SocketOptions) -> io::Result<(Listener, PeerAddr)> {
-        let Self { socket, addr, path } = self;
-        if let Some(bytes) = options.recv_buffer {
-            socket.set_recv_buffer_size(bytes)?;
+        #[cfg(unix)]
+        if let PeerAddr::Unix(_) = self.addr {
+            return self.listen_unix(options);
         }
-        if let Some(bytes) = options.send_buffer {
-            socket.set_send_buffer_size(bytes)?;
+        let Self { socket, addr, .. } = self;
+        set_buffers(&socket, options)?;
+        set_tcp_options(&SockRef::from(&socket), options)?;
+        if options.reuse_port {
+            set_reuse_port(&socket)?;
         }
-        let kind = match path {
-            #[cfg(unix)]
-            Some(path) => {
-                socket.listen(backlog(options))?;
-                Kind::Unix(net::UnixListener::from_std(socket.into()), path)
-            }
-            _ => {
-                set_tcp_options(&SockRef::from(&socket), options)?;
-                if options.reuse_port {
-                    set_reuse_port(&socket)?;
-                }
-                socket.listen(backlog(options))?;
-                Kind::Tcp(net::TcpListener::from_std(socket.into()))
-            }
-        };
+        socket.listen(backlog(options))?;
+        let kind = Kind::Tcp(net::TcpListener::from_std(socket.into()));
+        Ok((Listener { kind, options: options.clone() }, addr))
+    }
+
+    #[cfg(unix)]
+    fn listen_unix(self, options: &SocketOptions) -> io::Result<(Listener, PeerAddr)> {
+        let Self { socket, addr, file } = self;
+        set_buffers(&socket, options)?;
+        socket.listen(backlog(options))?;
+        let kind = Kind::Unix { _file: file, listener: net::UnixListener::from_std(socket.into()) };
         Ok((Listener { kind, options: options.clone() }, addr))
     }
 }
 
-fn backlog(options: &SocketOptions) -> i32 {
-    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+/// More than the system's type holds is as much as that holds; the kernel has a limit of its own.
+fn set_buffers(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    const MOST: usize = i32::MAX as usize;
+    if let Some(bytes) = options.recv_buffer {
+        socket.set_recv_buffer_size(bytes.min(MOST))?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes.min(MOST))?;
+    }
+    Ok(())
 }
 
-/// Whether it is the file of a Unix socket that nobody listens on. Any other file is not ours to remove.
-#[cfg(unix)]
-fn is_stale(path: &std::path::Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    // Without waiting: a server whose queue is full is alive.
-    let knock = || -> io::Result<()> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)
-    };
-    is_socket && knock().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+fn backlog(options: &SocketOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
 fn set_reuse_port(socket: &Socket) -> io::Result<()> {
@@ -178,7 +170,11 @@ pub(crate) struct Listener {
 enum Kind {
     Tcp(net::TcpListener),
     #[cfg(unix)]
-    Unix(net::UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] OwnedPath),
+    Unix {
+        /// Removed before the socket is closed; an abstract address has none.
+        _file: Option<SocketFile>,
+        listener: net::UnixListener,
+    },
 }
 
 impl Listener {
@@ -193,7 +189,7 @@ impl Listener {
                 Ok((Stream::Tcp(stream), PeerAddr::Ip(peer)))
             }
             #[cfg(unix)]
-            Kind::Unix(listener, _) => {
+            Kind::Unix { listener, .. } => {
                 let (stream, peer) = listener.accept()?;
                 Ok((Stream::Unix(stream), PeerAddr::Unix(peer.as_pathname().map(Into::into))))
             }
@@ -204,10 +200,17 @@ impl Listener {
         match &mut self.kind {
             Kind::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
             #[cfg(unix)]
-            Kind::Unix(listener, _) => listener.register(registry, token, Interest::READABLE),
+            Kind::Unix { listener, .. } => listener.register(registry, token, Interest::READABLE),
         }
     }
 }
+
+/// Writing to a peer that is gone is an error of that session, and no SIGPIPE to a process that has not ignored it. Apple's
+/// systems have no flag for it but an option of the socket, which socket2 sets and a listener hands on.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+const SEND_FLAGS: i32 = nix::libc::MSG_NOSIGNAL;
+#[cfg(not(all(unix, not(target_vendor = "apple"))))]
+const SEND_FLAGS: i32 = 0;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -243,11 +246,13 @@ impl Stream {
 
     #[inline]
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        each!(self, stream => stream.write(bytes))
+        each!(self, stream => stream.try_io(|| SockRef::from(&*stream).send_with_flags(bytes, SEND_FLAGS)))
     }
 
     pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, stream => stream.write_vectored(slices))
+        each!(self, stream => {
+            stream.try_io(|| SockRef::from(&*stream).send_vectored_with_flags(slices, SEND_FLAGS))
+        })
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
@@ -273,5 +278,26 @@ impl Stream {
                 stream.local_addr().map(|addr| PeerAddr::Unix(addr.as_pathname().map(Into::into)))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_larger_than_32_bits_tell_is_as_large_as_the_system_allows() -> io::Result<()> {
+        let socket = BoundSocket::tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false)?;
+        let before = [socket.socket.recv_buffer_size()?, socket.socket.send_buffer_size()?];
+        let wrapped = usize::try_from((1_u64 << 32) + 1).unwrap_or(usize::MAX);
+        let options =
+            SocketOptions { recv_buffer: Some(wrapped), send_buffer: Some(wrapped), ..Default::default() };
+        let (Listener { kind: Kind::Tcp(listener), .. }, _) = socket.listen(&options)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let listener = SockRef::from(&listener);
+        let after = [listener.recv_buffer_size()?, listener.send_buffer_size()?];
+        assert!(after[0] > 60_000 && after[1] > 10_000, "from {before:?} to {after:?}");
+        Ok(())
     }
 }

@@ -63,8 +63,10 @@ impl Server<Unframed> {
     /// `SocketAddr`, or an array, slice or `Vec` of such. Port 0 takes a free one: ask [`local_addrs`](Self::local_addrs).
     ///
     /// A name with several addresses is bound at the first that can be. An IPv6 wildcard takes IPv6 only: bind
-    /// `["0.0.0.0:7000", "[::]:7000"]` for both. The file of a Unix socket is removed when the server ends; one that a
-    /// dead server left behind is replaced.
+    /// `["0.0.0.0:7000", "[::]:7000"]` for both. The file of a Unix socket is removed when the server stops
+    /// listening, unless another server has put its own there by then; one that a dead server left behind is replaced. While
+    /// that is done a lock is held on a file beside it, with `.lock` after its name: of servers that start at once one gets
+    /// the path.
     ///
     /// # Errors
     /// [`ServeError::Address`] for a text that names no address, [`ServeError::Bind`] for one that is taken or not ours;
@@ -129,7 +131,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`; granularity 1 s).
+    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`): 1 s to 32,767 s, anything else is a
+    /// [`ServeError::Config`] when the server starts. Cut to whole seconds.
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.options.keepalive = Some(idle);
         self

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{Running, Server};
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 
 /// Standing shards that a server may have. More than there are cores on any machine.
 const MAX_WORKERS: usize = 4096;
+/// What Linux takes: whole seconds, and no more than 15 bits tell.
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
 /// Addresses that a server may have, each with a token of its own.
 const MAX_LISTENERS: usize = 1024;
 /// Descriptors left to everything else in the process.
@@ -125,6 +127,9 @@ fn validate(
     let config = |option, why: String| Err(ServeError::config((option, why)));
     if options.backlog == 0 {
         return config("backlog", "0 lets nobody connect; give at least 1".into());
+    }
+    if options.keepalive.is_some_and(|idle| !KEEPALIVE.contains(&idle)) {
+        return config("keepalive", "kernels take 1 to 32,767 seconds; leave it out for none".into());
     }
     strategy.validate().map_err(|why| ServeError::config(("strategy", why)))?;
     if sockets.len() > MAX_LISTENERS {

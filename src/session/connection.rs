@@ -1,5 +1,4 @@
 use std::{
-    ops::BitOr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use crate::{
     buffer::{Inbox, Outbox},
     error::{CloseReason, SendError},
     id::{Key, SessionId},
-    session::{Alarm, FramingSlot, Link, SessionStats, TimerId, Turn},
+    session::{Alarm, FramingSlot, Halt, Link, Mark, SessionStats, TimerId, Turn},
     time::Tick,
     timer_wheel::TimerKey,
 };
@@ -73,111 +72,14 @@ pub(crate) struct Traffic {
     pub(crate) packets_out: u64,
 }
 
-/// Why no packets are handed out. Any bit stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Halt(u8);
-
-impl Halt {
-    /// The handler asked for it.
-    pub(crate) const PAUSED: Self = Self(1);
-    /// The outbox is above the high-water mark.
-    pub(crate) const FULL: Self = Self(2);
-    /// The session is closing.
-    pub(crate) const CLOSING: Self = Self(4);
-
-    #[inline]
-    pub(crate) fn any(self) -> bool {
-        self.0 != 0
-    }
-
-    pub(crate) fn has(self, bit: Self) -> bool {
-        self.0 & bit.0 != 0
-    }
-
-    pub(crate) fn set(&mut self, bit: Self) {
-        self.0 |= bit.0;
-    }
-
-    pub(crate) fn clear(&mut self, bit: Self) {
-        self.0 &= !bit.0;
-    }
-}
-
-/// What the shard remembers about a session between events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Mark(u16);
-
-impl Mark {
-    /// The kernel may have more to read, and will not say so again.
-    pub(crate) const READABLE: Self = Self(1);
-    /// An end of stream or an error was announced: read until it is found.
-    pub(crate) const HANGUP: Self = Self(2);
-    /// The end of the stream was read.
-    pub(crate) const ENDED: Self = Self(4);
-    /// The kernel takes no more; it will say when it does.
-    pub(crate) const BLOCKED: Self = Self(8);
-    /// On the list of sessions to settle.
-    pub(crate) const DIRTY: Self = Self(16);
-    /// On the list of sessions to read without an event.
-    pub(crate) const UNFINISHED: Self = Self(32);
-    /// `on_drained` is due.
-    pub(crate) const DRAINED: Self = Self(64);
-    /// The inbox holds bytes that were not yet offered to the framing.
-    pub(crate) const BACKLOG: Self = Self(128);
-    /// To be reset rather than closed.
-    pub(crate) const ABORT: Self = Self(256);
-    /// A write was interrupted: not again before the next look at this session.
-    pub(crate) const RETRY: Self = Self(512);
-    /// The server shuts down: what waits in the inbox is handed out, nothing more is read, then the session is closed.
-    pub(crate) const SHUTDOWN: Self = Self(1024);
-
-    /// All of them in one.
-    pub(crate) const fn union(marks: &[Self]) -> Self {
-        let mut all = 0;
-        let mut rest = marks;
-        while let [mark, others @ ..] = rest {
-            all |= mark.0;
-            rest = others;
-        }
-        Self(all)
-    }
-
-    /// Any of them.
-    #[inline]
-    pub(crate) fn has(self, mark: Self) -> bool {
-        self.0 & mark.0 != 0
-    }
-
-    /// Whether it was not there before.
-    pub(crate) fn insert(&mut self, mark: Self) -> bool {
-        let new = self.0 & mark.0 == 0;
-        self.0 |= mark.0;
-        new
-    }
-
-    /// Whether it was there.
-    pub(crate) fn remove(&mut self, mark: Self) -> bool {
-        let old = self.0 & mark.0 != 0;
-        self.0 &= !mark.0;
-        old
-    }
-}
-
-impl BitOr for Mark {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
 impl Connection {
     pub(crate) fn new(key: Key, ends: Ends, now: Tick) -> Self {
+        let marks = if ends.are_unix() { Mark::HANGUP } else { Mark::default() };
         Self {
             key,
             phase: Phase::Open,
             halt: Halt::default(),
-            marks: Mark::default(),
+            marks,
             inbox: None,
             outbox: None,
             ends,
@@ -237,6 +139,28 @@ impl Connection {
         }
     }
 
+    /// The connection has failed, and the session ends for this `reason` when what was received is handed out: in the turns
+    /// to come, and within the time of a graceful close, should a peer send on that does not read.
+    #[cold]
+    pub(crate) fn break_down(&mut self, reason: CloseReason, turn: &mut Turn) {
+        self.marks.insert(Mark::BROKEN | Mark::READABLE | Mark::HANGUP);
+        let rare = self.rare.get_or_insert_default();
+        rare.close_by = Some((turn.clock.deadline(turn.timeouts.close), turn.clock.lost()));
+        rare.reason = Some(reason);
+        self.discard_output(turn);
+        turn.read_later(self);
+    }
+
+    /// What was sent over a connection that has failed.
+    #[cold]
+    pub(crate) fn discard_output(&mut self, turn: &mut Turn) {
+        self.give_back_outbox(turn);
+        self.marks.remove(Mark::BLOCKED | Mark::DRAINED);
+        if self.halt.has(Halt::FULL) {
+            self.lift(Halt::FULL, turn);
+        }
+    }
+
     /// Begins the graceful end. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason, turn: &mut Turn) {
         if self.halt.has(Halt::CLOSING) {
@@ -250,6 +174,11 @@ impl Connection {
             link.shut();
         }
         let rare = self.rare.get_or_insert_default();
+        let reason = match rare.reason.take() {
+            // The peer's end came behind what has already failed.
+            Some(broken) if matches!(reason, CloseReason::PeerClosed) => broken,
+            _ => reason,
+        };
         // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
         let by_progress = matches!(reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
         let flushed_by = turn.clock.deadline(turn.timeouts.close);
@@ -461,15 +390,5 @@ mod tests {
     #[test]
     fn a_connection_stays_small() {
         assert!(size_of::<Connection>() <= 128, "{} bytes", size_of::<Connection>());
-    }
-
-    #[test]
-    fn marks_tell_whether_they_changed() {
-        let mut marks = Mark::default();
-        assert!(marks.insert(Mark::DIRTY));
-        assert!(!marks.insert(Mark::DIRTY));
-        assert!(marks.remove(Mark::DIRTY));
-        assert!(!marks.remove(Mark::DIRTY));
-        assert!(!marks.has(Mark::DIRTY | Mark::ENDED));
     }
 }

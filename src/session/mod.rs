@@ -1,6 +1,7 @@
 //! One connection as a machine: no socket, no clock. Bytes and commands go in; packets, bytes to write and deadlines come out.
 
 mod connection;
+mod flags;
 mod framing_cell;
 mod handle;
 mod liveness;
@@ -10,7 +11,8 @@ mod view;
 pub use handle::SessionHandle;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
-pub(crate) use connection::{Connection, Halt, Mark, Phase};
+pub(crate) use connection::{Connection, Phase};
+pub(crate) use flags::{Halt, Mark};
 pub(crate) use framing_cell::{FramingCell, FramingSlot};
 pub(crate) use handle::{Deliver, Link, SessionCommand};
 pub(crate) use liveness::{Lapse, Timeouts};

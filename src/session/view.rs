@@ -50,6 +50,9 @@ impl Session<'_> {
     }
 
     /// Stops reading: packets that were already received wait, and the kernel's window closes on the peer.
+    ///
+    /// The end of the peer's stream waits as well. A connection that fails meanwhile (a reset, a write that cannot be done)
+    /// ends the session at once, and the packets that waited are lost; without a pause they are handed out first.
     pub fn pause(&mut self) {
         self.connection.pause();
     }

@@ -321,10 +321,11 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
             }
             Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
             Decoded::Rejected { consumed, error } => {
+                let consumed = consumed.min(len);
                 if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
                     Err(FrameError::Misframed { what: "the same refusal twice" })?;
                 }
-                *used += consumed.min(len);
+                *used += consumed;
                 turn.counters.frames_rejected += 1;
                 let mut session =
                     Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };

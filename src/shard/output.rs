@@ -21,7 +21,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// Before writing: what was put off to the end of the turn.
     #[inline]
     pub(crate) fn begin_settling(&mut self) {
-        const DUE: Mark = Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::ABORT, Mark::DRAINED]);
+        const DUE: Mark = Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::ABORT, Mark::DRAINED, Mark::BROKEN]);
         let marks = &mut self.slot.connection.marks;
         if !marks.has(DUE) {
             return;
@@ -29,6 +29,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         marks.remove(Mark::DIRTY | Mark::RETRY);
         if marks.has(Mark::ABORT) {
             self.finish(CloseReason::Local, Ending::Reset);
+        } else if marks.has(Mark::BROKEN) {
+            self.settle_broken();
         } else if marks.remove(Mark::DRAINED) && !self.slot.connection.halt.has(Halt::FULL) {
             self.tell_drained();
         }
@@ -37,7 +39,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// The socket and the bytes to write to it, if there are any and the kernel may take them.
     #[inline]
     pub(crate) fn poll_transmit(&mut self) -> Option<(&mut T, &Outbox)> {
-        if !self.is_alive() || self.slot.connection.marks.has(Mark::BLOCKED | Mark::RETRY) {
+        if !self.is_alive() || self.slot.connection.marks.has(Mark::BLOCKED | Mark::RETRY | Mark::BROKEN) {
             return None;
         }
         if self.slot.connection.outbox.as_ref()?.is_empty() {
@@ -53,14 +55,41 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(crate) fn handle_sent(&mut self, sent: io::Result<usize>) {
         match sent {
             Ok(n) if n > 0 => self.handle_written(n),
-            Ok(_) => self.handle_failed(ErrorKind::WriteZero.into()),
+            Ok(_) => self.handle_broken(ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.handle_blocked(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 // Not the kernel's refusal, but no reason to insist within this turn either.
                 self.slot.connection.marks.insert(Mark::RETRY);
                 self.turn.settle_later(&mut self.slot.connection);
             }
-            Err(error) => self.handle_failed(error),
+            Err(error) => self.handle_broken(error),
+        }
+    }
+
+    /// The connection has failed, which says nothing about what was received before: that is handed out first, where the
+    /// handler takes it. A session that is paused ends at once, since nobody knows until when.
+    #[cold]
+    pub(crate) fn handle_broken(&mut self, error: io::Error) {
+        let connection = &mut self.slot.connection;
+        if connection.phase != Phase::Open || connection.halt.has(Halt::PAUSED) {
+            self.handle_failed(error);
+        } else if !connection.marks.has(Mark::BROKEN) {
+            connection.break_down(CloseReason::Reset(error), self.turn);
+        }
+    }
+
+    /// Ends a session whose connection has failed, unless there is still something to hand out.
+    #[cold]
+    fn settle_broken(&mut self) {
+        let connection = &mut self.slot.connection;
+        connection.discard_output(self.turn);
+        let is_late =
+            connection.close_by(self.turn.clock.lost()).is_some_and(|at| at <= self.turn.clock.now());
+        let takes = connection.phase == Phase::Open && !connection.halt.has(Halt::PAUSED) && !is_late;
+        if takes && connection.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
+            self.turn.read_later(connection);
+        } else {
+            self.finish(CloseReason::Reset(ErrorKind::BrokenPipe.into()), Ending::Reset);
         }
     }
 

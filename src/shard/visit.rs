@@ -77,11 +77,6 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         self.verdict.is_none()
     }
 
-    /// Whether nothing is handed out of this session now.
-    pub(crate) fn is_halted(&self) -> bool {
-        self.slot.connection.halt.any()
-    }
-
     #[inline]
     pub(super) fn is_open(&self) -> bool {
         self.is_alive() && self.slot.connection.phase == Phase::Open

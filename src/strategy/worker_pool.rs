@@ -92,7 +92,7 @@ mod tests {
         for _ in 0..5 {
             let place = pool.place(&peer, Loads::new(&census));
             if let Placement::On(shard) = place {
-                assert!(census.enter(Some(shard), &peer));
+                assert_eq!(census.enter(Some(shard), &peer), Ok(()));
             }
             places.push(place);
         }

@@ -137,11 +137,7 @@ impl Served {
     }
 
     pub(crate) fn addr(&self) -> SockAddr {
-        match &self.running.local_addrs()[0] {
-            PeerAddr::Ip(addr) => (*addr).into(),
-            PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("bound to a path")).expect("a path"),
-            other => panic!("no test knows how to connect to {other}"),
-        }
+        addr_of(&self.running.local_addrs()[0])
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -188,6 +184,14 @@ impl Served {
         let handle = running.handle();
         running.stop(PATIENCE).expect("the server stops in peace");
         audit(&handle, &journal);
+    }
+}
+
+pub(crate) fn addr_of(bound: &PeerAddr) -> SockAddr {
+    match bound {
+        PeerAddr::Ip(addr) => (*addr).into(),
+        PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("bound to a path")).expect("a path"),
+        other => panic!("no test knows how to connect to {other}"),
     }
 }
 

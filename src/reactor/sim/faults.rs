@@ -2,7 +2,7 @@ use std::io;
 
 use super::Rng;
 
-/// What the network may do besides working. All but the last are chances in 1,000.
+/// What the network may do besides working. All but the last two are chances in 1,000.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
     /// An event that nothing caused.
@@ -25,6 +25,8 @@ pub(crate) struct Faults {
     pub(crate) shuffle: u32,
     /// An end without the announcement of something to read.
     pub(crate) bare_hangup: u32,
+    /// A listener, by its descriptor, whose every accept fails, and with what.
+    pub(crate) forbidden: Option<(usize, i32)>,
     /// The one call that fails.
     pub(crate) fail: Option<Fail>,
 }
@@ -124,6 +126,7 @@ pub(crate) fn error(errno: i32) -> io::Error {
 
 /// Error numbers of Linux.
 pub(crate) mod errno {
+    pub(crate) const EPERM: i32 = 1;
     pub(crate) const EINTR: i32 = 4;
     pub(crate) const EBADF: i32 = 9;
     pub(crate) const EAGAIN: i32 = 11;

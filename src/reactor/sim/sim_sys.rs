@@ -269,6 +269,9 @@ impl Net {
             }
             return Err(failed);
         }
+        if let Some((_, errno)) = self.faults.forbidden.filter(|(listener, _)| *listener == fd) {
+            return Err(error(errno));
+        }
         let Some(What::Listener(queue)) = self.fds[fd].as_ref().map(|fd| &fd.what) else {
             return Err(error(errno::EBADF));
         };

@@ -1,8 +1,17 @@
 //! Accept survives every error and is never deaf.
 
+use std::sync::Arc;
+
 use crate::{
+    addr::PeerAddr,
+    census::Census,
     limits::Limits,
-    reactor::sim::{Call, Fail, Heard, Setup, World, errno, frame},
+    metrics::Counters,
+    reactor::{
+        Acceptor, AcceptorConfig, NoDispatch,
+        sim::{Call, Fail, Heard, Network, Setup, SimSys, Sizes, World, errno, frame},
+    },
+    strategy::{ForkingStrategy, Loads, Placement},
 };
 
 fn serves_everybody(world: &mut World, clients: usize) {
@@ -44,6 +53,103 @@ fn an_error_of_one_connection_costs_the_next_nothing() {
             assert_eq!((world.metrics().accept_pauses, world.now()), (0, 0), "errno {errno}, call {nth}");
         }
     }
+}
+
+#[test]
+fn a_listener_that_may_never_accept_does_not_spin_and_keeps_no_other_from_being_heard() {
+    for errno in [errno::EPERM, errno::ECONNABORTED, errno::EPROTO, errno::EINTR] {
+        let mut world = World::new(Setup { listeners: 2, ..Setup::default() }, |_| {});
+        let [forbidden, free] = [world.listeners()[0], world.listeners()[1]];
+        world.net().faults.forbidden = Some((forbidden, errno));
+        let waiting = world.connect();
+        world.net().say(waiting, &frame(b"at last"));
+        world.run_until(10_050);
+        let calls = world.net().calls.of(Call::Accept);
+        let polls = world.net().polls;
+        assert!(
+            calls < 101 * 65 && polls < 300,
+            "errno {errno}: {calls} calls, {polls} polls in ten seconds"
+        );
+        let conn = world.net().connect(free);
+        world.net().say(conn, &frame(b"at once"));
+        world.run_until(10_051);
+        assert_eq!(world.net().hear_all(conn), frame(b"at once"), "errno {errno}");
+        world.net().faults.forbidden = None;
+        world.run_until(10_150);
+        assert_eq!(world.net().hear_all(waiting), frame(b"at last"), "errno {errno}");
+        world.net().leave(conn);
+        world.net().leave(waiting);
+        world.run_to_rest();
+        world.assert_empty();
+    }
+}
+
+/// Places everybody here. While it does so, another acceptor takes the last place.
+struct TooLate {
+    census: Arc<Census>,
+    asked: bool,
+}
+
+impl ForkingStrategy for TooLate {
+    fn place(&mut self, peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+        if !std::mem::replace(&mut self.asked, true) {
+            assert_eq!(self.census.enter(Some(0), peer), Ok(()), "the last place");
+        }
+        Placement::On(0)
+    }
+}
+
+/// An acceptor of a server that has one place, the descriptor of its listener, and the census.
+fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<Census>) {
+    let census = Arc::new(Census::new(1, 1, None));
+    let listeners = vec![sys.listen()];
+    let listener = listeners[0].0.number;
+    let strategy = Box::new(TooLate { census: census.clone(), asked: false });
+    let dispatch = Box::new(NoDispatch);
+    let config = AcceptorConfig { listeners, strategy, dispatch, census: census.clone(), here: 0 };
+    (Acceptor::new(sys, config).expect("a listener"), listener, census)
+}
+
+#[test]
+fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
+    let network = Network::new(1, Sizes::default());
+    let (mut sys, _) = SimSys::new(&network);
+    let (mut acceptor, listener, census) = too_late(&mut sys);
+    let conn = network.lock().connect(listener);
+    let other = network.lock().connect(listener);
+    let mut counters = Counters::default();
+    for now in [0, 50, 100, 200] {
+        acceptor.begin_turn(now);
+        assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there is no place at {now}");
+        assert!(!acceptor.has_work(), "nothing but time helps at {now}");
+    }
+    assert_eq!((counters.accepted, counters.refused), (1, 0), "the other one waits in the backlog");
+    census.leave(Some(0), &PeerAddr::Unix(None));
+    assert_eq!(acceptor.deadline(), Some(300));
+    acceptor.begin_turn(300);
+    let served = acceptor.poll_accept(&mut sys, &mut counters).expect("there is a place");
+    assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there was one");
+    assert_eq!((counters.accepted, counters.refused, census.total()), (1, 0, 1));
+    for waiting in [conn, other] {
+        assert_eq!(network.lock().hear(waiting, 1), Heard::Nothing, "nobody is turned away");
+    }
+    drop(served);
+    acceptor.stop(&mut counters);
+    assert_eq!(counters.refused, 0, "who was not accepted was not refused");
+}
+
+#[test]
+fn a_client_that_waits_for_a_place_is_counted_as_refused_when_the_server_stops() {
+    let network = Network::new(1, Sizes::default());
+    let (mut sys, _) = SimSys::new(&network);
+    let (mut acceptor, listener, _) = too_late(&mut sys);
+    let conn = network.lock().connect(listener);
+    let mut counters = Counters::default();
+    acceptor.begin_turn(0);
+    assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none());
+    acceptor.stop(&mut counters);
+    assert_eq!((counters.accepted, counters.refused), (1, 1));
+    assert_eq!(network.lock().hear(conn, 1), Heard::End);
 }
 
 #[test]

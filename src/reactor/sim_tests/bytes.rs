@@ -1,9 +1,12 @@
 //! Boundaries, short transfers and spurious events: every byte once, in order.
 
+use std::{cell::OnceCell, rc::Rc, time::Duration};
+
 use crate::{
+    TimerId,
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Conn, Faults, Heard, Setup, Told, World, frame},
+    reactor::sim::{Call, Conn, Fail, Faults, Heard, Network, Setup, Told, World, errno, frame},
 };
 
 /// Sends packets of many sizes through an echo, in pieces, and reads what comes back.
@@ -145,4 +148,112 @@ fn a_packet_longer_than_the_limit_is_refused_with_its_header() {
     world.net().end(conn);
     world.run_to_rest();
     assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Frame));
+}
+
+/// Requests of three bytes, by number.
+fn requests(count: u16) -> Vec<u8> {
+    (0..count).flat_map(|number| frame(&[&b"r"[..], &number.to_be_bytes()].concat())).collect()
+}
+
+/// A session that was told these requests, in order, and then that it was reset.
+fn assert_all_handed_out(world: &mut World, count: u16) {
+    world.run_to_rest();
+    let told = world.log.lines().into_iter().filter_map(|(_, _, told)| match told {
+        Told::Packet(packet) => Some(frame(&packet)),
+        _ => None,
+    });
+    let packets: Vec<_> = told.collect();
+    assert_eq!(packets.len(), usize::from(count));
+    assert_eq!(packets.concat(), requests(count));
+    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Reset));
+    world.assert_empty();
+}
+
+#[test]
+fn a_write_that_fails_loses_no_request_that_was_received_before() {
+    for (ends, pauses) in [(false, false), (true, false), (true, true)] {
+        let limits = Limits::default().outbox_low(500).outbox_high(2_000);
+        let mut setup = Setup { limits, ..Setup::default() };
+        setup.sizes.down = 1_000;
+        let mut world = World::new(setup, |probe| {
+            probe.packet = Box::new(|session, _| Ok(session.send([7; 100])?));
+            probe.drained = Box::new(|_, ()| panic!("nothing is drained that is discarded"));
+        });
+        let conn = world.connect();
+        world.net().say(conn, &requests(500));
+        world.run_for(1);
+        assert!(world.log.count(&Told::Packet(b"r\x01\x00".to_vec())) == 0, "the outbox is full before that");
+        if ends {
+            world.net().end(conn);
+        }
+        if pauses {
+            world.run_for(1);
+        }
+        world.net().reset(conn);
+        assert_all_handed_out(&mut world, 500);
+    }
+}
+
+#[test]
+fn a_reset_loses_no_request_that_was_received_before_and_is_more_than_a_turn_reads() {
+    let mut setup = Setup { limits: Limits::default().read_budget(1_000), ..Setup::default() };
+    setup.sizes.up = 1 << 20;
+    let mut world = World::new(setup, |probe| probe.packet = Box::new(|_, _| Ok(())));
+    let conn = world.connect();
+    world.run_for(1);
+    // Several receive buffers full.
+    let stream = requests(40_000);
+    assert_eq!(world.net().say(conn, &stream), stream.len());
+    world.net().reset(conn);
+    assert_all_handed_out(&mut world, 40_000);
+}
+
+#[test]
+fn a_paused_session_whose_connection_fails_ends_at_once() {
+    for writes in [false, true] {
+        let mut world = World::new(Setup::default(), |probe| {
+            probe.packet = Box::new(move |session, _| {
+                session.pause();
+                if writes { Ok(session.set_timer(TimerId(1), Duration::from_millis(5))?) } else { Ok(()) }
+            });
+            probe.timer = Box::new(|session, _| Ok(session.send([7; 100])?));
+        });
+        let conn = world.connect();
+        world.net().say(conn, &requests(2));
+        world.run_for(1);
+        world.net().reset(conn);
+        world.run_to_rest();
+        assert_eq!(world.log.closes().len(), 1);
+        assert_eq!(world.log.closes()[0].1, CloseKind::Reset);
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_peer_that_sends_on_over_a_connection_that_can_not_be_written_is_not_served_for_ever() {
+    let limits = Limits::default().read_budget(100).close_timeout(Duration::from_secs(1));
+    let mut setup = Setup { limits, ..Setup::default() };
+    setup.faults.fail = Some(Fail { call: Some(Call::Send), nth: 1, errno: errno::EPIPE });
+    let client = Rc::<OnceCell<(Network, Conn)>>::default();
+    let mut world = World::new(setup, |probe| {
+        let client = client.clone();
+        probe.packet = Box::new(move |session, packet| {
+            // Each takes a millisecond, in which the next one comes.
+            let (network, conn) = client.get().expect("it is connected");
+            let mut net = network.lock();
+            net.pass(1);
+            net.say(*conn, &frame(packet));
+            drop(net);
+            Ok(session.send(packet)?)
+        });
+    });
+    let conn = world.connect();
+    assert!(client.set((world.network.clone(), conn)).is_ok());
+    world.net().say(conn, &frame(b"again"));
+    world.run_until(5_000);
+    let closes = world.log.closes();
+    assert_eq!(closes.len(), 1);
+    assert_eq!(closes[0].1, CloseKind::Reset);
+    assert!((1_000..1_100).contains(&closes[0].0), "at {}", closes[0].0);
+    assert_eq!(world.hears(conn), Heard::Reset, "what is cut short must not look whole");
 }

@@ -1,0 +1,117 @@
+use std::ops::BitOr;
+
+/// Why no packets are handed out. Any bit stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Halt(u8);
+
+impl Halt {
+    /// The handler asked for it.
+    pub(crate) const PAUSED: Self = Self(1);
+    /// The outbox is above the high-water mark.
+    pub(crate) const FULL: Self = Self(2);
+    /// The session is closing.
+    pub(crate) const CLOSING: Self = Self(4);
+
+    #[inline]
+    pub(crate) fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub(crate) fn has(self, bit: Self) -> bool {
+        self.0 & bit.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, bit: Self) {
+        self.0 |= bit.0;
+    }
+
+    pub(crate) fn clear(&mut self, bit: Self) {
+        self.0 &= !bit.0;
+    }
+}
+
+/// What the shard remembers about a session between events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mark(u16);
+
+impl Mark {
+    /// The kernel may have more to read, and will not say so again.
+    pub(crate) const READABLE: Self = Self(1);
+    /// A short read does not say that there is no more. An end of stream or an error was announced, and is to be found; or
+    /// it is a Unix socket, where a read stops behind bytes that carry descriptors.
+    pub(crate) const HANGUP: Self = Self(2);
+    /// The end of the stream was read.
+    pub(crate) const ENDED: Self = Self(4);
+    /// The kernel takes no more; it will say when it does.
+    pub(crate) const BLOCKED: Self = Self(8);
+    /// On the list of sessions to settle.
+    pub(crate) const DIRTY: Self = Self(16);
+    /// On the list of sessions to read without an event.
+    pub(crate) const UNFINISHED: Self = Self(32);
+    /// `on_drained` is due.
+    pub(crate) const DRAINED: Self = Self(64);
+    /// The inbox holds bytes that were not yet offered to the framing.
+    pub(crate) const BACKLOG: Self = Self(128);
+    /// To be reset rather than closed.
+    pub(crate) const ABORT: Self = Self(256);
+    /// A write was interrupted: not again before the next look at this session.
+    pub(crate) const RETRY: Self = Self(512);
+    /// The server shuts down: what waits in the inbox is handed out, nothing more is read, then the session is closed.
+    pub(crate) const SHUTDOWN: Self = Self(1024);
+    /// The connection has failed: nothing is written any more, and what was received before is still handed out.
+    pub(crate) const BROKEN: Self = Self(2048);
+
+    /// All of them in one.
+    pub(crate) const fn union(marks: &[Self]) -> Self {
+        let mut all = 0;
+        let mut rest = marks;
+        while let [mark, others @ ..] = rest {
+            all |= mark.0;
+            rest = others;
+        }
+        Self(all)
+    }
+
+    /// Any of them.
+    #[inline]
+    pub(crate) fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    /// Whether it was not there before.
+    pub(crate) fn insert(&mut self, mark: Self) -> bool {
+        let new = self.0 & mark.0 == 0;
+        self.0 |= mark.0;
+        new
+    }
+
+    /// Whether it was there.
+    pub(crate) fn remove(&mut self, mark: Self) -> bool {
+        let old = self.0 & mark.0 != 0;
+        self.0 &= !mark.0;
+        old
+    }
+}
+
+impl BitOr for Mark {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_tell_whether_they_changed() {
+        let mut marks = Mark::default();
+        assert!(marks.insert(Mark::DIRTY));
+        assert!(!marks.insert(Mark::DIRTY));
+        assert!(marks.remove(Mark::DIRTY));
+        assert!(!marks.remove(Mark::DIRTY));
+        assert!(!marks.has(Mark::DIRTY | Mark::ENDED));
+    }
+}

@@ -29,6 +29,8 @@ pub(crate) struct Crew {
     changed: Condvar,
     stopping: AtomicBool,
     failed: AtomicBool,
+    /// Shards that stand for as long as the server does; their numbers are the first.
+    standing: u32,
     next_fork: AtomicU32,
     pub(crate) census: Arc<Census>,
     pub(crate) limits: Limits,
@@ -65,6 +67,7 @@ impl Crew {
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            standing,
             next_fork: AtomicU32::new(standing),
             census: Arc::new(census),
             limits,
@@ -135,12 +138,27 @@ impl Crew {
         metrics
     }
 
+    /// A number for a shard that is forked, which no other has: when the numbers begin again, those of standing shards
+    /// and of forked ones that still run are left out.
     pub(super) fn next_fork(&self) -> ShardId {
-        ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed))
+        let listed = self.read();
+        loop {
+            let id = ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed));
+            if id.0 >= self.standing && !listed.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// As if that many shards had been forked.
+    #[cfg(test)]
+    pub(crate) fn begin_forks_at(&self, number: u32) {
+        self.next_fork.store(number, Ordering::Relaxed);
     }
 
     pub(super) fn enlist(&self, id: ShardId, member: Member) {
-        self.write().insert(id, member.clone());
+        let before = self.write().insert(id, member.clone());
+        debug_assert!(before.is_none(), "shard {id} is listed twice");
         if self.failed.load(Ordering::SeqCst) {
             member.order(Command::Abort);
         }
@@ -218,5 +236,49 @@ impl Member {
             // One that has ended needs no order.
             let _ = self.mailbox.post_control(refused.into_command());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::mailbox::{MailboxLimits, Ring};
+
+    struct Silence;
+
+    impl Ring for Silence {
+        fn ring(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn member() -> Member {
+        Member {
+            mailbox: Arc::new(Mailbox::new(MailboxLimits::default(), Arc::new(Silence))),
+            counters: Arc::default(),
+            thread: Arc::default(),
+            seat: None,
+        }
+    }
+
+    #[test]
+    fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
+        const STANDING: u32 = 3;
+        let crew = Crew::new(Census::new(3, 100, None), Limits::default(), STANDING);
+        (0..STANDING).for_each(|id| crew.enlist(ShardId(id), member()));
+        crew.begin_forks_at(u32::MAX - 1);
+        crew.enlist(ShardId(STANDING + 1), member());
+        let mut forked = Vec::new();
+        for _ in 0..5 {
+            let id = crew.next_fork();
+            crew.enlist(id, member());
+            forked.push(id.0);
+        }
+        assert_eq!(forked, [u32::MAX - 1, u32::MAX, STANDING, STANDING + 2, STANDING + 3]);
+        crew.retire(ShardId(STANDING + 2));
+        crew.begin_forks_at(0);
+        assert_eq!(crew.next_fork(), ShardId(STANDING + 2), "it is free again");
     }
 }

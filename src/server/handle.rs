@@ -259,3 +259,32 @@ impl fmt::Debug for ServerHandle {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{Raw, Server, ThreadPerConnection, packet_fn};
+
+    #[test]
+    fn a_server_that_has_forked_as_many_shards_as_there_are_numbers_goes_on_and_stops() {
+        let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Raw::new());
+        let server = server.strategy(ThreadPerConnection::max(10));
+        let running = server.spawn(packet_fn(|session, packet| session.send(packet))).expect("it starts");
+        running.crew().expect("it has started").begin_forks_at(u32::MAX);
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let mut client = TcpStream::connect(running.local_addr().expect("TCP")).expect("it listens");
+            client.write_all(b"!").expect("it reads");
+            client.read_exact(&mut [0]).expect("it echoes");
+            clients.push(client);
+        }
+        assert_eq!(running.shards(), [0, 1, 2, 3, u32::MAX].map(ShardId));
+        drop(clients);
+        running.stop(Duration::from_secs(20)).expect("every shard was told");
+    }
+}

@@ -11,7 +11,6 @@ use std::{
 use super::Stream;
 use crate::{
     census::Census,
-    error::discard,
     id::ShardId,
     limits::Limits,
     mailbox::{Mailbox, Rejected},
@@ -179,7 +178,7 @@ impl Crew {
             match command {
                 Command::Adopt(arrival) => self.census.leave(seat, &arrival.ends.peer()),
                 command => {
-                    if let Err(panic) = discard(command) {
+                    if let Err(panic) = command.discard() {
                         tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
                     }
                 }

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     addr::PeerAddr,
+    contained::Contained,
     error::QueryError,
     id::{SessionId, ShardId},
     metrics::Metrics,
@@ -158,7 +159,7 @@ impl ServerHandle {
             let ask = move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
             };
-            if crew.ask(shard, Command::Execute(Box::new(ask))) == Told::Busy {
+            if crew.ask(shard, Command::Execute(Contained::new(Box::new(ask)))) == Told::Busy {
                 return Err(QueryError::Busy);
             }
         }
@@ -180,7 +181,7 @@ impl ServerHandle {
     /// # Errors
     /// [`QueryError::Stopped`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
     pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
-        self.ask(session.shard, Command::Session(session.key, SessionCommand::Close))
+        self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close)))
     }
 
     /// Closes the sessions of this peer (address and port) gracefully. Does not wait.
@@ -203,7 +204,7 @@ impl ServerHandle {
         shard: ShardId,
         job: impl FnOnce(&mut ShardContext<'_>) + Send + 'static,
     ) -> Result<(), QueryError> {
-        self.ask(shard, Command::Execute(Box::new(job)))
+        self.ask(shard, Command::Execute(Contained::new(Box::new(job))))
     }
 
     fn ask(&self, shard: ShardId, command: Command<Stream>) -> Result<(), QueryError> {

@@ -7,6 +7,7 @@ use std::{
 use crate::{
     addr::Ends,
     buffer::{Inbox, Outbox},
+    contained::Contained,
     error::{CloseReason, SendError},
     id::{Key, SessionId},
     session::{Alarm, FramingSlot, Link, SessionStats, TimerId, Turn},
@@ -47,7 +48,7 @@ pub(crate) struct Connection {
 struct Rare {
     link: Option<Arc<Link>>,
     timers: Vec<(TimerId, TimerKey)>,
-    reason: Option<CloseReason>,
+    reason: Option<Contained<CloseReason>>,
     close_by: Option<Tick>,
     /// The end of a pause before the first packet.
     listening_since: Tick,
@@ -249,7 +250,7 @@ impl Connection {
         // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
         let by_progress = matches!(reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
         rare.close_by = (!by_progress).then_some(turn.now + turn.timeouts.close);
-        rare.reason = Some(reason);
+        rare.reason = Some(Contained::new(reason));
         self.cancel_timers(turn);
         self.arm(turn);
         // What the peer still sends is discarded, which takes reading it.
@@ -352,7 +353,7 @@ impl Connection {
         }
         self.inbox = None;
         self.give_back_outbox(turn);
-        self.rare.as_mut().and_then(|rare| rare.reason.take())
+        self.rare.as_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner)
     }
 
     pub(crate) fn forget_reason(&mut self) {

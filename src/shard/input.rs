@@ -247,10 +247,11 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
 ) -> Result<(), Stop> {
     let mut rejected_at = None;
-    let Some(state) = &mut slot.state else { return Ok(()) };
+    let Some(state) = slot.state.as_deref_mut() else { return Ok(()) };
+    let framing = &mut *slot.framing;
     while !slot.connection.halt.any() {
         let rest = region.get_mut(*used..).unwrap_or_default();
-        let Some(decoded) = decode(&mut slot.framing, rest)? else { break };
+        let Some(decoded) = decode(framing, rest)? else { break };
         let len = rest.len();
         match decoded {
             Decoded::Packet { payload, consumed } => {
@@ -260,8 +261,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                     .ok_or(FrameError::Misframed { what: "a packet outside of the buffer" })?;
                 slot.connection.traffic.packets_in += 1;
                 turn.counters.packets_in += 1;
-                let mut session =
-                    Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
+                let mut session = Session { connection: &mut slot.connection, framing, turn };
                 handler.on_packet(&mut session, state, packet)?;
             }
             Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
@@ -271,8 +271,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 }
                 *used += consumed.min(len);
                 turn.counters.frames_rejected += 1;
-                let mut session =
-                    Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
+                let mut session = Session { connection: &mut slot.connection, framing, turn };
                 handler.on_rejected(&mut session, state, &error)?;
             }
         }

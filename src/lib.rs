@@ -109,7 +109,8 @@
 //!   the server drops the value, and logged; no session but the value's own has a part in it, and the server stops in peace. One
 //!   that panics while a callback's own panic unwinds ends the process, as everywhere in Rust.
 //! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on
-//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`].
+//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`]. [`Running::stop`] returns in
+//!   time all the same, and names the shard that still runs.
 //! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
 //!
 //! # What it is not

@@ -5,7 +5,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, ThreadId},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::Stream;
@@ -119,12 +119,22 @@ impl Crew {
         self.read().values().any(|member| member.thread.get() == Some(&me))
     }
 
-    /// Waits until the last thread has ended.
-    pub(crate) fn wait(&self) {
+    /// Waits until the last thread has ended; when the time is over, the shards that still run, in order.
+    pub(crate) fn wait(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
+        // What no clock can tell is as good as for ever.
+        let deadline = within.and_then(|within| Instant::now().checked_add(within));
         let mut running = self.running();
         while *running > 0 {
-            running = self.changed.wait(running).unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                let mut shards = self.shards();
+                shards.sort_unstable();
+                return if shards.is_empty() { Ok(()) } else { Err(shards) };
+            }
+            let waited = self.changed.wait_timeout(running, left);
+            running = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        Ok(())
     }
 
     pub(crate) fn metrics(&self) -> Metrics {

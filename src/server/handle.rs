@@ -99,8 +99,9 @@ impl ServerHandle {
     }
 
     /// Stops accepting, calls `on_shutdown` for every session, closes them all gracefully, and after `grace` cuts those
-    /// that are left. Returns at once: [`Running::wait`](crate::Running::wait) waits. Asked again, the earliest end counts.
-    /// A server that has not started yet stops as soon as it has.
+    /// that are left. A shard whose handler blocks comes to it when its callback has returned. Returns at once:
+    /// [`Running::wait`](crate::Running::wait) waits, [`Running::stop`](crate::Running::stop) with a deadline. Asked again,
+    /// the earliest end counts. A server that has not started yet stops as soon as it has.
     pub fn shutdown(&self, grace: Duration) {
         self.stop(Stop::Within(grace));
     }
@@ -237,10 +238,9 @@ impl ServerHandle {
         self.crew().is_some_and(|crew| crew.is_aboard())
     }
 
-    pub(super) fn wait_for_threads(&self) {
-        if let Some(crew) = self.crew() {
-            crew.wait();
-        }
+    /// Waits until the last thread has ended; when the time is over, the shards that still run.
+    pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
+        self.crew().map_or(Ok(()), |crew| crew.wait(within))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::framing::FrameError;
+use crate::{framing::FrameError, id::ShardId};
 
 /// We can not queue this packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -258,6 +258,23 @@ pub enum ServeError {
         /// What it said.
         message: String,
     },
+    /// It was time for the server to have stopped, and some of its shards still run: a callback of theirs blocks.
+    ///
+    /// Their threads are left behind. Each ends by itself once its callback returns, with its sessions reset
+    /// ([`ServerHandle::shards`](crate::ServerHandle::shards) tells when); until then the handler's memory and, for the
+    /// acceptor's shard, the address stay taken. Shorten what blocks or give it a thread of its own, wait without a
+    /// deadline ([`Running::wait`](crate::Running::wait)), or end the process, which ends the threads.
+    #[error(
+        "the server was to stop within {grace:?}, and {} still: does a handler block? Its thread ends when it returns",
+        still_running(.shards)
+    )]
+    #[non_exhaustive]
+    StillRunning {
+        /// The shards, in the order of their numbers.
+        shards: Vec<ShardId>,
+        /// How long they were given.
+        grace: Duration,
+    },
     /// A reactor thread panicked outside of any callback: a defect of framewire.
     #[error("a reactor thread panicked; this is a defect of framewire, please report it")]
     Defect,
@@ -270,6 +287,18 @@ impl ServeError {
 
     pub(crate) fn config((option, why): (&'static str, String)) -> Self {
         Self::Config { option, why }
+    }
+}
+
+/// At most a dozen by number: each connection may have a shard of its own.
+fn still_running(shards: &[ShardId]) -> String {
+    const MOST: usize = 12;
+    let named: Vec<String> = shards.iter().take(MOST).map(ToString::to_string).collect();
+    let list = named.join(", ");
+    match (shards.len(), shards.len().saturating_sub(MOST)) {
+        (1, _) => format!("shard {list} runs"),
+        (_, 0) => format!("shards {list} run"),
+        (_, more) => format!("shards {list} and {more} more run"),
     }
 }
 
@@ -315,6 +344,17 @@ mod tests {
         for (number, kind) in CloseKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, number);
         }
+    }
+
+    #[test]
+    fn shards_that_still_run_are_named_as_far_as_a_line_goes() {
+        let error = |shards: u32| {
+            let shards = (0..shards).map(ShardId).collect();
+            ServeError::StillRunning { shards, grace: Duration::from_millis(500) }.to_string()
+        };
+        assert!(error(1).starts_with("the server was to stop within 500ms, and shard 0 runs still: "));
+        assert!(error(3).contains("and shards 0, 1, 2 run still"));
+        assert!(error(1000).contains("10, 11 and 988 more run still"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Which shard: 0 is the acceptor's own, 1 to n are the standing workers, larger ones were forked for one connection.
+/// Which shard: 0 is the acceptor's own, 1 to n are the standing workers, larger ones were forked for one connection. The
+/// number of a forked shard may come again after 2^32 others, and never while that shard runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub(crate) u32);
 

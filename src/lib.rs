@@ -105,8 +105,12 @@
 //! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
 //! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This takes unwinding panics
 //!   (the default, `panic = "unwind"`).
+//! - **A destructor panics** (of a handler, a state, a framing, a strategy, a closure, a packet). The panic is caught where
+//!   the server drops the value, and logged; no session but the value's own has a part in it, and the server stops in peace. One
+//!   that panics while a callback's own panic unwinds ends the process, as everywhere in Rust.
 //! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on
-//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`].
+//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`]. [`Running::stop`] returns in
+//!   time all the same, and names the shard that still runs.
 //! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
 //!
 //! # What it is not
@@ -133,6 +137,7 @@ pub mod testing;
 mod addr;
 mod buffer;
 mod census;
+mod contained;
 mod error;
 mod id;
 mod limits;

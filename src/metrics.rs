@@ -84,7 +84,7 @@ counters! {
     frames_rejected,
     /// Sends that answered [`SendError::Full`](crate::SendError::Full), and sends by handle of payloads without a frame.
     sends_refused,
-    /// Panics caught in callbacks.
+    /// Panics caught in callbacks, and in the destructors of what a shard was given.
     panics,
     /// Events for sessions that were already gone; harmless.
     stale_events,

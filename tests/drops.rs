@@ -26,6 +26,8 @@ on_each_strategy! {
     a_framing_that_panics_when_replaced_ends_one_session
     a_reason_that_panics_when_dropped_ends_one_session
     a_second_reason_that_panics_when_dropped_ends_one_session
+    a_reason_and_a_framing_that_both_panic_when_dropped_end_one_session
+    a_new_framing_that_panics_twice_ends_one_session
     a_framing_that_panics_when_cloned_costs_one_connection
     a_job_that_panics_when_dropped_harms_nobody
     a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown
@@ -88,6 +90,8 @@ impl PacketHandler for Careless {
             b"framing" => session.close(),
             b"replaced framing" => session.set_framing(LengthPrefix::u32_be()),
             b"reason" => return Err(CloseReason::handler(Bomb(true))),
+            b"reason and framing" => return Err(CloseReason::handler(Bomb(true))),
+            b"new" => session.set_framing(Stillborn(Bomb(true))),
             b"second reason" => {
                 session.close();
                 return Err(CloseReason::handler(Bomb(true)));
@@ -133,7 +137,24 @@ impl Framing for Explosive {
     }
 }
 
-/// The session that says so ends for that reason, one panic is counted, and everybody else is served.
+/// Panics when it is offered its maximum, and once more when it is dropped for that.
+struct Stillborn(Bomb);
+
+impl Framing for Stillborn {
+    fn decode(&mut self, _buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        Ok(None)
+    }
+
+    fn encode(&self, _payload: &[u8], _out: &mut BytesMut) -> Result<(), FrameError> {
+        Ok(())
+    }
+
+    fn offer_max(&mut self, _max: usize) {
+        assert!(!carries(&self.0), "{ON_PURPOSE}: offered a maximum");
+    }
+}
+
+/// The session that says so ends for that reason, so many panics are counted, and everybody else is served.
 fn blow_up(on: On, packet: &str, kind: CloseKind, panics: u64) {
     hush();
     let served = Served::start(on.bind().framing(Explosive::new()), Careless);
@@ -174,6 +195,14 @@ fn a_reason_that_panics_when_dropped_ends_one_session(on: On) {
 
 fn a_second_reason_that_panics_when_dropped_ends_one_session(on: On) {
     blow_up(on, "second reason", CloseKind::Local, 1);
+}
+
+fn a_reason_and_a_framing_that_both_panic_when_dropped_end_one_session(on: On) {
+    blow_up(on, "reason and framing", CloseKind::Handler, 2);
+}
+
+fn a_new_framing_that_panics_twice_ends_one_session(on: On) {
+    blow_up(on, "new", CloseKind::Panicked, 1);
 }
 
 /// Without a byte, one way or the other.

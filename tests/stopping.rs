@@ -2,22 +2,190 @@
 
 mod common;
 
-use std::{sync::mpsc, thread};
-
-use common::{Client, PATIENCE};
-use framewire::{
-    ForkingStrategy, LengthPrefix, Limits, QueryError, SendError, Separator, Server, ShardId, SingleReactor,
-    ThreadPerConnection, WorkerPool, packet_fn,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
+
+use common::{Client, Journal, On, PATIENCE, Served, audit, on_each_strategy, until};
+use framewire::{
+    CloseReason, ForkingStrategy, LengthPrefix, Limits, PacketHandler, QueryError, SendError, Separator,
+    ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, WorkerPool,
+    packet_fn,
+};
+
+on_each_strategy! {
+    a_stop_returns_while_a_handler_blocks_and_names_its_shard
+    a_server_that_is_dropped_while_a_handler_blocks_leaves_its_thread_behind
+    a_wait_waits_for_a_handler_that_blocks
+}
+
+#[test]
+fn serve_returns_when_the_last_handler_does() {
+    for on in [On::WorkerPool, On::ThreadPerConnection] {
+        let (gate, handler) = gate();
+        let server = on.bind().framing(LengthPrefix::u32_be());
+        let (handle, addr) = (server.handle(), server.local_addrs()[0].socket_addr().expect("TCP"));
+        let serving = thread::spawn(move || server.serve(handler));
+        let mut client = Client::connect(&addr.into()).expect("it listens since it is bound");
+        client.send("block");
+        gate.await_blocked();
+        handle.shutdown(Duration::ZERO);
+        until("the idle ones have ended", || handle.shards().len() == 1);
+        assert!(!serving.is_finished(), "a handler still blocks");
+        gate.open();
+        join(serving).expect("it was asked to stop");
+    }
+}
+
+/// Echoes; blocks on the packet that says so, until the test lets it go on.
+#[derive(Clone)]
+struct Blocking {
+    blocked: Sender<()>,
+    released: Arc<AtomicBool>,
+}
+
+/// The test's end of it. Whatever becomes of the test, nothing blocks for ever.
+struct Gate {
+    blocked: Receiver<()>,
+    released: Arc<AtomicBool>,
+}
+
+fn gate() -> (Gate, Blocking) {
+    let (told, blocked) = channel();
+    let released = Arc::<AtomicBool>::default();
+    (Gate { blocked, released: released.clone() }, Blocking { blocked: told, released })
+}
+
+impl Gate {
+    fn await_blocked(&self) {
+        self.blocked.recv_timeout(PATIENCE).expect("the handler blocks");
+    }
+
+    fn open(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    fn is_open(&self) -> bool {
+        self.released.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
+impl PacketHandler for Blocking {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        if packet == b"block" {
+            let _ = self.blocked.send(());
+            while !self.released.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(session.send(packet)?)
+    }
+}
+
+/// A server one of whose sessions blocks its shard.
+struct Blocked {
+    served: Served,
+    gate: Gate,
+    shard: ShardId,
+    client: Client,
+}
+
+fn blocked(on: On, limits: Limits) -> Blocked {
+    let (gate, handler) = gate();
+    let served = on.serve(limits, handler);
+    let (mut client, session) = served.connect_known();
+    client.send("block");
+    gate.await_blocked();
+    Blocked { served, gate, shard: session.id().shard(), client }
+}
+
+/// Waits for what must not take for ever.
+fn join<T>(thread: JoinHandle<T>) -> T {
+    until("it has returned", || thread.is_finished());
+    thread.join().expect("it does not panic")
+}
+
+/// The shard that was left behind ends by itself.
+fn assert_ends(handle: &ServerHandle, journal: &Journal) {
+    until("the shard has ended", || handle.shards().is_empty());
+    audit(handle, journal);
+}
+
+fn a_stop_returns_while_a_handler_blocks_and_names_its_shard(on: On) {
+    let Blocked { served, gate, shard, client } = blocked(on, Limits::default());
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    let stopped = join(thread::spawn(move || running.stop(Duration::from_millis(20))));
+    assert!(!gate.is_open(), "the handler still blocks");
+    assert!(handle.shards().contains(&shard));
+    let Err(ServeError::StillRunning { shards, grace, .. }) = stopped else { panic!("{stopped:?}") };
+    assert!(shards.contains(&shard), "{shards:?} do not include {shard}");
+    assert_eq!(grace, Duration::from_millis(20));
+    gate.open();
+    assert_ends(&handle, &journal);
+    drop(client);
+}
+
+fn a_server_that_is_dropped_while_a_handler_blocks_leaves_its_thread_behind(on: On) {
+    let limits = Limits::default().close_timeout(Duration::from_millis(20));
+    let Blocked { served, gate, shard, client } = blocked(on, limits);
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    join(thread::spawn(move || drop(running)));
+    assert!(!gate.is_open(), "the handler still blocks");
+    assert!(handle.shards().contains(&shard));
+    gate.open();
+    assert_ends(&handle, &journal);
+    drop(client);
+}
+
+fn a_wait_waits_for_a_handler_that_blocks(on: On) {
+    let Blocked { served, gate, shard, client } = blocked(on, Limits::default());
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    handle.shutdown(Duration::ZERO);
+    let released = gate.released.clone();
+    let waiting = thread::spawn(move || (running.wait(), released.load(Ordering::Acquire)));
+    until("the others have ended", || handle.shards() == [shard]);
+    gate.open();
+    let (waited, released) = join(waiting);
+    waited.expect("it was asked to stop");
+    assert!(released, "no sooner than the handler");
+    assert_ends(&handle, &journal);
+    drop(client);
+}
 
 #[test]
 fn a_shard_that_is_busy_refuses_jobs_and_still_stops() {
-    let (hold, held) = mpsc::channel::<()>();
+    let (hold, held) = channel::<()>();
     let limits = Limits::default().mailbox_commands(10);
     let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be()).limits(limits);
     let echo = packet_fn(|session, packet| session.send(packet));
     let running = server.strategy(SingleReactor::new()).spawn(echo).expect("it starts");
-    let (started, waits) = mpsc::channel();
+    let (started, waits) = channel();
     let block = move |_: &mut framewire::ShardContext<'_>| {
         let _ = started.send(());
         let _ = held.recv();

@@ -8,6 +8,7 @@ use super::{Sys, event_loop::FIRST_LISTENER};
 use crate::{
     addr::{Ends, PeerAddr},
     census::{Census, Full},
+    contained::Contained,
     error::panic_message,
     metrics::Counters,
     shard::Arrival,
@@ -36,7 +37,7 @@ const LOG_INTERVAL: Tick = 1000;
 /// the clients that wait. A listener that fails again and again pauses alone, see [`FAILURES`].
 pub(crate) struct Acceptor<Y: Sys> {
     listeners: Vec<Ear<Y::Listener>>,
-    strategy: Box<dyn ForkingStrategy>,
+    strategy: Contained<Box<dyn ForkingStrategy>>,
     dispatch: Box<dyn Dispatch<Y::Stream>>,
     census: Arc<Census>,
     /// The shard that this acceptor's own thread is.
@@ -76,7 +77,7 @@ impl<L> Ear<L> {
 /// What an acceptor is made of.
 pub(crate) struct AcceptorConfig<Y: Sys> {
     pub(crate) listeners: Vec<(Y::Listener, PeerAddr)>,
-    pub(crate) strategy: Box<dyn ForkingStrategy>,
+    pub(crate) strategy: Contained<Box<dyn ForkingStrategy>>,
     pub(crate) dispatch: Box<dyn Dispatch<Y::Stream>>,
     pub(crate) census: Arc<Census>,
     pub(crate) here: usize,
@@ -156,8 +157,10 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn stop(mut self, counters: &mut Counters) {
         self.listeners.clear();
         counters.refused += u64::from(self.held.take().is_some());
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())) {
-            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in on_stop");
+        let stopped = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).map_err(panic_message);
+        for panic in [stopped, self.strategy.discard()].into_iter().filter_map(Result::err) {
+            counters.panics += 1;
+            tracing::error!(panic, "the forking strategy panicked when accepting stopped");
         }
     }
 

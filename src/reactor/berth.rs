@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     addr::PeerAddr,
+    contained::Contained,
     error::{ServeError, panic_message},
     framing::Framing,
     handler::PacketHandler,
@@ -33,8 +34,8 @@ pub(crate) type ShardThread = JoinHandle<Result<(), ServeError>>;
 pub(crate) struct Berth<H, F> {
     sys: MioSys,
     member: Member,
-    framing: F,
-    make: Box<dyn FnOnce() -> H + Send>,
+    framing: Contained<F>,
+    make: Contained<Box<dyn FnOnce() -> H + Send>>,
     ears: Option<Ears>,
     first: First,
     shift: Shift,
@@ -46,7 +47,7 @@ pub(super) type First = Arc<Mutex<Option<Arrival<Stream>>>>;
 /// What makes a shard an accepting one.
 pub(crate) struct Ears {
     pub(crate) listeners: Vec<(Listener, PeerAddr)>,
-    pub(crate) strategy: Box<dyn ForkingStrategy>,
+    pub(crate) strategy: Contained<Box<dyn ForkingStrategy>>,
     pub(crate) dispatch: Box<dyn Dispatch<Stream>>,
 }
 
@@ -66,11 +67,11 @@ where
     pub(crate) fn standing(
         crew: &Arc<Crew>,
         id: ShardId,
-        framing: F,
+        framing: Contained<F>,
         seed: &mut dyn Seed<H>,
         ears: Option<Ears>,
     ) -> Result<Self, ServeError> {
-        let make = seed.seed(id);
+        let make = Contained::new(seed.seed(id));
         let berth = Self::new(crew, id, Lifetime::Server, framing, make)
             .map_err(ServeError::system("make a poll"))?;
         Ok(Self { ears, ..berth })
@@ -79,12 +80,12 @@ where
     /// For a shard of the connection that `first` holds.
     pub(super) fn forked(
         crew: &Arc<Crew>,
-        framing: F,
+        framing: Contained<F>,
         seed: &mut dyn Seed<H>,
         first: First,
     ) -> io::Result<Self> {
         let id = crew.next_fork();
-        let make = seed.seed(id);
+        let make = Contained::new(seed.seed(id));
         let berth = Self::new(crew, id, Lifetime::Connection, framing, make)?;
         // Looked at only now: whoever began to stop before this shard was listed is seen here, whoever did after sees it.
         if crew.is_stopping() {
@@ -98,8 +99,8 @@ where
         crew: &Arc<Crew>,
         id: ShardId,
         lifetime: Lifetime,
-        framing: F,
-        make: Box<dyn FnOnce() -> H + Send>,
+        framing: Contained<F>,
+        make: Contained<Box<dyn FnOnce() -> H + Send>>,
     ) -> io::Result<Self> {
         let (sys, ring) = MioSys::new(crew.origin)?;
         let limits =
@@ -128,7 +129,12 @@ where
             // Should this thread get no further, it is let go with the mailbox.
             let _ = member.mailbox.post_control(Command::Adopt(first));
         }
-        let done = live(&shift, sys, &member, framing, make, ears);
+        let lived = catch_unwind(AssertUnwindSafe(|| live(&shift, sys, &member, framing, make, ears)));
+        let done = lived.unwrap_or_else(|panic| {
+            // The user's code is called, and its values are dropped, where their panics are caught.
+            tracing::error!(shard = %shift.id, panic = panic_message(panic), "outside of any callback");
+            Err(ServeError::Defect)
+        });
         if let Err(error) = &done {
             shift.fail(error);
         }
@@ -145,8 +151,8 @@ fn live<H: PacketHandler, F: Framing + Clone>(
     shift: &Shift,
     mut sys: MioSys,
     member: &Member,
-    framing: F,
-    make: Box<dyn FnOnce() -> H + Send>,
+    framing: Contained<F>,
+    make: Contained<Box<dyn FnOnce() -> H + Send>>,
     ears: Option<Ears>,
 ) -> Result<(), ServeError> {
     let crew = &shift.crew;
@@ -156,7 +162,7 @@ fn live<H: PacketHandler, F: Framing + Clone>(
         Acceptor::new(&mut sys, AcceptorConfig { listeners, strategy, dispatch, census, here })
     });
     let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
-    let made = catch_unwind(AssertUnwindSafe(make));
+    let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
     let handler = made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })?;
     let config = ShardConfig {
         id: shift.id,
@@ -168,7 +174,7 @@ fn live<H: PacketHandler, F: Framing + Clone>(
         published: member.counters.clone(),
         first_generation: 0,
     };
-    let mut event_loop = EventLoop::new(EventLoopConfig {
+    let event_loop = EventLoop::new(EventLoopConfig {
         sys,
         shard: Shard::new(handler, config),
         acceptor,
@@ -200,9 +206,6 @@ impl Shift {
 
 impl Drop for Shift {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.fail(&ServeError::Defect);
-        }
         self.crew.retire(self.id);
         self.crew.thread_ended();
     }

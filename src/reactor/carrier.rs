@@ -9,6 +9,7 @@ use super::{
     berth::{First, take},
 };
 use crate::{
+    contained::Contained,
     error::panic_message,
     framing::Framing,
     handler::PacketHandler,
@@ -19,13 +20,13 @@ use crate::{
 /// Carries connections between the threads of a server.
 pub(crate) struct Carrier<H, F> {
     crew: Arc<Crew>,
-    framing: F,
-    seed: Box<dyn Seed<H>>,
+    framing: Contained<F>,
+    seed: Contained<Box<dyn Seed<H>>>,
 }
 
 impl<H, F> Carrier<H, F> {
-    pub(crate) fn new(crew: Arc<Crew>, framing: F, seed: Box<dyn Seed<H>>) -> Self {
-        Self { crew, framing, seed }
+    pub(crate) fn new(crew: Arc<Crew>, framing: Contained<F>, seed: Box<dyn Seed<H>>) -> Self {
+        Self { crew, framing, seed: Contained::new(seed) }
     }
 }
 
@@ -44,7 +45,7 @@ where
         let first: First = Arc::new(Mutex::new(Some(arrival)));
         // Handler and framing are cloned here, which is the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {
-            Berth::forked(&self.crew, self.framing.clone(), &mut *self.seed, first.clone())
+            Berth::forked(&self.crew, self.framing.clone(), &mut **self.seed, first.clone())
         }));
         match forked {
             Ok(Ok(berth)) => {

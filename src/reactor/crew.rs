@@ -5,13 +5,12 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, ThreadId},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::Stream;
 use crate::{
     census::Census,
-    error::discard,
     id::ShardId,
     limits::Limits,
     mailbox::{Mailbox, Rejected},
@@ -29,6 +28,8 @@ pub(crate) struct Crew {
     changed: Condvar,
     stopping: AtomicBool,
     failed: AtomicBool,
+    /// Shards that stand for as long as the server does; their numbers are the first.
+    standing: u32,
     next_fork: AtomicU32,
     pub(crate) census: Arc<Census>,
     pub(crate) limits: Limits,
@@ -65,6 +66,7 @@ impl Crew {
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            standing,
             next_fork: AtomicU32::new(standing),
             census: Arc::new(census),
             limits,
@@ -117,12 +119,22 @@ impl Crew {
         self.read().values().any(|member| member.thread.get() == Some(&me))
     }
 
-    /// Waits until the last thread has ended.
-    pub(crate) fn wait(&self) {
+    /// Waits until the last thread has ended; when the time is over, the shards that still run, in order.
+    pub(crate) fn wait(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
+        // What no clock can tell is as good as for ever.
+        let deadline = within.and_then(|within| Instant::now().checked_add(within));
         let mut running = self.running();
         while *running > 0 {
-            running = self.changed.wait(running).unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                let mut shards = self.shards();
+                shards.sort_unstable();
+                return if shards.is_empty() { Ok(()) } else { Err(shards) };
+            }
+            let waited = self.changed.wait_timeout(running, left);
+            running = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        Ok(())
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
@@ -135,12 +147,27 @@ impl Crew {
         metrics
     }
 
+    /// A number for a shard that is forked, which no other has: when the numbers begin again, those of standing shards
+    /// and of forked ones that still run are left out.
     pub(super) fn next_fork(&self) -> ShardId {
-        ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed))
+        let listed = self.read();
+        loop {
+            let id = ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed));
+            if id.0 >= self.standing && !listed.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// As if that many shards had been forked.
+    #[cfg(test)]
+    pub(crate) fn begin_forks_at(&self, number: u32) {
+        self.next_fork.store(number, Ordering::Relaxed);
     }
 
     pub(super) fn enlist(&self, id: ShardId, member: Member) {
-        self.write().insert(id, member.clone());
+        let before = self.write().insert(id, member.clone());
+        debug_assert!(before.is_none(), "shard {id} is listed twice");
         if self.failed.load(Ordering::SeqCst) {
             member.order(Command::Abort);
         }
@@ -161,7 +188,7 @@ impl Crew {
             match command {
                 Command::Adopt(arrival) => self.census.leave(seat, &arrival.ends.peer()),
                 command => {
-                    if let Err(panic) = discard(command) {
+                    if let Err(panic) = command.discard() {
                         tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
                     }
                 }
@@ -218,5 +245,49 @@ impl Member {
             // One that has ended needs no order.
             let _ = self.mailbox.post_control(refused.into_command());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::mailbox::{MailboxLimits, Ring};
+
+    struct Silence;
+
+    impl Ring for Silence {
+        fn ring(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn member() -> Member {
+        Member {
+            mailbox: Arc::new(Mailbox::new(MailboxLimits::default(), Arc::new(Silence))),
+            counters: Arc::default(),
+            thread: Arc::default(),
+            seat: None,
+        }
+    }
+
+    #[test]
+    fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
+        const STANDING: u32 = 3;
+        let crew = Crew::new(Census::new(3, 100, None), Limits::default(), STANDING);
+        (0..STANDING).for_each(|id| crew.enlist(ShardId(id), member()));
+        crew.begin_forks_at(u32::MAX - 1);
+        crew.enlist(ShardId(STANDING + 1), member());
+        let mut forked = Vec::new();
+        for _ in 0..5 {
+            let id = crew.next_fork();
+            crew.enlist(id, member());
+            forked.push(id.0);
+        }
+        assert_eq!(forked, [u32::MAX - 1, u32::MAX, STANDING, STANDING + 2, STANDING + 3]);
+        crew.retire(ShardId(STANDING + 2));
+        crew.begin_forks_at(0);
+        assert_eq!(crew.next_fork(), ShardId(STANDING + 2), "it is free again");
     }
 }

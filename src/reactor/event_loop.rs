@@ -121,8 +121,9 @@ where
         }
     }
 
-    /// Turns until told to stop, or until the poll fails. Either way every session has been closed.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
+    /// Turns until told to stop, or until the poll fails. Either way every session has been closed, and what the user
+    /// gave to the shard is dropped.
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let outcome = loop {
             match self.turn() {
                 Ok(Flow::Continue) => {}
@@ -131,6 +132,7 @@ where
             }
         };
         self.tear_down();
+        self.shard.end();
         outcome
     }
 
@@ -373,7 +375,7 @@ where
         match command {
             Command::Session(key, mut command) => {
                 self.shard.visit(key, |visit| visit.handle_command(&mut command));
-                self.shard.discard(command);
+                self.shard.discard(Command::Session(key, command));
             }
             Command::Adopt(arrival) => self.adopt(arrival),
             Command::ClosePeer(peer) => self.shard.close_peer(peer),

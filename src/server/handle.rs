@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     addr::PeerAddr,
+    contained::Contained,
     error::QueryError,
     id::{SessionId, ShardId},
     metrics::Metrics,
@@ -99,8 +100,10 @@ impl ServerHandle {
 
     /// Stops accepting, hands out the packets that were received before and wait behind a full outbox, calls `on_shutdown`
     /// for every session, closes them all gracefully, and after `grace` cuts those that are left. Packets of a paused
-    /// session are not waited for. Returns at once: [`Running::wait`](crate::Running::wait) waits. Asked again, the
-    /// earliest end counts. A server that has not started yet stops as soon as it has.
+    /// session are not waited for, and a shard whose handler blocks comes to all of it when its callback has returned.
+    ///
+    /// Returns at once: [`Running::wait`](crate::Running::wait) waits, [`Running::stop`](crate::Running::stop) with a
+    /// deadline. Asked again, the earliest end counts. A server that has not started yet stops as soon as it has.
     pub fn shutdown(&self, grace: Duration) {
         self.stop(Stop::Within(grace));
     }
@@ -159,7 +162,7 @@ impl ServerHandle {
             let ask = move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
             };
-            if crew.ask(shard, Command::Execute(Box::new(ask))) == Told::Busy {
+            if crew.ask(shard, Command::Execute(Contained::new(Box::new(ask)))) == Told::Busy {
                 return Err(QueryError::Busy);
             }
         }
@@ -181,7 +184,7 @@ impl ServerHandle {
     /// # Errors
     /// [`QueryError::Stopped`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
     pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
-        self.ask(session.shard, Command::Session(session.key, SessionCommand::Close))
+        self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close)))
     }
 
     /// Closes the sessions of this peer (address and port) gracefully. Does not wait.
@@ -204,7 +207,7 @@ impl ServerHandle {
         shard: ShardId,
         job: impl FnOnce(&mut ShardContext<'_>) + Send + 'static,
     ) -> Result<(), QueryError> {
-        self.ask(shard, Command::Execute(Box::new(job)))
+        self.ask(shard, Command::Execute(Contained::new(Box::new(job))))
     }
 
     fn ask(&self, shard: ShardId, command: Command<Stream>) -> Result<(), QueryError> {
@@ -237,10 +240,9 @@ impl ServerHandle {
         self.crew().is_some_and(|crew| crew.is_aboard())
     }
 
-    pub(super) fn wait_for_threads(&self) {
-        if let Some(crew) = self.crew() {
-            crew.wait();
-        }
+    /// Waits until the last thread has ended; when the time is over, the shards that still run.
+    pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
+        self.crew().map_or(Ok(()), |crew| crew.wait(within))
     }
 }
 
@@ -258,5 +260,34 @@ impl fmt::Debug for ServerHandle {
             .field("addrs", &self.shared.addrs)
             .field("sessions", &self.session_count())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{Raw, Server, ThreadPerConnection, packet_fn};
+
+    #[test]
+    fn a_server_that_has_forked_as_many_shards_as_there_are_numbers_goes_on_and_stops() {
+        let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Raw::new());
+        let server = server.strategy(ThreadPerConnection::max(10));
+        let running = server.spawn(packet_fn(|session, packet| session.send(packet))).expect("it starts");
+        running.crew().expect("it has started").begin_forks_at(u32::MAX);
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let mut client = TcpStream::connect(running.local_addr().expect("TCP")).expect("it listens");
+            client.write_all(b"!").expect("it reads");
+            client.read_exact(&mut [0]).expect("it echoes");
+            clients.push(client);
+        }
+        assert_eq!(running.shards(), [0, 1, 2, 3, u32::MAX].map(ShardId));
+        drop(clients);
+        running.stop(Duration::from_secs(20)).expect("every shard was told");
     }
 }

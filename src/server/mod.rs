@@ -181,6 +181,10 @@ impl<F> Server<F> {
     /// [`spawn`](Self::spawn). Each shard gets a clone of the handler. The acceptor, and with a single reactor everything,
     /// runs on the calling thread.
     ///
+    /// When a [`handle`](Self::handle) shuts the server down, this returns once every shard has ended, however long a
+    /// callback blocks, on this thread or on another: a deadline that holds then too takes [`spawn`](Self::spawn) and
+    /// [`Running::stop`].
+    ///
     /// # Errors
     /// [`ServeError::Config`] names an option that can not work, [`ServeError::System`] says what the system refused;
     /// also later, when a reactor fails.

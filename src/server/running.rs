@@ -1,12 +1,20 @@
 use std::{fmt, ops::Deref, time::Duration};
 
 use super::ServerHandle;
-use crate::{error::ServeError, reactor::ShardThread};
+use crate::{
+    error::{ServeError, panic_message},
+    reactor::ShardThread,
+};
+
+/// After the deadline of a shutdown: the time to cut what is left, and to end. It leaves the caller enough to be back
+/// within 100 ms of the deadline.
+const OVERTIME: Duration = Duration::from_millis(75);
 
 /// A server that serves on threads of its own.
 ///
-/// Dropping it shuts the server down (within [`Limits::close_timeout`](crate::Limits::close_timeout)) and joins its
-/// threads; keep it for as long as the server is to live. It dereferences to its [`ServerHandle`].
+/// Dropping it shuts the server down and waits for its threads, as [`stop`](Self::stop) does with
+/// [`Limits::close_timeout`](crate::Limits::close_timeout); a thread whose callback blocks longer is left behind, which is
+/// logged. Keep it for as long as the server is to live. It dereferences to its [`ServerHandle`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,36 +48,50 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits until somebody shuts the server down, and it has. Within a callback, which would wait for itself, it returns
+    /// Waits until somebody shuts the server down, and its last thread has ended, however long a callback blocks: see
+    /// [`stop`](Self::stop) for a wait with a deadline. Within a callback, which would wait for itself, it returns
     /// at once (and so do the others here, and dropping).
     ///
     /// # Errors
     /// Why it stopped, if it was not asked to.
     pub fn wait(mut self) -> Result<(), ServeError> {
-        self.join()
+        self.join(None)
     }
 
-    /// Shuts down as [`ServerHandle::shutdown`] does, and waits until it is done.
+    /// Shuts down as [`ServerHandle::shutdown`] does, and waits until it is done: at most 100 ms longer than `grace`.
+    ///
+    /// A callback that blocks can not be interrupted. If one does beyond the deadline, its thread is left behind: when the
+    /// callback returns, what is left of its shard's sessions is reset, `on_close` is called for each, and the thread ends.
     ///
     /// # Errors
-    /// Why it had stopped before, if it was not asked to.
+    /// [`ServeError::StillRunning`] names the shards that block; otherwise, why the server had stopped before, if it was
+    /// not asked to.
     pub fn stop(mut self, grace: Duration) -> Result<(), ServeError> {
         self.handle.shutdown(grace);
-        self.join()
+        self.join(Some(grace))
     }
 
-    fn join(&mut self) -> Result<(), ServeError> {
+    fn join(&mut self, grace: Option<Duration>) -> Result<(), ServeError> {
         if self.handle.is_within_callback() {
             tracing::error!("asked from within a callback to wait for the server; not waiting");
             self.threads.clear();
             return Ok(());
         }
+        let within = grace.map(|grace| grace.saturating_add(OVERTIME));
+        if let Err(shards) = self.handle.wait_for_threads(within) {
+            // Their time is over, whatever they come to after it.
+            self.handle.abort();
+            self.threads.clear();
+            return Err(ServeError::StillRunning { shards, grace: grace.unwrap_or_default() });
+        }
         let mut outcome = Ok(());
         for thread in self.threads.drain(..) {
-            let ended = thread.join().unwrap_or(Err(ServeError::Defect));
+            let ended = thread.join().unwrap_or_else(|panic| {
+                tracing::error!(panic = panic_message(panic), "a thread panicked when its shard had ended");
+                Err(ServeError::Defect)
+            });
             outcome = outcome.and(ended);
         }
-        self.handle.wait_for_threads();
         outcome
     }
 }
@@ -79,9 +101,10 @@ impl Drop for Running {
         if self.threads.is_empty() {
             return;
         }
-        self.handle.shutdown(self.handle.close_timeout());
-        if let Err(error) = self.join() {
-            tracing::error!(%error, "the server had failed");
+        let grace = self.handle.close_timeout();
+        self.handle.shutdown(grace);
+        if let Err(error) = self.join(Some(grace)) {
+            tracing::error!(%error, "a server that was dropped did not stop in peace");
         }
     }
 }

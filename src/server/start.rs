@@ -4,6 +4,7 @@ use super::{Running, Server};
 use crate::{
     addr::PeerAddr,
     census::Census,
+    contained::Contained,
     error::ServeError,
     framing::Framing,
     handler::PacketHandler,
@@ -38,11 +39,11 @@ impl<H: Clone + Send + 'static> Seed<H> for CloneSeed<H> {
 }
 
 /// A factory that is called on each shard's thread.
-pub(super) struct FactorySeed<C>(Arc<C>);
+pub(super) struct FactorySeed<C>(Arc<Contained<C>>);
 
 impl<C> FactorySeed<C> {
     pub(super) fn new(factory: C) -> Self {
-        Self(Arc::new(factory))
+        Self(Arc::new(Contained::new(factory)))
     }
 }
 
@@ -55,7 +56,7 @@ impl<C> Clone for FactorySeed<C> {
 impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> Seed<H> for FactorySeed<C> {
     fn seed(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
         let factory = self.0.clone();
-        Box::new(move || factory(shard))
+        Box::new(move || (**factory)(shard))
     }
 }
 
@@ -87,16 +88,19 @@ where
 type Started<H, F> = (Running, Berth<H, F>);
 
 /// Listens and starts the workers; the acceptor is ready to start.
-fn start_workers<H, F, S>(server: Server<F>, mut seed: S) -> Result<Started<H, F>, ServeError>
+fn start_workers<H, F, S>(server: Server<F>, seed: S) -> Result<Started<H, F>, ServeError>
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
     S: Seed<H> + Clone + 'static,
 {
-    let Server { sockets, framing, mut strategy, limits, options, handle } = server;
-    validate(&limits, &*strategy, &options, &sockets)?;
+    let Server { sockets, framing, strategy, limits, options, handle } = server;
+    let (mut framing, mut strategy) = (Contained::new(framing), Contained::new(strategy));
+    let mut seed = Contained::new(seed);
+    validate(&limits, &**strategy, &options, &sockets)?;
+    framing.offer_max(limits.frame);
     let workers = strategy.workers();
-    let (central, mut resident) = listen(sockets, &*strategy, options)?;
+    let (central, mut resident) = listen(sockets, &**strategy, options)?;
 
     let max_total = most_connections(&limits, workers, strategy.descriptors_per_session());
     let census = Census::new(workers + 1, max_total, limits.connections_per_peer);
@@ -105,14 +109,14 @@ where
     let mut running = Running::new(handle.clone());
     for worker in 1..=workers {
         let berth =
-            Berth::standing(&crew, ShardId(worker as u32), framing.clone(), &mut seed, resident.pop())?;
+            Berth::standing(&crew, ShardId(worker as u32), framing.clone(), &mut *seed, resident.pop())?;
         running.add(berth.spawn().map_err(ServeError::system("start a thread"))?);
     }
     strategy.on_start(handle.local_addrs());
     tracing::info!(addrs = ?handle.local_addrs(), workers, max_connections = max_total, "serving");
-    let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(seed.clone())));
+    let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(S::clone(&seed))));
     let ears = Ears { listeners: central, strategy, dispatch };
-    let acceptor = Berth::standing(&crew, ShardId::ACCEPTOR, framing, &mut seed, Some(ears))?;
+    let acceptor = Berth::standing(&crew, ShardId::ACCEPTOR, framing, &mut *seed, Some(ears))?;
     handle.started();
     Ok((running, acceptor))
 }
@@ -172,7 +176,8 @@ fn listen(
     options.reuse_port = true;
     let mut ears = Vec::new();
     for worker in 1..=strategy.workers() {
-        let strategy = Box::new(Resident { worker, max_sessions });
+        let strategy: Box<dyn ForkingStrategy> = Box::new(Resident { worker, max_sessions });
+        let strategy = Contained::new(strategy);
         ears.push(Ears { listeners: Vec::new(), strategy, dispatch: Box::new(NoDispatch) });
     }
     for socket in sockets {

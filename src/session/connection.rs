@@ -6,6 +6,7 @@ use std::{
 use crate::{
     addr::Ends,
     buffer::{Inbox, Outbox},
+    contained::Contained,
     error::{CloseReason, SendError},
     id::{Key, SessionId},
     session::{Alarm, FramingSlot, Halt, Link, Mark, SessionStats, TimerId, Turn},
@@ -47,7 +48,7 @@ pub(crate) struct Connection {
 struct Rare {
     link: Option<Arc<Link>>,
     timers: Vec<(TimerId, TimerKey)>,
-    reason: Option<CloseReason>,
+    reason: Option<Contained<CloseReason>>,
     /// The end of a graceful close, and the ticks that were lost before it was set.
     close_by: Option<(Tick, Tick)>,
     /// The end of a pause before the first packet.
@@ -146,7 +147,7 @@ impl Connection {
         self.marks.insert(Mark::BROKEN | Mark::READABLE | Mark::HANGUP);
         let rare = self.rare.get_or_insert_default();
         rare.close_by = Some((turn.clock.deadline(turn.timeouts.close), turn.clock.lost()));
-        rare.reason = Some(reason);
+        rare.reason = Some(Contained::new(reason));
         self.discard_output(turn);
         turn.read_later(self);
     }
@@ -177,10 +178,10 @@ impl Connection {
         let reason = match rare.reason.take() {
             // The peer's end came behind what has already failed.
             Some(broken) if matches!(reason, CloseReason::PeerClosed) => broken,
-            _ => reason,
+            _ => Contained::new(reason),
         };
         // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
-        let by_progress = matches!(reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
+        let by_progress = matches!(*reason, CloseReason::PeerClosed) && turn.timeouts.stall.is_some();
         let flushed_by = turn.clock.deadline(turn.timeouts.close);
         // A shutdown allows as long as its grace period lasts.
         let cut_at = turn.cut_at.map_or(0, |(at, _)| at);
@@ -302,7 +303,7 @@ impl Connection {
         }
         self.inbox = None;
         self.give_back_outbox(turn);
-        self.rare.as_mut().and_then(|rare| rare.reason.take())
+        self.rare.as_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner)
     }
 
     pub(crate) fn forget_reason(&mut self) {

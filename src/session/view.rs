@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     addr::PeerAddr,
+    contained::Contained,
     error::{CloseReason, SendError},
     framing::Framing,
     id::SessionId,
@@ -142,9 +143,10 @@ impl Session<'_> {
     ///     }
     /// }
     /// ```
-    pub fn set_framing(&mut self, mut framing: impl Framing + 'static) {
+    pub fn set_framing(&mut self, framing: impl Framing + 'static) {
+        let mut framing: Contained<Box<dyn Framing>> = Contained::new(Box::new(framing));
         framing.offer_max(self.turn.limits.frame);
-        self.framing.swap(Box::new(framing));
+        self.framing.swap(framing.into_inner());
         self.connection.framing_swapped(self.turn);
     }
 

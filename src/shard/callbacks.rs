@@ -2,9 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Job, Shard, ShardContext, Visit};
+use super::{Command, Job, Shard, ShardContext, Visit};
 use crate::{
-    error::{CloseReason, discard},
+    contained::Contained,
+    error::CloseReason,
     framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
@@ -16,12 +17,12 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(crate) fn open(&mut self) {
         let mut session = Session {
             connection: &mut self.slot.connection,
-            framing: &mut self.slot.framing,
+            framing: &mut *self.slot.framing,
             turn: self.turn,
         };
         match guard::<_, CloseReason>("on_open", || self.handler.on_open(&mut session)) {
             Ok(state) => {
-                self.slot.state = Some(state);
+                self.slot.state = Some(Contained::new(state));
                 self.turn.counters.opened += 1;
                 self.slot.connection.begin(self.turn);
             }
@@ -84,7 +85,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if self.slot.connection.phase == Phase::Open {
             self.slot.connection.close(reason, self.turn);
         } else {
-            self.turn.forget(self.id(), reason);
+            self.turn.forget(self.id(), Contained::new(reason));
         }
     }
 
@@ -97,10 +98,10 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if !self.is_open() {
             return;
         }
-        let Some(state) = &mut self.slot.state else { return };
+        let Some(state) = self.slot.state.as_deref_mut() else { return };
         let mut session = Session {
             connection: &mut self.slot.connection,
-            framing: &mut self.slot.framing,
+            framing: &mut *self.slot.framing,
             turn: self.turn,
         };
         if let Err(reason) = guard(name, || callback(self.handler, &mut session, state)) {
@@ -127,15 +128,13 @@ where
     }
 
     /// Drops a command that is done, or that nobody does any more.
-    pub(crate) fn discard(&mut self, command: impl Sized) {
-        if let Err(panic) = discard(command) {
-            self.turn.counters.panics += 1;
-            tracing::error!(shard = %self.turn.shard, panic, "what was sent to a shard panicked when it was dropped");
-        }
+    pub(crate) fn discard(&mut self, command: Command<T>) {
+        self.turn.count_discarded(command.discard());
     }
 
     /// Runs a closure that somebody sent to this shard.
-    pub(crate) fn run(&mut self, job: Job) {
+    pub(crate) fn run(&mut self, job: Contained<Job>) {
+        let job = job.into_inner();
         let ran: Result<(), CloseReason> = guard("execute", || {
             job(&mut ShardContext::new(self));
             Ok(())
@@ -148,9 +147,17 @@ where
 }
 
 impl Turn {
+    /// Counts what came of dropping something that belonged to no session.
+    pub(super) fn count_discarded(&mut self, discarded: Result<(), String>) {
+        if let Err(panic) = discarded {
+            self.counters.panics += 1;
+            tracing::error!(shard = %self.shard, panic, "what a shard was given panicked when it was dropped");
+        }
+    }
+
     /// Drops what is the user's own of a session.
-    pub(super) fn forget(&mut self, session: SessionId, remains: impl Sized) {
-        if let Err(panic) = discard(remains) {
+    pub(super) fn forget<R>(&mut self, session: SessionId, remains: Contained<R>) {
+        if let Err(panic) = remains.discard() {
             self.counters.panics += 1;
             tracing::error!(%session, panic, "what was left of a session panicked when it was dropped");
         }

@@ -3,6 +3,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::{Ending, Shard, ShardContext, Visit, callbacks::guard};
 use crate::{
     addr::Ends,
+    contained::Contained,
     error::{CloseReason, SendError},
     framing::Framing,
     handler::PacketHandler,
@@ -18,17 +19,28 @@ pub(crate) type Job = Box<dyn FnOnce(&mut ShardContext<'_>) + Send>;
 /// What comes through the mailbox of a shard.
 pub(crate) enum Command<T> {
     /// For one session, from a handle.
-    Session(Key, SessionCommand),
+    Session(Key, Contained<SessionCommand>),
     /// A connection that another thread accepted.
     Adopt(Arrival<T>),
     /// Close the sessions of this peer.
     ClosePeer(SocketAddr),
     /// Run this.
-    Execute(Job),
+    Execute(Contained<Job>),
     /// Close everything gracefully, within this time.
     Shutdown(Duration),
     /// Cut everything.
     Abort,
+}
+
+impl<T> Command<T> {
+    /// Drops it; the answer is what the user's part of it said if that panicked.
+    pub(crate) fn discard(self) -> Result<(), String> {
+        match self {
+            Self::Session(_, command) => command.discard(),
+            Self::Execute(job) => job.discard(),
+            Self::Adopt(_) | Self::ClosePeer(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
+        }
+    }
 }
 
 /// A connection on its way to its shard.
@@ -42,7 +54,8 @@ pub(crate) struct Inlet<T>(pub(crate) Arc<Mailbox<Command<T>>>);
 
 impl<T: Send> Deliver for Inlet<T> {
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
-        self.0.post(Command::Session(key, command), bytes).map_err(|refused| match refused {
+        let command = Command::Session(key, Contained::new(command));
+        self.0.post(command, bytes).map_err(|refused| match refused {
             Rejected::Full { queued, queued_bytes, .. } => {
                 SendError::MailboxFull { commands: queued, bytes: queued_bytes }
             }
@@ -65,7 +78,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
     fn send(&mut self, payload: &[u8], completion: Option<Completion>) {
-        let (connection, framing, turn) = (&mut self.slot.connection, &self.slot.framing, &mut *self.turn);
+        let (connection, framing, turn) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.turn);
         let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, turn)));
         if let Some(link) = connection.link() {
             // In this order: in between, a sender sees too little room rather than too much.

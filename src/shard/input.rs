@@ -294,7 +294,8 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     let mut rejected_at = None;
     let mut quota = (*frames).min(turn.clock.credit());
     let mut left = quota;
-    let Some(state) = &mut slot.state else { return Ok(()) };
+    let Some(state) = slot.state.as_deref_mut() else { return Ok(()) };
+    let framing = &mut *slot.framing;
     while !slot.connection.halt.any() {
         if left == 0 {
             quota = next_quota(frames, quota, turn);
@@ -304,7 +305,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
             }
         }
         let rest = region.get_mut(*used..).unwrap_or_default();
-        let Some(decoded) = decode(&mut slot.framing, rest)? else { break };
+        let Some(decoded) = decode(framing, rest)? else { break };
         let len = rest.len();
         left -= 1;
         match decoded {
@@ -315,8 +316,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                     .ok_or(FrameError::Misframed { what: "a packet outside of the buffer" })?;
                 slot.connection.traffic.packets_in += 1;
                 turn.counters.packets_in += 1;
-                let mut session =
-                    Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
+                let mut session = Session { connection: &mut slot.connection, framing, turn };
                 handler.on_packet(&mut session, state, packet)?;
             }
             Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
@@ -327,8 +327,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 }
                 *used += consumed;
                 turn.counters.frames_rejected += 1;
-                let mut session =
-                    Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
+                let mut session = Session { connection: &mut slot.connection, framing, turn };
                 handler.on_rejected(&mut session, state, &error)?;
             }
         }

@@ -23,6 +23,7 @@ use self::callbacks::guard;
 use crate::{
     addr::Ends,
     buffer::OutboxPool,
+    contained::Contained,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
@@ -37,9 +38,9 @@ use crate::{
 
 /// The sessions of one thread, with their handler.
 pub(crate) struct Shard<H: PacketHandler, F, T> {
-    handler: H,
+    handler: Contained<H>,
     /// Cloned for each session.
-    prototype: F,
+    prototype: Contained<F>,
     slots: Slots<Slot<F, H::State, T>>,
     turn: Turn,
     published: Arc<SharedCounters>,
@@ -51,9 +52,9 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
 /// One session.
 struct Slot<F, S, T> {
     connection: Connection,
-    framing: FramingCell<F>,
+    framing: Contained<FramingCell<F>>,
     /// From `on_open` to `on_close`.
-    state: Option<S>,
+    state: Option<Contained<S>>,
     io: T,
 }
 
@@ -76,7 +77,8 @@ pub(crate) enum Ending {
 /// What a shard is made with.
 pub(crate) struct ShardConfig<F> {
     pub(crate) id: ShardId,
-    pub(crate) framing: F,
+    /// It was offered its maximum.
+    pub(crate) framing: Contained<F>,
     pub(crate) limits: Limits,
     pub(crate) clock: Box<dyn Clock>,
     /// What tick 0 was.
@@ -93,8 +95,6 @@ where
     F: Framing + Clone,
 {
     pub(crate) fn new(handler: H, config: ShardConfig<F>) -> Self {
-        let mut prototype = config.framing;
-        prototype.offer_max(config.limits.frame);
         let turn = Turn {
             shard: config.id,
             clock: ShardClock::new(config.clock),
@@ -110,8 +110,8 @@ where
             unfinished: Vec::new(),
         };
         Self {
-            handler,
-            prototype,
+            handler: Contained::new(handler),
+            prototype: config.framing,
             slots: Slots::starting_at(config.first_generation),
             turn,
             published: config.published,
@@ -134,12 +134,19 @@ where
         self.published.publish(counters);
     }
 
+    /// The thread ends: drops what is the user's, and tells the counters what came of it.
+    pub(crate) fn end(mut self) {
+        self.turn.count_discarded(self.handler.discard());
+        self.turn.count_discarded(self.prototype.discard());
+        self.published.publish(&self.turn.counters);
+    }
+
     /// Takes in a connection, or gives it back if the framing can not be cloned for it. It is not told to the handler
     /// before `Visit::open`.
     pub(crate) fn insert(&mut self, io: T, ends: Ends) -> Result<Key, (T, Ends)> {
-        let cloned = guard("clone", || Ok::<_, CloseReason>(FramingCell::Own(self.prototype.clone())));
+        let cloned = guard("clone", || Ok::<_, CloseReason>(F::clone(&self.prototype)));
         let framing = match cloned {
-            Ok(framing) => framing,
+            Ok(framing) => Contained::new(FramingCell::Own(framing)),
             Err(panic) => {
                 self.turn.counters.panics += 1;
                 tracing::error!(shard = %self.turn.shard, %panic, "a connection gets no framing, closing it");
@@ -157,7 +164,9 @@ where
 
     /// Gives a connection back that could not be registered.
     pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Ends)> {
-        self.slots.remove(key).map(|slot| (slot.io, slot.connection.ends))
+        let slot = self.slots.remove(key)?;
+        self.turn.forget(SessionId { shard: self.turn.shard, key }, slot.framing);
+        Some((slot.io, slot.connection.ends))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -256,9 +265,10 @@ where
         tracing::debug!(session = %id, peer = %slot.connection.ends.peer(), ?kind, draining, "session ended");
         if let Some(state) = slot.state.take() {
             self.turn.counters.count_close(kind);
-            self.tell_closed(id, state, &reason);
+            self.tell_closed(id, state.into_inner(), &reason);
         }
-        self.turn.forget(id, (reason, slot.framing));
+        self.turn.forget(id, Contained::new(reason));
+        self.turn.forget(id, slot.framing);
         self.ended.push(Ended { io: slot.io, ends: slot.connection.ends, how });
     }
 
@@ -282,3 +292,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

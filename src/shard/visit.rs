@@ -39,7 +39,7 @@ where
         let slot = self.slots.get_mut(key)?;
         let frames = FRAMES_PER_TURN;
         let mut visit =
-            Visit { handler: &mut self.handler, slot, turn: &mut self.turn, frames, verdict: None };
+            Visit { handler: &mut *self.handler, slot, turn: &mut self.turn, frames, verdict: None };
         let answer = body(&mut visit);
         visit.account();
         if let Some((reason, how)) = visit.verdict.take() {
@@ -84,7 +84,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     /// The session as the user's code sees it.
     pub(super) fn session(&mut self) -> Session<'_> {
-        Session { connection: &mut self.slot.connection, framing: &mut self.slot.framing, turn: self.turn }
+        Session { connection: &mut self.slot.connection, framing: &mut *self.slot.framing, turn: self.turn }
     }
 
     /// Counts what the session buffers now, and tells it to the session's handles.

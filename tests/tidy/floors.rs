@@ -14,6 +14,7 @@ pub(crate) const FLOORS: [&[&str]; 6] = [
         "buffer",
         "addr",
         "census",
+        "contained",
         "error",
         "id",
         "limits",

@@ -7,7 +7,8 @@ use std::{
 use super::{Conn, Faults, Heard, Log, Net, Network, Probe, SimFd, SimSys, Sizes};
 use crate::{
     census::Census,
-    framing::LengthPrefix,
+    contained::Contained,
+    framing::{Framing, LengthPrefix},
     id::ShardId,
     limits::Limits,
     mailbox::{Mailbox, MailboxLimits},
@@ -132,8 +133,11 @@ impl World {
         let dispatch: Box<dyn Dispatch<SimFd>> =
             if setup.workers == 0 { Box::new(NoDispatch) } else { Box::new(Post(mailboxes.to_vec())) };
         let census = self.census.clone();
-        Acceptor::new(sys, AcceptorConfig { listeners, strategy, dispatch, census, here: 0 })
-            .expect("listeners are registered")
+        Acceptor::new(
+            sys,
+            AcceptorConfig { listeners, strategy: Contained::new(strategy), dispatch, census, here: 0 },
+        )
+        .expect("listeners are registered")
     }
 
     fn add(
@@ -146,11 +150,13 @@ impl World {
         setup: &Setup,
     ) {
         let (id, counters) = (ShardId(at as u32), Arc::<SharedCounters>::default());
+        let mut framing = LengthPrefix::u32_be();
+        framing.offer_max(setup.limits.frame);
         let shard = Shard::new(
             handler,
             ShardConfig {
                 id,
-                framing: LengthPrefix::u32_be(),
+                framing: Contained::new(framing),
                 limits: setup.limits.clone(),
                 clock: sys.clock(),
                 origin: Instant::now(),

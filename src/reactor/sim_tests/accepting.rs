@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     addr::PeerAddr,
     census::Census,
+    contained::Contained,
     limits::Limits,
     metrics::Counters,
     reactor::{
@@ -104,7 +105,8 @@ fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<Census>) {
     let census = Arc::new(Census::new(1, 1, None));
     let listeners = vec![sys.listen()];
     let listener = listeners[0].0.number;
-    let strategy = Box::new(TooLate { census: census.clone(), asked: false });
+    let strategy: Box<dyn ForkingStrategy> = Box::new(TooLate { census: census.clone(), asked: false });
+    let strategy = Contained::new(strategy);
     let dispatch = Box::new(NoDispatch);
     let config = AcceptorConfig { listeners, strategy, dispatch, census: census.clone(), here: 0 };
     (Acceptor::new(sys, config).expect("a listener"), listener, census)

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::{
     SendError, SessionHandle,
+    contained::Contained,
     error::CloseKind,
     reactor::sim::{Conn, Setup, Told, World, frame},
     session::SessionCommand,
@@ -170,7 +171,7 @@ fn a_handle_outlives_its_session_and_never_reaches_the_next_one_in_its_slot() {
     );
     // Even past the check at the handle, as when the session ends while a command is on its way.
     for command in [SessionCommand::Abort, SessionCommand::Close] {
-        world.post(0, Command::Session(old.id().key, command));
+        world.post(0, Command::Session(old.id().key, Contained::new(command)));
     }
     world.run_for(1);
     assert_eq!(world.log.count(&Told::Close(CloseKind::Local)), 0);

@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     TimerId,
+    contained::Contained,
     limits::Limits,
     reactor::sim::{Conn, Probe, Setup, Told, World, frame},
     shard::Command,
@@ -193,9 +194,9 @@ fn a_turn_is_over_in_time_however_slow_the_callbacks_are() {
             let job = ran.clone();
             world.post(
                 0,
-                Command::Execute(Box::new(move |_| {
+                Command::Execute(Contained::new(Box::new(move |_| {
                     job.fetch_add(1, Relaxed);
-                })),
+                }))),
             );
             let (began, accepted) = (world.now(), world.metrics().accepted);
             world.turn();

@@ -1,0 +1,107 @@
+//! Values of the user's, whose destructors may panic.
+
+use std::{
+    any::type_name,
+    ops::{Deref, DerefMut},
+};
+
+use crate::error::discard;
+
+/// A value of the user's. Where it is dropped, whatever its destructor does harms nobody: a panic in it is caught, and
+/// logged.
+///
+/// Whatever owns a handler, a framing, a strategy, a state, a closure or a packet of the user's owns it in this. Each value
+/// has one to itself: of two that are dropped together, the second would panic while the first still unwinds, and that
+/// ends the process.
+#[derive(Debug)]
+pub(crate) struct Contained<T>(Option<T>);
+
+impl<T> Contained<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    pub(crate) fn into_inner(mut self) -> T {
+        self.0.take().unwrap_or_else(|| gone())
+    }
+
+    /// Drops it; the answer is what it said if it panicked. For owners that count panics.
+    pub(crate) fn discard(mut self) -> Result<(), String> {
+        discard(self.0.take())
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        if let Err(panic) = discard(self.0.take()) {
+            tracing::error!(value = type_name::<T>(), panic, "a value panicked when it was dropped");
+        }
+    }
+}
+
+impl<T> Deref for Contained<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_ref().unwrap_or_else(|| gone())
+    }
+}
+
+impl<T> DerefMut for Contained<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().unwrap_or_else(|| gone())
+    }
+}
+
+/// Panics where the value does.
+impl<T: Clone> Clone for Contained<T> {
+    fn clone(&self) -> Self {
+        Self::new((**self).clone())
+    }
+}
+
+/// The value leaves only with what held it.
+#[cold]
+fn gone() -> ! {
+    unreachable!("a contained value was used after it was taken")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
+
+    use super::*;
+
+    /// Panics when it is dropped, without a word from the panic hook, with what does the same.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(Bomb));
+        }
+    }
+
+    #[test]
+    fn a_panicking_destructor_is_contained() {
+        drop(Contained::new(Bomb));
+        drop((Contained::new(Bomb), Contained::new(Bomb)));
+        assert_eq!(Contained::new(Bomb).discard(), Err("(no message)".to_owned()));
+        assert_eq!(Contained::new(7).discard(), Ok(()));
+    }
+
+    #[test]
+    fn a_panicking_destructor_is_contained_while_another_panic_unwinds() {
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _contained = (Contained::new(Bomb), Contained::new(Bomb));
+            panic_any("the first");
+        }));
+        assert_eq!(unwound.err().and_then(|panic| panic.downcast_ref().copied()), Some("the first"));
+    }
+
+    #[test]
+    fn a_contained_value_takes_no_more_room_where_it_has_some_to_spare() {
+        assert_eq!(size_of::<Contained<Box<dyn FnOnce()>>>(), size_of::<Box<dyn FnOnce()>>());
+    }
+}

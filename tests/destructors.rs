@@ -1,0 +1,320 @@
+//! Destructors of the user's that panic where the server itself drops what it was given: at a shutdown, at the end of a
+//! shard, at a start that fails.
+
+mod common;
+
+use std::{
+    panic::panic_any,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::BytesMut;
+use common::{
+    Client, Journal, ON_PURPOSE, On, PATIENCE, Served, Watched, audit, hush, on_each_strategy, until,
+};
+use framewire::{
+    Accepting, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix, Limits,
+    Loads, PacketHandler, PeerAddr, Placement, ServeError, Server, Session, SingleReactor,
+    ThreadPerConnection, WorkerPool,
+};
+
+on_each_strategy! {
+    a_handler_that_panics_when_dropped_harms_no_session_at_shutdown
+    an_idle_shard_whose_handler_panics_when_dropped_cuts_nobody
+    a_server_of_which_everything_panics_when_dropped_ends_in_peace
+    an_aborted_server_of_which_everything_panics_when_dropped_ends_in_peace
+    a_factory_that_panics_when_dropped_harms_nobody
+    a_destructor_whose_panic_panics_when_dropped_harms_nobody
+    a_start_that_fails_says_why_although_everything_panics_when_dropped
+    a_factory_that_fails_is_reported_although_everything_panics_when_dropped
+}
+
+/// Panics when it is dropped, and counts that.
+#[derive(Clone, Default)]
+struct Bomb(Arc<AtomicUsize>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("{ON_PURPOSE}: dropped");
+    }
+}
+
+/// The same, with a panic that does so in its turn.
+struct Chain;
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        panic_any(Chain);
+    }
+}
+
+/// Echoes, floods when it is told to, says farewell. `B` goes down with it.
+#[derive(Clone)]
+struct Echo<B>(B);
+
+const FLOOD: usize = 1_000_000;
+
+impl<B> PacketHandler for Echo<B> {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn on_packet(
+        &mut self,
+        session: &mut Session<'_>,
+        (): &mut (),
+        packet: &[u8],
+    ) -> Result<(), CloseReason> {
+        session.send(packet)?;
+        if packet == b"flood" {
+            session.send(vec![3; FLOOD])?;
+        }
+        Ok(())
+    }
+
+    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) {
+        session.send("farewell").expect("the session is open");
+    }
+}
+
+/// As long as the tests wait.
+fn patient() -> Limits {
+    Limits::default().close_timeout(4 * PATIENCE).linger_timeout(4 * PATIENCE).stall_timeout(4 * PATIENCE)
+}
+
+/// Has stopped as if nothing had been the matter.
+fn assert_peace(served: Served) {
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    running.wait().expect("no panic of the user's is a failure of the server");
+    audit(&handle, &journal);
+}
+
+fn a_handler_that_panics_when_dropped_harms_no_session_at_shutdown(on: On) {
+    hush();
+    let bomb = Bomb::default();
+    let dropped = bomb.0.clone();
+    let served = on.serve(patient(), Echo(bomb));
+    let mut clients: Vec<Client> = (0..5).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        client.assert_echo("well");
+    }
+    served.running.shutdown(PATIENCE);
+    for client in &mut clients {
+        assert_eq!(client.recv_text(), "farewell");
+        client.assert_end();
+    }
+    drop(clients);
+    until("all are told", || served.journal.ended_by(CloseKind::Shutdown) == 5);
+    let handle = served.running.handle();
+    assert_peace(served);
+    assert!(dropped.load(Ordering::Relaxed) > 0);
+    assert!(handle.metrics().panics > 0, "they are counted: {:?}", handle.metrics());
+}
+
+fn an_idle_shard_whose_handler_panics_when_dropped_cuts_nobody(on: On) {
+    hush();
+    let server = on.bind().framing(LengthPrefix::u32_be()).limits(patient()).send_buffer(16 * 1024);
+    let served = Served::start(server, Echo(Bomb::default()));
+    let (mut client, session) = served.known(Served::connect_narrow);
+    client.send("flood");
+    assert_eq!(client.recv_text(), "flood");
+    served.running.shutdown(PATIENCE);
+    until("the idle ones have ended", || served.running.shards() == [session.id().shard()]);
+    assert_eq!(client.recv(), [3; FLOOD]);
+    assert_eq!(client.recv_text(), "farewell");
+    client.assert_end();
+    drop(client);
+    assert_peace(served);
+}
+
+#[test]
+fn a_connection_whose_handler_panics_when_dropped_ends_as_any_other() {
+    hush();
+    let served = On::ThreadPerConnection.serve(patient(), Echo(Bomb::default()));
+    let mut bystander = served.connect();
+    bystander.assert_echo("well");
+    let mut client = served.connect();
+    client.assert_echo("well");
+    client.end();
+    client.assert_end();
+    drop(client);
+    until("its shard has ended", || served.running.shards().len() == 2);
+    assert_eq!(served.metrics().panics, 1);
+    assert_eq!(served.journal.ended_by(CloseKind::PeerClosed), 1);
+    bystander.assert_echo("still served");
+    served.connect().assert_echo("and so are new ones");
+    drop(bystander);
+    served.finish();
+}
+
+/// The strategy of the scenario.
+struct Explosive {
+    inner: Box<dyn ForkingStrategy>,
+    _bomb: Bomb,
+}
+
+impl Explosive {
+    fn new(on: On, bomb: &Bomb) -> Self {
+        let inner: Box<dyn ForkingStrategy> = match on {
+            On::WorkerPool => Box::new(WorkerPool::new(2)),
+            On::ThreadPerConnection => Box::new(ThreadPerConnection::max(100)),
+            On::SingleReactor | On::UnixSocket => Box::new(SingleReactor::new()),
+        };
+        Self { inner, _bomb: bomb.clone() }
+    }
+}
+
+impl ForkingStrategy for Explosive {
+    fn workers(&self) -> usize {
+        self.inner.workers()
+    }
+
+    fn accepting(&self) -> Accepting {
+        self.inner.accepting()
+    }
+
+    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+        self.inner.place(peer, loads)
+    }
+
+    fn descriptors_per_session(&self) -> usize {
+        self.inner.descriptors_per_session()
+    }
+
+    fn on_stop(&mut self) {
+        panic!("{ON_PURPOSE}: stopped");
+    }
+}
+
+/// Length prefixes; each clone panics when it is dropped.
+#[derive(Clone)]
+struct Fragile {
+    inner: LengthPrefix,
+    _bomb: Bomb,
+}
+
+impl Framing for Fragile {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        self.inner.decode(buf)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        self.inner.encode(payload, out)
+    }
+}
+
+/// A server whose framing and strategy panic when they are dropped.
+fn explosive(on: On, bomb: &Bomb) -> Server<Fragile> {
+    let framing = Fragile { inner: LengthPrefix::u32_be(), _bomb: bomb.clone() };
+    on.bind().framing(framing).strategy(Explosive::new(on, bomb)).limits(patient())
+}
+
+/// The bomb that is not to go off in the test.
+fn defused() -> std::mem::ManuallyDrop<Bomb> {
+    hush();
+    std::mem::ManuallyDrop::new(Bomb::default())
+}
+
+fn a_server_of_which_everything_panics_when_dropped_ends_in_peace(on: On) {
+    let bomb = defused();
+    let served = Served::start(explosive(on, &bomb), Echo(Bomb::clone(&bomb)));
+    let (mut early, session) = served.connect_known();
+    early.assert_echo("well");
+    early.end();
+    early.assert_end();
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::PeerClosed);
+    let mut clients: Vec<Client> = (0..5).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        client.assert_echo("well");
+    }
+    served.running.shutdown(PATIENCE);
+    for client in &mut clients {
+        assert_eq!(client.recv_text(), "farewell");
+        client.assert_end();
+    }
+    drop(clients);
+    assert_peace(served);
+    assert_eq!(Arc::strong_count(&bomb.0), 1, "all of it was dropped");
+}
+
+fn an_aborted_server_of_which_everything_panics_when_dropped_ends_in_peace(on: On) {
+    let bomb = defused();
+    let served = Served::start(explosive(on, &bomb), Echo(Bomb::clone(&bomb)));
+    let mut clients: Vec<Client> = (0..5).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        client.assert_echo("well");
+    }
+    served.running.abort();
+    for client in &mut clients {
+        client.read_to_any_end();
+    }
+    drop(clients);
+    assert_peace(served);
+}
+
+fn a_factory_that_panics_when_dropped_harms_nobody(on: On) {
+    let bomb = defused();
+    let (journal, inner) = (Journal::default(), Bomb::clone(&bomb));
+    let known = journal.clone();
+    let make = move |_| {
+        let _captured = &inner;
+        Watched::new(Echo(()), &known)
+    };
+    let running = on.bind().framing(LengthPrefix::u32_be()).spawn_with(make).expect("it starts");
+    let mut client = Client::connect(&running.local_addr().expect("TCP").into()).expect("it listens");
+    client.assert_echo("well");
+    let handle = running.handle();
+    running.shutdown(PATIENCE);
+    assert_eq!(client.recv_text(), "farewell");
+    client.assert_end();
+    drop(client);
+    running.wait().expect("it stops in peace");
+    audit(&handle, &journal);
+    assert_eq!(bomb.0.load(Ordering::Relaxed), 1, "the factory was dropped, once");
+}
+
+fn a_destructor_whose_panic_panics_when_dropped_harms_nobody(on: On) {
+    let journal = Journal::default();
+    let known = journal.clone();
+    let server = on.bind().framing(LengthPrefix::u32_be());
+    let running = server.spawn_with(move |_| Watched::new(Echo(Chain), &known)).expect("it starts");
+    let mut client = Client::connect(&running.local_addr().expect("TCP").into()).expect("it listens");
+    client.assert_echo("well");
+    let handle = running.handle();
+    running.shutdown(PATIENCE);
+    assert_eq!(client.recv_text(), "farewell");
+    client.assert_end();
+    drop(client);
+    running.wait().expect("it stops in peace");
+    audit(&handle, &journal);
+}
+
+fn a_start_that_fails_says_why_although_everything_panics_when_dropped(on: On) {
+    let bomb = defused();
+    let spawned = explosive(on, &bomb).backlog(0).spawn(Echo(Bomb::clone(&bomb)));
+    assert!(matches!(spawned, Err(ServeError::Config { option: "backlog", .. })), "{spawned:?}");
+    let served = explosive(on, &bomb).backlog(0).serve(Echo(Bomb::clone(&bomb)));
+    assert!(matches!(served, Err(ServeError::Config { option: "backlog", .. })), "{served:?}");
+    assert_eq!(bomb.0.load(Ordering::Relaxed), 6, "each was dropped, once");
+}
+
+fn a_factory_that_fails_is_reported_although_everything_panics_when_dropped(on: On) {
+    let bomb = defused();
+    let inner = Bomb::clone(&bomb);
+    let make = move |_| -> Echo<()> {
+        let _captured = &inner;
+        panic!("{ON_PURPOSE}: no handler");
+    };
+    let served = explosive(on, &bomb).serve_with(make);
+    assert!(
+        matches!(&served, Err(ServeError::Factory { message, .. }) if message.contains("no handler")),
+        "{served:?}"
+    );
+}

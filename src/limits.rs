@@ -103,10 +103,12 @@ impl Limits {
         self
     }
 
-    /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full). Default 4 MiB.
+    /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full): of whole frames, headers and
+    /// separators included, and 128 for each packet that is [tracked](crate::SessionHandle::send_tracked). Default 4 MiB.
     ///
-    /// A packet that a handle has taken is never refused later: with as much again on its way from handles, an outbox can
-    /// come to hold twice this.
+    /// A packet that a handle has taken is not refused later: with as much again on its way from handles, an outbox can
+    /// come to hold twice this. It never holds more: where a framing makes of packets what nobody could foresee (frames of
+    /// many times their length), the session is closed there.
     #[must_use]
     pub fn outbox_hard(mut self, bytes: usize) -> Self {
         self.outbox_hard = bytes;
@@ -135,7 +137,7 @@ impl Limits {
         self
     }
 
-    /// Payload bytes that may wait in the mailbox of a shard. Default 64 MiB.
+    /// Payload bytes that may wait in the mailbox of a shard, and 128 for each ticket. Default 64 MiB.
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
         self.mailbox_bytes = bytes;

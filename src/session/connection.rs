@@ -7,9 +7,9 @@ use std::{
 use crate::{
     addr::Ends,
     buffer::{Inbox, Outbox},
-    error::{CloseReason, SendError},
+    error::CloseReason,
     id::{Key, SessionId},
-    session::{Alarm, FramingSlot, Link, SessionStats, TimerId, Turn},
+    session::{Alarm, FramingSlot, Link, SessionStats, TimerId, Turn, overhead},
     time::Tick,
     timer_wheel::TimerKey,
 };
@@ -186,53 +186,6 @@ impl Connection {
         }
     }
 
-    /// Frames `payload` into the outbox, if the limit allows it.
-    #[inline]
-    pub(crate) fn enqueue(
-        &mut self,
-        framing: &dyn FramingSlot,
-        payload: &[u8],
-        turn: &mut Turn,
-    ) -> Result<(), SendError> {
-        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
-        if queued.saturating_add(payload.len()) > limit && !self.halt.has(Halt::CLOSING) {
-            turn.counters.sends_refused += 1;
-            return Err(SendError::Full { queued, limit });
-        }
-        self.enqueue_taken(framing, payload, turn)
-    }
-
-    /// Frames a `payload` that a handle has taken: it was held against the limit there, and whoever sent it has been
-    /// told that it will go out. So an outbox holds at most twice its limit: that much from callbacks, and that much
-    /// from handles.
-    #[inline]
-    pub(crate) fn enqueue_taken(
-        &mut self,
-        framing: &dyn FramingSlot,
-        payload: &[u8],
-        turn: &mut Turn,
-    ) -> Result<(), SendError> {
-        if self.halt.has(Halt::CLOSING) {
-            return Err(SendError::Closed);
-        }
-        let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
-        outbox.append(turn.now, |out| framing.encode(payload, out))?;
-        if outbox.len() > turn.limits.outbox_high {
-            self.halt.set(Halt::FULL);
-        }
-        self.traffic.packets_out += 1;
-        turn.counters.packets_out += 1;
-        Ok(())
-    }
-
-    /// Gives back an outbox with nothing in it, or with what can not be written any more.
-    #[cold]
-    pub(crate) fn give_back_outbox(&mut self, turn: &mut Turn) {
-        if let Some(outbox) = self.outbox.take() {
-            turn.pool.put(outbox);
-        }
-    }
-
     /// Begins the graceful end. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason, turn: &mut Turn) {
         if self.halt.has(Halt::CLOSING) {
@@ -374,23 +327,22 @@ impl Connection {
             bytes_out: self.traffic.bytes_out,
             packets_in: self.traffic.packets_in,
             packets_out: self.traffic.packets_out,
-            queued: self.queued(),
+            queued: self.unsent(),
             opened_at: origin + Duration::from_millis(self.opened),
         }
     }
 
     /// The kept part of a frame is not what the new framing takes it for: it looks at it again.
-    pub(crate) fn framing_swapped(&mut self, turn: &mut Turn) {
+    pub(crate) fn framing_swapped(&mut self, framing: &dyn FramingSlot, turn: &mut Turn) {
+        if let Some(link) = self.link() {
+            link.set_overhead(overhead(framing));
+        }
         if self.inbox.is_some() {
             self.marks.insert(Mark::BACKLOG);
             if !self.halt.any() {
                 turn.read_later(self);
             }
         }
-    }
-
-    pub(crate) fn queued(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.len())
     }
 
     pub(crate) fn close_by(&self) -> Option<Tick> {
@@ -402,25 +354,17 @@ impl Connection {
         self.rare.as_ref().map_or(self.opened, |rare| rare.listening_since.max(self.opened))
     }
 
-    /// Tells the handles how much waits.
-    #[inline]
-    pub(crate) fn tell_handles(&self) {
-        if let Some(link) = self.link() {
-            link.set_backlog(self.queued());
-        }
-    }
-
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {
         self.rare.as_ref().and_then(|rare| rare.link.as_ref())
     }
 
     /// The part of the session that handles share, made when the first one is.
-    pub(crate) fn link_or_new(&mut self, turn: &Turn) -> Arc<Link> {
+    pub(crate) fn link_or_new(&mut self, framing: &dyn FramingSlot, turn: &Turn) -> Arc<Link> {
         let id = SessionId { shard: turn.shard, key: self.key };
         let limit = turn.limits.outbox_hard;
         let (queued, closing) = (self.queued(), self.halt.has(Halt::CLOSING));
         let make = || {
-            let link = Link::new(id, turn.mailbox.clone(), limit);
+            let link = Link::new(id, turn.mailbox.clone(), limit, overhead(framing));
             link.set_backlog(queued);
             if closing {
                 link.shut();

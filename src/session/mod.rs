@@ -4,6 +4,7 @@ mod connection;
 mod framing_cell;
 mod handle;
 mod liveness;
+mod transmit;
 mod turn;
 mod view;
 
@@ -11,7 +12,7 @@ pub use handle::SessionHandle;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, Halt, Mark, Phase};
-pub(crate) use framing_cell::{FramingCell, FramingSlot};
+pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
 pub(crate) use handle::{Deliver, Link, SessionCommand};
 pub(crate) use liveness::{Lapse, Timeouts};
 pub(crate) use turn::{Alarm, Turn};

@@ -142,13 +142,13 @@ impl Session<'_> {
     pub fn set_framing(&mut self, mut framing: impl Framing + 'static) {
         framing.offer_max(self.turn.limits.frame);
         self.framing.swap(Box::new(framing));
-        self.connection.framing_swapped(self.turn);
+        self.connection.framing_swapped(self.framing, self.turn);
     }
 
     /// A handle to this session, for other threads, other sessions and later.
     #[must_use]
     pub fn handle(&mut self) -> SessionHandle {
-        SessionHandle { link: self.connection.link_or_new(self.turn) }
+        SessionHandle { link: self.connection.link_or_new(self.framing, self.turn) }
     }
 
     /// The session's id.

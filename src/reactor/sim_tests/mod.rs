@@ -7,6 +7,7 @@ mod differential;
 mod failing_calls;
 mod fairness;
 mod handlers;
+mod memory;
 mod random;
 mod regressions;
 mod stale;

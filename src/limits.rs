@@ -115,8 +115,9 @@ impl Limits {
         self
     }
 
-    /// Bytes that all sessions of one shard may buffer together, inboxes and outboxes, by capacity. Past it the session
-    /// that holds most is closed with [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
+    /// Bytes that all sessions of one shard may buffer together, inboxes and outboxes, by capacity, and what the shard keeps
+    /// for their next sends. Past it the latter is given back; if that is not enough, the session that holds most is closed
+    /// with [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
     #[must_use]
     pub fn shard_memory(mut self, bytes: usize) -> Self {
         self.shard_memory = bytes;

@@ -102,6 +102,12 @@ impl Outbox {
         self.tickets.len() * TICKET + spare * size_of::<(u64, Completion)>()
     }
 
+    /// Bytes of memory that an outbox keeps when it is reset.
+    #[inline]
+    pub(crate) fn kept(&self) -> usize {
+        self.head.capacity()
+    }
+
     /// Appends the frame that `encode` writes, of a packet of `packet` bytes; how long it is. If it fails, or panics, nothing
     /// was appended.
     #[inline]

@@ -152,6 +152,56 @@ fn the_header_of_a_frame_counts_when_a_callback_sends() {
     assert_eq!(world.metrics().panics, 0);
 }
 
+#[test]
+fn idle_sessions_keep_no_more_for_their_next_sends_than_their_number_justifies() {
+    const SHARE: u64 = 32 * 1024;
+    let mut setup = setup();
+    setup.limits = Limits::default();
+    let mut world =
+        World::new(setup, |probe| probe.packet = Box::new(|session, _| Ok(session.send([7; 200_000])?)));
+    let mut conns = Vec::new();
+    for sessions in 1..=40 {
+        conns.push(world.connect());
+        for conn in &conns {
+            world.net().say(*conn, &frame(b"go"));
+        }
+        for conn in &conns {
+            assert_eq!(world.expect(*conn, 200_004).len(), 200_004);
+        }
+        let metrics = world.metrics();
+        assert_eq!(metrics.buffered, 0);
+        assert!(metrics.pooled <= sessions * SHARE, "{} bytes for {sessions} sessions", metrics.pooled);
+    }
+    assert!(world.metrics().pooled > 0, "there is a pool");
+    for sessions in (0..40).rev() {
+        world.net().leave(conns.pop().expect("one is left"));
+        world.run_for(10);
+        let pooled = world.metrics().pooled;
+        assert!(pooled <= sessions * SHARE, "{pooled} bytes for {sessions} sessions");
+    }
+}
+
+#[test]
+fn what_is_kept_for_the_next_sends_goes_before_a_session_does() {
+    let mut setup = setup();
+    setup.limits = Limits::default().shard_memory(300_000);
+    let mut world = World::new(setup, |probe| {
+        probe.packet = Box::new(|session, packet| Ok(session.send(vec![7; 100 * packet.len()])?));
+    });
+    let conns: Vec<_> = (0..10).map(|_| world.connect()).collect();
+    for _ in 0..2 {
+        // All at once, so that each has an outbox of its own.
+        conns.iter().for_each(|conn| assert_eq!(world.net().say(*conn, &frame(&[0; 200])), 204));
+        conns.iter().for_each(|conn| assert_eq!(world.expect(*conn, 20_004).len(), 20_004));
+    }
+    assert!(world.metrics().pooled > 60_000, "{} bytes are kept", world.metrics().pooled);
+    world.net().say(conns[0], &frame(&[0; 2_500]));
+    world.run_for(2);
+    assert_eq!(world.metrics().pooled, 0);
+    assert_eq!(world.expect(conns[0], 250_004).len(), 250_004);
+    assert_eq!(world.log.closes(), []);
+}
+
 /// Says everything a hundred times.
 #[derive(Clone)]
 struct Verbose;

@@ -189,7 +189,9 @@ impl Limits {
         self
     }
 
-    /// How long one packet may take from its first byte to its last, against peers that dribble. Default: off.
+    /// How long one packet may take from its first byte to its last, against peers that dribble. It holds for a frame that
+    /// is being discarded ([`Oversize::Discard`](crate::Oversize::Discard)) as well: its announced length buys no time.
+    /// Default: off.
     #[must_use]
     pub fn packet_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.packet_timeout = timeout.into();

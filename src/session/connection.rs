@@ -51,6 +51,8 @@ struct Rare {
     close_by: Option<Tick>,
     /// The end of a pause before the first packet.
     listening_since: Tick,
+    /// When the frame began that is being discarded.
+    discarding_since: Tick,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +128,8 @@ impl Mark {
     pub(crate) const ABORT: Self = Self(256);
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
+    /// In the middle of a frame that is discarded.
+    pub(crate) const DISCARDING: Self = Self(1024);
 
     /// All of them in one.
     pub(crate) const fn union(marks: &[Self]) -> Self {
@@ -250,9 +254,21 @@ impl Connection {
         if let Some(inbox) = &mut self.inbox {
             inbox.restart_clock(turn.now);
         }
+        if self.marks.remove(Mark::DISCARDING) {
+            self.discard(turn.now, turn);
+        }
         self.arm(turn);
         if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
             turn.read_later(self);
+        }
+    }
+
+    /// The framing discards a frame that began at `since`. That is known already if it goes on with it.
+    #[cold]
+    pub(crate) fn discard(&mut self, since: Tick, turn: &mut Turn) {
+        if self.marks.insert(Mark::DISCARDING) {
+            self.rare.get_or_insert_default().discarding_since = since;
+            self.arm(turn);
         }
     }
 
@@ -337,6 +353,7 @@ impl Connection {
         if let Some(link) = self.link() {
             link.set_overhead(overhead(framing));
         }
+        self.marks.remove(Mark::DISCARDING);
         if self.inbox.is_some() {
             self.marks.insert(Mark::BACKLOG);
             if !self.halt.any() {
@@ -356,6 +373,13 @@ impl Connection {
 
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {
         self.rare.as_ref().and_then(|rare| rare.link.as_ref())
+    }
+
+    /// Since when the peer is at a frame that is not complete, one that is kept or one that is discarded.
+    pub(crate) fn frame_since(&self) -> Option<Tick> {
+        let kept = self.inbox.as_ref().map(|inbox| inbox.since());
+        let rare = self.rare.as_ref().filter(|_| self.marks.has(Mark::DISCARDING));
+        kept.into_iter().chain(rare.map(|rare| rare.discarding_since)).min()
     }
 
     /// The part of the session that handles share, made when the first one is.

@@ -36,6 +36,13 @@ impl<F: Framing> FramingCell<F> {
             Self::Swapped(framing) => framing.max_frame(),
         }
     }
+
+    pub(crate) fn is_discarding(&self) -> bool {
+        match self {
+            Self::Own(framing) => framing.is_discarding(),
+            Self::Swapped(framing) => framing.is_discarding(),
+        }
+    }
 }
 
 /// A [`FramingCell`] as a session sees it, whatever the server's framing is.

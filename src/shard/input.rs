@@ -8,7 +8,8 @@ use crate::{
     error::CloseReason,
     framing::{Decoded, FrameError, Framing},
     handler::PacketHandler,
-    session::{FramingCell, Mark, Phase, Session, Turn},
+    session::{Connection, FramingCell, Mark, Phase, Session, Turn},
+    time::Tick,
 };
 
 /// How it is known that the kernel has no more to read.
@@ -69,14 +70,14 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         debug_assert!(!connection.halt.any(), "read from a session that wants nothing");
         let Some(mut inbox) = connection.inbox.take() else {
             let region = scratch.received(n);
-            let used = self.deliver(region);
+            let used = self.deliver(region, self.turn.now);
             if used < n {
                 self.keep_tail(None, region.get(used..).unwrap_or_default(), used);
             }
             return;
         };
         if let Some(region) = scratch.joined(inbox.as_slice(), n) {
-            let used = self.deliver(region);
+            let used = self.deliver(region, inbox.since());
             self.keep_tail(Some(inbox), region.get(used..).unwrap_or_default(), used);
         } else {
             inbox.append(scratch.received(n));
@@ -115,7 +116,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     }
 
     fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
-        let used = self.deliver(inbox.as_mut_slice());
+        let since = inbox.since();
+        let used = self.deliver(inbox.as_mut_slice(), since);
         inbox.consume(used, self.turn.now);
         if self.is_open() && !inbox.as_slice().is_empty() {
             self.slot.connection.inbox = Some(inbox);
@@ -159,12 +161,14 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         }
     }
 
-    /// Cuts packets from the front of `region` and hands them out; how many bytes are done with.
+    /// Cuts packets from the front of `region`, whose first byte came at `since`, and hands them out; how many bytes are
+    /// done with.
     #[inline]
-    fn deliver(&mut self, region: &mut [u8]) -> usize {
+    fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
         let mut used = 0;
-        let done =
-            guard("on_packet", || hand_out(self.handler, self.slot, self.turn, region, &mut used, decode));
+        let done = guard("on_packet", || {
+            hand_out(self.handler, self.slot, self.turn, region, since, &mut used, decode)
+        });
         if let Err(stop) = done {
             self.stop(stop);
         }
@@ -183,9 +187,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn deliver_end(&mut self) {
         let mut rest = self.slot.connection.inbox.take();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
-        let mut used = 0;
+        let (mut used, now) = (0, self.turn.now);
         let done = guard("on_packet", || {
-            hand_out(self.handler, self.slot, self.turn, region, &mut used, decode_eof)
+            hand_out(self.handler, self.slot, self.turn, region, now, &mut used, decode_eof)
         });
         if let Err(stop) = done {
             return self.stop(stop);
@@ -243,6 +247,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     slot: &mut Slot<F, H::State, T>,
     turn: &mut Turn,
     region: &mut [u8],
+    since: Tick,
     used: &mut usize,
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
 ) -> Result<(), Stop> {
@@ -264,11 +269,18 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                     Session { connection: &mut slot.connection, framing: &mut slot.framing, turn };
                 handler.on_packet(&mut session, state, packet)?;
             }
-            Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
+            Decoded::Skipped { consumed } => {
+                let since = if *used == 0 { since } else { turn.now };
+                note_discarding(&mut slot.connection, &slot.framing, since, turn);
+                *used += checked(consumed, len)?;
+            }
             Decoded::Rejected { consumed, error } => {
                 if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
                     Err(FrameError::Misframed { what: "the same refusal twice" })?;
                 }
+                slot.connection.marks.remove(Mark::DISCARDING);
+                let since = if *used == 0 { since } else { turn.now };
+                note_discarding(&mut slot.connection, &slot.framing, since, turn);
                 *used += consumed.min(len);
                 turn.counters.frames_rejected += 1;
                 let mut session =
@@ -278,6 +290,21 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
         }
     }
     Ok(())
+}
+
+/// Bytes that began to come at `since` are no packet's: more of a frame that is discarded, or its end.
+#[cold]
+fn note_discarding<F: Framing>(
+    connection: &mut Connection,
+    framing: &FramingCell<F>,
+    since: Tick,
+    turn: &mut Turn,
+) {
+    if framing.is_discarding() {
+        connection.discard(since, turn);
+    } else {
+        connection.marks.remove(Mark::DISCARDING);
+    }
 }
 
 #[inline]

@@ -4,6 +4,7 @@ mod accepting;
 mod backpressure;
 mod bytes;
 mod differential;
+mod dribble;
 mod failing_calls;
 mod fairness;
 mod handlers;

@@ -5,9 +5,7 @@ mod common;
 use std::{thread, time::Duration};
 
 use common::{Client, On, PATIENCE, Served, on_each_strategy, on_each_strategy_and_transport, until};
-use framewire::{
-    CloseKind, LengthPrefix, Limits, Oversize, Raw, SendError, SendTicket, Session, packet_fn,
-};
+use framewire::{CloseKind, LengthPrefix, Limits, Oversize, Raw, SendError, SendTicket, Session, packet_fn};
 
 on_each_strategy! {
     tracked_packets_without_a_byte_fill_the_outbox_of_a_dead_reader
@@ -52,9 +50,12 @@ fn tracked_packets_without_a_byte_fill_the_outbox_of_a_dead_reader(on: On) {
 fn sessions_that_are_idle_again_keep_little_for_their_next_sends(on: On) {
     const REPLY: usize = 1 << 20;
     const CLIENTS: u64 = 4;
-    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
-        if packet == b"much" { session.send(vec![7; REPLY]) } else { session.send(packet) }
-    });
+    let handler =
+        packet_fn(
+            |session: &mut Session<'_>, packet: &[u8]| {
+                if packet == b"much" { session.send(vec![7; REPLY]) } else { session.send(packet) }
+            },
+        );
     let server = on.bind().framing(LengthPrefix::u32_be()).send_buffer(16 * 1024);
     let served = Served::start(server, handler);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| served.connect_narrow()).collect();

@@ -120,7 +120,8 @@ impl Outbox {
         if self.weight == 0 {
             self.progress = now;
         }
-        let fits = packet < self.open.saturating_sub(self.head.len());
+        // No slice is longer than isize::MAX, so the sum can not wrap.
+        let fits = self.head.len().wrapping_add(packet) < self.open;
         let chunk = if fits { &mut self.head } else { self.chunk_for(packet) };
         let mut draft = Draft { kept: chunk.len(), chunk };
         encode(draft.chunk)?;

@@ -19,7 +19,8 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), SendError> {
         let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
-        if queued.saturating_add(payload.len()) > limit && !self.halt.has(Halt::CLOSING) {
+        let room = limit.checked_sub(queued);
+        if room.is_none_or(|room| payload.len() > room) && !self.halt.has(Halt::CLOSING) {
             turn.counters.sends_refused += 1;
             return Err(SendError::Full { queued, limit });
         }

@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use framewire::{Framing, LengthPrefix, internals::Outbox};
 
 fn queue(outbox: &mut Outbox, framing: &LengthPrefix, payload: &[u8]) {
-    let queued = outbox.append(|out| framing.encode(black_box(payload), out));
+    let queued = outbox.append(payload.len(), |out| framing.encode(black_box(payload), out));
     assert!(queued.is_ok(), "the payload is within the maximum");
 }
 
@@ -56,7 +56,7 @@ fn slow_reader(c: &mut Criterion) {
         b.iter(|| {
             let mut outbox = Outbox::default();
             while outbox.len() < 1 << 20 {
-                let queued: Result<(), Infallible> = outbox.append(|out| {
+                let queued: Result<usize, Infallible> = outbox.append(payload.len(), |out| {
                     out.extend_from_slice(&payload);
                     Ok(())
                 });

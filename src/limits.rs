@@ -103,18 +103,21 @@ impl Limits {
         self
     }
 
-    /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full). Default 4 MiB.
+    /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full): of whole frames, headers and
+    /// separators included, and 128 for each packet that is [tracked](crate::SessionHandle::send_tracked). Default 4 MiB.
     ///
-    /// A packet that a handle has taken is never refused later: with as much again on its way from handles, an outbox can
-    /// come to hold twice this.
+    /// A packet that a handle has taken is not refused later: with as much again on its way from handles, an outbox can
+    /// come to hold twice this. It never holds more: where a framing makes of packets what nobody could foresee (frames of
+    /// many times their length), the session is closed there.
     #[must_use]
     pub fn outbox_hard(mut self, bytes: usize) -> Self {
         self.outbox_hard = bytes;
         self
     }
 
-    /// Bytes that all sessions of one shard may buffer together, inboxes and outboxes, by capacity. Past it the session
-    /// that holds most is closed with [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
+    /// Bytes that all sessions of one shard may buffer together, inboxes and outboxes, by capacity, and what the shard keeps
+    /// for their next sends. Past it the latter is given back; if that is not enough, the session that holds most is closed
+    /// with [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
     #[must_use]
     pub fn shard_memory(mut self, bytes: usize) -> Self {
         self.shard_memory = bytes;
@@ -136,7 +139,7 @@ impl Limits {
         self
     }
 
-    /// Payload bytes that may wait in the mailbox of a shard. Default 64 MiB.
+    /// Payload bytes that may wait in the mailbox of a shard, and 128 for each ticket. Default 64 MiB.
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
         self.mailbox_bytes = bytes;
@@ -187,7 +190,9 @@ impl Limits {
         self
     }
 
-    /// How long one packet may take from its first byte to its last, against peers that dribble. Default: off.
+    /// How long one packet may take from its first byte to its last, against peers that dribble. It holds for a frame that
+    /// is being discarded ([`Oversize::Discard`](crate::Oversize::Discard)) as well: its announced length buys no time.
+    /// Default: off.
     #[must_use]
     pub fn packet_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.packet_timeout = timeout.into();

@@ -58,8 +58,10 @@ macro_rules! counters {
 counters! {
     /// Sessions that are open or closing now (gauge).
     sessions,
-    /// Bytes buffered now in inboxes and outboxes, by capacity (gauge).
+    /// Bytes buffered now in inboxes and outboxes, by capacity, and what tickets cost (gauge).
     buffered,
+    /// Bytes of buffers that stand empty, kept for the next sends (gauge).
+    pooled,
     /// Timers set now (gauge).
     timers,
     /// Commands that wait in mailboxes now (gauge).

@@ -31,6 +31,12 @@ pub struct SendTicket {
     fate: Arc<Fate>,
 }
 
+/// What a packet that is tracked costs until its ticket is decided, in bytes: a place in the outbox, and what both ends of
+/// the ticket share.
+pub(crate) const TICKET: usize = 128;
+const _: () =
+    assert!(size_of::<Fate>() + 2 * size_of::<usize>() + 2 * size_of::<(u64, Completion)>() <= TICKET);
+
 #[derive(Default)]
 struct Fate {
     decided: Mutex<Option<Result<(), TicketError>>>,

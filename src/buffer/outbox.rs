@@ -2,12 +2,19 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::BytesMut;
 
-use crate::{ticket::Completion, time::Tick};
+use crate::{
+    ticket::{Completion, TICKET},
+    time::Tick,
+};
 
-/// A chunk that has reached this length takes no further frame.
+/// A chunk that is as long as this, or would be with the next frame, takes no further one.
 const CHUNK: usize = 64 * 1024;
 /// The kernel has refused nothing since it last took a byte.
 const TAKING: Tick = Tick::MAX;
+/// A packet of this length gets a chunk of its size where the last one has no room: a common one would stay half empty.
+const LARGE: usize = CHUNK / 4;
+/// A frame may be this much longer than its packet without making its chunk grow.
+const HEADER: usize = 64;
 /// Slices of one `writev`: far below `IOV_MAX` (1024), and more than a socket buffer takes at once.
 pub(crate) const MAX_SLICES: usize = 64;
 
@@ -19,15 +26,18 @@ pub(crate) const MAX_SLICES: usize = 64;
 ///       ^ front: the kernel has what was before  ^ appended here
 /// ```
 ///
-/// Invariant: `front + len = head.len() + Σ tail.len() ≤ capacity()`, and `front ≤ head.len()`. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
+/// Invariant: `front + len() = head.len() + Σ tail.len() ≤ capacity()`, and `front ≤ head.len()`. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
 #[derive(Debug)]
 pub struct Outbox {
     head: BytesMut,
     /// Used only while more than one chunk waits.
     tail: VecDeque<BytesMut>,
+    /// The head takes frames up to this length: none while chunks wait behind it.
+    open: usize,
     /// Bytes of the head that the kernel has.
     front: usize,
-    len: usize,
+    /// What counts against the limits: each byte that waits, and `TICKET` for each who waits for a byte. 0 only without bytes.
+    weight: usize,
     /// Bytes ever written, for tickets.
     written: u64,
     /// Since when the kernel takes no byte; [`TAKING`] while it does.
@@ -38,34 +48,47 @@ pub struct Outbox {
 
 impl Default for Outbox {
     fn default() -> Self {
+        Self::with_buffer(BytesMut::new())
+    }
+}
+
+impl Outbox {
+    /// An empty outbox with that memory to write into.
+    pub(crate) fn with_buffer(mut buffer: BytesMut) -> Self {
+        buffer.clear();
         Self {
-            head: BytesMut::new(),
+            head: buffer,
             tail: VecDeque::new(),
+            open: CHUNK,
             front: 0,
-            len: 0,
+            weight: 0,
             written: 0,
             blocked: TAKING,
             tickets: VecDeque::new(),
         }
     }
-}
 
-impl Outbox {
     /// Bytes that wait.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        if self.tickets.is_empty() { self.weight } else { self.weight - self.tickets.len() * TICKET }
     }
 
     /// Whether none wait.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.weight == 0
+    }
+
+    /// What is held against the limits: the bytes that wait, and what tickets cost.
+    #[inline]
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Since when the kernel has taken no byte, if it has refused the last ones.
     pub(crate) fn blocked_since(&self) -> Option<Tick> {
-        (self.blocked != TAKING && self.len > 0).then_some(self.blocked)
+        (self.blocked != TAKING && self.weight > 0).then_some(self.blocked)
     }
 
     /// The kernel takes no more.
@@ -79,25 +102,83 @@ impl Outbox {
     #[inline]
     pub fn capacity(&self) -> usize {
         let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(BytesMut::capacity).sum() };
-        self.head.capacity() + tail
+        let tickets = if self.tickets.capacity() == 0 { 0 } else { self.ticket_memory() };
+        self.head.capacity() + tail + tickets
     }
 
-    /// Appends what `encode` writes. If it fails, or panics, nothing was appended.
+    #[cold]
+    fn ticket_memory(&self) -> usize {
+        let spare = self.tickets.capacity() - self.tickets.len();
+        self.tickets.len() * TICKET + spare * size_of::<(u64, Completion)>()
+    }
+
+    /// Bytes of memory that an outbox keeps when it is reset.
     #[inline]
-    pub fn append<E>(&mut self, encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<(), E> {
-        let chunk = if self.head.len() < CHUNK { &mut self.head } else { last_chunk(&mut self.tail) };
+    pub(crate) fn kept(&self) -> usize {
+        self.head.capacity()
+    }
+
+    /// Appends the frame that `encode` writes, of a packet of `packet` bytes; how long it is. If it fails, or panics, nothing
+    /// was appended.
+    #[inline]
+    pub fn append<E>(
+        &mut self,
+        packet: usize,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        // No slice is longer than isize::MAX, so the sum can not wrap.
+        let fits = self.head.len().wrapping_add(packet) < self.open;
+        let chunk = if fits { &mut self.head } else { self.chunk_for(packet) };
         let mut draft = Draft { kept: chunk.len(), chunk };
         encode(draft.chunk)?;
-        self.len += draft.keep();
-        Ok(())
+        let frame = draft.keep();
+        drop(draft);
+        self.weight += frame;
+        Ok(frame)
+    }
+
+    /// The chunk for a packet that the head does not take.
+    #[cold]
+    fn chunk_for(&mut self, packet: usize) -> &mut BytesMut {
+        if self.weight == 0 {
+            return &mut self.head;
+        }
+        let has_room = |last: &BytesMut| {
+            last.is_empty() || packet.saturating_add(HEADER) <= last.capacity() - last.len()
+        };
+        if !self.tail.back().is_some_and(has_room) {
+            match self.tail.back_mut() {
+                Some(full) => trim(full, CHUNK / 8),
+                // Kept as it is if it can be, for it goes back to the pool.
+                None => trim(&mut self.head, CHUNK),
+            }
+            // So much waits already that a common chunk will fill.
+            let capacity = if packet < LARGE { CHUNK } else { 0 };
+            self.tail.push_back(BytesMut::with_capacity(capacity));
+            self.open = 0;
+        }
+        self.tail.back_mut().unwrap_or(&mut self.head)
+    }
+
+    /// Takes away again what was appended last, a frame of that length.
+    #[cold]
+    pub(crate) fn take_back(&mut self, frame: usize) {
+        let last = self.tail.back_mut().unwrap_or(&mut self.head);
+        last.truncate(last.len().saturating_sub(frame));
+        trim(last, CHUNK);
+        if last.is_empty() && self.tail.pop_back().is_some() && self.tail.is_empty() {
+            self.open = CHUNK;
+        }
+        self.weight -= frame;
     }
 
     /// Calls `completion` when everything queued so far was written.
     pub(crate) fn track(&mut self, completion: Completion) {
-        if self.len == 0 {
+        if self.is_empty() {
             completion.written();
         } else {
-            self.tickets.push_back((self.written + self.len as u64, completion));
+            self.tickets.push_back((self.written + self.len() as u64, completion));
+            self.weight += TICKET;
         }
     }
 
@@ -122,23 +203,19 @@ impl Outbox {
     /// The kernel took `n` bytes.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        debug_assert!(n <= self.len, "the kernel took more than there was");
+        debug_assert!(n <= self.len(), "the kernel took more than there was");
         self.written += n as u64;
         self.blocked = TAKING;
-        if n >= self.len {
-            self.len = 0;
-            self.front = 0;
-            self.head.clear();
-            if !self.tail.is_empty() {
-                self.tail.clear();
-            }
-        } else {
-            self.len -= n;
-            self.front += n;
-            self.drop_written();
-        }
         if !self.tickets.is_empty() {
             self.tell_tickets();
+        }
+        if n >= self.weight {
+            self.weight = 0;
+            self.clear();
+        } else {
+            self.weight -= n;
+            self.front += n;
+            self.drop_written();
         }
     }
 
@@ -147,20 +224,27 @@ impl Outbox {
             self.front -= self.head.len();
             let Some(next) = self.tail.pop_front() else { break };
             self.head = next;
+            if self.tail.is_empty() {
+                self.open = CHUNK;
+            }
         }
     }
 
     fn tell_tickets(&mut self) {
         while self.tickets.front().is_some_and(|(at, _)| *at <= self.written) {
             if let Some((_, completion)) = self.tickets.pop_front() {
+                self.weight -= TICKET;
                 completion.written();
             }
+        }
+        if self.tickets.is_empty() {
+            self.tickets = VecDeque::new();
         }
     }
 
     /// Moves a short rest out of a large buffer, which it would otherwise hold for as long as the peer does not read.
     pub(crate) fn settle(&mut self) -> Option<BytesMut> {
-        if !self.tail.is_empty() || self.head.capacity() <= 1024 || self.head.capacity() / 4 <= self.len {
+        if !self.tail.is_empty() || self.head.capacity() <= 1024 || self.head.capacity() / 4 <= self.len() {
             return None;
         }
         let rest = BytesMut::from(self.head.get(self.front..).unwrap_or_default());
@@ -170,26 +254,33 @@ impl Outbox {
         Some(large)
     }
 
-    /// An empty outbox with that memory to write into.
-    pub(crate) fn with_buffer(mut buffer: BytesMut) -> Self {
-        buffer.clear();
-        Self { head: buffer, ..Self::default() }
-    }
-
     /// Forgets everything but the memory of the head. Who waits for a ticket is told that it was lost.
     #[inline]
     pub fn reset(&mut self) {
-        self.front = 0;
-        self.len = 0;
+        self.weight = 0;
         self.written = 0;
         self.blocked = TAKING;
-        self.head.clear();
-        if !self.tail.is_empty() {
-            self.tail.clear();
-        }
+        self.clear();
         if !self.tickets.is_empty() {
-            self.tickets.clear();
+            self.tickets = VecDeque::new();
         }
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.front = 0;
+        self.head.clear();
+        if self.open == 0 {
+            self.tail = VecDeque::new();
+            self.open = CHUNK;
+        }
+    }
+}
+
+/// Gives back what a chunk holds beyond its frames, if it is more than `spare` bytes.
+fn trim(chunk: &mut BytesMut, spare: usize) {
+    if chunk.capacity() - chunk.len() > spare {
+        *chunk = BytesMut::from(&**chunk);
     }
 }
 
@@ -215,17 +306,6 @@ impl Drop for Draft<'_> {
     }
 }
 
-#[cold]
-fn last_chunk(tail: &mut VecDeque<BytesMut>) -> &mut BytesMut {
-    if tail.back().is_none_or(|chunk| chunk.len() >= CHUNK) {
-        // So much waits already that it will fill.
-        tail.push_back(BytesMut::with_capacity(CHUNK));
-    }
-    let last = tail.len() - 1;
-    #[allow(clippy::indexing_slicing, reason = "it is not empty")]
-    &mut tail[last]
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -233,11 +313,11 @@ mod tests {
     use super::*;
 
     fn put(outbox: &mut Outbox, bytes: &[u8]) {
-        let done: Result<(), ()> = outbox.append(|out| {
+        let done: Result<usize, ()> = outbox.append(bytes.len(), |out| {
             out.extend_from_slice(bytes);
             Ok(())
         });
-        assert_eq!(done, Ok(()));
+        assert_eq!(done, Ok(bytes.len()));
     }
 
     fn pending(outbox: &Outbox) -> Vec<u8> {
@@ -250,7 +330,7 @@ mod tests {
     fn a_failed_encode_leaves_nothing() {
         let mut outbox = Outbox::default();
         put(&mut outbox, b"ok");
-        let failed = outbox.append(|out| {
+        let failed = outbox.append(10, |out| {
             out.extend_from_slice(b"half a fra");
             Err("too long")
         });
@@ -263,7 +343,7 @@ mod tests {
         let mut outbox = Outbox::default();
         put(&mut outbox, &[7; CHUNK]);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _: Result<(), ()> = outbox.append(|out| {
+            let _: Result<usize, ()> = outbox.append(10, |out| {
                 out.extend_from_slice(b"half a fra");
                 panic!("in encode")
             });

@@ -4,31 +4,64 @@ use super::Outbox;
 
 /// Empty outboxes of one shard, ready for the next session that sends.
 ///
-/// A reply is encoded and written within one turn, so a handful serve a whole shard, and stay warm in the cache.
+/// A reply is encoded and written within one turn, so a handful serve a whole shard, and stay warm in the cache. How many,
+/// and how large, goes by the number of sessions: a shard of one keeps one, of 32 KiB at most.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxPool {
     #[allow(clippy::vec_box, reason = "sessions hold the boxes, which are to move between both as they are")]
     free: Vec<Box<Outbox>>,
+    /// Bytes of memory that they hold.
+    bytes: usize,
+    most: usize,
+    most_bytes: usize,
 }
 
-/// Outboxes kept.
-const KEPT: usize = 32;
-/// A larger buffer is not kept: 32 × 256 KiB is what an idle shard may hold.
+/// Outboxes kept, at most.
+const MOST: usize = 32;
+/// A larger buffer is not kept: so an idle shard of however many sessions holds no more than 32 × 256 KiB.
 const LARGEST: usize = 256 * 1024;
+/// Bytes kept for each session.
+const SHARE: usize = 32 * 1024;
 
 impl OutboxPool {
     #[inline]
     pub(crate) fn take(&mut self) -> Box<Outbox> {
-        self.free.pop().unwrap_or_default()
+        let Some(outbox) = self.free.pop() else { return Box::default() };
+        self.bytes -= outbox.kept();
+        outbox
     }
 
     /// Takes back an outbox, whatever is still in it.
     #[inline]
     pub(crate) fn put(&mut self, mut outbox: Box<Outbox>) {
         outbox.reset();
-        if self.free.len() < KEPT && outbox.capacity() <= LARGEST {
+        let kept = outbox.kept();
+        if self.free.len() < self.most && kept <= LARGEST && self.bytes + kept <= self.most_bytes {
+            self.bytes += kept;
             self.free.push(outbox);
         }
+    }
+
+    /// Keeps no more than what is justified by that many sessions.
+    pub(crate) fn fit(&mut self, sessions: usize) {
+        self.most = sessions.min(MOST);
+        self.most_bytes = sessions.saturating_mul(SHARE);
+        while self.free.len() > self.most || self.bytes > self.most_bytes {
+            self.take();
+        }
+    }
+
+    /// Gives all of it back.
+    #[cold]
+    pub(crate) fn clear(&mut self) {
+        self.free.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes that stand ready.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes back a buffer without its outbox.
@@ -44,14 +77,36 @@ mod tests {
     #[test]
     fn the_pool_keeps_a_bounded_number_of_bounded_buffers() {
         let mut pool = OutboxPool::default();
-        for _ in 0..2 * KEPT {
+        pool.fit(10_000);
+        for _ in 0..2 * MOST {
             pool.put(Box::default());
         }
-        assert_eq!(pool.free.len(), KEPT);
-        pool.free.clear();
+        assert_eq!((pool.free.len(), pool.bytes()), (MOST, 0));
+        pool.clear();
         pool.put_buffer(BytesMut::with_capacity(LARGEST + 1));
         assert_eq!(pool.free.len(), 0);
         pool.put_buffer(BytesMut::with_capacity(100));
+        assert!(pool.bytes() >= 100);
         assert!(pool.take().capacity() >= 100);
+        assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn the_pool_fits_the_number_of_sessions() {
+        let mut pool = OutboxPool::default();
+        pool.put_buffer(BytesMut::with_capacity(100));
+        assert_eq!(pool.bytes(), 0, "nobody is there to use it");
+        pool.fit(1);
+        pool.put_buffer(BytesMut::with_capacity(SHARE + 1));
+        assert_eq!(pool.bytes(), 0);
+        (0..3).for_each(|_| pool.put_buffer(BytesMut::with_capacity(SHARE)));
+        assert_eq!((pool.free.len(), pool.bytes()), (1, SHARE));
+        pool.fit(3);
+        (0..9).for_each(|_| pool.put_buffer(BytesMut::with_capacity(SHARE)));
+        assert_eq!((pool.free.len(), pool.bytes()), (3, 3 * SHARE));
+        pool.fit(2);
+        assert_eq!((pool.free.len(), pool.bytes()), (2, 2 * SHARE));
+        pool.fit(0);
+        assert_eq!((pool.free.len(), pool.bytes()), (0, 0));
     }
 }

@@ -213,6 +213,10 @@ impl Framing for LengthField {
         let most = self.frame_len(u64::MAX >> (64 - 8 * u32::from(self.width))).min(self.max.into());
         Some(usize::try_from(most).unwrap_or(0).max(self.field_end()))
     }
+
+    fn is_discarding(&self) -> bool {
+        self.left != 0
+    }
 }
 
 impl LengthFieldBuilder {

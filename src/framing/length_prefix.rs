@@ -177,6 +177,10 @@ impl Framing for LengthPrefix {
         let packet = policy::in_memory(self.header.most().min(self.max.into()));
         Some(packet.saturating_add(self.header.width()))
     }
+
+    fn is_discarding(&self) -> bool {
+        self.left != 0
+    }
 }
 
 impl Header {

@@ -93,6 +93,15 @@ pub trait Framing {
     fn max_frame(&self) -> Option<usize> {
         None
     }
+
+    /// Whether a frame that was refused is still being skipped: its end has not come.
+    ///
+    /// Asked after each [`Decoded::Rejected`] and [`Decoded::Skipped`]. While it answers yes,
+    /// [`Limits::packet_timeout`](crate::Limits::packet_timeout) runs as it does for a frame that is kept. By default no,
+    /// which is right for framings that skip nothing over more than one call.
+    fn is_discarding(&self) -> bool {
+        false
+    }
 }
 
 /// What [`Framing::decode`] found at the front of the buffer.

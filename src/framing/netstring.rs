@@ -140,6 +140,10 @@ impl Framing for Netstring {
         let whole = policy::in_memory(self.max.into()).saturating_add(digits(self.max.into()) + 2);
         Some(whole.max(MAX_DIGITS + 1))
     }
+
+    fn is_discarding(&self) -> bool {
+        self.left != 0
+    }
 }
 
 /// Bytes of the length with its colon, and the length.

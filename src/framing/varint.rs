@@ -139,6 +139,10 @@ impl Framing for VarintPrefix {
         let whole = policy::in_memory(self.max.into()).saturating_add(spelled(self.max.into()));
         Some(whole.max(self.width.most_bytes()))
     }
+
+    fn is_discarding(&self) -> bool {
+        self.left != 0
+    }
 }
 
 /// How many bytes `len` takes: one for each 7 bits, and one for 0.

@@ -7,9 +7,9 @@ use crate::{
     addr::Ends,
     buffer::{Inbox, Outbox},
     contained::Contained,
-    error::{CloseReason, SendError},
+    error::CloseReason,
     id::{Key, SessionId},
-    session::{Alarm, FramingSlot, Halt, Link, Mark, SessionStats, TimerId, Turn},
+    session::{Alarm, FramingSlot, Halt, Link, Mark, SessionStats, TimerId, Turn, overhead},
     time::Tick,
     timer_wheel::TimerKey,
 };
@@ -53,6 +53,8 @@ struct Rare {
     close_by: Option<(Tick, Tick)>,
     /// The end of a pause before the first packet.
     listening_since: Tick,
+    /// When the frame began that is being discarded.
+    discarding_since: Tick,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,53 +92,6 @@ impl Connection {
             alarm: None,
             held: 0,
             rare: None,
-        }
-    }
-
-    /// Frames `payload` into the outbox, if the limit allows it.
-    #[inline]
-    pub(crate) fn enqueue(
-        &mut self,
-        framing: &dyn FramingSlot,
-        payload: &[u8],
-        turn: &mut Turn,
-    ) -> Result<(), SendError> {
-        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
-        if queued.saturating_add(payload.len()) > limit && !self.halt.has(Halt::CLOSING) {
-            turn.counters.sends_refused += 1;
-            return Err(SendError::Full { queued, limit });
-        }
-        self.enqueue_taken(framing, payload, turn)
-    }
-
-    /// Frames a `payload` that a handle has taken: it was held against the limit there, and whoever sent it has been
-    /// told that it will go out. So an outbox holds at most twice its limit: that much from callbacks, and that much
-    /// from handles.
-    #[inline]
-    pub(crate) fn enqueue_taken(
-        &mut self,
-        framing: &dyn FramingSlot,
-        payload: &[u8],
-        turn: &mut Turn,
-    ) -> Result<(), SendError> {
-        if self.halt.has(Halt::CLOSING) {
-            return Err(SendError::Closed);
-        }
-        let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
-        outbox.append(|out| framing.encode(payload, out))?;
-        if outbox.len() > turn.limits.outbox_high {
-            self.halt.set(Halt::FULL);
-        }
-        self.traffic.packets_out += 1;
-        turn.counters.packets_out += 1;
-        Ok(())
-    }
-
-    /// Gives back an outbox with nothing in it, or with what can not be written any more.
-    #[cold]
-    pub(crate) fn give_back_outbox(&mut self, turn: &mut Turn) {
-        if let Some(outbox) = self.outbox.take() {
-            turn.pool.put(outbox);
         }
     }
 
@@ -248,9 +203,27 @@ impl Connection {
         if let Some(inbox) = &mut self.inbox {
             inbox.restart_clock(begin);
         }
+        if self.marks.remove(Mark::DISCARDING) {
+            self.discard(begin, turn);
+        }
         self.arm(turn);
         if self.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED | Mark::SHUTDOWN) {
             turn.read_later(self);
+        }
+    }
+
+    /// The framing discards a frame that began at `since`. That is known already if it goes on with it.
+    #[cold]
+    pub(crate) fn discard(&mut self, since: Tick, turn: &mut Turn) {
+        if self.marks.insert(Mark::DISCARDING) {
+            self.rare.get_or_insert_default().discarding_since = since;
+            self.arm(turn);
+        }
+    }
+
+    pub(super) fn restamp_discarding(&mut self, from: Tick, to: Tick) {
+        if let Some(rare) = self.rare.as_mut().filter(|rare| rare.discarding_since >= from) {
+            rare.discarding_since = to;
         }
     }
 
@@ -325,23 +298,23 @@ impl Connection {
             bytes_out: self.traffic.bytes_out,
             packets_in: self.traffic.packets_in,
             packets_out: self.traffic.packets_out,
-            queued: self.queued(),
+            queued: self.unsent(),
             opened_at: origin + Duration::from_millis(self.opened),
         }
     }
 
     /// The kept part of a frame is not what the new framing takes it for: it looks at it again.
-    pub(crate) fn framing_swapped(&mut self, turn: &mut Turn) {
+    pub(crate) fn framing_swapped(&mut self, framing: &dyn FramingSlot, turn: &mut Turn) {
+        if let Some(link) = self.link() {
+            link.set_overhead(overhead(framing));
+        }
+        self.marks.remove(Mark::DISCARDING);
         if self.inbox.is_some() {
             self.marks.insert(Mark::BACKLOG);
             if !self.halt.any() {
                 turn.read_later(self);
             }
         }
-    }
-
-    pub(crate) fn queued(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.len())
     }
 
     /// The end of a graceful close. The peer is given the time back in which it was not served.
@@ -355,25 +328,24 @@ impl Connection {
         self.rare.as_ref().map_or(self.opened, |rare| rare.listening_since.max(self.opened))
     }
 
-    /// Tells the handles how much waits.
-    #[inline]
-    pub(crate) fn tell_handles(&self) {
-        if let Some(link) = self.link() {
-            link.set_backlog(self.queued());
-        }
-    }
-
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {
         self.rare.as_ref().and_then(|rare| rare.link.as_ref())
     }
 
+    /// Since when the peer is at a frame that is not complete, one that is kept or one that is discarded.
+    pub(crate) fn frame_since(&self) -> Option<Tick> {
+        let kept = self.inbox.as_ref().map(|inbox| inbox.since());
+        let rare = self.rare.as_ref().filter(|_| self.marks.has(Mark::DISCARDING));
+        kept.into_iter().chain(rare.map(|rare| rare.discarding_since)).min()
+    }
+
     /// The part of the session that handles share, made when the first one is.
-    pub(crate) fn link_or_new(&mut self, turn: &Turn) -> Arc<Link> {
+    pub(crate) fn link_or_new(&mut self, framing: &dyn FramingSlot, turn: &Turn) -> Arc<Link> {
         let id = SessionId { shard: turn.shard, key: self.key };
         let limit = turn.limits.outbox_hard;
         let (queued, closing) = (self.queued(), self.halt.has(Halt::CLOSING));
         let make = || {
-            let link = Link::new(id, turn.mailbox.clone(), limit);
+            let link = Link::new(id, turn.mailbox.clone(), limit, overhead(framing));
             link.set_backlog(queued);
             if closing {
                 link.shut();

@@ -60,6 +60,8 @@ impl Mark {
     pub(crate) const SHUTDOWN: Self = Self(1024);
     /// The connection has failed: nothing is written any more, and what was received before is still handed out.
     pub(crate) const BROKEN: Self = Self(2048);
+    /// In the middle of a frame that is discarded.
+    pub(crate) const DISCARDING: Self = Self(4096);
 
     /// All of them in one.
     pub(crate) const fn union(marks: &[Self]) -> Self {

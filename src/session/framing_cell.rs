@@ -1,6 +1,11 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::BytesMut;
 
-use crate::framing::{Decoded, FrameError, Framing};
+use crate::{
+    error::discard,
+    framing::{Decoded, FrameError, Framing},
+};
 
 /// The framing of one session: the server's own, known at compile time, until the handler swaps it.
 pub(crate) enum FramingCell<F> {
@@ -31,6 +36,13 @@ impl<F: Framing> FramingCell<F> {
             Self::Swapped(framing) => framing.max_frame(),
         }
     }
+
+    pub(crate) fn is_discarding(&self) -> bool {
+        match self {
+            Self::Own(framing) => framing.is_discarding(),
+            Self::Swapped(framing) => framing.is_discarding(),
+        }
+    }
 }
 
 /// A [`FramingCell`] as a session sees it, whatever the server's framing is.
@@ -50,6 +62,22 @@ impl<F: Framing> FramingSlot for FramingCell<F> {
 
     fn swap(&mut self, framing: Box<dyn Framing>) {
         *self = Self::Swapped(Box::new(framing));
+    }
+}
+
+/// Bytes that a frame has beyond its payload, as that of an empty packet shows; 0 where that has no frame.
+///
+/// It goes through the trait object, or the one encode of every reply would be inlined no more.
+pub(crate) fn overhead(framing: &dyn FramingSlot) -> usize {
+    let mut frame = BytesMut::new();
+    match catch_unwind(AssertUnwindSafe(|| framing.encode(&[], &mut frame))) {
+        Ok(Ok(())) => frame.len(),
+        Ok(Err(_)) => 0,
+        Err(panic) => {
+            // It is told of when such a packet is sent.
+            let _ = discard(panic);
+            0
+        }
     }
 }
 

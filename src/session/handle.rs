@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{
     error::SendError,
     id::{Key, SessionId},
-    ticket::{Completion, SendTicket},
+    ticket::{Completion, SendTicket, TICKET},
 };
 
 /// A session, from any thread and for any length of time.
@@ -97,8 +97,11 @@ impl SessionHandle {
         self.post(packet, None)
     }
 
-    /// Sends a packet and answers with a ticket that tells when it was written to the kernel, or why not. A packet
+    /// Sends a packet and returns a ticket that tells when it was written to the kernel, or why not. A packet
     /// that is refused on the shard leaves the session open.
+    ///
+    /// Until its ticket is decided, a tracked packet costs 128 bytes beside its frame, also one that has no bytes. They count
+    /// against [`Limits::outbox_hard`](crate::Limits::outbox_hard) and [`Limits::shard_memory`](crate::Limits::shard_memory).
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -152,12 +155,13 @@ impl SessionHandle {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        let len = payload.len();
-        self.link.reserve(len)?;
-        let sent =
-            self.link.shard.deliver(self.link.id.key, SessionCommand::Send { payload, completion }, len);
+        let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
+        let reserved = held.saturating_add(self.link.overhead.load(Ordering::Relaxed));
+        self.link.reserve(reserved)?;
+        let command = SessionCommand::Send { payload, completion, reserved };
+        let sent = self.link.shard.deliver(self.link.id.key, command, held);
         if sent.is_err() {
-            self.link.unreserve(len);
+            self.link.unreserve(reserved);
         }
         sent
     }
@@ -180,7 +184,12 @@ impl Eq for SessionHandle {}
 /// What a handle asks of its session.
 #[derive(Debug)]
 pub(crate) enum SessionCommand {
-    Send { payload: Bytes, completion: Option<Completion> },
+    Send {
+        payload: Bytes,
+        completion: Option<Completion>,
+        /// What the link has reserved for it.
+        reserved: usize,
+    },
     Close,
     Abort,
     Pause,
@@ -198,17 +207,26 @@ pub(crate) struct Link {
     id: SessionId,
     shard: Arc<dyn Deliver>,
     open: AtomicBool,
-    /// Payload bytes on their way through the mailbox.
+    /// What is on its way through the mailbox will take of the outbox.
     posted: AtomicUsize,
-    /// Bytes in the outbox, as the shard last said.
+    /// What the outbox holds against its limit, as the shard last said.
     backlog: AtomicUsize,
     limit: usize,
+    /// Bytes that a frame has beyond its payload.
+    overhead: AtomicUsize,
 }
 
 impl Link {
-    pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize) -> Self {
+    /// `limit` and `overhead` in bytes: of the outbox, and of a frame beyond its payload.
+    pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize, overhead: usize) -> Self {
         let (posted, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { id, shard, open: AtomicBool::new(true), posted, backlog, limit }
+        let overhead = AtomicUsize::new(overhead);
+        Self { id, shard, open: AtomicBool::new(true), posted, backlog, limit, overhead }
+    }
+
+    /// The session has another framing.
+    pub(crate) fn set_overhead(&self, bytes: usize) {
+        self.overhead.store(bytes, Ordering::Relaxed);
     }
 
     /// Takes no more packets.
@@ -256,7 +274,7 @@ mod tests {
 
     fn handle(shard: Arc<Shard>, limit: usize) -> SessionHandle {
         let id = SessionId { shard: ShardId(1), key: Key { slot: 2, generation: 3 } };
-        SessionHandle { link: Arc::new(Link::new(id, shard, limit)) }
+        SessionHandle { link: Arc::new(Link::new(id, shard, limit, 0)) }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) enum Lapse {
     Stall,
     /// The first packet has not come.
     FirstPacket,
-    /// A packet was begun and is not complete.
+    /// A packet was begun and is not complete, or a frame that is discarded.
     SlowPacket,
     /// A graceful close took too long to flush, or the peer too long to end its side.
     Close,
@@ -64,8 +64,8 @@ impl Connection {
         let idle = idle.map(|after| (self.heard + after, Lapse::Idle));
         let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0 && !self.halt.any());
         let first = first.map(|after| (self.listening_since() + after, Lapse::FirstPacket));
-        let slow = timeouts.packet.zip(self.inbox.as_ref().filter(|_| !self.halt.any()));
-        let slow = slow.map(|(after, inbox)| (inbox.since() + after, Lapse::SlowPacket));
+        let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.halt.any()));
+        let slow = slow.map(|(after, since)| (since + after, Lapse::SlowPacket));
         [idle, first, slow, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
@@ -124,10 +124,9 @@ impl Connection {
         if self.heard >= from {
             self.heard = to;
         }
-        if let Some(inbox) = &mut self.inbox {
-            if inbox.since() >= from {
-                inbox.restart_clock(to);
-            }
+        if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.since() >= from) {
+            inbox.restart_clock(to);
         }
+        self.restamp_discarding(from, to);
     }
 }

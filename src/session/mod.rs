@@ -5,6 +5,7 @@ mod flags;
 mod framing_cell;
 mod handle;
 mod liveness;
+mod transmit;
 mod turn;
 mod view;
 
@@ -13,7 +14,7 @@ pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, Phase};
 pub(crate) use flags::{Halt, Mark};
-pub(crate) use framing_cell::{FramingCell, FramingSlot};
+pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
 pub(crate) use handle::{Deliver, Link, SessionCommand};
 pub(crate) use liveness::{Lapse, Timeouts};
 pub(crate) use turn::{Alarm, Turn};

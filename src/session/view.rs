@@ -147,13 +147,13 @@ impl Session<'_> {
         let mut framing: Contained<Box<dyn Framing>> = Contained::new(Box::new(framing));
         framing.offer_max(self.turn.limits.frame);
         self.framing.swap(framing.into_inner());
-        self.connection.framing_swapped(self.turn);
+        self.connection.framing_swapped(self.framing, self.turn);
     }
 
     /// A handle to this session, for other threads, other sessions and later.
     #[must_use]
     pub fn handle(&mut self) -> SessionHandle {
-        SessionHandle { link: self.connection.link_or_new(self.turn) }
+        SessionHandle { link: self.connection.link_or_new(self.framing, self.turn) }
     }
 
     /// The session's id.

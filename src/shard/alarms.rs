@@ -81,7 +81,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
                 }
             }
             Lapse::Stall => {
-                let (queued, after) = (self.slot.connection.queued(), known(limits.stall_timeout));
+                let (queued, after) = (self.slot.connection.unsent(), known(limits.stall_timeout));
                 // It counts more than that the peer had ended its side before.
                 self.slot.connection.forget_reason();
                 self.finish(CloseReason::Stalled { queued, after }, Ending::Reset);

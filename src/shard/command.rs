@@ -68,7 +68,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// Does what a handle asked for.
     pub(crate) fn handle_command(&mut self, command: &mut SessionCommand) {
         match command {
-            SessionCommand::Send { payload, completion } => self.send(payload, completion.take()),
+            SessionCommand::Send { payload, completion, reserved } => {
+                self.send(payload, completion.take(), *reserved);
+            }
             SessionCommand::Close => self.close(CloseReason::Local),
             SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
             SessionCommand::Pause => self.slot.connection.pause(),
@@ -77,24 +79,25 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     }
 
     /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
-    fn send(&mut self, payload: &[u8], completion: Option<Completion>) {
+    fn send(&mut self, payload: &[u8], mut completion: Option<Completion>, reserved: usize) {
         let (connection, framing, turn) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.turn);
         let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, turn)));
+        if matches!(sent, Ok(Ok(()))) {
+            if let Some(completion) = completion.take() {
+                connection.track(completion, turn);
+            }
+        }
         if let Some(link) = connection.link() {
             // In this order: in between, a sender sees too little room rather than too much.
             link.set_backlog(connection.queued());
-            link.unreserve(payload.len());
+            link.unreserve(reserved);
         }
         match (sent, completion) {
-            (Ok(Ok(())), None) => {}
-            (Ok(Ok(())), Some(completion)) => match &mut connection.outbox {
-                Some(outbox) => outbox.track(completion),
-                None => completion.written(),
-            },
+            (Ok(Ok(())), _) => {}
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
             (Ok(Err(SendError::Frame(error))), None) => {
                 // The sender's fault, which this session and its peer have no part in.
-                self.turn.counters.sends_refused += 1;
+                turn.counters.sends_refused += 1;
                 tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
             }
             (Ok(Err(error)), None) => self.close(error.into()),

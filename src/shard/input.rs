@@ -9,6 +9,7 @@ use crate::{
     framing::{Decoded, FrameError, Framing},
     handler::PacketHandler,
     session::{Connection, FramingCell, Mark, Phase, Session, Turn},
+    time::Tick,
 };
 
 /// How it is known that the kernel has no more to read.
@@ -94,14 +95,14 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         debug_assert!(!connection.halt.any(), "read from a session that wants nothing");
         let Some(mut inbox) = connection.inbox.take() else {
             let region = scratch.received(n);
-            let used = self.deliver(region);
+            let used = self.deliver(region, self.turn.clock.stamp());
             if used < n {
                 self.keep_tail(None, region.get(used..).unwrap_or_default(), used);
             }
             return;
         };
         if let Some(region) = scratch.joined(inbox.as_slice(), n) {
-            let used = self.deliver(region);
+            let used = self.deliver(region, inbox.since());
             self.keep_tail(Some(inbox), region.get(used..).unwrap_or_default(), used);
         } else {
             inbox.append(scratch.received(n));
@@ -143,7 +144,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     }
 
     fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
-        let used = self.deliver(inbox.as_mut_slice());
+        let since = inbox.since();
+        let used = self.deliver(inbox.as_mut_slice(), since);
         inbox.consume(used, self.turn.clock.stamp());
         if self.is_open() && !inbox.as_slice().is_empty() {
             self.slot.connection.inbox = Some(inbox);
@@ -192,11 +194,12 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         }
     }
 
-    /// Cuts packets from the front of `region` and hands them out; how many bytes are done with.
+    /// Cuts packets from the front of `region`, whose first byte came at `since`, and hands them out; how many bytes are
+    /// done with.
     #[inline]
-    fn deliver(&mut self, region: &mut [u8]) -> usize {
+    fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
         let mut used = 0;
-        if let Err(stop) = self.cut(region, &mut used, decode) {
+        if let Err(stop) = self.cut(region, since, &mut used, decode) {
             self.stop(stop);
         }
         used
@@ -207,12 +210,13 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn cut(
         &mut self,
         region: &mut [u8],
+        since: Tick,
         used: &mut usize,
         decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
     ) -> Result<(), Stop> {
         let (handler, slot, turn, frames) =
             (&mut *self.handler, &mut *self.slot, &mut *self.turn, &mut self.frames);
-        guard("on_packet", || hand_out(handler, slot, turn, frames, region, used, decode))
+        guard("on_packet", || hand_out(handler, slot, turn, frames, region, since, used, decode))
     }
 
     #[cold]
@@ -227,8 +231,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn deliver_end(&mut self) {
         let mut rest = self.slot.connection.inbox.take();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
-        let mut used = 0;
-        if let Err(stop) = self.cut(region, &mut used, decode_eof) {
+        let (mut used, since) = (0, self.turn.clock.stamp());
+        if let Err(stop) = self.cut(region, since, &mut used, decode_eof) {
             return self.stop(stop);
         }
         if !self.is_open() {
@@ -288,6 +292,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     turn: &mut Turn,
     frames: &mut u32,
     region: &mut [u8],
+    since: Tick,
     used: &mut usize,
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
 ) -> Result<(), Stop> {
@@ -319,12 +324,19 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 let mut session = Session { connection: &mut slot.connection, framing, turn };
                 handler.on_packet(&mut session, state, packet)?;
             }
-            Decoded::Skipped { consumed } => *used += checked(consumed, len)?,
+            Decoded::Skipped { consumed } => {
+                let since = if *used == 0 { since } else { turn.clock.stamp() };
+                note_discarding(&mut slot.connection, framing, since, turn);
+                *used += checked(consumed, len)?;
+            }
             Decoded::Rejected { consumed, error } => {
                 let consumed = consumed.min(len);
                 if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
                     Err(FrameError::Misframed { what: "the same refusal twice" })?;
                 }
+                slot.connection.marks.remove(Mark::DISCARDING);
+                let since = if *used == 0 { since } else { turn.clock.stamp() };
+                note_discarding(&mut slot.connection, framing, since, turn);
                 *used += consumed;
                 turn.counters.frames_rejected += 1;
                 let mut session = Session { connection: &mut slot.connection, framing, turn };
@@ -346,6 +358,21 @@ fn next_quota(frames: &mut u32, quota: u32, turn: &mut Turn) -> u32 {
         *frames = 0;
     }
     (*frames).min(turn.clock.credit())
+}
+
+/// Bytes that began to come at `since` are no packet's: more of a frame that is discarded, or its end.
+#[cold]
+fn note_discarding<F: Framing>(
+    connection: &mut Connection,
+    framing: &FramingCell<F>,
+    since: Tick,
+    turn: &mut Turn,
+) {
+    if framing.is_discarding() {
+        connection.discard(since, turn);
+    } else {
+        connection.marks.remove(Mark::DISCARDING);
+    }
 }
 
 #[inline]

@@ -131,6 +131,7 @@ where
         counters.turns += 1;
         counters.sessions = self.slots.len() as u64;
         counters.timers = self.turn.wheel.len() as u64;
+        counters.pooled = self.turn.pool.bytes() as u64;
         self.published.publish(counters);
     }
 
@@ -154,18 +155,18 @@ where
             }
         };
         let now = self.turn.clock.stamp();
-        Ok(self.slots.insert_with(|key| Slot {
-            connection: Connection::new(key, ends, now),
-            framing,
-            state: None,
-            io,
-        }))
+        let connection = |key| Connection::new(key, ends, now);
+        let key =
+            self.slots.insert_with(|key| Slot { connection: connection(key), framing, state: None, io });
+        self.turn.pool.fit(self.slots.len());
+        Ok(key)
     }
 
     /// Gives a connection back that could not be registered.
     pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Ends)> {
         let slot = self.slots.remove(key)?;
         self.turn.forget(SessionId { shard: self.turn.shard, key }, slot.framing);
+        self.turn.pool.fit(self.slots.len());
         Some((slot.io, slot.connection.ends))
     }
 
@@ -258,6 +259,7 @@ where
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.phase != Phase::Open;
         let reason = slot.connection.release(&mut self.turn).unwrap_or(reason);
+        self.turn.pool.fit(self.slots.len());
         self.turn.counters.buffered -= u64::from(slot.connection.held);
         let how = if slot.connection.marks.has(Mark::ABORT) { Ending::Reset } else { how };
         let id = SessionId { shard: self.turn.shard, key };
@@ -276,10 +278,15 @@ where
         self.slots.iter().map(|(key, _)| key).collect()
     }
 
-    /// Ends the sessions that hold most, until an eighth of the shard's memory is free again.
+    /// Gives back what is kept for later; then ends the sessions that hold most, until an eighth of the shard's memory is
+    /// free again.
     #[cold]
     fn make_room(&mut self) {
+        self.turn.pool.clear();
         let limit = self.turn.limits.shard_memory;
+        if self.turn.counters.buffered <= limit as u64 {
+            return;
+        }
         tracing::warn!(shard = %self.turn.shard, limit, "too much is buffered, ending the sessions that hold most");
         let holders = self.slots.iter().filter(|(_, slot)| slot.connection.held > 0);
         let mut holders: Vec<(u32, Key)> = holders.map(|(key, slot)| (slot.connection.held, key)).collect();

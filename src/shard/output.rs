@@ -118,7 +118,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         self.turn.counters.bytes_out += n as u64;
         let Some(outbox) = &mut connection.outbox else { return };
         outbox.advance(n);
-        let left = outbox.len();
+        let left = outbox.weight();
         if left == 0 {
             if let Some(outbox) = connection.outbox.take() {
                 self.turn.pool.put(outbox);

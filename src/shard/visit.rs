@@ -45,7 +45,8 @@ where
         if let Some((reason, how)) = visit.verdict.take() {
             self.finish(key, reason, how);
         }
-        if self.turn.counters.buffered > self.turn.limits.shard_memory as u64 {
+        let held = self.turn.counters.buffered + self.turn.pool.bytes() as u64;
+        if held > self.turn.limits.shard_memory as u64 {
             self.make_room();
         }
         Some(answer)

@@ -4,7 +4,9 @@ use crate::addr::PeerAddr;
 /// Each connection has a thread, and a handler, of its own: the handler may block without holding up anybody else.
 ///
 /// A thread costs some 30 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
-/// that work, not for tens of thousands that wait.
+/// that work, not for tens of thousands that wait. Once its connection has been busy, a thread keeps one buffer of at most
+/// 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and what reads have touched of its receive buffer
+/// of 128 KiB.
 ///
 /// ```
 /// use framewire::{Server, ThreadPerConnection};

@@ -140,6 +140,10 @@ impl Framing for FramingSpec {
     fn max_frame(&self) -> Option<usize> {
         self.inner().max_frame()
     }
+
+    fn is_discarding(&self) -> bool {
+        self.inner().is_discarding()
+    }
 }
 
 #[cfg(test)]

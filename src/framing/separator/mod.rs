@@ -271,6 +271,10 @@ impl Framing for Separator {
     fn max_frame(&self) -> Option<usize> {
         Some(self.limit().saturating_add(self.pattern.longest()))
     }
+
+    fn is_discarding(&self) -> bool {
+        self.discarding
+    }
 }
 
 #[cfg(test)]

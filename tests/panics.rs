@@ -26,6 +26,7 @@ on_each_strategy! {
     a_panic_in_on_idle_ends_that_session
     a_panic_in_on_rejected_ends_that_session
     a_panic_in_on_shutdown_does_not_stop_the_shutdown
+    a_panic_in_on_closing_is_counted_and_the_session_ends_as_it_would
     a_panic_in_on_close_is_counted_and_harms_nobody
     a_panic_in_the_decoding_of_a_framing_ends_that_session
     a_panic_in_the_encoding_of_a_framing_ends_that_session_and_keeps_what_was_sent
@@ -46,6 +47,7 @@ enum Spot {
     Idle,
     Rejected,
     Shutdown,
+    Closing,
     Close,
 }
 
@@ -118,6 +120,10 @@ impl PacketHandler for Fragile {
         let said = session.send("farewell");
         assert_eq!(said, Ok(()));
         self.reach(Spot::Shutdown, *trapped);
+    }
+
+    fn on_closing(&mut self, _session: SessionId, trapped: &mut bool, _reason: &CloseReason) {
+        self.reach(Spot::Closing, *trapped);
     }
 
     fn on_close(&mut self, _session: SessionId, trapped: bool, _reason: &CloseReason) {
@@ -209,8 +215,16 @@ fn a_panic_in_on_shutdown_does_not_stop_the_shutdown(on: On) {
     served.finish();
 }
 
+fn a_panic_in_on_closing_is_counted_and_the_session_ends_as_it_would(on: On) {
+    a_panic_at_the_end_is_counted_and_harms_nobody(on, Spot::Closing);
+}
+
 fn a_panic_in_on_close_is_counted_and_harms_nobody(on: On) {
-    let served = serve(on, Fragile::new(Spot::Close));
+    a_panic_at_the_end_is_counted_and_harms_nobody(on, Spot::Close);
+}
+
+fn a_panic_at_the_end_is_counted_and_harms_nobody(on: On, spot: Spot) {
+    let served = serve(on, Fragile::new(spot));
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
     client.send("trap");

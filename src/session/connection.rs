@@ -126,6 +126,8 @@ impl Mark {
     pub(crate) const ABORT: Self = Self(256);
     /// A write was interrupted: not again before the next look at this session.
     pub(crate) const RETRY: Self = Self(512);
+    /// `on_closing` is due.
+    pub(crate) const CLOSING: Self = Self(1024);
 
     /// All of them in one.
     pub(crate) const fn union(marks: &[Self]) -> Self {
@@ -242,6 +244,7 @@ impl Connection {
         self.halt.set(Halt::CLOSING);
         self.inbox = None;
         self.marks.remove(Mark::BACKLOG);
+        self.marks.insert(Mark::CLOSING);
         if let Some(link) = self.link() {
             link.shut();
         }
@@ -353,6 +356,11 @@ impl Connection {
         self.inbox = None;
         self.give_back_outbox(turn);
         self.rare.as_mut().and_then(|rare| rare.reason.take())
+    }
+
+    /// What it is closing for, if it is.
+    pub(crate) fn reason(&self) -> Option<&CloseReason> {
+        self.rare.as_ref().and_then(|rare| rare.reason.as_ref())
     }
 
     pub(crate) fn forget_reason(&mut self) {

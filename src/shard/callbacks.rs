@@ -57,6 +57,17 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         });
     }
 
+    /// The session has begun to close; the callback that asked for it has returned.
+    #[cold]
+    pub(super) fn tell_closing(&mut self) {
+        let id = self.id();
+        let Some(reason) = self.slot.connection.reason() else { return };
+        if let Some(state) = &mut self.slot.state {
+            tell_closing(self.handler, self.turn, id, state, reason);
+        }
+        self.slot.connection.marks.remove(Mark::CLOSING);
+    }
+
     /// The peer broke the wire: the handler may say so to it, then the session ends.
     #[cold]
     pub(super) fn violate(&mut self, error: FrameError) {
@@ -108,12 +119,48 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     }
 }
 
+/// What the handler has not been told yet of a session that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// That it closes, and that it has closed.
+    Closing,
+    /// That it has closed.
+    Closed,
+}
+
+fn tell_closing<H: PacketHandler>(
+    handler: &mut H,
+    turn: &mut Turn,
+    id: SessionId,
+    state: &mut H::State,
+    reason: &CloseReason,
+) {
+    let told: Result<(), CloseReason> = guard("on_closing", || {
+        handler.on_closing(id, state, reason);
+        Ok(())
+    });
+    if let Err(panic) = told {
+        turn.counters.panics += 1;
+        tracing::error!(session = %id, %panic, "the session closes all the same");
+    }
+}
+
 impl<H, F, T> Shard<H, F, T>
 where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    pub(super) fn tell_closed(&mut self, id: SessionId, state: H::State, reason: &CloseReason) {
+    /// The session is over. One that was open until now begins to close and has closed at once.
+    pub(super) fn tell_closed(
+        &mut self,
+        id: SessionId,
+        mut state: H::State,
+        reason: &CloseReason,
+        before: Before,
+    ) {
+        if before == Before::Closing {
+            tell_closing(&mut self.handler, &mut self.turn, id, &mut state, reason);
+        }
         let told: Result<(), CloseReason> = guard("on_close", || {
             self.handler.on_close(id, state, reason);
             Ok(())

@@ -19,7 +19,7 @@ pub(crate) use command::{Arrival, Command, Inlet, Job};
 pub(crate) use input::Drained;
 pub(crate) use visit::Visit;
 
-use self::callbacks::guard;
+use self::callbacks::{Before, guard};
 use crate::{
     addr::Ends,
     buffer::OutboxPool,
@@ -239,10 +239,11 @@ where
         }
     }
 
-    /// Ends a session: `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
+    /// Ends a session: `on_closing` where that is still due, `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
     pub(super) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.phase != Phase::Open;
+        let told = draining && !slot.connection.marks.has(Mark::CLOSING);
         let reason = slot.connection.release(&mut self.turn).unwrap_or(reason);
         self.turn.counters.buffered -= u64::from(slot.connection.held);
         let how = if slot.connection.marks.has(Mark::ABORT) { Ending::Reset } else { how };
@@ -251,7 +252,7 @@ where
         tracing::debug!(session = %id, peer = %slot.connection.ends.peer(), ?kind, draining, "session ended");
         if let Some(state) = slot.state.take() {
             self.turn.counters.count_close(kind);
-            self.tell_closed(id, state, &reason);
+            self.tell_closed(id, state, &reason, if told { Before::Closed } else { Before::Closing });
         }
         self.turn.forget(id, (reason, slot.framing));
         self.ended.push(Ended { io: slot.io, ends: slot.connection.ends, how });

@@ -3,6 +3,7 @@
 mod accepting;
 mod backpressure;
 mod bytes;
+mod closing;
 mod differential;
 mod failing_calls;
 mod fairness;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Job, Shard, ShardContext, Visit};
 use crate::{
-    error::{CloseReason, discard},
+    error::{CloseReason, Logged, discard},
     framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
@@ -83,7 +83,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
             self.turn.counters.panics += 1;
-            tracing::error!(session = %self.id(), peer = %self.ends().peer(), %reason, "closing the session");
+            tracing::error!(session = %self.id(), peer = %self.ends().peer(), reason = %Logged(&reason), "closing the session");
         }
         self.close(reason);
     }
@@ -141,7 +141,7 @@ fn tell_closing<H: PacketHandler>(
     });
     if let Err(panic) = told {
         turn.counters.panics += 1;
-        tracing::error!(session = %id, %panic, "the session closes all the same");
+        tracing::error!(session = %id, panic = %Logged(&panic), "the session closes all the same");
     }
 }
 
@@ -167,7 +167,7 @@ where
         });
         if let Err(panic) = told {
             self.turn.counters.panics += 1;
-            tracing::error!(session = %id, %panic, "the session was already closed");
+            tracing::error!(session = %id, panic = %Logged(&panic), "the session was already closed");
         }
     }
 
@@ -175,7 +175,8 @@ where
     pub(crate) fn discard(&mut self, command: impl Sized) {
         if let Err(panic) = discard(command) {
             self.turn.counters.panics += 1;
-            tracing::error!(shard = %self.turn.shard, panic, "what was sent to a shard panicked when it was dropped");
+            let (shard, panic) = (self.turn.shard, Logged(&panic));
+            tracing::error!(%shard, %panic, "what was sent to a shard panicked when it was dropped");
         }
     }
 
@@ -187,7 +188,7 @@ where
         });
         if let Err(panic) = ran {
             self.turn.counters.panics += 1;
-            tracing::error!(shard = %self.turn.shard, %panic, "a closure given to execute failed");
+            tracing::error!(shard = %self.turn.shard, panic = %Logged(&panic), "a closure given to execute failed");
         }
     }
 }
@@ -197,7 +198,7 @@ impl Turn {
     pub(super) fn forget(&mut self, session: SessionId, remains: impl Sized) {
         if let Err(panic) = discard(remains) {
             self.counters.panics += 1;
-            tracing::error!(%session, panic, "what was left of a session panicked when it was dropped");
+            tracing::error!(%session, panic = %Logged(&panic), "what was left of a session panicked when it was dropped");
         }
     }
 }

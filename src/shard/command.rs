@@ -3,7 +3,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::{Ending, Shard, ShardContext, Visit, callbacks::guard};
 use crate::{
     addr::Ends,
-    error::{CloseReason, SendError},
+    error::{CloseReason, SendError, Why},
     framing::Framing,
     handler::PacketHandler,
     id::Key,
@@ -21,8 +21,8 @@ pub(crate) enum Command<T> {
     Session(Key, SessionCommand),
     /// A connection that another thread accepted.
     Adopt(Arrival<T>),
-    /// Close the sessions of this peer.
-    ClosePeer(SocketAddr),
+    /// Close the sessions of this peer, for this reason.
+    ClosePeer(SocketAddr, Option<Why>),
     /// Run this.
     Execute(Job),
     /// Close everything gracefully, within this time.
@@ -56,7 +56,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(crate) fn handle_command(&mut self, command: &mut SessionCommand) {
         match command {
             SessionCommand::Send { payload, completion } => self.send(payload, completion.take()),
-            SessionCommand::Close => self.close(CloseReason::Local),
+            SessionCommand::Close(why) => self.close(CloseReason::asked(why.take())),
             SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
             SessionCommand::Pause => self.slot.connection.pause(),
             SessionCommand::Resume => self.slot.connection.resume(self.turn),
@@ -97,11 +97,11 @@ where
     F: Framing + Clone,
 {
     /// Closes the sessions of this peer.
-    pub(crate) fn close_peer(&mut self, peer: SocketAddr) {
+    pub(crate) fn close_peer(&mut self, peer: SocketAddr, why: Option<&Why>) {
         for key in self.keys() {
             self.visit(key, |visit| {
                 if visit.ends().peer().socket_addr() == Some(peer) {
-                    visit.close(CloseReason::Local);
+                    visit.close(CloseReason::asked(why.cloned()));
                 }
             });
         }

@@ -23,7 +23,7 @@ use self::callbacks::{Before, guard};
 use crate::{
     addr::Ends,
     buffer::OutboxPool,
-    error::CloseReason,
+    error::{CloseReason, Logged},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
@@ -143,7 +143,8 @@ where
             Ok(framing) => framing,
             Err(panic) => {
                 self.turn.counters.panics += 1;
-                tracing::error!(shard = %self.turn.shard, %panic, "a connection gets no framing, closing it");
+                let (shard, panic) = (self.turn.shard, Logged(&panic));
+                tracing::error!(%shard, %panic, "a connection gets no framing, closing it");
                 return Err((io, ends));
             }
         };
@@ -248,8 +249,8 @@ where
         self.turn.counters.buffered -= u64::from(slot.connection.held);
         let how = if slot.connection.marks.has(Mark::ABORT) { Ending::Reset } else { how };
         let id = SessionId { shard: self.turn.shard, key };
-        let kind = reason.kind();
-        tracing::debug!(session = %id, peer = %slot.connection.ends.peer(), ?kind, draining, "session ended");
+        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.ends.peer());
+        tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
         if let Some(state) = slot.state.take() {
             self.turn.counters.count_close(kind);
             self.tell_closed(id, state, &reason, if told { Before::Closed } else { Before::Closing });

@@ -8,6 +8,7 @@ mod differential;
 mod failing_calls;
 mod fairness;
 mod handlers;
+mod logging;
 mod random;
 mod regressions;
 mod stale;

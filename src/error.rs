@@ -12,7 +12,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::framing::FrameError;
+use crate::framing::{FrameError, FramingConfigError};
 
 /// We can not queue this packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -266,7 +266,20 @@ impl CloseKind {
 }
 
 /// The server could not start, or its reactor failed.
-#[derive(Debug, Error)]
+///
+/// A `main` that returns it shows its text: its `Debug` is that text too, but for `{:#?}`, which shows the source beside it.
+/// What the set-up of a framing finds wrong becomes one by `?`.
+///
+/// ```no_run
+/// use framewire::{FixedLength, ServeError, Server, packet_fn};
+///
+/// fn main() -> Result<(), ServeError> {
+///     Server::bind(("0.0.0.0", 7000))?
+///         .framing(FixedLength::new(5)?)
+///         .serve(packet_fn(|session, packet| session.send(packet)))
+/// }
+/// ```
+#[derive(Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The text names no address.
@@ -317,6 +330,24 @@ pub enum ServeError {
     Defect,
 }
 
+/// What `main` prints.
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            let text = self.to_string();
+            f.debug_struct("ServeError").field("text", &text).field("source", &self.source()).finish()
+        } else {
+            fmt::Display::fmt(self, f)
+        }
+    }
+}
+
+impl From<FramingConfigError> for ServeError {
+    fn from(error: FramingConfigError) -> Self {
+        Self::config(("framing", error.to_string()))
+    }
+}
+
 impl ServeError {
     pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { action, source }
@@ -363,6 +394,7 @@ pub enum TicketError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::FixedLength;
 
     #[test]
     fn kinds_are_listed_in_the_order_of_their_numbers() {
@@ -423,5 +455,28 @@ mod tests {
             assert!(text.len() < 250 && !text.contains(char::is_control), "{text}");
             assert_eq!(Logged(&text).to_string(), text, "nothing is left to escape");
         }
+    }
+
+    #[test]
+    fn a_main_shows_why_the_server_did_not_start_as_a_text() {
+        let error = ServeError::Bind { addr: "[::]:7".into(), source: io::ErrorKind::AddrInUse.into() };
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert_eq!(
+            format!("{error:#?}"),
+            "ServeError {\n    text: \"can not bind [::]:7: address in use\",\n    source: Some(\n        Kind(\n            \
+             AddrInUse,\n        ),\n    ),\n}"
+        );
+    }
+
+    #[test]
+    fn a_framing_that_was_set_up_wrongly_is_a_reason_not_to_start() {
+        fn set_up() -> Result<FixedLength, ServeError> {
+            Ok(FixedLength::new(0)?)
+        }
+        let error = set_up().err().map(|error| error.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some("framing: a fixed length of 0 bytes makes no frame; use at least 1")
+        );
     }
 }

@@ -36,6 +36,10 @@ use crate::{
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no packet handler",
+    note = "wrap a closure in `packet_fn(|session, packet| session.send(packet))`, or implement `PacketHandler` for a type"
+)]
 pub trait PacketHandler {
     /// What is kept for one session. It never leaves the shard's thread and need not be `Send`.
     type State;

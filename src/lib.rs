@@ -89,7 +89,7 @@
 //! | for | see |
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`] |
-//! | answering packets | [`packet_fn`], [`PacketHandler`], and in its callbacks [`Session`] |
+//! | answering packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending from elsewhere | [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`], [`Running`], [`ServerHandle`] |
@@ -158,6 +158,9 @@ mod reactor;
 // Floor 4: the facade.
 mod server;
 
+/// The crate whose `BytesMut` and `Bytes` [`Framing::encode`] and [`SessionHandle::send_bytes`] take.
+pub use bytes;
+
 pub use addr::PeerAddr;
 pub use error::{CloseKind, CloseReason, QueryError, SendError, ServeError, TicketError};
 pub use framing::{
@@ -168,7 +171,7 @@ pub use handler::{PacketFn, PacketHandler, packet_fn};
 pub use id::{SessionId, ShardId};
 pub use limits::Limits;
 pub use metrics::Metrics;
-pub use server::{BindAddr, Running, Server, ServerHandle, Unframed};
+pub use server::{BindAddr, Handlers, PerShard, Running, Server, ServerHandle, Unframed, per_shard};
 pub use session::{Session, SessionHandle, SessionStats, TimerError, TimerId};
 pub use shard::{SessionInfo, ShardContext};
 pub use strategy::{

@@ -17,7 +17,7 @@ use common::{Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_an
 use framewire::{
     CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement, Running,
     ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, Unframed,
-    WorkerPool, packet_fn,
+    WorkerPool, packet_fn, per_shard,
 };
 
 on_each_strategy_and_transport! {
@@ -213,10 +213,10 @@ fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
     let made: Arc<Mutex<Vec<ShardId>>> = Arc::default();
     let noted = made.clone();
     let server = on.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(move |shard| {
+    let running = server.spawn(per_shard(move |shard| {
         noted.lock().expect("nobody panics").push(shard);
         Counting { packets: Rc::default() }
-    });
+    }));
     let running = running.expect("the server starts");
     let mut clients = [connect(&running), connect(&running)];
     let mut last = 0;
@@ -237,7 +237,8 @@ fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
 fn a_factory_that_panics_is_reported_and_everything_stops(on: On) {
     hush();
     let server = on.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(|shard| -> Counting { panic!("{ON_PURPOSE}: the factory of {shard}") });
+    let running =
+        server.spawn(per_shard(|shard| -> Counting { panic!("{ON_PURPOSE}: the factory of {shard}") }));
     let error = failure(running.expect("the threads start").wait());
     assert!(error.starts_with(&format!("the factory of handlers panicked: {ON_PURPOSE}")), "{error}");
 }
@@ -248,10 +249,10 @@ fn a_factory_that_panics_for_one_connection_costs_that_one() {
     let armed = Arc::<AtomicBool>::default();
     let trap = armed.clone();
     let server = On::ThreadPerConnection.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(move |shard| {
+    let running = server.spawn(per_shard(move |shard| {
         assert!(!trap.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: the factory of {shard}");
         Counting { packets: Rc::default() }
-    });
+    }));
     let running = running.expect("the server starts");
     let mut bystander = connect(&running);
     bystander.assert_reply("count", "1");
@@ -297,10 +298,10 @@ fn a_worker_that_fails_while_the_server_starts_stops_all_of_it() {
     let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
     let handle = server.handle();
     let strategy = Slow { server: handle.clone() };
-    let running = server.strategy(strategy).spawn_with(|shard| {
+    let running = server.strategy(strategy).spawn(per_shard(|shard| {
         assert_ne!(shard.index(), 1, "{ON_PURPOSE}: the factory of {shard}");
         Counting { packets: Rc::default() }
-    });
+    }));
     let running = running.expect("the threads start");
     let waiting = std::thread::spawn(move || running.wait());
     until("nobody waits for a server that is none", || waiting.is_finished());

@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    io::Write,
+    io,
     net::{Ipv4Addr, SocketAddr},
     sync::Barrier,
     thread,
@@ -27,9 +27,8 @@ fn from(served: &Served, source: Ipv4Addr) -> Client {
     served.connect_with(|socket| socket.bind(&SocketAddr::from((source, 0)).into()))
 }
 
-/// Connected, and reset without a byte.
-fn assert_refused(mut client: Client) {
-    assert_eq!(client.read_to_any_end(), (Vec::new(), true));
+fn assert_refused(served: &Served, source: Ipv4Addr) {
+    served.assert_refused_with(|socket| socket.bind(&SocketAddr::from((source, 0)).into()));
 }
 
 fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
@@ -40,7 +39,7 @@ fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
         client.assert_echo("admitted");
     }
     for source in [here, there, here] {
-        assert_refused(from(&served, source));
+        assert_refused(&served, source);
     }
     until("the refused are counted", || served.metrics().refused == 3);
     // One leaves, one may come.
@@ -48,7 +47,7 @@ fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
     until("it has left", || served.running.session_count() == 3);
     let mut next = from(&served, here);
     next.assert_echo("admitted again");
-    assert_refused(from(&served, here));
+    assert_refused(&served, here);
     for client in &mut clients {
         client.assert_echo("still served");
     }
@@ -69,7 +68,7 @@ fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
         client.assert_echo("admitted");
     }
     for _ in 0..3 {
-        assert_refused(served.connect());
+        served.assert_refused();
     }
     drop(clients.pop());
     until("one has left", || served.running.session_count() == room - 1);
@@ -111,27 +110,31 @@ fn let_in_at_once(limits: Limits, expected: usize) {
     let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
     let addr = served.addr();
     let start = Barrier::new(60);
-    let clients: Vec<Client> = thread::scope(|scope| {
+    let clients: Vec<io::Result<Client>> = thread::scope(|scope| {
         let connect = || {
-            let mut client = Client::connect(&addr).expect("it listens");
+            let mut client = Client::connect(&addr);
             start.wait();
-            // Who is refused may find out here.
-            let _ = client.socket.write_all(&frame(b"let me in"));
+            // Who is refused may find out here, or has while it connected.
+            if let Ok(client) = &mut client {
+                client.try_write(&frame(b"let me in"));
+            }
             client
         };
         let threads: Vec<_> = (0..60).map(|_| scope.spawn(connect)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("it is connected")).collect()
+        threads.into_iter().map(|thread| thread.join().expect("nobody panics")).collect()
     });
-    until("as many as may are in", || served.metrics().opened == expected as u64);
-    until("all others were met", || {
-        let metrics = served.metrics();
-        metrics.accepted - metrics.refused == expected as u64
+    for failed in clients.iter().filter_map(|client| client.as_ref().err()) {
+        assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset, "{failed}");
+    }
+    served.until_counted("as many as may are in, and all others were met", |metrics| {
+        metrics.opened == expected as u64
+            && metrics.accepted == metrics.refused + expected as u64
             && (metrics.accepted == 60 || metrics.accept_pauses >= 4)
     });
-    assert_eq!(served.running.session_count(), expected);
+    until("nobody is at the door", || served.running.session_count() == expected);
     assert_eq!(served.journal.opened(), expected);
     drop(clients);
-    until("all have been let in or refused", || served.metrics().accepted == 60);
+    served.until_counted("all have been let in or refused", |metrics| metrics.accepted == 60);
     served.finish();
 }
 

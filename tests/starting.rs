@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
-use common::{Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until};
+use common::{
+    Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until, until_counted,
+};
 use framewire::{
     CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement, Running,
     ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, Unframed,
     WorkerPool, packet_fn, per_shard,
 };
+use socket2::SockAddr;
 
 on_each_strategy_and_transport! {
     a_factory_makes_a_handler_on_each_shard_that_never_leaves_it
@@ -150,7 +153,7 @@ fn several_addresses_of_several_kinds_are_served_by_one_server() {
     for addr in &bound {
         let addr = match addr {
             PeerAddr::Ip(addr) => (*addr).into(),
-            _ => socket2::SockAddr::unix(&path).expect("a path"),
+            _ => SockAddr::unix(&path).expect("a path"),
         };
         let mut client = Client::connect(&addr).expect("the server listens");
         client.assert_echo(format!("{addr:?}"));
@@ -200,13 +203,16 @@ impl PacketHandler for Counting {
     }
 }
 
-fn connect(running: &Running) -> Client {
-    let addr = match &running.local_addrs()[0] {
+fn address(running: &Running) -> SockAddr {
+    match &running.local_addrs()[0] {
         PeerAddr::Ip(addr) => (*addr).into(),
-        PeerAddr::Unix(path) => socket2::SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
+        PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
         other => panic!("{other}"),
-    };
-    Client::connect(&addr).expect("the server listens")
+    }
+}
+
+fn connect(running: &Running) -> Client {
+    Client::connect(&address(running)).expect("the server listens")
 }
 
 fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
@@ -257,12 +263,15 @@ fn a_factory_that_panics_for_one_connection_costs_that_one() {
     let mut bystander = connect(&running);
     bystander.assert_reply("count", "1");
     armed.store(true, Ordering::Relaxed);
-    let (bytes, _) = connect(&running).read_to_any_end();
-    assert_eq!(bytes, b"");
+    match Client::connect(&address(&running)) {
+        Ok(mut client) => assert_eq!(client.read_to_any_end().0, b""),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
     until("it is forgotten", || running.session_count() == 1);
     until("its shard is forgotten", || running.shards().len() == 2);
-    let metrics = running.metrics();
-    assert_eq!((metrics.accepted, metrics.opened, metrics.sessions), (2, 1, 1), "{metrics:?}");
+    until_counted(&running, "it is counted", |metrics| {
+        (metrics.accepted, metrics.opened, metrics.sessions) == (2, 1, 1)
+    });
     bystander.assert_reply("count", "2");
     connect(&running).assert_reply("count", "1");
     drop(bystander);
@@ -403,14 +412,20 @@ fn a_strategy_of_the_user_is_told_of_start_and_stop_and_decides_every_place() {
     let mut clients: Vec<(usize, Client)> = Vec::new();
     let mut refused = 0;
     for _ in 0..40 {
-        let mut client = served.connect();
-        let port = client.socket.local_addr().expect("bound").as_socket().expect("TCP").port();
+        // Bound first: a connection that is refused may fail before it tells its port.
+        let mut port = 0;
+        let client = Client::connect_with(&served.addr(), |socket| {
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+            port = socket.local_addr()?.as_socket().map_or(0, |addr| addr.port());
+            Ok(())
+        });
         let shard = 1 + usize::from(port % 2);
         if clients.iter().filter(|(other, _)| *other == shard).count() < 3 {
+            let mut client = client.expect("there is a place");
             client.assert_echo("placed");
             clients.push((shard, client));
         } else {
-            assert_eq!(client.read_to_any_end(), (Vec::new(), true), "past the quota");
+            common::refused(client);
             refused += 1;
         }
     }
@@ -436,7 +451,7 @@ fn a_strategy_that_names_no_shard_refuses() {
     }
     let served = echo(Server::bind("127.0.0.1:0").expect("a free port").strategy(Lost));
     for _ in 0..3 {
-        assert_eq!(served.connect().read_to_any_end(), (Vec::new(), true));
+        served.assert_refused();
     }
     until("all are counted", || served.metrics().refused == 3);
     served.finish();

@@ -103,6 +103,8 @@
 //!   from, so that requests can not outrun replies; at [`Limits::outbox_hard`] `send` answers [`SendError::Full`], and
 //!   without progress for [`Limits::stall_timeout`] the session ends.
 //! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
+//! - **A session closes.** [`PacketHandler::on_closing`] is called when that begins, [`PacketHandler::on_close`] when it is
+//!   over. A peer can draw out what lies between: who keeps a list of users takes them off it in the first.
 //! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This takes unwinding panics
 //!   (the default, `panic = "unwind"`).
 //! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on

@@ -88,7 +88,7 @@ impl Census {
                 }
             }
         }
-        // Last: who sees that a session has left finds its place on the shard and its peer's share free as well.
+        // Last: a reader that sees that a session has left finds its place on the shard and its peer's share free as well.
         self.total.fetch_sub(1, Release);
     }
 

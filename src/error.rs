@@ -119,7 +119,7 @@ impl CloseReason {
         Self::Handler(error.into().into())
     }
 
-    /// Somebody on this side asked for the end, and may have said why.
+    /// This side asked for the end, and may have said why.
     pub(crate) fn asked(why: Option<Why>) -> Self {
         why.map_or(Self::Local, Self::Handler)
     }

@@ -11,11 +11,11 @@ on_each_strategy_and_transport! {
     a_peer_that_is_closed_but_keeps_its_end_open_is_told_of_at_once
     a_peer_that_does_not_take_what_was_sent_before_its_close_is_told_of_at_once
     a_session_that_a_handler_closes_is_told_of_for_that_reason
-    whoever_closes_a_session_may_say_why
+    each_way_to_close_a_session_may_say_why
 }
 
 on_each_strategy! {
-    whoever_closes_the_sessions_of_a_peer_may_say_why
+    a_close_of_the_sessions_of_a_peer_may_say_why
 }
 
 /// A graceful close may take as long as the test.
@@ -100,7 +100,7 @@ fn kick(served: &Served, kick: impl FnOnce(&mut Client, &SessionHandle)) {
     assert_eq!(served.journal.await_ending(session.id()), kicked);
 }
 
-fn whoever_closes_a_session_may_say_why(on: On) {
+fn each_way_to_close_a_session_may_say_why(on: On) {
     let served = serve_kicks(on);
     let mut bystander = served.connect();
     kick(&served, |client, _| client.send("kick me"));
@@ -118,7 +118,7 @@ fn whoever_closes_a_session_may_say_why(on: On) {
     served.finish();
 }
 
-fn whoever_closes_the_sessions_of_a_peer_may_say_why(on: On) {
+fn a_close_of_the_sessions_of_a_peer_may_say_why(on: On) {
     let served = serve_kicks(on);
     let mut bystander = served.connect();
     kick(&served, |client, _| {

@@ -73,9 +73,12 @@ fn a_session_that_ends_at_once_is_told_of_its_closing_first() {
         let mut setup = Setup { limits, ..Setup::default() };
         setup.sizes.down = 1_000;
         let mut world = World::new(setup, |probe| {
-            probe.packet = Box::new(|session, packet| match packet {
-                b"abort" => Ok(session.abort()),
-                _ => Ok(session.send([7; 5_000])?),
+            probe.packet = Box::new(|session, packet| {
+                if packet == b"abort" {
+                    session.abort();
+                    return Ok(());
+                }
+                Ok(session.send([7; 5_000])?)
             });
         });
         let conn = world.connect();

@@ -61,8 +61,9 @@ impl PacketHandler for Chat {
         Ok(())
     }
 
-    fn on_close(&mut self, _session: SessionId, state: Self::State, _reason: &CloseReason) {
-        if let Some(name) = state {
+    // When the end begins, not when the peer lets it be over: who was cut off is gone for the others at once.
+    fn on_closing(&mut self, _session: SessionId, state: &mut Self::State, _reason: &CloseReason) {
+        if let Some(name) = state.take() {
             let mut room = lock(&self.0);
             room.remove(&name);
             tell(&room, &name, &format!("* {name} leaves"));

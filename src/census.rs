@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -79,16 +82,18 @@ impl Census {
 
     /// One fewer.
     pub(crate) fn leave(&self, shard: Option<usize>, peer: &PeerAddr) {
-        self.total.fetch_sub(1, Relaxed);
         self.load(shard).fetch_sub(1, Relaxed);
-        let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) else { return };
-        let mut counts = peers.lock();
-        if let Some(count) = counts.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&ip);
+        if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
+            let mut counts = peers.lock();
+            if let Some(count) = counts.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&ip);
+                }
             }
         }
+        // Last: a reader that sees that a session has left finds its place on the shard and its peer's share free as well.
+        self.total.fetch_sub(1, Release);
     }
 
     pub(crate) fn shards(&self) -> &[AtomicUsize] {
@@ -100,7 +105,7 @@ impl Census {
     }
 
     pub(crate) fn total(&self) -> usize {
-        self.total.load(Relaxed)
+        self.total.load(Acquire)
     }
 
     fn load(&self, shard: Option<usize>) -> &AtomicUsize {
@@ -135,6 +140,33 @@ mod tests {
             });
             assert_eq!((entered.into_inner(), census.total()), (expected, expected));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn who_sees_that_a_session_has_left_finds_its_place_free() -> Result<(), std::net::AddrParseError> {
+        const TIMES: usize = 2_000;
+        let census = Census::new(1, 10, Some(1));
+        let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
+        let entered = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for time in 1..=TIMES {
+                    while entered.load(Acquire) < time {
+                        std::thread::yield_now();
+                    }
+                    census.leave(Some(0), &peer);
+                }
+            });
+            for time in 1..=TIMES {
+                assert_eq!(census.enter(Some(0), &peer), Ok(()), "its place is taken");
+                entered.store(time, Release);
+                while census.total() > 0 {
+                    std::thread::yield_now();
+                }
+                assert_eq!(census.shards()[0].load(Relaxed), 0);
+            }
+        });
         Ok(())
     }
 

@@ -3,14 +3,19 @@
 use std::{
     any::Any,
     error::Error,
+    fmt::{self, Write as _},
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 
 use thiserror::Error;
 
-use crate::{framing::FrameError, id::ShardId};
+use crate::{
+    framing::{FrameError, FramingConfigError},
+    id::ShardId,
+};
 
 /// We can not queue this packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -56,15 +61,15 @@ pub enum CloseReason {
     /// The peer broke the wire.
     #[error("{0}")]
     Frame(#[from] FrameError),
-    /// The handler, or a handle, closed or aborted the session.
+    /// The handler, or a handle, closed or aborted the session, and gave no reason.
     #[error("closed by this side")]
     Local,
     /// A send failed and the handler passed the error on.
     #[error("send failed: {0}")]
     Send(#[from] SendError),
-    /// The handler ended the session for a reason of its own.
+    /// The handler, or a handle, ended the session for a reason of its own.
     #[error("handler: {0}")]
-    Handler(#[source] Box<dyn Error + Send + Sync>),
+    Handler(#[source] Why),
     /// A callback panicked; the message is the panic's.
     #[error("panic in {callback}: {message}")]
     Panicked {
@@ -103,6 +108,9 @@ pub enum CloseReason {
     Shutdown,
 }
 
+/// A reason of the user's own: a text or any error. One may be given for many sessions.
+pub(crate) type Why = Arc<dyn Error + Send + Sync>;
+
 impl CloseReason {
     /// A reason of the handler's own.
     ///
@@ -111,7 +119,12 @@ impl CloseReason {
     /// assert_eq!(CloseReason::handler("bad password").to_string(), "handler: bad password");
     /// ```
     pub fn handler(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Handler(error.into())
+        Self::Handler(error.into().into())
+    }
+
+    /// This side asked for the end, and may have said why.
+    pub(crate) fn asked(why: Option<Why>) -> Self {
+        why.map_or(Self::Local, Self::Handler)
     }
 
     /// The reason without its details.
@@ -139,6 +152,50 @@ impl CloseReason {
     }
 }
 
+/// The most bytes of one reason in the log.
+const LOGGED: usize = 512;
+
+/// A reason as the log shows it: on one line, with what is not printable escaped, cut after 512 bytes. The texts of this
+/// crate are short and quote peers in hex only, but a handler's own reason may hold whatever a peer has sent, and its
+/// `Display` is the user's code, which may panic.
+pub(crate) struct Logged<'a, T>(pub(crate) &'a T);
+
+impl<T: fmt::Display> fmt::Display for Logged<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = Line { text: String::new(), is_full: false };
+        let said = catch_unwind(AssertUnwindSafe(|| write!(line, "{}", self.0)));
+        f.write_str(&line.text)?;
+        match said {
+            Err(panic) => write!(f, " (then its Display panicked: {})", Logged(&panic_message(panic))),
+            Ok(_) if line.is_full => f.write_str("…"),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+struct Line {
+    text: String,
+    is_full: bool,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let before = self.text.len();
+            match character {
+                '"' | '\'' => self.text.push(character),
+                _ => self.text.extend(character.escape_debug()),
+            }
+            if self.is_full || self.text.len() > LOGGED {
+                self.text.truncate(before);
+                self.is_full = true;
+                return Err(fmt::Error);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What a caught panic said. What it carried is dropped here, which may panic again: that one is forgotten.
 pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -156,7 +213,7 @@ pub(crate) fn discard(remains: impl Sized) -> Result<(), String> {
 
 impl From<io::Error> for CloseReason {
     fn from(error: io::Error) -> Self {
-        Self::Handler(Box::new(error))
+        Self::Handler(Arc::new(error))
     }
 }
 
@@ -212,7 +269,20 @@ impl CloseKind {
 }
 
 /// The server could not start, or its reactor failed.
-#[derive(Debug, Error)]
+///
+/// A `main` that returns it shows its text: its `Debug` is that text too, but for `{:#?}`, which shows the source beside it.
+/// What the set-up of a framing finds wrong becomes one by `?`.
+///
+/// ```no_run
+/// use framewire::{FixedLength, ServeError, Server, packet_fn};
+///
+/// fn main() -> Result<(), ServeError> {
+///     Server::bind(("0.0.0.0", 7000))?
+///         .framing(FixedLength::new(5)?)
+///         .serve(packet_fn(|session, packet| session.send(packet)))
+/// }
+/// ```
+#[derive(Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The text names no address.
@@ -280,6 +350,24 @@ pub enum ServeError {
     Defect,
 }
 
+/// What `main` prints.
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            let text = self.to_string();
+            f.debug_struct("ServeError").field("text", &text).field("source", &self.source()).finish()
+        } else {
+            fmt::Display::fmt(self, f)
+        }
+    }
+}
+
+impl From<FramingConfigError> for ServeError {
+    fn from(error: FramingConfigError) -> Self {
+        Self::config(("framing", error.to_string()))
+    }
+}
+
 impl ServeError {
     pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { action, source }
@@ -338,6 +426,7 @@ pub enum TicketError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::FixedLength;
 
     #[test]
     fn kinds_are_listed_in_the_order_of_their_numbers() {
@@ -363,5 +452,74 @@ mod tests {
         assert_eq!(reason.to_string(), "panic in on_packet: boom");
         let reason = CloseReason::panicked("on_packet", Box::new(String::from("bang")));
         assert_eq!(reason.to_string(), "panic in on_packet: bang");
+    }
+
+    #[test]
+    fn a_reason_in_the_log_is_one_line_of_bounded_length_without_control_characters() {
+        let reason = CloseReason::handler("no such \"user\": o'neil\r\nforged line \u{1b}[2J\u{202e}\\");
+        assert_eq!(
+            Logged(&reason).to_string(),
+            "handler: no such \"user\": o'neil\\r\\nforged line \\u{1b}[2J\\u{202e}\\\\"
+        );
+        for long in ["x", "\n", "ü", "\u{1b}"] {
+            let line = Logged(&CloseReason::handler(long.repeat(10_000))).to_string();
+            assert!((LOGGED - 8..=LOGGED + '…'.len_utf8()).contains(&line.len()), "{} bytes", line.len());
+            assert!(line.ends_with('…') && !line.contains(char::is_control), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_reason_that_panics_when_it_is_shown_says_so_in_the_log() {
+        #[derive(Debug)]
+        struct Shy;
+        impl fmt::Display for Shy {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("I am")?;
+                panic!("not\ntelling");
+            }
+        }
+        impl Error for Shy {}
+        let line = Logged(&CloseReason::handler(Shy)).to_string();
+        assert_eq!(line, "handler: I am (then its Display panicked: not\\ntelling)");
+    }
+
+    #[test]
+    fn what_the_wire_did_is_told_in_few_bytes_all_of_them_printable() {
+        let hostile: Vec<u8> = (0..=255).cycle().take(5_000).collect();
+        let errors = [
+            FrameError::too_long(u64::MAX, u64::MAX, &hostile),
+            FrameError::malformed("the length is no number", &hostile),
+            FrameError::truncated(&hostile),
+            FrameError::truncated(b"GET /\r\n\r\n"),
+            FrameError::Misframed { what: "a packet outside of the buffer" },
+        ];
+        for error in errors {
+            let text = CloseReason::from(error).to_string();
+            assert!(text.len() < 250 && !text.contains(char::is_control), "{text}");
+            assert_eq!(Logged(&text).to_string(), text, "nothing is left to escape");
+        }
+    }
+
+    #[test]
+    fn a_main_shows_why_the_server_did_not_start_as_a_text() {
+        let error = ServeError::Bind { addr: "[::]:7".into(), source: io::ErrorKind::AddrInUse.into() };
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert_eq!(
+            format!("{error:#?}"),
+            "ServeError {\n    text: \"can not bind [::]:7: address in use\",\n    source: Some(\n        Kind(\n            \
+             AddrInUse,\n        ),\n    ),\n}"
+        );
+    }
+
+    #[test]
+    fn a_framing_that_was_set_up_wrongly_is_a_reason_not_to_start() {
+        fn set_up() -> Result<FixedLength, ServeError> {
+            Ok(FixedLength::new(0)?)
+        }
+        let error = set_up().err().map(|error| error.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some("framing: a fixed length of 0 bytes makes no frame; use at least 1")
+        );
     }
 }

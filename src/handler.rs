@@ -14,6 +14,8 @@ use crate::{
 /// reason: what was sent before is still delivered. A callback that panics ends its session with
 /// [`CloseReason::Panicked`] and nobody else's. Callbacks never nest, and they must not block: the shard waits for them.
 ///
+/// A session's callbacks come in this order: `on_open`, then any of the others, then `on_closing` once and `on_close` once.
+///
 /// ```
 /// use framewire::{CloseReason, PacketHandler, Session, SessionId};
 ///
@@ -34,6 +36,10 @@ use crate::{
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no packet handler",
+    note = "wrap a closure in `packet_fn(|session, packet| session.send(packet))`, or implement `PacketHandler` for a type"
+)]
 pub trait PacketHandler {
     /// What is kept for one session. It never leaves the shard's thread and need not be `Send`.
     type State;
@@ -121,12 +127,28 @@ pub trait PacketHandler {
         let _ = (session, state);
     }
 
-    /// The session has ended. Called exactly once for each `on_open` that answered `Ok`, whatever the cause, before the
-    /// descriptor is closed; nothing of this session is called after it.
+    /// The session hands out no more packets and takes no more sends. Called exactly once for each `on_open` that
+    /// returned `Ok`, whatever the cause, and never within another callback. Nothing of this session is called after it
+    /// but [`on_close`](Self::on_close).
     ///
-    /// After a graceful close this is when the peer has ended its side too, or has not within
-    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout): whoever tells others that a user has left may do so when
-    /// it closes the session.
+    /// At the beginning of a graceful close it comes in the turn in which that was asked for, before the outbox is
+    /// flushed and the peer's end awaited, which a peer can draw out to [`Limits::close_timeout`](crate::Limits::close_timeout)
+    /// and [`Limits::linger_timeout`](crate::Limits::linger_timeout); where a session ends at once (a reset, a peer that
+    /// does not read, an abort), it comes immediately before `on_close`.
+    ///
+    /// So this is the place to keep track of who is there: take the user out of the room here, and do the final accounting
+    /// in `on_close`. `reason` is why the close begins; `on_close` may be told another one, when the close itself fails
+    /// (the peer stops reading before it is flushed). A panic here is counted, and the session goes on closing.
+    fn on_closing(&mut self, session: SessionId, state: &mut Self::State, reason: &CloseReason) {
+        let _ = (session, state, reason);
+    }
+
+    /// The session has ended. Called exactly once for each `on_open` that returned `Ok`, whatever the cause, after
+    /// [`on_closing`](Self::on_closing) and before the descriptor is closed; nothing of this session is called after it.
+    ///
+    /// After a graceful close this is when everything is flushed and the peer has ended its side too, or has not within
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout): the place for what has to be final, as the bytes that
+    /// were sent. Who is to be told that a user has left need not wait for it: see `on_closing`.
     fn on_close(&mut self, session: SessionId, state: Self::State, reason: &CloseReason) {
         let _ = (session, state, reason);
     }

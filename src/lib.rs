@@ -89,7 +89,7 @@
 //! | for | see |
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`] |
-//! | answering packets | [`packet_fn`], [`PacketHandler`], and in its callbacks [`Session`] |
+//! | answering packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending from elsewhere | [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`], [`Running`], [`ServerHandle`] |
@@ -103,6 +103,8 @@
 //!   from, so that requests can not outrun replies; at [`Limits::outbox_hard`] `send` answers [`SendError::Full`], and
 //!   without progress for [`Limits::stall_timeout`] the session ends.
 //! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
+//! - **A session closes.** [`PacketHandler::on_closing`] is called when that begins, [`PacketHandler::on_close`] when it is
+//!   over. A peer can draw out what lies between: who keeps a list of users takes them off it in the first.
 //! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This takes unwinding panics
 //!   (the default, `panic = "unwind"`).
 //! - **A destructor panics** (of a handler, a state, a framing, a strategy, a closure, a packet). The panic is caught where
@@ -163,6 +165,9 @@ mod reactor;
 // Floor 4: the facade.
 mod server;
 
+/// The crate whose `BytesMut` and `Bytes` [`Framing::encode`] and [`SessionHandle::send_bytes`] take.
+pub use bytes;
+
 pub use addr::PeerAddr;
 pub use error::{CloseKind, CloseReason, QueryError, SendError, ServeError, TicketError};
 pub use framing::{
@@ -173,7 +178,7 @@ pub use handler::{PacketFn, PacketHandler, packet_fn};
 pub use id::{SessionId, ShardId};
 pub use limits::Limits;
 pub use metrics::Metrics;
-pub use server::{BindAddr, Running, Server, ServerHandle, Unframed};
+pub use server::{BindAddr, Handlers, PerShard, Running, Server, ServerHandle, Unframed, per_shard};
 pub use session::{Session, SessionHandle, SessionStats, TimerError, TimerId};
 pub use shard::{SessionInfo, ShardContext};
 pub use strategy::{

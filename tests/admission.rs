@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    io::Write,
+    io,
     net::{Ipv4Addr, SocketAddr},
     sync::Barrier,
     thread,
@@ -27,9 +27,8 @@ fn from(served: &Served, source: Ipv4Addr) -> Client {
     served.connect_with(|socket| socket.bind(&SocketAddr::from((source, 0)).into()))
 }
 
-/// Connected, and reset without a byte.
-fn assert_refused(mut client: Client) {
-    assert_eq!(client.read_to_any_end(), (Vec::new(), true));
+fn assert_refused(served: &Served, source: Ipv4Addr) {
+    served.assert_refused_with(|socket| socket.bind(&SocketAddr::from((source, 0)).into()));
 }
 
 fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
@@ -40,7 +39,7 @@ fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
         client.assert_echo("admitted");
     }
     for source in [here, there, here] {
-        assert_refused(from(&served, source));
+        assert_refused(&served, source);
     }
     until("the refused are counted", || served.metrics().refused == 3);
     // One leaves, one may come.
@@ -48,7 +47,7 @@ fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
     until("it has left", || served.running.session_count() == 3);
     let mut next = from(&served, here);
     next.assert_echo("admitted again");
-    assert_refused(from(&served, here));
+    assert_refused(&served, here);
     for client in &mut clients {
         client.assert_echo("still served");
     }
@@ -69,7 +68,7 @@ fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
         client.assert_echo("admitted");
     }
     for _ in 0..3 {
-        assert_refused(served.connect());
+        served.assert_refused();
     }
     drop(clients.pop());
     until("one has left", || served.running.session_count() == room - 1);
@@ -104,22 +103,24 @@ fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
 }
 
 /// Sixty clients that come all at once to workers that accept for themselves.
-fn come_at_once(limits: Limits) -> (Served, Vec<Client>) {
+fn come_at_once(limits: Limits) -> (Served, Vec<io::Result<Client>>) {
     let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
     let server = server.strategy(WorkerPool::new(4).reuse_port()).limits(limits);
     let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
     let addr = served.addr();
     let start = Barrier::new(60);
-    let clients: Vec<Client> = thread::scope(|scope| {
+    let clients: Vec<io::Result<Client>> = thread::scope(|scope| {
         let connect = || {
-            let mut client = Client::connect(&addr).expect("it listens");
+            let mut client = Client::connect(&addr);
             start.wait();
-            // Who is refused may find out here.
-            let _ = client.socket.write_all(&frame(b"let me in"));
+            // Who is refused may find out here, or has while it connected.
+            if let Ok(client) = &mut client {
+                client.try_write(&frame(b"let me in"));
+            }
             client
         };
         let threads: Vec<_> = (0..60).map(|_| scope.spawn(connect)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("it is connected")).collect()
+        threads.into_iter().map(|thread| thread.join().expect("nobody panics")).collect()
     });
     until("as many as may are in", || served.metrics().opened == 7);
     (served, clients)
@@ -132,11 +133,12 @@ fn the_connection_limit_is_exact_where_each_worker_accepts_and_all_others_wait()
     assert_eq!((served.running.session_count(), served.journal.opened()), (7, 7));
     // Each worker has its own queue, so who is next is not known; but all are served, once there is room.
     thread::scope(|scope| {
-        for mut client in clients {
+        for client in clients {
+            let mut client = client.expect("nobody is refused");
             scope.spawn(move || assert_eq!(client.recv(), b"let me in"));
         }
     });
-    until("all have been", || served.metrics().opened == 60);
+    served.until_counted("all have been", |metrics| metrics.opened == 60);
     assert_eq!(served.metrics().refused, 0, "nobody was turned away");
     served.finish();
 }
@@ -144,8 +146,12 @@ fn the_connection_limit_is_exact_where_each_worker_accepts_and_all_others_wait()
 #[test]
 fn the_limit_of_a_peer_is_exact_where_each_worker_accepts() {
     let (served, clients) = come_at_once(Limits::default().connections_per_peer(7));
-    until("all others were refused", || served.metrics().refused == 53);
-    assert_eq!((served.running.session_count(), served.journal.opened()), (7, 7));
+    for failed in clients.iter().filter_map(|client| client.as_ref().err()) {
+        assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset, "{failed}");
+    }
+    served.until_counted("all others were refused", |metrics| metrics.refused == 53);
+    until("nobody is at the door", || served.running.session_count() == 7);
+    assert_eq!(served.journal.opened(), 7);
     drop(clients);
     served.finish();
 }

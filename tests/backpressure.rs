@@ -38,10 +38,11 @@ fn a_peer_that_never_reads_holds_little_and_is_found_stalled(on: On) {
         deaf
     });
     let mut most = 0;
-    while served.journal.ending(session.id()).is_none() {
+    until("it is found stalled", || {
         bystander.assert_echo("still served");
         most = most.max(served.metrics().buffered);
-    }
+        served.journal.ending(session.id()).is_some()
+    });
     let (kind, text) = served.journal.await_ending(session.id());
     assert_eq!(kind, CloseKind::Stalled, "{text}");
     assert!(text.starts_with("the peer took none of "), "{text}");

@@ -47,13 +47,11 @@ fn sessions_are_listed_with_what_went_through_them(on: On) {
         }
         peer => assert_eq!(*peer, PeerAddr::Unix(None)),
     }
-    until("the counters are told", || {
-        let metrics = served.metrics();
+    served.until_counted("all of it is counted, by every shard", |metrics| {
         (metrics.bytes_in, metrics.bytes_out) == (52, 52)
+            && (metrics.packets_in, metrics.packets_out) == (4, 4)
+            && (metrics.sessions, metrics.opened, metrics.accepted) == (2, 2, 2)
     });
-    let metrics = served.metrics();
-    assert_eq!((metrics.packets_in, metrics.packets_out), (4, 4));
-    assert_eq!((metrics.sessions, metrics.opened, metrics.accepted), (2, 2, 2));
     assert_eq!(served.running.session_count(), 2);
     drop((client, quiet));
     served.finish();

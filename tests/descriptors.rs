@@ -57,14 +57,20 @@ fn clients_past_the_limit_wait_and_are_served(strategy: &str, connections: usize
             client
         })
         .collect();
-    until("accepting has paused", || server.told().pauses >= 2);
-    let sessions = server.told().sessions;
+    // The workers may be behind the one that accepts.
+    let least = if strategy != "threads" && connections > 0 { DESCRIPTORS - 32 } else { 1 };
+    let mut sessions = 0;
+    until("accepting has paused", || {
+        let told = server.told();
+        sessions = told.sessions;
+        told.pauses >= 2 && sessions >= least
+    });
     match (strategy, connections) {
         // Each connection has a poll and a waker too.
         ("threads", 0) => assert!(sessions <= (DESCRIPTORS - 32) / 3, "{sessions} leave nothing"),
         ("threads", _) => assert!(sessions <= DESCRIPTORS / 3, "{sessions}"),
         (_, 0) => assert!(sessions <= DESCRIPTORS - 32, "{sessions} leave nothing for anybody else"),
-        _ => assert!((DESCRIPTORS - 32..DESCRIPTORS).contains(&sessions), "{sessions}"),
+        _ => assert!(sessions < DESCRIPTORS, "{sessions}"),
     }
 
     // While nothing changes, a turn or two per pause is all that happens, however long it lasts.

@@ -59,7 +59,6 @@ fn redis_cli_reads_what_it_wrote() {
         (&["get", "greeting"], "hello"),
         (&["set", "greeting", "again", "nx"], ""),
         (&["set", "greeting", "again", "xx", "ex", "100"], "OK"),
-        (&["ttl", "greeting"], "100"),
         (&["mset", "a", "1", "b", "2"], "OK"),
         (&["mget", "a", "none", "b"], "1\n\n2"),
         (&["incrby", "a", "41"], "42"),
@@ -77,6 +76,10 @@ fn redis_cli_reads_what_it_wrote() {
     ] {
         assert_eq!(cli(args).as_deref(), Some(answer), "{args:?}");
     }
+    // A tool that takes its time to start may find some of it over.
+    assert_eq!(cli(&["set", "brief", "x", "ex", "10000"]).as_deref(), Some("OK"));
+    let left = cli(&["ttl", "brief"]).and_then(|left| left.parse().ok());
+    assert!(left.is_some_and(|left: u32| (9_000..=10_000).contains(&left)), "{left:?}");
     let info = cli(&["info"]).unwrap_or_default();
     assert!(info.contains("redis_version:"), "{info}");
 }

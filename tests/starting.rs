@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
-use common::{Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until};
+use common::{
+    Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until, until_counted,
+};
 use framewire::{
     CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement, Running,
     ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, Unframed,
-    WorkerPool, packet_fn,
+    WorkerPool, packet_fn, per_shard,
 };
+use socket2::SockAddr;
 
 on_each_strategy_and_transport! {
     a_factory_makes_a_handler_on_each_shard_that_never_leaves_it
@@ -157,7 +160,7 @@ fn several_addresses_of_several_kinds_are_served_by_one_server() {
     for addr in &bound {
         let addr = match addr {
             PeerAddr::Ip(addr) => (*addr).into(),
-            _ => socket2::SockAddr::unix(&path).expect("a path"),
+            _ => SockAddr::unix(&path).expect("a path"),
         };
         let mut client = Client::connect(&addr).expect("the server listens");
         client.assert_echo(format!("{addr:?}"));
@@ -207,23 +210,26 @@ impl PacketHandler for Counting {
     }
 }
 
-fn connect(running: &Running) -> Client {
-    let addr = match &running.local_addrs()[0] {
+fn address(running: &Running) -> SockAddr {
+    match &running.local_addrs()[0] {
         PeerAddr::Ip(addr) => (*addr).into(),
-        PeerAddr::Unix(path) => socket2::SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
+        PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
         other => panic!("{other}"),
-    };
-    Client::connect(&addr).expect("the server listens")
+    }
+}
+
+fn connect(running: &Running) -> Client {
+    Client::connect(&address(running)).expect("the server listens")
 }
 
 fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
     let made: Arc<Mutex<Vec<ShardId>>> = Arc::default();
     let noted = made.clone();
     let server = on.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(move |shard| {
+    let running = server.spawn(per_shard(move |shard| {
         noted.lock().expect("nobody panics").push(shard);
         Counting { packets: Rc::default() }
-    });
+    }));
     let running = running.expect("the server starts");
     let mut clients = [connect(&running), connect(&running)];
     let mut last = 0;
@@ -244,7 +250,8 @@ fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
 fn a_factory_that_panics_is_reported_and_everything_stops(on: On) {
     hush();
     let server = on.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(|shard| -> Counting { panic!("{ON_PURPOSE}: the factory of {shard}") });
+    let running =
+        server.spawn(per_shard(|shard| -> Counting { panic!("{ON_PURPOSE}: the factory of {shard}") }));
     let error = failure(running.expect("the threads start").wait());
     assert!(error.starts_with(&format!("the factory of handlers panicked: {ON_PURPOSE}")), "{error}");
 }
@@ -255,20 +262,23 @@ fn a_factory_that_panics_for_one_connection_costs_that_one() {
     let armed = Arc::<AtomicBool>::default();
     let trap = armed.clone();
     let server = On::ThreadPerConnection.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(move |shard| {
+    let running = server.spawn(per_shard(move |shard| {
         assert!(!trap.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: the factory of {shard}");
         Counting { packets: Rc::default() }
-    });
+    }));
     let running = running.expect("the server starts");
     let mut bystander = connect(&running);
     bystander.assert_reply("count", "1");
     armed.store(true, Ordering::Relaxed);
-    let (bytes, _) = connect(&running).read_to_any_end();
-    assert_eq!(bytes, b"");
+    match Client::connect(&address(&running)) {
+        Ok(mut client) => assert_eq!(client.read_to_any_end().0, b""),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
     until("it is forgotten", || running.session_count() == 1);
     until("its shard is forgotten", || running.shards().len() == 2);
-    let metrics = running.metrics();
-    assert_eq!((metrics.accepted, metrics.opened, metrics.sessions), (2, 1, 1), "{metrics:?}");
+    until_counted(&running, "it is counted", |metrics| {
+        (metrics.accepted, metrics.opened, metrics.sessions) == (2, 1, 1)
+    });
     bystander.assert_reply("count", "2");
     connect(&running).assert_reply("count", "1");
     drop(bystander);
@@ -304,10 +314,10 @@ fn a_worker_that_fails_while_the_server_starts_stops_all_of_it() {
     let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
     let handle = server.handle();
     let strategy = Slow { server: handle.clone() };
-    let running = server.strategy(strategy).spawn_with(|shard| {
+    let running = server.strategy(strategy).spawn(per_shard(|shard| {
         assert_ne!(shard.index(), 1, "{ON_PURPOSE}: the factory of {shard}");
         Counting { packets: Rc::default() }
-    });
+    }));
     let running = running.expect("the threads start");
     let waiting = std::thread::spawn(move || running.wait());
     until("nobody waits for a server that is none", || waiting.is_finished());
@@ -409,14 +419,20 @@ fn a_strategy_of_the_user_is_told_of_start_and_stop_and_decides_every_place() {
     let mut clients: Vec<(usize, Client)> = Vec::new();
     let mut refused = 0;
     for _ in 0..40 {
-        let mut client = served.connect();
-        let port = client.socket.local_addr().expect("bound").as_socket().expect("TCP").port();
+        // Bound first: a connection that is refused may fail before it tells its port.
+        let mut port = 0;
+        let client = Client::connect_with(&served.addr(), |socket| {
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+            port = socket.local_addr()?.as_socket().map_or(0, |addr| addr.port());
+            Ok(())
+        });
         let shard = 1 + usize::from(port % 2);
         if clients.iter().filter(|(other, _)| *other == shard).count() < 3 {
+            let mut client = client.expect("there is a place");
             client.assert_echo("placed");
             clients.push((shard, client));
         } else {
-            assert_eq!(client.read_to_any_end(), (Vec::new(), true), "past the quota");
+            common::refused(client);
             refused += 1;
         }
     }
@@ -442,7 +458,7 @@ fn a_strategy_that_names_no_shard_refuses() {
     }
     let served = echo(Server::bind("127.0.0.1:0").expect("a free port").strategy(Lost));
     for _ in 0..3 {
-        assert_eq!(served.connect().read_to_any_end(), (Vec::new(), true));
+        served.assert_refused();
     }
     until("all are counted", || served.metrics().refused == 3);
     served.finish();

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Makes the handler of a shard: the first half where the server is started, the second on the shard's own thread.
-pub(crate) trait Seed<H>: Send {
+pub trait Seed<H>: Send {
     fn seed(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send>;
 }
 

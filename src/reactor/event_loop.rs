@@ -378,7 +378,10 @@ where
                 self.shard.discard(Command::Session(key, command));
             }
             Command::Adopt(arrival) => self.adopt(arrival),
-            Command::ClosePeer(peer) => self.shard.close_peer(peer),
+            Command::ClosePeer(peer, why) => {
+                self.shard.close_peer(peer, why.as_ref());
+                self.shard.discard(Command::ClosePeer(peer, why));
+            }
             Command::Execute(job) => self.shard.run(job),
             Command::Shutdown(grace) => {
                 self.stop_accepting();

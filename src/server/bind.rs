@@ -1,11 +1,18 @@
 use std::{
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs},
+    path::{Path, PathBuf},
 };
 
 use crate::{error::ServeError, reactor::BoundSocket};
 
-/// What can be bound: a text (`host:port`, `[v6]:port`, `unix:/path`), a `SocketAddr`, or several of them.
+/// What can be bound: a text (`host:port`, `[v6]:port`, `unix:/path`), a pair of host and port (`("0.0.0.0", 7000)`, or an
+/// `IpAddr`, `Ipv4Addr` or `Ipv6Addr` with a port), a `SocketAddr` of any kind, a path (of a Unix socket), or several of one
+/// of these.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no address to bind",
+    note = "bind a text (\"0.0.0.0:7000\", \"[::]:7000\", \"unix:/run/chat.sock\"), a pair (\"0.0.0.0\", 7000), a `SocketAddr`, a path, or several of one of these"
+)]
 pub trait BindAddr: sealed::Sealed {
     /// Each address as a text or a number.
     #[doc(hidden)]
@@ -16,7 +23,9 @@ pub trait BindAddr: sealed::Sealed {
 #[derive(Debug, Clone)]
 pub enum Target {
     Text(String),
+    Host(String, u16),
     Addr(SocketAddr),
+    Path(PathBuf),
 }
 
 mod sealed {
@@ -24,7 +33,7 @@ mod sealed {
 }
 
 macro_rules! bind_addr {
-    ($($ty:ty: |$value:ident| $targets:expr;)+) => {
+    ($($ty:ty: |$value:pat_param| $targets:expr;)+) => {
         $(
             impl sealed::Sealed for $ty {}
             impl BindAddr for $ty {
@@ -42,6 +51,16 @@ bind_addr! {
     &String: |text| vec![Target::Text(text.clone())];
     String: |text| vec![Target::Text(text)];
     SocketAddr: |addr| vec![Target::Addr(addr)];
+    SocketAddrV4: |addr| vec![Target::Addr(addr.into())];
+    SocketAddrV6: |addr| vec![Target::Addr(addr.into())];
+    (&str, u16): |(host, port)| vec![Target::Host(host.to_owned(), port)];
+    (String, u16): |(host, port)| vec![Target::Host(host, port)];
+    (IpAddr, u16): |pair| vec![Target::Addr(pair.into())];
+    (Ipv4Addr, u16): |pair| vec![Target::Addr(pair.into())];
+    (Ipv6Addr, u16): |pair| vec![Target::Addr(pair.into())];
+    &Path: |path| vec![Target::Path(path.to_owned())];
+    &PathBuf: |path| vec![Target::Path(path.clone())];
+    PathBuf: |path| vec![Target::Path(path)];
 }
 
 impl<A: BindAddr, const N: usize> sealed::Sealed for [A; N] {}
@@ -75,17 +94,31 @@ pub(super) fn bind(addrs: impl BindAddr, reuse_port: bool) -> Result<Vec<BoundSo
 }
 
 fn bind_one(target: Target, reuse_port: bool) -> Result<BoundSocket, ServeError> {
-    let text = match target {
-        Target::Addr(addr) => return bind_tcp(addr, reuse_port),
-        Target::Text(text) => text,
-    };
-    if let Some(path) = text.strip_prefix("unix:") {
-        return bind_unix(path, &text);
+    match target {
+        Target::Addr(addr) => bind_tcp(addr, reuse_port),
+        Target::Path(path) => {
+            let text = format!("unix:{}", path.display());
+            bind_unix(path, text)
+        }
+        Target::Host(host, port) => {
+            let resolved = (host.as_str(), port).to_socket_addrs();
+            bind_first(resolved, || format!("{host}:{port}"), reuse_port)
+        }
+        Target::Text(text) => match text.strip_prefix("unix:") {
+            Some(path) => bind_unix(path.into(), text.clone()),
+            None => bind_first(text.to_socket_addrs(), || text.clone(), reuse_port),
+        },
     }
-    let resolved = text.to_socket_addrs();
-    let addrs =
-        resolved.map_err(|error| ServeError::Address { text: text.clone(), why: error.to_string() })?;
-    let mut failure = ServeError::Address { text, why: "it resolves to no address".into() };
+}
+
+/// Binds the first address of a name that can be.
+fn bind_first(
+    resolved: io::Result<impl Iterator<Item = SocketAddr>>,
+    name: impl Fn() -> String,
+    reuse_port: bool,
+) -> Result<BoundSocket, ServeError> {
+    let addrs = resolved.map_err(|error| ServeError::Address { text: name(), why: error.to_string() })?;
+    let mut failure = ServeError::Address { text: name(), why: "it resolves to no address".into() };
     for addr in addrs {
         match bind_tcp(addr, reuse_port) {
             Ok(socket) => return Ok(socket),
@@ -100,18 +133,17 @@ fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> Result<BoundSocket, ServeErro
 }
 
 #[cfg(unix)]
-fn bind_unix(path: &str, text: &str) -> Result<BoundSocket, ServeError> {
-    if path.is_empty() {
-        return Err(ServeError::Address { text: text.to_owned(), why: "the path is empty".into() });
+fn bind_unix(path: PathBuf, text: String) -> Result<BoundSocket, ServeError> {
+    if path.as_os_str().is_empty() {
+        return Err(ServeError::Address { text, why: "the path is empty".into() });
     }
-    let bound = BoundSocket::unix(path.into());
-    bound.map_err(|source: io::Error| ServeError::Bind { addr: text.to_owned(), source })
+    BoundSocket::unix(path).map_err(|source: io::Error| ServeError::Bind { addr: text, source })
 }
 
 #[cfg(not(unix))]
-fn bind_unix(_path: &str, text: &str) -> Result<BoundSocket, ServeError> {
+fn bind_unix(_path: PathBuf, text: String) -> Result<BoundSocket, ServeError> {
     let source = io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets");
-    Err(ServeError::Bind { addr: text.to_owned(), source })
+    Err(ServeError::Bind { addr: text, source })
 }
 
 #[cfg(test)]
@@ -127,6 +159,47 @@ mod tests {
                 "{text:?}: {error:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_host_beside_a_port_is_bound_in_every_form_that_the_standard_library_has() -> Result<(), ServeError> {
+        let (v4, v6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+        let bound = [
+            bind(("127.0.0.1", 0), false)?,
+            bind(("127.0.0.1".to_owned(), 0), false)?,
+            bind((v4, 0), false)?,
+            bind((IpAddr::from(v4), 0), false)?,
+            bind(SocketAddrV4::new(v4, 0), false)?,
+            bind(("::1", 0), false)?,
+            bind((v6, 0), false)?,
+            bind(SocketAddrV6::new(v6, 0, 0, 0), false)?,
+            bind([("127.0.0.1", 0), ("::1", 0)], false)?,
+        ];
+        let ips: Vec<_> = bound.iter().flatten().filter_map(|socket| socket.addr().ip()).collect();
+        let (v4, v6) = (IpAddr::from(v4), IpAddr::from(v6));
+        assert_eq!(ips, [v4, v4, v4, v4, v4, v6, v6, v6, v4, v6]);
+        let error = bind(("no host", 7), false).map(|_| ()).map_err(|error| error.to_string());
+        assert!(
+            error.as_ref().is_err_and(|error| error.starts_with("\"no host:7\" is no address")),
+            "{error:?}"
+        );
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_is_bound_as_a_unix_socket() -> Result<(), ServeError> {
+        let path = std::env::temp_dir().join(format!("framewire-path-{}.sock", std::process::id()));
+        fn bound(addr: impl BindAddr) -> Result<String, ServeError> {
+            Ok(bind(addr, false)?[0].addr().to_string())
+        }
+        let text = format!("unix:{}", path.display());
+        assert_eq!(bound(path.as_path())?, text);
+        assert_eq!(bound(&path)?, text);
+        assert_eq!(bound(path)?, text);
+        let error = bind(Path::new(""), false).map(|_| ()).map_err(|error| error.to_string());
+        assert!(error.as_ref().is_err_and(|error| error.contains("the path is empty")), "{error:?}");
+        Ok(())
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::{
+    error::Error,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
@@ -8,7 +9,7 @@ use std::{
 use crate::{
     addr::PeerAddr,
     contained::Contained,
-    error::QueryError,
+    error::{QueryError, Why},
     id::{SessionId, ShardId},
     metrics::Metrics,
     reactor::{Crew, Stream, Told},
@@ -184,7 +185,29 @@ impl ServerHandle {
     /// # Errors
     /// [`QueryError::Stopped`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
     pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
-        self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close)))
+        self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close(None))))
+    }
+
+    /// As [`close`](Self::close), and says why, with a text or any error: the log and
+    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
+    ///
+    /// ```
+    /// use framewire::{QueryError, ServerHandle, SessionId};
+    ///
+    /// fn kick(server: &ServerHandle, user: SessionId) -> Result<(), QueryError> {
+    ///     server.close_with(user, "kicked by a moderator")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn close_with(
+        &self,
+        session: SessionId,
+        why: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Result<(), QueryError> {
+        let close = SessionCommand::Close(Some(why.into().into()));
+        self.ask(session.shard, Command::Session(session.key, Contained::new(close)))
     }
 
     /// Closes the sessions of this peer (address and port) gracefully. Does not wait.
@@ -192,7 +215,23 @@ impl ServerHandle {
     /// # Errors
     /// [`QueryError::Busy`] when the mailbox of a shard is full; the others were asked all the same.
     pub fn close_peer(&self, peer: SocketAddr) -> Result<(), QueryError> {
-        match self.crew().map(|crew| crew.ask_all(|| Command::ClosePeer(peer))) {
+        self.ask_to_close(peer, None)
+    }
+
+    /// As [`close_peer`](Self::close_peer), and says why, as [`close_with`](Self::close_with) does.
+    ///
+    /// # Errors
+    /// As [`close_peer`](Self::close_peer).
+    pub fn close_peer_with(
+        &self,
+        peer: SocketAddr,
+        why: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Result<(), QueryError> {
+        self.ask_to_close(peer, Some(why.into().into()))
+    }
+
+    fn ask_to_close(&self, peer: SocketAddr, why: Option<Why>) -> Result<(), QueryError> {
+        match self.crew().map(|crew| crew.ask_all(|| Command::ClosePeer(peer, Contained::new(why.clone())))) {
             Some(Told::Busy) => Err(QueryError::Busy),
             _ => Ok(()),
         }

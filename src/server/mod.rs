@@ -2,6 +2,7 @@
 
 mod bind;
 mod handle;
+mod handlers;
 mod running;
 mod start;
 
@@ -9,6 +10,7 @@ use std::{fmt, time::Duration};
 
 pub use bind::BindAddr;
 pub use handle::ServerHandle;
+pub use handlers::{Handlers, PerShard, per_shard};
 pub use running::Running;
 
 use crate::{
@@ -16,7 +18,6 @@ use crate::{
     error::ServeError,
     framing::Framing,
     handler::PacketHandler,
-    id::ShardId,
     limits::Limits,
     reactor::{BoundSocket, SocketOptions},
     strategy::{ForkingStrategy, SingleReactor},
@@ -59,8 +60,9 @@ pub struct Server<F = Unframed> {
 pub struct Unframed;
 
 impl Server<Unframed> {
-    /// Binds one address, or several: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:0"`, `"unix:/run/chat.sock"`, a
-    /// `SocketAddr`, or an array, slice or `Vec` of such. Port 0 takes a free one: ask [`local_addrs`](Self::local_addrs).
+    /// Binds one address, or several: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:0"`, `"unix:/run/chat.sock"`,
+    /// `("0.0.0.0", 7000)`, a `SocketAddr`, a path, or an array, slice or `Vec` of such. Port 0 takes a free one: ask
+    /// [`local_addrs`](Self::local_addrs).
     ///
     /// A name with several addresses is bound at the first that can be. An IPv6 wildcard takes IPv6 only: bind
     /// `["0.0.0.0:7000", "[::]:7000"]` for both. The file of a Unix socket is removed when the server stops
@@ -106,7 +108,8 @@ impl<F> Server<F> {
         Server { sockets, framing, strategy, limits, options, handle }
     }
 
-    /// Where connections live.
+    /// Where connections live, and so how many handlers there are: one on each shard, which see each other's fields only
+    /// where they share an `Arc` (see [`serve`](Self::serve)).
     pub fn strategy(mut self, strategy: impl ForkingStrategy + 'static) -> Self {
         self.strategy = Box::new(strategy);
         self
@@ -178,8 +181,11 @@ impl<F> Server<F> {
 // The bound on the framing stands at each method, so that the compiler says what is missing where none was given.
 impl<F> Server<F> {
     /// Serves for as long as the process lives, or until a reactor fails: for a server that can be stopped or asked, see
-    /// [`spawn`](Self::spawn). Each shard gets a clone of the handler. The acceptor, and with a single reactor everything,
-    /// runs on the calling thread.
+    /// [`spawn`](Self::spawn). The acceptor, and with a single reactor everything, runs on the calling thread.
+    ///
+    /// Each shard has a handler of its own, a clone of this one or one made by [`per_shard`](crate::per_shard): what it keeps
+    /// in a field is known to the sessions of its shard only, and what all are to share belongs behind an `Arc`. See
+    /// [`Handlers`].
     ///
     /// When a [`handle`](Self::handle) shuts the server down, this returns once every shard has ended, however long a
     /// callback blocks, on this thread or on another: a deadline that holds then too takes [`spawn`](Self::spawn) and
@@ -187,80 +193,25 @@ impl<F> Server<F> {
     ///
     /// # Errors
     /// [`ServeError::Config`] names an option that can not work, [`ServeError::System`] says what the system refused;
-    /// also later, when a reactor fails.
-    pub fn serve<H>(self, handler: H) -> Result<(), ServeError>
-    where
-        F: Framing + Clone + Send + 'static,
-        H: PacketHandler + Clone + Send + 'static,
-    {
-        start::serve(self, start::CloneSeed(handler))
-    }
-
-    /// As [`serve`](Self::serve), with a factory: each shard's handler is made on the shard's own thread, and may hold what
-    /// can not leave it (`Rc`, a database connection …).
-    ///
-    /// ```no_run
-    /// use std::{cell::Cell, rc::Rc};
-    /// use framewire::{CloseReason, PacketHandler, Separator, Server, Session, WorkerPool};
-    ///
-    /// /// Numbers the packets of its shard.
-    /// struct Number(Rc<Cell<u64>>);
-    ///
-    /// impl PacketHandler for Number {
-    ///     type State = ();
-    ///
-    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Result<(), CloseReason> {
-    ///         Ok(())
-    ///     }
-    ///
-    ///     fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
-    ///         self.0.set(self.0.get() + 1);
-    ///         Ok(session.send(self.0.get().to_string())?)
-    ///     }
-    /// }
-    ///
-    /// # fn main() -> Result<(), framewire::ServeError> {
-    /// Server::bind("127.0.0.1:7000")?
-    ///     .framing(Separator::lines())
-    ///     .strategy(WorkerPool::new(2))
-    ///     .serve_with(|_shard| Number(Rc::default()))
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`serve`](Self::serve); [`ServeError::Factory`] when the factory panics.
-    pub fn serve_with<H, C>(self, factory: C) -> Result<(), ServeError>
+    /// also later, when a reactor fails. [`ServeError::Factory`] when the closure of `per_shard` panics.
+    pub fn serve<H>(self, handlers: impl Handlers<H>) -> Result<(), ServeError>
     where
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
-        C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
-        start::serve(self, start::FactorySeed::new(factory))
+        start::serve(self, handlers.into_seed())
     }
 
-    /// Starts to serve on other threads, and answers with the server that runs: keep it, since dropping it stops it.
+    /// As [`serve`](Self::serve), on other threads; returns the server that runs: keep it, since dropping it stops it.
     ///
     /// # Errors
-    /// As [`serve`](Self::serve).
-    pub fn spawn<H>(self, handler: H) -> Result<Running, ServeError>
-    where
-        F: Framing + Clone + Send + 'static,
-        H: PacketHandler + Clone + Send + 'static,
-    {
-        start::spawn(self, start::CloneSeed(handler))
-    }
-
-    /// Starts to serve on other threads, with a handler made on each.
-    ///
-    /// # Errors
-    /// As [`serve`](Self::serve).
-    pub fn spawn_with<H, C>(self, factory: C) -> Result<Running, ServeError>
+    /// As [`serve`](Self::serve); a reactor or `per_shard` that fails later is told by [`Running::wait`].
+    pub fn spawn<H>(self, handlers: impl Handlers<H>) -> Result<Running, ServeError>
     where
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
-        C: Fn(ShardId) -> H + Send + Sync + 'static,
     {
-        start::spawn(self, start::FactorySeed::new(factory))
+        start::spawn(self, handlers.into_seed())
     }
 }
 

@@ -28,8 +28,8 @@ const RESERVED: usize = 32;
 const PER_SHARD: usize = 2;
 
 /// A handler that is cloned for each shard.
-#[derive(Clone)]
-pub(super) struct CloneSeed<H>(pub(super) H);
+#[derive(Debug, Clone)]
+pub struct CloneSeed<H>(pub(super) H);
 
 impl<H: Clone + Send + 'static> Seed<H> for CloneSeed<H> {
     fn seed(&mut self, _shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
@@ -39,7 +39,8 @@ impl<H: Clone + Send + 'static> Seed<H> for CloneSeed<H> {
 }
 
 /// A factory that is called on each shard's thread.
-pub(super) struct FactorySeed<C>(Arc<Contained<C>>);
+#[derive(Debug)]
+pub struct FactorySeed<C>(Arc<Contained<C>>);
 
 impl<C> FactorySeed<C> {
     pub(super) fn new(factory: C) -> Self {

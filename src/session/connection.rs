@@ -126,6 +126,7 @@ impl Connection {
         self.halt.set(Halt::CLOSING);
         self.inbox = None;
         self.marks.remove(Mark::BACKLOG);
+        self.marks.insert(Mark::CLOSING);
         if let Some(link) = self.link() {
             link.shut();
         }
@@ -277,6 +278,11 @@ impl Connection {
         self.inbox = None;
         self.give_back_outbox(turn);
         self.rare.as_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner)
+    }
+
+    /// What it is closing for, if it is.
+    pub(crate) fn reason(&self) -> Option<&CloseReason> {
+        self.rare.as_ref().and_then(|rare| rare.reason.as_deref())
     }
 
     pub(crate) fn forget_reason(&mut self) {

@@ -62,6 +62,8 @@ impl Mark {
     pub(crate) const BROKEN: Self = Self(2048);
     /// In the middle of a frame that is discarded.
     pub(crate) const DISCARDING: Self = Self(4096);
+    /// `on_closing` is due.
+    pub(crate) const CLOSING: Self = Self(8192);
 
     /// All of them in one.
     pub(crate) const fn union(marks: &[Self]) -> Self {

@@ -1,4 +1,5 @@
 use std::{
+    error::Error,
     fmt,
     sync::{
         Arc,
@@ -9,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    error::SendError,
+    error::{SendError, Why},
     id::{Key, SessionId},
     ticket::{Completion, SendTicket, TICKET},
 };
@@ -116,7 +117,17 @@ impl SessionHandle {
     /// # Errors
     /// [`SendError::Closed`] when it is closing or closed already; [`SendError::MailboxFull`] when the shard can not keep up.
     pub fn close(&self) -> Result<(), SendError> {
-        self.command(SessionCommand::Close)
+        self.command(SessionCommand::Close(None))
+    }
+
+    /// As [`close`](Self::close), and says why, with a text or any error: the log and
+    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler). The
+    /// first reason of a session counts.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn close_with(&self, why: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), SendError> {
+        self.command(SessionCommand::Close(Some(why.into().into())))
     }
 
     /// Resets the connection: what is queued is lost, and the peer is told at once.
@@ -190,7 +201,7 @@ pub(crate) enum SessionCommand {
         /// What the link has reserved for it.
         reserved: usize,
     },
-    Close,
+    Close(Option<Why>),
     Abort,
     Pause,
     Resume,

@@ -1,4 +1,5 @@
 use std::{
+    error::Error,
     fmt,
     time::{Duration, Instant},
 };
@@ -43,6 +44,23 @@ impl Session<'_> {
     /// [`Limits::linger_timeout`](crate::Limits::linger_timeout)). No further packet is handed out.
     pub fn close(&mut self) {
         self.connection.close(CloseReason::Local, self.turn);
+    }
+
+    /// As [`close`](Self::close), and says why: the log and `on_close` show it, as [`CloseReason::Handler`]. Returning
+    /// `Err(CloseReason::handler(why))` from a callback does the same. The first reason of a session counts.
+    ///
+    /// ```
+    /// use framewire::packet_fn;
+    ///
+    /// let handler = packet_fn(|session, packet| {
+    ///     if packet == b"quit" {
+    ///         session.close_with("the user said goodbye");
+    ///     }
+    ///     session.send(packet)
+    /// });
+    /// ```
+    pub fn close_with(&mut self, why: impl Into<Box<dyn Error + Send + Sync>>) {
+        self.connection.close(CloseReason::handler(why), self.turn);
     }
 
     /// Resets the connection: what is queued is lost.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Command, Job, Shard, ShardContext, Visit};
 use crate::{
     contained::Contained,
-    error::CloseReason,
+    error::{CloseReason, Logged},
     framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
@@ -60,6 +60,17 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         self.close(CloseReason::Shutdown);
     }
 
+    /// The session has begun to close; the callback that asked for it has returned.
+    #[cold]
+    pub(super) fn tell_closing(&mut self) {
+        let id = self.id();
+        let Some(reason) = self.slot.connection.reason() else { return };
+        if let Some(state) = &mut self.slot.state {
+            tell_closing(self.handler, self.turn, id, state, reason);
+        }
+        self.slot.connection.marks.remove(Mark::CLOSING);
+    }
+
     /// The peer broke the wire: the handler may say so to it, then the session ends.
     #[cold]
     pub(super) fn violate(&mut self, error: FrameError) {
@@ -75,7 +86,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
             self.turn.counters.panics += 1;
-            tracing::error!(session = %self.id(), peer = %self.ends().peer(), %reason, "closing the session");
+            tracing::error!(session = %self.id(), peer = %self.ends().peer(), reason = %Logged(&reason), "closing the session");
         }
         self.close(reason);
     }
@@ -111,19 +122,55 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     }
 }
 
+/// What the handler has not been told yet of a session that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// That it closes, and that it has closed.
+    Closing,
+    /// That it has closed.
+    Closed,
+}
+
+fn tell_closing<H: PacketHandler>(
+    handler: &mut H,
+    turn: &mut Turn,
+    id: SessionId,
+    state: &mut H::State,
+    reason: &CloseReason,
+) {
+    let told: Result<(), CloseReason> = guard("on_closing", || {
+        handler.on_closing(id, state, reason);
+        Ok(())
+    });
+    if let Err(panic) = told {
+        turn.counters.panics += 1;
+        tracing::error!(session = %id, panic = %Logged(&panic), "the session closes all the same");
+    }
+}
+
 impl<H, F, T> Shard<H, F, T>
 where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    pub(super) fn tell_closed(&mut self, id: SessionId, state: H::State, reason: &CloseReason) {
+    /// The session is over. One that was open until now begins to close and has closed at once.
+    pub(super) fn tell_closed(
+        &mut self,
+        id: SessionId,
+        mut state: Contained<H::State>,
+        reason: &CloseReason,
+        before: Before,
+    ) {
+        if before == Before::Closing {
+            tell_closing(&mut *self.handler, &mut self.turn, id, &mut *state, reason);
+        }
         let told: Result<(), CloseReason> = guard("on_close", || {
-            self.handler.on_close(id, state, reason);
+            self.handler.on_close(id, state.into_inner(), reason);
             Ok(())
         });
         if let Err(panic) = told {
             self.turn.counters.panics += 1;
-            tracing::error!(session = %id, %panic, "the session was already closed");
+            tracing::error!(session = %id, panic = %Logged(&panic), "the session was already closed");
         }
     }
 
@@ -141,7 +188,7 @@ where
         });
         if let Err(panic) = ran {
             self.turn.counters.panics += 1;
-            tracing::error!(shard = %self.turn.shard, %panic, "a closure given to execute failed");
+            tracing::error!(shard = %self.turn.shard, panic = %Logged(&panic), "a closure given to execute failed");
         }
     }
 }
@@ -151,7 +198,8 @@ impl Turn {
     pub(super) fn count_discarded(&mut self, discarded: Result<(), String>) {
         if let Err(panic) = discarded {
             self.counters.panics += 1;
-            tracing::error!(shard = %self.shard, panic, "what a shard was given panicked when it was dropped");
+            let (shard, panic) = (self.shard, Logged(&panic));
+            tracing::error!(%shard, %panic, "what a shard was given panicked when it was dropped");
         }
     }
 
@@ -159,7 +207,7 @@ impl Turn {
     pub(super) fn forget<R>(&mut self, session: SessionId, remains: Contained<R>) {
         if let Err(panic) = remains.discard() {
             self.counters.panics += 1;
-            tracing::error!(%session, panic, "what was left of a session panicked when it was dropped");
+            tracing::error!(%session, panic = %Logged(&panic), "what was left of a session panicked when it was dropped");
         }
     }
 }

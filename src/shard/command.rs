@@ -4,7 +4,7 @@ use super::{Ending, Shard, ShardContext, Visit, callbacks::guard};
 use crate::{
     addr::Ends,
     contained::Contained,
-    error::{CloseReason, SendError},
+    error::{CloseReason, SendError, Why},
     framing::Framing,
     handler::PacketHandler,
     id::Key,
@@ -22,8 +22,8 @@ pub(crate) enum Command<T> {
     Session(Key, Contained<SessionCommand>),
     /// A connection that another thread accepted.
     Adopt(Arrival<T>),
-    /// Close the sessions of this peer.
-    ClosePeer(SocketAddr),
+    /// Close the sessions of this peer, for this reason.
+    ClosePeer(SocketAddr, Contained<Option<Why>>),
     /// Run this.
     Execute(Contained<Job>),
     /// Close everything gracefully, within this time.
@@ -38,7 +38,8 @@ impl<T> Command<T> {
         match self {
             Self::Session(_, command) => command.discard(),
             Self::Execute(job) => job.discard(),
-            Self::Adopt(_) | Self::ClosePeer(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
+            Self::ClosePeer(_, why) => why.discard(),
+            Self::Adopt(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
         }
     }
 }
@@ -71,7 +72,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             SessionCommand::Send { payload, completion, reserved } => {
                 self.send(payload, completion.take(), *reserved);
             }
-            SessionCommand::Close => self.close(CloseReason::Local),
+            SessionCommand::Close(why) => self.close(CloseReason::asked(why.take())),
             SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
             SessionCommand::Pause => self.slot.connection.pause(),
             SessionCommand::Resume => self.slot.connection.resume(self.turn),
@@ -113,11 +114,11 @@ where
     F: Framing + Clone,
 {
     /// Closes the sessions of this peer.
-    pub(crate) fn close_peer(&mut self, peer: SocketAddr) {
+    pub(crate) fn close_peer(&mut self, peer: SocketAddr, why: Option<&Why>) {
         for key in self.keys() {
             self.visit(key, |visit| {
                 if visit.ends().peer().socket_addr() == Some(peer) {
-                    visit.close(CloseReason::Local);
+                    visit.close(CloseReason::asked(why.cloned()));
                 }
             });
         }

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{error::Error, fmt};
 
 use super::{Shard, callbacks::guard};
 use crate::{
@@ -42,7 +42,13 @@ impl<'a> ShardContext<'a> {
 
     /// Closes a session of this shard gracefully. Nothing happens when it is gone.
     pub fn close(&mut self, session: SessionId) {
-        self.shard.close_session(session);
+        self.shard.close_session(session, CloseReason::Local);
+    }
+
+    /// As [`close`](Self::close), and says why, with a text or any error: the log and
+    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
+    pub fn close_with(&mut self, session: SessionId, why: impl Into<Box<dyn Error + Send + Sync>>) {
+        self.shard.close_session(session, CloseReason::handler(why));
     }
 
     /// A handle to a session of this shard, if it is open.
@@ -77,7 +83,7 @@ pub(super) trait Inspect {
     fn id(&self) -> ShardId;
     fn sessions(&mut self) -> Vec<SessionInfo>;
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError>;
-    fn close_session(&mut self, session: SessionId);
+    fn close_session(&mut self, session: SessionId, reason: CloseReason);
     fn handle(&mut self, session: SessionId) -> Option<SessionHandle>;
 }
 
@@ -138,9 +144,9 @@ where
         sent.unwrap_or(Err(SendError::Closed))
     }
 
-    fn close_session(&mut self, session: SessionId) {
+    fn close_session(&mut self, session: SessionId, reason: CloseReason) {
         if session.shard == self.turn.shard {
-            self.visit(session.key, |visit| visit.close(CloseReason::Local));
+            self.visit(session.key, |visit| visit.close(reason));
         }
     }
 

@@ -19,12 +19,12 @@ pub(crate) use command::{Arrival, Command, Inlet, Job};
 pub(crate) use input::Drained;
 pub(crate) use visit::Visit;
 
-use self::callbacks::guard;
+use self::callbacks::{Before, guard};
 use crate::{
     addr::Ends,
     buffer::OutboxPool,
     contained::Contained,
-    error::CloseReason,
+    error::{CloseReason, Logged},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
@@ -150,7 +150,8 @@ where
             Ok(framing) => Contained::new(FramingCell::Own(framing)),
             Err(panic) => {
                 self.turn.counters.panics += 1;
-                tracing::error!(shard = %self.turn.shard, %panic, "a connection gets no framing, closing it");
+                let (shard, panic) = (self.turn.shard, Logged(&panic));
+                tracing::error!(%shard, %panic, "a connection gets no framing, closing it");
                 return Err((io, ends));
             }
         };
@@ -254,20 +255,21 @@ where
         }
     }
 
-    /// Ends a session: `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
+    /// Ends a session: `on_closing` where that is still due, `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
     pub(super) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.phase != Phase::Open;
+        let told = draining && !slot.connection.marks.has(Mark::CLOSING);
         let reason = slot.connection.release(&mut self.turn).unwrap_or(reason);
         self.turn.pool.fit(self.slots.len());
         self.turn.counters.buffered -= u64::from(slot.connection.held);
         let how = if slot.connection.marks.has(Mark::ABORT) { Ending::Reset } else { how };
         let id = SessionId { shard: self.turn.shard, key };
-        let kind = reason.kind();
-        tracing::debug!(session = %id, peer = %slot.connection.ends.peer(), ?kind, draining, "session ended");
+        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.ends.peer());
+        tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
         if let Some(state) = slot.state.take() {
             self.turn.counters.count_close(kind);
-            self.tell_closed(id, state.into_inner(), &reason);
+            self.tell_closed(id, state, &reason, if told { Before::Closed } else { Before::Closing });
         }
         self.turn.forget(id, Contained::new(reason));
         self.turn.forget(id, slot.framing);

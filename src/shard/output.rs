@@ -21,12 +21,16 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// Before writing: what was put off to the end of the turn.
     #[inline]
     pub(crate) fn begin_settling(&mut self) {
-        const DUE: Mark = Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::ABORT, Mark::DRAINED, Mark::BROKEN]);
-        let marks = &mut self.slot.connection.marks;
-        if !marks.has(DUE) {
+        const DUE: Mark =
+            Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::CLOSING, Mark::ABORT, Mark::DRAINED, Mark::BROKEN]);
+        if !self.slot.connection.marks.has(DUE) {
             return;
         }
-        marks.remove(Mark::DIRTY | Mark::RETRY);
+        self.slot.connection.marks.remove(Mark::DIRTY | Mark::RETRY);
+        if self.slot.connection.marks.has(Mark::CLOSING) {
+            self.tell_closing();
+        }
+        let marks = &mut self.slot.connection.marks;
         if marks.has(Mark::ABORT) {
             self.finish(CloseReason::Local, Ending::Reset);
         } else if marks.has(Mark::BROKEN) {

@@ -3,6 +3,10 @@ use crate::addr::PeerAddr;
 
 /// A fixed number of reactor threads, each with its own poll, sessions and handler; nothing is shared between them.
 ///
+/// What a handler keeps in a field is known to the sessions of its worker only: what was one list of users on a
+/// [`SingleReactor`](crate::SingleReactor) is one for each worker here, unless it is behind an `Arc` (see
+/// [`Handlers`](crate::Handlers)).
+///
 /// By default one acceptor hands each connection to the worker with the fewest sessions. With
 /// [`reuse_port`](Self::reuse_port) each worker accepts for itself.
 ///

@@ -15,6 +15,10 @@ const EVERY_CUT: usize = 512;
 const EVERY_PAIR: usize = 48;
 /// Above this maximum, the checks that would have to fill it are left out.
 const FILLABLE: usize = 4 << 20;
+/// The most bytes at the front of a frame that are taken for its header.
+const HEADER: usize = 16;
+/// Bytes that are fed behind damaged headers, of all frames together. One that is refused at once takes none of them.
+const FLOOD: usize = 64 << 20;
 
 /// Holds `framing` against the law, with a stream of `payloads`; they must be ones that it can encode.
 ///
@@ -24,8 +28,10 @@ const FILLABLE: usize = 4 << 20;
 /// - **Truncation**: an end anywhere gives the packets before it; what is left over is an error or, when the framing delivers
 ///   tails, that tail as it stands. It is never dropped in silence.
 /// - **Damage**: any byte changed gives packets or an error, but no range outside of the buffer and no lack of progress.
-/// - **Length** (with [`max_frame`](Framing::max_frame) of at most 4 MiB): no more than that is ever held of a frame, and a
-///   payload that is longer is refused on encode.
+/// - **Length** (with [`max_frame`](Framing::max_frame) of at most 4 MiB): no more than that is ever held of a frame, neither
+///   of bytes that mean nothing nor behind a header that was damaged to announce more: each byte and each run of the first 16
+///   is set to large numbers, in binary, LEB128 and decimal. Such a frame is refused, or discarded, before more than the
+///   maximum and a header of it are held. A payload that is longer is refused on encode.
 ///
 /// Framings without boundaries, as [`Raw`](crate::Raw) and [`UntilEof`](crate::UntilEof), are for [`check_stream`].
 ///
@@ -58,6 +64,7 @@ where
     }
     damage(&framing, &stream);
     length(&framing);
+    announced(&framing, &payloads, &frames);
     if let Some(max) = framing.max_frame().filter(|max| *max <= FILLABLE) {
         let mut out = BytesMut::new();
         if framing.encode(&vec![b'a'; max + 1], &mut out).is_ok() {
@@ -182,6 +189,80 @@ fn length<F: Framing + Clone>(framing: &F) {
             }
         }
     }
+}
+
+/// Feeds headers that announce more than the maximum, and bodies that do not end.
+fn announced<F: Framing + Clone>(framing: &F, payloads: &[Vec<u8>], frames: &[Vec<u8>]) {
+    let Some(max) = framing.max_frame().filter(|max| *max <= FILLABLE) else { return };
+    let mut left = FLOOD;
+    for (payload, frame) in payloads.iter().zip(frames) {
+        let (header, body) = frame.split_at(header_of(frame, payload));
+        for header in enlarged(header) {
+            if left == 0 {
+                return;
+            }
+            left = left.saturating_sub(flood(framing, max, &header, body));
+        }
+    }
+}
+
+/// How many bytes are in front of the payload. Where that does not show, the first may tell a length all the same.
+fn header_of(frame: &[u8], payload: &[u8]) -> usize {
+    let within = frame.windows(payload.len().max(1)).rposition(|window| window == payload);
+    within.filter(|at| *at > 0).unwrap_or(frame.len()).min(HEADER)
+}
+
+/// The header with each run of its bytes replaced by what may be a large number.
+fn enlarged(header: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let runs = (0..header.len()).flat_map(|start| (start + 1..=header.len()).map(move |end| (start, end)));
+    runs.flat_map(move |(start, end)| {
+        let (front, back) = (header.get(..start).unwrap_or_default(), header.get(end..).unwrap_or_default());
+        numbers(end - start).map(move |number| [front, &number, back].concat())
+    })
+}
+
+/// Large numbers in the place of `len` bytes: as many bytes of binary, hexadecimal and decimal, and longer ones of decimal
+/// and LEB128.
+fn numbers(len: usize) -> impl Iterator<Item = Vec<u8>> {
+    let binary = [0xff, 0x7f, 0x01, b'f', b'9'].into_iter().map(move |byte| vec![byte; len]);
+    let decimal = [2, 3, 4, 5, 7, 10, 19].into_iter().map(|digits| vec![b'9'; digits]);
+    let groups = [2, 3, 4, 5, 9, 10].into_iter().map(|bytes| [vec![0xff; bytes - 1], vec![0x7f]].concat());
+    binary.chain(decimal.chain(groups).filter(move |number| number.len() > len))
+}
+
+/// Feeds the header and a body without end, until it is refused, or known to announce no more than the maximum. How many
+/// bytes that took.
+fn flood<F: Framing + Clone>(framing: &F, max: usize, header: &[u8], body: &[u8]) -> usize {
+    let mut cutter = Cutter::new(framing.clone());
+    let (front, more) = ([header, body].concat(), vec![b'a'; 1 + max / 16]);
+    let mut fed = 0;
+    while fed <= max + front.len() {
+        let piece = if fed == 0 { &front } else { &more };
+        let end = cutter.feed(piece);
+        no_fault(&end, header);
+        if end.is_err() {
+            break;
+        }
+        fed += piece.len();
+        let longest = cutter.packets().iter().map(Vec::len).max();
+        if let Some(longest) = longest.filter(|len| *len > max) {
+            panic!(
+                "a packet of {longest} bytes came, more than max_frame says: {max}; behind the header {}",
+                shown(header)
+            );
+        }
+        if cutter.held().len() > max + header.len() {
+            panic!(
+                "{} bytes are held behind the header {}, more than max_frame says: {max}",
+                cutter.held().len(),
+                shown(header)
+            );
+        }
+        if longest.is_some() {
+            break;
+        }
+    }
+    fed
 }
 
 fn run<F: Framing + Clone>(framing: &F, pieces: &[&[u8]]) -> Cutter<F> {

@@ -10,6 +10,7 @@ pub(crate) struct Journal(Arc<Mutex<Vec<Life>>>);
 
 struct Life {
     handle: SessionHandle,
+    closings: Vec<(CloseKind, String)>,
     endings: Vec<(CloseKind, String)>,
 }
 
@@ -24,6 +25,17 @@ impl Journal {
 
     pub(crate) fn newest(&self) -> SessionHandle {
         self.lock().last().expect("a session was opened").handle.clone()
+    }
+
+    /// Why the session began to close, once it has.
+    pub(crate) fn closing(&self, id: SessionId) -> Option<(CloseKind, String)> {
+        self.lock().iter().find(|life| life.handle.id() == id)?.closings.first().cloned()
+    }
+
+    /// Waits until the session has begun to close.
+    pub(crate) fn await_closing(&self, id: SessionId) -> (CloseKind, String) {
+        super::until("the session closes", || self.closing(id).is_some());
+        self.closing(id).expect("it does")
     }
 
     /// Why the session ended, once it has.
@@ -48,6 +60,7 @@ impl Journal {
 
     pub(crate) fn assert_balanced(&self) {
         for life in self.lock().iter() {
+            assert_eq!(life.closings.len(), 1, "on_closing of {}: {:?}", life.handle.id(), life.closings);
             assert_eq!(life.endings.len(), 1, "on_close of {}: {:?}", life.handle.id(), life.endings);
         }
     }
@@ -55,13 +68,22 @@ impl Journal {
     fn begin(&self, handle: SessionHandle) {
         let mut lives = self.lock();
         assert!(lives.iter().all(|life| life.handle.id() != handle.id()), "an id was used twice");
-        lives.push(Life { handle, endings: Vec::new() });
+        lives.push(Life { handle, closings: Vec::new(), endings: Vec::new() });
+    }
+
+    fn begin_end(&self, id: SessionId, reason: &CloseReason) {
+        let mut lives = self.lock();
+        let life = lives.iter_mut().rev().find(|life| life.handle.id() == id);
+        let life = life.expect("on_closing only of what was opened");
+        assert!(life.endings.is_empty(), "on_closing of {id} after its on_close");
+        life.closings.push((reason.kind(), reason.to_string()));
     }
 
     fn end(&self, id: SessionId, reason: &CloseReason) {
         let mut lives = self.lock();
         let life = lives.iter_mut().rev().find(|life| life.handle.id() == id);
         let life = life.expect("on_close only of what was opened");
+        assert_eq!(life.closings.len(), 1, "on_close of {id} before its on_closing");
         life.endings.push((reason.kind(), reason.to_string()));
     }
 }
@@ -121,6 +143,11 @@ impl<H: PacketHandler> PacketHandler for Watched<H> {
 
     fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut H::State) {
         self.inner.on_shutdown(session, state);
+    }
+
+    fn on_closing(&mut self, session: SessionId, state: &mut H::State, reason: &CloseReason) {
+        self.journal.begin_end(session, reason);
+        self.inner.on_closing(session, state, reason);
     }
 
     fn on_close(&mut self, session: SessionId, state: H::State, reason: &CloseReason) {

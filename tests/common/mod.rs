@@ -6,6 +6,7 @@ mod journal;
 
 use std::{
     io,
+    net::Ipv4Addr,
     path::PathBuf,
     sync::{
         Once,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use framewire::{
-    Framing, LengthPrefix, Limits, Metrics, PacketHandler, PeerAddr, Running, Server, ServerHandle,
+    BindAddr, Framing, LengthPrefix, Limits, Metrics, PacketHandler, PeerAddr, Running, Server, ServerHandle,
     SessionHandle, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn,
 };
 use socket2::{SockAddr, Socket};
@@ -25,7 +26,7 @@ pub(crate) use client::{Client, frame};
 pub(crate) use journal::{Journal, Watched};
 
 /// How long a test waits for what must come. Only a failing test ever waits as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where sessions live, and what carries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +88,14 @@ pub(crate) use {on_each_strategy, on_each_strategy_and_transport};
 impl On {
     /// A server that is bound and has its strategy.
     pub(crate) fn bind(self) -> Server<Unframed> {
-        let server = match self {
-            Self::UnixSocket => Server::bind(format!("unix:{}", free_path().display())),
-            _ => Server::bind("127.0.0.1:0"),
-        };
-        let server = server.expect("a free address can be bound");
+        match self {
+            Self::UnixSocket => self.bind_at(free_path()),
+            _ => self.bind_at("127.0.0.1:0"),
+        }
+    }
+
+    pub(crate) fn bind_at(self, addr: impl BindAddr) -> Server<Unframed> {
+        let server = Server::bind(addr).expect("a free address can be bound");
         match self {
             Self::SingleReactor | Self::UnixSocket => server.strategy(SingleReactor::new()),
             Self::WorkerPool => server.strategy(WorkerPool::new(2)),
@@ -110,6 +114,13 @@ impl On {
     pub(crate) fn echo(self, limits: Limits) -> Served {
         self.serve(limits, packet_fn(|session, packet| session.send(packet)))
     }
+}
+
+/// A loopback address that no other process of the tests uses, and any free port of it. Connections to it come from
+/// 127.0.0.1, so they take no port of it either.
+pub(crate) fn own_address() -> (Ipv4Addr, u16) {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, 64 | high & 0x3f, middle, low), 0)
 }
 
 fn free_path() -> PathBuf {
@@ -172,8 +183,23 @@ impl Served {
         until("the session is open", || self.journal.opened() == self.connected.load(Ordering::Relaxed));
     }
 
+    /// A connection that is refused: reset without a byte, as soon as while it is made.
+    pub(crate) fn assert_refused(&self) {
+        self.assert_refused_with(|_| Ok(()));
+    }
+
+    pub(crate) fn assert_refused_with(&self, prepare: impl FnOnce(&Socket) -> io::Result<()>) {
+        refused(Client::connect_with(&self.addr(), prepare));
+    }
+
     pub(crate) fn metrics(&self) -> Metrics {
         self.running.metrics()
+    }
+
+    /// Waits until the counters say so. They are told at the end of a turn, each shard its own, and not all at one moment:
+    /// what a client has seen is counted a little later.
+    pub(crate) fn until_counted(&self, what: &str, holds: impl Fn(&Metrics) -> bool) {
+        until_counted(&self.running, what, holds);
     }
 
     /// Ends a test: all clients are gone, nothing is left of them, and the server stops.
@@ -215,6 +241,28 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// As [`Served::until_counted`], of any server.
+pub(crate) fn until_counted(server: &ServerHandle, what: &str, holds: impl Fn(&Metrics) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let metrics = server.metrics();
+        if holds(&metrics) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}: {metrics:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A connection that was, or is about to be, reset without a byte. The reset may come before `connect` has returned, which then
+/// fails with it.
+pub(crate) fn refused(connection: io::Result<Client>) {
+    match connection {
+        Ok(mut client) => assert_eq!(client.read_to_any_end(), (Vec::new(), true)),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
     }
 }
 

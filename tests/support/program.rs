@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long anything may take before a test gives up; far more than it needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An example that runs as a process. Dropping it kills it.
 pub(crate) struct Program {

@@ -20,7 +20,16 @@ pub(crate) enum Told {
     Idle,
     Shutdown,
     Violation,
+    Closing(CloseKind),
     Close(CloseKind),
+}
+
+/// How far a session has come, by what its handler was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Closing,
+    Closed,
 }
 
 /// Everything that the handlers of one test were told, in order.
@@ -69,19 +78,30 @@ impl Log {
         self.lock().iter().filter_map(close).collect()
     }
 
-    /// Each session: opened once, closed once, nothing before and nothing after.
+    /// Each session: opened once, then what it is told, then closing once and closed once; nothing before, between these two,
+    /// or after.
     pub(crate) fn assert_balanced(&self, all_closed: bool) {
-        let mut open = std::collections::HashMap::new();
+        let mut stages = std::collections::HashMap::new();
         for (_, session, told) in self.lock().iter() {
             match told {
-                Told::Open => assert!(open.insert(*session, true).is_none(), "{session} opened twice"),
-                Told::Close(_) => {
-                    assert_eq!(open.insert(*session, false), Some(true), "{session} closed when not open");
+                Told::Open => {
+                    assert!(stages.insert(*session, Stage::Open).is_none(), "{session} opened twice");
                 }
-                told => assert_eq!(open.get(session), Some(&true), "{session} told {told:?} when not open"),
+                Told::Closing(_) => {
+                    let before = stages.insert(*session, Stage::Closing);
+                    assert_eq!(before, Some(Stage::Open), "{session} closing when not open");
+                }
+                Told::Close(_) => {
+                    let before = stages.insert(*session, Stage::Closed);
+                    assert_eq!(before, Some(Stage::Closing), "{session} closed when not closing");
+                }
+                told => {
+                    let now = stages.get(session);
+                    assert_eq!(now, Some(&Stage::Open), "{session} told {told:?} when not open");
+                }
             }
         }
-        let left = open.values().filter(|open| **open).count();
+        let left = stages.values().filter(|stage| **stage != Stage::Closed).count();
         assert!(!all_closed || left == 0, "{left} sessions were never told that they closed");
     }
 }
@@ -101,6 +121,7 @@ pub(crate) struct Probe {
     pub(crate) idle: Hook<CloseReason>,
     pub(crate) violation: Hook<()>,
     pub(crate) shutdown: Hook<()>,
+    pub(crate) closing: Box<dyn FnMut(SessionId)>,
 }
 
 impl Probe {
@@ -115,6 +136,7 @@ impl Probe {
             idle: Box::new(|_, reason| Err(reason)),
             violation: Box::new(|_, ()| Ok(())),
             shutdown: Box::new(|_, ()| Ok(())),
+            closing: Box::new(|_| ()),
         }
     }
 
@@ -180,6 +202,12 @@ impl PacketHandler for Probe {
     fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) {
         self.log.add(session.id(), Told::Shutdown);
         let _ = (self.shutdown)(session, ());
+    }
+
+    fn on_closing(&mut self, session: SessionId, state: &mut SessionId, reason: &CloseReason) {
+        assert_eq!(*state, session, "the state of another session");
+        self.log.add(session, Told::Closing(reason.kind()));
+        (self.closing)(session);
     }
 
     fn on_close(&mut self, session: SessionId, state: SessionId, reason: &CloseReason) {

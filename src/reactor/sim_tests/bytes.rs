@@ -93,7 +93,7 @@ fn says_and_goes(goodbye: fn(&World, Conn)) -> (World, Conn) {
 #[test]
 fn a_half_close_with_the_output_blocked_gets_every_byte_and_then_the_end() {
     let (mut world, conn) = says_and_goes(|world, conn| world.net().end(conn));
-    assert_eq!(world.log.lines().len(), 31, "one open and 30 packets");
+    assert_eq!(world.log.lines().len(), 32, "one open, 30 packets, and that it closes");
     let heard = world.expect(conn, 30 * 204);
     assert_eq!(heard, (0..30).flat_map(|number| frame(&[number; 200])).collect::<Vec<_>>());
     world.run_to_rest();

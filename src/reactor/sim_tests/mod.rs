@@ -3,11 +3,13 @@
 mod accepting;
 mod backpressure;
 mod bytes;
+mod closing;
 mod differential;
 mod dribble;
 mod failing_calls;
 mod fairness;
 mod handlers;
+mod logging;
 mod memory;
 mod random;
 mod regressions;

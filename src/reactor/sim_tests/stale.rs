@@ -170,7 +170,7 @@ fn a_handle_outlives_its_session_and_never_reaches_the_next_one_in_its_slot() {
         (Err(SendError::Closed), Err(SendError::Closed), false)
     );
     // Even past the check at the handle, as when the session ends while a command is on its way.
-    for command in [SessionCommand::Abort, SessionCommand::Close] {
+    for command in [SessionCommand::Abort, SessionCommand::Close(None)] {
         world.post(0, Command::Session(old.id().key, Contained::new(command)));
     }
     world.run_for(1);

@@ -1,0 +1,116 @@
+use super::start::{CloneSeed, FactorySeed};
+use crate::{handler::PacketHandler, id::ShardId};
+
+/// What makes the handler of each shard: a handler that is `Clone` and `Send`, or [`per_shard`].
+///
+/// **Each shard has a handler of its own.** With [`SingleReactor`](crate::SingleReactor) there is one, with
+/// [`WorkerPool::new(n)`](crate::WorkerPool) there are `n` and one of the acceptor, with
+/// [`ThreadPerConnection`](crate::ThreadPerConnection) one for each connection. What a handler keeps in a field is seen by the
+/// sessions of its shard only: a list of all users there becomes one list per worker, and nothing says so. What all are to
+/// see belongs behind an `Arc`, which clones share.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be handed to every shard",
+    label = "neither a `PacketHandler` that is `Clone + Send + 'static`, nor `per_shard(..)`",
+    note = "each shard has a handler of its own: derive `Clone` for it, or make one on each shard with `per_shard(|shard| ..)`",
+    note = "a closure over packets is a handler when it is wrapped: `packet_fn(|session, packet| session.send(packet))`"
+)]
+pub trait Handlers<H>: sealed::Sealed<H> {}
+
+pub(super) mod sealed {
+    use crate::reactor::Seed;
+
+    pub trait Sealed<H> {
+        type Seed: Seed<H> + Clone + 'static;
+        fn into_seed(self) -> Self::Seed;
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<H: PacketHandler + Clone + Send + 'static> Handlers<H> for H {}
+
+impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
+    type Seed = CloneSeed<H>;
+
+    fn into_seed(self) -> CloneSeed<H> {
+        CloneSeed(self)
+    }
+}
+
+/// Makes each shard's handler by calling `make` on the shard's own thread, where it may hold what cannot leave it (`Rc`, a
+/// database connection …), and need not be `Clone`. A panic of `make` stops the server with
+/// [`ServeError::Factory`](crate::ServeError::Factory); on a thread per connection it costs that connection.
+///
+/// ```no_run
+/// use std::{cell::Cell, rc::Rc};
+/// use framewire::{CloseReason, PacketHandler, Separator, Server, Session, WorkerPool, per_shard};
+///
+/// /// Numbers the packets of its shard.
+/// struct Number(Rc<Cell<u64>>);
+///
+/// impl PacketHandler for Number {
+///     type State = ();
+///
+///     fn on_open(&mut self, _: &mut Session<'_>) -> Result<(), CloseReason> {
+///         Ok(())
+///     }
+///
+///     fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
+///         self.0.set(self.0.get() + 1);
+///         Ok(session.send(self.0.get().to_string())?)
+///     }
+/// }
+///
+/// # fn main() -> Result<(), framewire::ServeError> {
+/// Server::bind("127.0.0.1:7000")?
+///     .framing(Separator::lines())
+///     .strategy(WorkerPool::new(2))
+///     .serve(per_shard(|_shard| Number(Rc::default())))
+/// # }
+/// ```
+///
+/// Without `per_shard` such a handler is refused by the compiler, which says what to do:
+///
+/// ```compile_fail,E0277
+/// # use framewire::{CloseReason, PacketHandler, Separator, Server, Session};
+/// struct NotClone;
+/// # impl PacketHandler for NotClone {
+/// #     type State = ();
+/// #     fn on_open(&mut self, _: &mut Session<'_>) -> Result<(), CloseReason> { Ok(()) }
+/// #     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> { Ok(()) }
+/// # }
+/// # fn main() -> Result<(), framewire::ServeError> {
+/// Server::bind("127.0.0.1:7000")?.framing(Separator::lines()).serve(NotClone)
+/// # }
+/// ```
+pub fn per_shard<H, C>(make: C) -> PerShard<C>
+where
+    H: PacketHandler + 'static,
+    C: Fn(ShardId) -> H + Send + Sync + 'static,
+{
+    PerShard { make }
+}
+
+/// See [`per_shard`].
+#[derive(Debug, Clone, Copy)]
+pub struct PerShard<C> {
+    make: C,
+}
+
+impl<H, C> Handlers<H> for PerShard<C>
+where
+    H: PacketHandler + 'static,
+    C: Fn(ShardId) -> H + Send + Sync + 'static,
+{
+}
+
+impl<H, C> sealed::Sealed<H> for PerShard<C>
+where
+    H: PacketHandler + 'static,
+    C: Fn(ShardId) -> H + Send + Sync + 'static,
+{
+    type Seed = FactorySeed<C>;
+
+    fn into_seed(self) -> FactorySeed<C> {
+        FactorySeed::new(self.make)
+    }
+}

@@ -30,6 +30,14 @@ impl Echo {
         let addr = line.trim().strip_prefix("listening on ").expect("an address").to_owned();
         Self { child, out: Some(out), addr }
     }
+
+    /// The next line that it shows, without its time.
+    fn shown(&mut self) -> String {
+        let mut line = String::new();
+        let out = self.out.as_mut().expect("its output");
+        out.read_line(&mut line).expect("a line");
+        untimed(&line)
+    }
 }
 
 impl Drop for Echo {
@@ -352,6 +360,42 @@ fn a_probe_whose_output_nobody_reads_ends_in_silence() {
         assert_eq!(child.wait().expect("it ends").code(), Some(0), "{said}");
         assert!(!said.contains("panicked") && !said.contains("framewire:"), "{said}");
         peer.join().expect("the peer is fine");
+    }
+}
+
+#[test]
+fn an_echo_shows_who_comes_what_he_sends_and_how_he_leaves() {
+    let mut echo = Echo::start(&["--framing", "u8", "--show", "both", "--show-bytes", "4"]);
+    let mut stream = TcpStream::connect(&echo.addr).expect("it listens");
+    stream.write_all(b"\x02\x1bx\x06abcdef\x09half").expect("it reads");
+    let opened = echo.shown();
+    let (session, who) = opened.split_once(' ').expect("a session");
+    assert_eq!(who, format!("+ {}", stream.local_addr().expect("an address")));
+    assert_eq!(echo.shown(), format!("{session} <      2  1b 78  |\\x1bx|"));
+    assert_eq!(echo.shown(), format!("{session} <      6  61 62 63 64  |abcd| ... (2 more bytes)"));
+    drop(stream);
+    let closed = echo.shown();
+    assert!(closed.starts_with(&format!("{session} - ")), "{closed}");
+}
+
+#[test]
+fn an_echo_ends_when_nobody_reads_what_it_shows() {
+    let mut echo = Echo::start(&["--framing", "lines", "--show"]);
+    echo.out = None;
+    drop(TcpStream::connect(&echo.addr).expect("it listens"));
+    assert_eq!(echo.child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn an_echo_goes_on_when_nobody_reads_its_log() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["echo", "127.0.0.1:0", "-f", "lines", "-vv"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    drop(child.stderr.take());
+    let echo = Echo::listening(child);
+    for _ in 0..2 {
+        let output = probe(&echo.addr, &["-f", "lines", "--send", "x"], b"");
+        assert_eq!(text(&output.stdout), "x\n", "{}", text(&output.stderr));
     }
 }
 

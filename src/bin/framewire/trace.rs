@@ -40,6 +40,17 @@ impl Trace {
         self.line(format_args!("{direction} {:>6}  {shown}", packet.len()))
     }
 
+    /// A packet of one of many sessions.
+    pub(crate) fn packet_of(
+        &self,
+        session: impl Display,
+        direction: Direction,
+        packet: &[u8],
+    ) -> io::Result<()> {
+        let shown = self.show.content(packet, self.most);
+        self.line(format_args!("{session} {direction} {:>6}  {shown}", packet.len()))
+    }
+
     /// Anything else. The text is to be one line.
     pub(crate) fn line(&self, text: fmt::Arguments<'_>) -> io::Result<()> {
         // The clock is read under the lock, so that lines of several threads stand in the order of their times.

@@ -124,7 +124,7 @@ fn bytes_are_sent_and_shown_as_hex() {
 }
 
 #[test]
-fn what_the_framing_can_not_be_is_an_error_with_a_hint() {
+fn what_the_framing_cannot_be_is_an_error_with_a_hint() {
     let (addr, peer) = peer(|mut stream| {
         stream.write_all(b"SSH-2.0-x\r\n").expect("it is read");
         let _ = stream.read(&mut [0; 16]);
@@ -364,7 +364,7 @@ fn a_probe_whose_output_nobody_reads_ends_in_silence() {
 }
 
 #[test]
-fn an_echo_shows_who_comes_what_he_sends_and_how_he_leaves() {
+fn an_echo_shows_each_connection_what_it_sends_and_how_it_ends() {
     let mut echo = Echo::start(&["--framing", "u8", "--show", "both", "--show-bytes", "4"]);
     let mut stream = TcpStream::connect(&echo.addr).expect("it listens");
     stream.write_all(b"\x02\x1bx\x06abcdef\x09half").expect("it reads");

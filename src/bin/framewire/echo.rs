@@ -33,7 +33,7 @@ pub(crate) struct EchoArgs {
     /// Threads of the pool [default: one per core]
     #[arg(short, long, value_name = "N")]
     workers: Option<usize>,
-    /// Show what is received, and who comes and goes; as text unless told
+    /// Show each connection, what it sends and how it ends; packets as text unless told
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, default_missing_value = "text")]
     show: Option<Show>,
     /// Show at most so many bytes of each packet

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_can_not_disturb_a_terminal_and_stays_one_line() {
+    fn text_cannot_disturb_a_terminal_and_stays_one_line() {
         assert_eq!(text("grüße\n\x1b[2J\\".as_bytes()), "grüße\\n\\x1b[2J\\\\");
         assert_eq!(text("it's \"so\"\0\x7f".as_bytes()), "it's \"so\"\\x00\\x7f");
         assert_eq!(text(b"a\xff\xfeb"), "a\\xff\\xfeb");

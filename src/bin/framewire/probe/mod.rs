@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<(), ProbeError> {
     let input = args.start_input(&stream, packets, trace.clone())?;
     let mut receiver = PacketReceiver::new(args, trace, input);
     let end = match receiver.run(&stream) {
-        // whoever reads our output has seen enough
+        // the reader of our output has seen enough
         Err(ProbeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         end => end,
     };

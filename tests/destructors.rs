@@ -18,7 +18,7 @@ use common::{
 use framewire::{
     Accepting, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix, Limits,
     Loads, PacketHandler, PeerAddr, Placement, ServeError, Server, Session, SingleReactor,
-    ThreadPerConnection, WorkerPool,
+    ThreadPerConnection, WorkerPool, per_shard,
 };
 
 on_each_strategy! {
@@ -267,7 +267,7 @@ fn a_factory_that_panics_when_dropped_harms_nobody(on: On) {
         let _captured = &inner;
         Watched::new(Echo(()), &known)
     };
-    let running = on.bind().framing(LengthPrefix::u32_be()).spawn_with(make).expect("it starts");
+    let running = on.bind().framing(LengthPrefix::u32_be()).spawn(per_shard(make)).expect("it starts");
     let mut client = Client::connect(&running.local_addr().expect("TCP").into()).expect("it listens");
     client.assert_echo("well");
     let handle = running.handle();
@@ -284,7 +284,7 @@ fn a_destructor_whose_panic_panics_when_dropped_harms_nobody(on: On) {
     let journal = Journal::default();
     let known = journal.clone();
     let server = on.bind().framing(LengthPrefix::u32_be());
-    let running = server.spawn_with(move |_| Watched::new(Echo(Chain), &known)).expect("it starts");
+    let running = server.spawn(per_shard(move |_| Watched::new(Echo(Chain), &known))).expect("it starts");
     let mut client = Client::connect(&running.local_addr().expect("TCP").into()).expect("it listens");
     client.assert_echo("well");
     let handle = running.handle();
@@ -312,7 +312,7 @@ fn a_factory_that_fails_is_reported_although_everything_panics_when_dropped(on: 
         let _captured = &inner;
         panic!("{ON_PURPOSE}: no handler");
     };
-    let served = explosive(on, &bomb).serve_with(make);
+    let served = explosive(on, &bomb).serve(per_shard(make));
     assert!(
         matches!(&served, Err(ServeError::Factory { message, .. }) if message.contains("no handler")),
         "{served:?}"

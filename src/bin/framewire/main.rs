@@ -10,9 +10,14 @@ mod contestants;
 mod echo;
 mod hex;
 mod probe;
+mod show;
 mod spec;
 mod splitter;
+mod target;
+mod trace;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -60,6 +65,11 @@ fn main() -> ExitCode {
 
 /// Exit status 2: it could not even begin.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("framewire: {error}");
+    say(format_args!("framewire: {error}"));
     2.into()
+}
+
+/// A line on standard error. Where nobody reads that any more, there is nothing to be done.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -8,18 +8,24 @@ use framewire::{
 
 /// What `--framing` accepts, for the help.
 pub(crate) const HELP: &str = "\
-Framings:
+Framings (SPEC):
   u8, u16-be, u16-le, u24-be, u24-le, u32-be, u32-le, u64-be, u64-le
-                 a length of that width in front of each packet
-  varint         a LEB128 length of up to 32 bits in front (varint64: of up to 64)
-  lines          packets end with a line feed; a carriage return before it is dropped
-  crlf, nul      packets end with CR LF, or with a zero byte
-  sep:HEX        packets end with these bytes, as in sep:0d0a0d0a
-  fixed:N        packets of N bytes
-  netstring      5:hello,
-  raw            whatever a read brings
-  eof            everything until the end of the stream is one packet
+             a length of that width in front of each packet, big- or
+             little-endian
+  varint     a LEB128 length of up to 32 bits in front; varint64: of up to 64
+  lines      packets end with a line feed; a carriage return before it is
+             dropped
+  crlf, nul  packets end with CR LF, or with a zero byte
+  sep:HEX    packets end with these bytes, as in sep:0d0a0d0a
+  fixed:N    packets of N bytes
+  netstring  5:hello,
+  raw        whatever a read brings
+  eof        everything until the end of the stream is one packet
 Hyphens may be left out: u32be is u32-be.";
+
+/// The same, for an error.
+const NAMES: &str = "u8, u16-be (or -le), u24-be, u32-be, u64-be, varint, varint64, lines, crlf, nul, sep:HEX, fixed:N, \
+                     netstring, raw and eof";
 
 /// A framing that was named on the command line.
 #[derive(Debug, Clone)]
@@ -40,7 +46,7 @@ impl FromStr for FramingSpec {
         let lower = text.to_ascii_lowercase();
         match lower.split_once(':') {
             Some(("sep", hex)) => {
-                let bytes = crate::hex::decode(hex)?;
+                let bytes = crate::hex::decode(hex).map_err(|error| error.to_string())?;
                 Separator::bytes(bytes).map(Self::Separator).map_err(|error| error.to_string())
             }
             Some(("fixed", len)) => {
@@ -77,7 +83,7 @@ impl FramingSpec {
             "sep" => return Err("which separator? sep:HEX, as in sep:0d0a".into()),
             "fixed" => return Err("how many bytes? fixed:N, as in fixed:16".into()),
             other => {
-                return Err(format!("there is no framing {other:?}; see --help for those that there are"));
+                return Err(format!("there is no framing {other:?}; there are {NAMES}"));
             }
         })
     }
@@ -191,7 +197,7 @@ mod tests {
             ("", "there is no framing"),
             ("sep", "sep:HEX"),
             ("sep:", "separator"),
-            ("sep:0", "two digits"),
+            ("sep:0", "two hex digits"),
             ("sep:zz", "hex"),
             ("fixed:0", ""),
             ("fixed:x", "no number"),

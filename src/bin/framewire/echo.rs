@@ -1,4 +1,4 @@
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -108,5 +108,8 @@ fn log_to_stderr(verbose: u8) {
         1 => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
+    // colours are for people: not for a file, a pipe, or whoever has asked for none (no-color.org)
+    let wants_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = wants_colours && io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(io::stderr).init();
 }

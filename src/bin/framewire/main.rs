@@ -13,6 +13,7 @@ mod probe;
 mod spec;
 mod splitter;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -41,8 +42,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => match bench::run(&args) {
-            Ok(bench::Verdict::AllRight) => ExitCode::SUCCESS,
-            Ok(bench::Verdict::SomeFailed) => 1.into(),
+            Ok(verdict) => verdict.into(),
             Err(error) => fail(&error),
         },
         Command::Echo(args) => echo::run(&args).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 
 /// Exit status 2: it could not even begin.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("framewire: {error}");
+    // nobody may be left to read it, which is no reason to panic
+    let _ = writeln!(std::io::stderr(), "framewire: {error}");
     2.into()
 }

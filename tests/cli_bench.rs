@@ -146,7 +146,8 @@ fn a_server_that_answers_one_wrong_byte_is_caught() {
     let output = Place::new("wrong").bench(
         &[
             &SMALL[..],
-            &["--contestants", "std-threads,faulty-byte", "--load", "echo", "--json", "-", "--no-html"],
+            &["--contestants", "std-threads,faulty-byte", "--load", "echo", "--pipeline", "16"],
+            &["--json", "-", "--no-html"],
         ]
         .concat(),
     );
@@ -163,7 +164,7 @@ fn a_server_that_answers_one_wrong_byte_is_caught() {
 #[test]
 fn a_server_that_dies_is_reported_with_its_last_words() {
     let place = Place::new("dies");
-    let only = ["--contestants", "faulty-exit", "--load", "echo"];
+    let only = ["--contestants", "faulty-exit", "--load", "echo", "--pipeline", "16"];
     let output = place.bench(&[&SMALL[..], &only].concat());
     assert_eq!(output.status.code(), Some(1));
     let table = text(&output.stdout);

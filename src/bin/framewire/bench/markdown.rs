@@ -10,9 +10,11 @@ pub(crate) fn render(results: &Results) -> String {
     let first = results.cases.first().and_then(|case| case.rows.first());
     let _ = writeln!(
         text,
-        "CPU time per message of the server process (last line of the heading: rounds) as a multiple of `{}`'s; ± is how \
-         far the farthest round was from the median of all. {}.\n",
+        "CPU time per message of the server process (memory: bytes per connection) as a multiple of `{}`'s, lower is \
+         better. The last line of each heading says how many rounds of {:.2} s are behind it; ± is how far the farthest of \
+         them was from the figure, and bold is what was below all others in each of three or more. {}.\n",
         first.map(|row| row.contestant.as_str()).unwrap_or_default(),
+        results.settings.duration_seconds,
         results.environment.machine()
     );
     text.push_str("| server |");

@@ -159,7 +159,7 @@ impl Rounds {
         }
         if let (1.., Some(most)) = (self.without_time, self.plan.allowance.most()) {
             self.plan.notes.push(format!(
-                "the machine was slow or busy: {} of a load left out to end within {} s",
+                "the machine was slow or busy: {} (of one load each) left out to end within {} s",
                 counted(self.without_time, "round"),
                 most.as_secs()
             ));

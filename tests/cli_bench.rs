@@ -1,6 +1,10 @@
 //! `framewire bench` as a user runs it: children, checks, limits, what it writes and how it ends.
 #![cfg(feature = "cli")]
 
+#[path = "cli_bench/ends.rs"]
+mod ends;
+#[path = "cli_bench/output.rs"]
+mod output;
 #[path = "cli_bench/schema.rs"]
 mod schema;
 
@@ -83,12 +87,12 @@ fn everybody_present_answers_every_message_and_the_results_keep_to_their_schema(
 fn results_that_depart_from_the_schema_would_be_noticed() {
     let schema = json(&Place::new("schema").bench(&["--schema"]));
     let wrong = serde_json::json!({
-        "format": 2, "ok": "yes", "environment": {}, "settings": {}, "contestants": [], "more": 1,
+        "format": 1, "ok": "yes", "environment": {}, "settings": {}, "contestants": [], "more": 1,
         "cases": [{ "rows": [{ "contestant": "x", "error": 1, "summary": null, "runs": [{ "marks": ["odd"] }] }] }],
     });
     let found = schema::departures(&schema, &wrong).join("\n");
     for what in [
-        "$.format: 2",
+        "$.format: 1",
         "$.ok: ",
         "$.environment.\"kernel\" is missing",
         "$.contestants: [] is not minItems",
@@ -142,7 +146,8 @@ fn a_server_that_answers_one_wrong_byte_is_caught() {
     let output = Place::new("wrong").bench(
         &[
             &SMALL[..],
-            &["--contestants", "std-threads,faulty-byte", "--load", "echo", "--json", "-", "--no-html"],
+            &["--contestants", "std-threads,faulty-byte", "--load", "echo", "--pipeline", "16"],
+            &["--json", "-", "--no-html"],
         ]
         .concat(),
     );
@@ -159,7 +164,7 @@ fn a_server_that_answers_one_wrong_byte_is_caught() {
 #[test]
 fn a_server_that_dies_is_reported_with_its_last_words() {
     let place = Place::new("dies");
-    let only = ["--contestants", "faulty-exit", "--load", "echo"];
+    let only = ["--contestants", "faulty-exit", "--load", "echo", "--pipeline", "16"];
     let output = place.bench(&[&SMALL[..], &only].concat());
     assert_eq!(output.status.code(), Some(1));
     let table = text(&output.stdout);
@@ -206,8 +211,9 @@ fn nonsense_is_refused_with_what_would_make_sense() {
         (&["--sizes", "2000000"], "1048576"),
         (&["--server", "x=echo"], "{port}"),
         (&["--load", "much"], "echo"),
-        (&["--json", "/no/such/place.json"], "can not write /no/such/place.json"),
-        (&["--server-cpus", "4000"], "can not pin to cores 4000"),
+        (&["--duration", "0"], "from 0.01 to 3600"),
+        (&["--json", "/no/such/place.json"], "cannot write /no/such/place.json"),
+        (&["--server-cpus", "4000"], "cannot pin to cores 4000"),
     ] {
         let output = place.bench(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -251,118 +257,4 @@ fn too_few_descriptors_are_said_and_fit_scales_down() {
     let results = json(&output);
     let found: Vec<_> = results["cases"].as_array().expect("cases").iter().filter_map(connections).collect();
     assert_eq!(found, [5, 30]);
-}
-
-/// A benchmark that would take minutes; ends with the test.
-#[cfg(target_os = "linux")]
-struct Endless(std::process::Child);
-
-#[cfg(target_os = "linux")]
-impl Endless {
-    fn start(place: &Place, more: &[&str]) -> Self {
-        let args = "bench --load echo --connections 2 --duration 60 --repeats 1 --no-html --json -";
-        let mut command = Command::new(PROGRAM);
-        command.args(args.split_whitespace()).args(more).current_dir(&place.0);
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
-        Self(command.spawn().expect("the program runs"))
-    }
-
-    /// Its server, once the load's connections have reached it.
-    fn server(&self) -> u32 {
-        eventually(|| children(self.0.id()).into_iter().find(|pid| is_connected(*pid)))
-    }
-
-    fn stop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for Endless {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn children(of: u32) -> Vec<u32> {
-    let parent = |pid: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok()
-    };
-    let entries = std::fs::read_dir("/proc").expect("/proc");
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid| parent(pid) == Some(of)).collect()
-}
-
-/// Whether the load's connections have reached a process: a listener and two more sockets.
-#[cfg(target_os = "linux")]
-fn is_connected(pid: u32) -> bool {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let targets = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count() >= 3
-}
-
-#[cfg(target_os = "linux")]
-fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-}
-
-#[cfg(target_os = "linux")]
-fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(std::time::Instant::now() < deadline, "it did not happen within 30 s");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn kill(pid: u32) {
-    let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill runs");
-    assert!(status.success());
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_server_that_somebody_kills_is_reported() {
-    let place = Place::new("killed");
-    let mut bench = Endless::start(&place, &["--contestants", "framewire-single", "--pipeline", "1"]);
-    kill(bench.server());
-    let results: Value = serde_json::from_reader(bench.0.stdout.take().expect("its output")).expect("JSON");
-    assert_eq!(bench.0.wait().expect("it ends").code(), Some(1));
-    let error = rows(&results).next().map(|row| row["error"].to_string()).unwrap_or_default();
-    assert!(error.contains("the server ended by itself (signal: 9"), "{error}");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_benchmark_that_somebody_kills_leaves_no_server_behind() {
-    let place = Place::new("orphans");
-    let mut bench = Endless::start(&place, &["--contestants", "std-threads"]);
-    let server = bench.server();
-    bench.stop();
-    eventually(|| (!is_alive(server)).then_some(()));
-    let left: Vec<_> = std::fs::read_dir(&place.0).expect("the place").flatten().collect();
-    assert!(left.is_empty(), "and no file: {left:?}");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_benchmark_that_somebody_kills_leaves_no_command_of_the_users_behind() {
-    let place = Place::new("command");
-    let server = format!("mine='{PROGRAM}' echo 127.0.0.1:{{port}}");
-    let mut bench = Endless::start(&place, &["--contestants", "mine", "--server", &server]);
-    // another test may take the port that was found for it: then the next case has the next keeper
-    let (keeper, server) = eventually(|| {
-        let server_of = |keeper| children(keeper).into_iter().find(|pid| is_connected(*pid));
-        children(bench.0.id()).into_iter().find_map(|keeper| Some((keeper, server_of(keeper)?)))
-    });
-    bench.stop();
-    eventually(|| (!is_alive(server) && !is_alive(keeper)).then_some(()));
 }

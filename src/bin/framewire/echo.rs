@@ -1,4 +1,4 @@
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -199,8 +199,11 @@ fn log_to_stderr(verbose: u8) {
         1 => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     };
+    // colours are for people: not for a file, a pipe, or one who has asked for none (no-color.org)
+    let wants_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_max_level(level)
+        .with_ansi(wants_colours && io::stderr().is_terminal())
         .with_writer(io::stderr)
         // or it would panic where nobody reads standard error any more
         .log_internal_errors(false)

@@ -46,8 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => match bench::run(&args) {
-            Ok(bench::Verdict::AllRight) => ExitCode::SUCCESS,
-            Ok(bench::Verdict::SomeFailed) => 1.into(),
+            Ok(verdict) => verdict.into(),
             Err(error) => fail(&error),
         },
         Command::Echo(args) => echo::run(&args).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),

@@ -1,51 +1,53 @@
 use std::time::Duration;
 
-/// Where a benchmark is on the way to take longer than this (a slow or busy machine), later rounds are left out.
-const MOST: Duration = Duration::from_secs(112);
-
-/// The time that a benchmark may take, and what of its runs still fits.
+/// The time that a benchmark may take, and what still fits of its runs.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     /// `None`: the user said how long each run takes, and that is how long it takes.
     most: Option<Duration>,
     done: usize,
     left: usize,
-    rounds_left_out: usize,
 }
 
 impl Allowance {
-    /// Less than two minutes for `runs` runs.
-    pub(crate) fn two_minutes(runs: usize) -> Self {
-        Self { most: Some(MOST), done: 0, left: runs, rounds_left_out: 0 }
+    /// At most `most` for `runs` runs.
+    pub(crate) fn of(most: Duration, runs: usize) -> Self {
+        Self { most: Some(most), done: 0, left: runs }
     }
 
     /// As long as it takes.
     pub(crate) fn endless() -> Self {
-        Self { most: None, done: 0, left: usize::MAX, rounds_left_out: 0 }
+        Self { most: None, done: 0, left: 0 }
     }
 
-    /// Whether a further round of `runs` runs still fits, `elapsed` after the start; one that does not is left out.
-    pub(crate) fn has_room_for(&mut self, runs: usize, elapsed: Duration) -> bool {
-        let Some(most) = self.most else { return true };
-        let each = elapsed.as_secs_f64() / self.done.max(1) as f64;
-        let projected = each * (self.done + self.left) as f64;
-        let fits = projected <= most.as_secs_f64();
-        if !fits {
-            self.left = self.left.saturating_sub(runs);
-            self.rounds_left_out += 1;
-        }
-        fits
+    /// Whether `runs` more runs end in time, `elapsed` after the start.
+    pub(crate) fn has_time_for(&self, runs: usize, elapsed: Duration) -> bool {
+        self.most.is_none_or(|most| elapsed + self.each(elapsed) * count(runs) <= most)
     }
 
-    /// A run has been done, or is not needed any more.
+    /// Whether a run can be done once more without costing a later one its place.
+    pub(crate) fn has_time_to_spare(&self, elapsed: Duration) -> bool {
+        self.has_time_for(self.left + 1, elapsed)
+    }
+
+    /// How long everything may take, if that was set.
+    pub(crate) fn most(&self) -> Option<Duration> {
+        self.most
+    }
+
+    /// A planned run has been done, or is not needed any more.
     pub(crate) fn run_done(&mut self) {
         self.done += 1;
         self.left = self.left.saturating_sub(1);
     }
 
-    pub(crate) fn rounds_left_out(&self) -> usize {
-        self.rounds_left_out
+    fn each(&self, elapsed: Duration) -> Duration {
+        elapsed / count(self.done).max(1)
     }
+}
+
+fn count(runs: usize) -> u32 {
+    u32::try_from(runs).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -53,19 +55,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_are_left_out_until_the_rest_fits_again() {
-        let mut allowance = Allowance::two_minutes(200);
-        (0..10).for_each(|_| allowance.run_done());
-        // half a second each is 100 s in all; a whole one would be 200 s
-        assert!(allowance.has_room_for(10, Duration::from_secs(5)));
-        assert!(!allowance.has_room_for(80, Duration::from_secs(10)));
-        assert!(!allowance.has_room_for(10, Duration::from_secs(10)));
-        assert!(allowance.has_room_for(10, Duration::from_secs(10)));
-        assert_eq!(allowance.rounds_left_out(), 2);
+    fn a_round_has_time_when_it_ends_within_the_allowance() {
+        let mut allowance = Allowance::of(Duration::from_secs(100), 200);
+        (0..150).for_each(|_| allowance.run_done());
+        // 0.6 s each after 90 s
+        assert!(allowance.has_time_for(16, Duration::from_secs(90)));
+        assert!(!allowance.has_time_for(17, Duration::from_secs(90)));
     }
 
     #[test]
-    fn without_an_end_there_is_always_room() {
-        assert!(Allowance::endless().has_room_for(10, Duration::from_secs(100_000)));
+    fn time_to_spare_is_what_the_planned_runs_leave() {
+        let mut allowance = Allowance::of(Duration::from_secs(100), 200);
+        (0..100).for_each(|_| allowance.run_done());
+        assert!(allowance.has_time_to_spare(Duration::from_millis(49_700)));
+        assert!(!allowance.has_time_to_spare(Duration::from_millis(49_800)));
+    }
+
+    #[test]
+    fn without_an_end_there_is_always_time() {
+        let endless = Allowance::endless();
+        assert!(endless.has_time_for(10, Duration::from_secs(100_000)));
+        assert!(endless.has_time_to_spare(Duration::from_secs(100_000)));
     }
 }

@@ -10,11 +10,13 @@ use clap::{Args, ValueEnum};
     long_about = "Compare servers side by side on this machine.\n\n\
         Every contestant runs in a process of its own and echoes frames of 4 bytes of big-endian length and a payload. \
         One load generator talks to all of them in turn, round after round, and compares every byte that comes back. \
-        Without options this takes less than two minutes, prints a table and writes framewire-bench.html and \
-        framewire-bench.json.",
+        Each figure is the median over the rounds and is printed with how far the farthest round was from it. Without \
+        options this takes less than four minutes (with --quick a minute and a half), prints a table and writes \
+        framewire-bench.html and framewire-bench.json. An interrupt (ctrl-c) keeps what was measured until then.",
     after_long_help = "\
 Examples:
   framewire bench                  everything, with defaults
+  framewire bench --quick          the same in less time, with wider spreads
   framewire bench --list           who takes part, and who does not and why
   framewire bench --load echo --connections 1,100,10000 --duration 2 --repeats 7
   framewire bench --load open --rate 20000,100000 --connections 1000
@@ -23,7 +25,7 @@ Examples:
 
 Exit status: 0 when every contestant answered every message correctly, 1 when
 one did not or could not be run, 2 when the options make no sense or the
-machine lacks what they need."
+machine lacks what they need, 130 when it was interrupted."
 )]
 pub(crate) struct BenchArgs {
     /// Who takes part, the first one being what the others are compared with; --list has the names [default: all that are present]
@@ -32,7 +34,7 @@ pub(crate) struct BenchArgs {
     /// A server of your own: it must listen on 127.0.0.1:{port} and echo frames; may be repeated
     #[arg(long, value_name = "NAME='COMMAND {port}'", value_parser = parse_server, help_heading = "Contestants")]
     pub server: Vec<(String, String)>,
-    /// Show who can take part, and who can not and why
+    /// Show who can take part, and who cannot and why
     #[arg(long, help_heading = "Contestants")]
     pub list: bool,
 
@@ -40,7 +42,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_delimiter = ',', value_name = "KINDS", help_heading = "Load")]
     pub load: Vec<LoadKind>,
     /// Connections; `open` takes the largest of these, `active` and `churn` the smallest
-    #[arg(long, value_delimiter = ',', default_value = "10,100,1000", value_name = "LIST",
+    #[arg(long, value_delimiter = ',', default_value = "10,1000", value_name = "LIST",
         value_parser = count, help_heading = "Load")]
     pub connections: Vec<usize>,
     /// Payload of a message, in bytes (up to 1048576)
@@ -60,15 +62,18 @@ pub(crate) struct BenchArgs {
         value_parser = count, help_heading = "Load")]
     pub idle: Vec<usize>,
 
-    /// Seconds that are measured in each run [default: what makes 95 s in all, 0.25 to 2]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Time")]
+    /// Seconds that are measured in each run, 0.01 or more; one that others disturb is done once more [default: what fits the time, 0.4 to 2]
+    #[arg(long, value_name = "SECONDS", value_parser = window, help_heading = "Time")]
     pub duration: Option<Duration>,
     /// Seconds before that in which nothing is recorded
     #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds, help_heading = "Time")]
     pub warm_up: Duration,
-    /// Rounds: each contestant runs once in each, in turn
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count, help_heading = "Time")]
-    pub repeats: usize,
+    /// Rounds: each contestant runs once in each, on every load [default: 5, with --quick 3]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "Time")]
+    pub repeats: Option<usize>,
+    /// A minute and a half instead of four: shorter and fewer rounds, wider spreads
+    #[arg(long, help_heading = "Time")]
+    pub quick: bool,
 
     /// Cores of the servers, as in 0,2-5 [default: half of them]
     #[arg(long, value_name = "LIST", value_parser = cores, help_heading = "Machine")]
@@ -95,6 +100,9 @@ pub(crate) struct BenchArgs {
     /// Write no page
     #[arg(long, help_heading = "Output")]
     pub no_html: bool,
+    /// Print the table of ratios in Markdown, and not the one with everything
+    #[arg(long, help_heading = "Output")]
+    pub markdown: bool,
     /// Print the JSON schema of the results and end
     #[arg(long, help_heading = "Output")]
     pub schema: bool,
@@ -161,6 +169,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A window without any length would measure nothing, and the kernel counts in hundredths.
+fn window(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected seconds, from 0.01 to 3600".into()),
+    }
+}
+
 fn cores(text: &str) -> Result<CoreList, String> {
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("{text:?} is no core number"));
     let mut list = Vec::new();
@@ -201,5 +217,8 @@ mod tests {
         assert!(rate("0").is_err());
         assert!(rate("NaN").is_err());
         assert!(seconds("-1").is_err());
+        assert_eq!(seconds("0"), Ok(Duration::ZERO), "without a warm-up");
+        assert!(window("0").is_err(), "but not without a window");
+        assert!(window("inf").is_err());
     }
 }

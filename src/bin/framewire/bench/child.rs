@@ -19,7 +19,7 @@ const KEPT: usize = 2048;
 /// Why a server did not start, or is no more.
 #[derive(Debug, Error)]
 pub(crate) enum ChildError {
-    #[error("can not start {program}: {source}")]
+    #[error("cannot start {program}: {source}")]
     Spawn { program: String, source: std::io::Error },
     #[error("the server ended by itself ({status}){said}")]
     Ended { status: ExitStatus, said: String },

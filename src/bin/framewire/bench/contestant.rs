@@ -15,7 +15,7 @@ const OPTIONAL: [(&str, &str); 2] = [
 ];
 const GO: (&str, &str) = ("go", "Go, a goroutine per connection, its standard library");
 
-/// Somebody to be measured.
+/// A server to be measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Contestant {
     pub name: String,
@@ -94,10 +94,10 @@ impl Roster {
             if let Some(ContestantInfo { skipped: Some(reason), .. }) =
                 self.missing.iter().find(|missing| missing.name == *name)
             {
-                return Err(BenchError::usage(format!("{name} can not take part: {reason}")));
+                return Err(BenchError::usage(format!("{name} cannot take part: {reason}")));
             }
             if !self.present.iter().any(|present| present.name == *name) {
-                let known = names_of_all().join(", ");
+                let known = known_names(args);
                 return Err(BenchError::usage(format!("there is no contestant {name}; there are {known}")));
             }
         }
@@ -119,9 +119,18 @@ impl Roster {
     }
 }
 
-fn names_of_all() -> Vec<String> {
-    let built_in = BuiltIn::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-    built_in.map(|value| value.get_name().to_owned()).chain([GO.0.to_owned()]).collect()
+/// All that can be asked for: those that do wrong on purpose are for tests.
+fn known_names(args: &BenchArgs) -> String {
+    let built_in = BuiltIn::value_variants().iter().filter(|variant| !variant.is_faulty());
+    let mut names: Vec<String> = built_in
+        .filter_map(|variant| Some(variant.to_possible_value()?.get_name().to_owned()))
+        .chain(OPTIONAL.iter().map(|(name, _)| (*name).to_owned()))
+        .chain([GO.0.to_owned()])
+        .chain(args.server.iter().map(|(name, _)| name.clone()))
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names.join(", ")
 }
 
 impl Contestant {

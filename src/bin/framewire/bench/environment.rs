@@ -32,6 +32,15 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// The machine in a line, the name of its CPU first.
+    pub(crate) fn machine(&self) -> String {
+        let cpu = self.cpu.as_deref().unwrap_or("CPU of unknown name");
+        let kernel = self.kernel.as_deref().map(|kernel| format!(" {kernel}")).unwrap_or_default();
+        format!("{cpu}, {} cores, {}{kernel}, {}, loopback", self.cores, self.os, self.architecture)
+    }
+}
+
 /// The command line; of the program only its name, since where it lies matters to nobody else.
 fn command() -> Vec<String> {
     let mut words = std::env::args();

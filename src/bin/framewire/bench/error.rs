@@ -19,13 +19,17 @@ pub(crate) enum BenchError {
     Descriptors { needed: u64, connections: u64, each: u64, spare: u64, limit: u64 },
     #[error("port {port} is not free: {source}")]
     Port { port: u16, source: io::Error },
-    #[error("can not find this program's own file to start servers with: {0}")]
+    #[error("cannot find this program's own file to start servers with: {0}")]
     NoSelf(io::Error),
-    #[error("can not write {path}: {source}")]
+    #[error("cannot write {path}: {source}")]
     Write { path: String, source: io::Error },
-    #[error("can not pin to cores {cores}: this process may run on {allowed}")]
+    #[error("cannot pin to cores {cores}: this process may run on {allowed}")]
     Pin { cores: String, allowed: String },
-    #[error("can not draw a chart: {0}")]
+    #[error("cannot be told of an interrupt: {0}")]
+    Interrupt(io::Error),
+    #[error("interrupted before anything was measured")]
+    NothingMeasured,
+    #[error("cannot draw a chart: {0}")]
     Chart(String),
     #[error(transparent)]
     Child(#[from] ChildError),

@@ -104,7 +104,7 @@ pub(crate) fn can_pin() -> bool {
     cfg!(target_os = "linux")
 }
 
-/// Puts the calling thread on these cores; what it starts from now on inherits them. Answers whether that was done.
+/// Puts the calling thread on these cores; what it starts from now on inherits them. Returns whether that was done.
 pub(crate) fn pin_thread(cores: &[usize]) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -156,7 +156,7 @@ impl Busy {
         Self { at: Instant::now(), ticks: text.map(|text| busy_ticks(&text, watched)) }
     }
 
-    /// CPUs in use on average since `earlier`, whoever used them.
+    /// CPUs in use on average since `earlier`, by any process.
     pub(crate) fn since(&self, earlier: &Self) -> Option<f64> {
         let seconds = (self.at - earlier.at).as_secs_f64();
         Some((self.ticks? - earlier.ticks?) / TICKS_PER_SECOND / seconds.max(1e-9))

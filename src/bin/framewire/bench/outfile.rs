@@ -1,5 +1,4 @@
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::error::BenchError;
@@ -36,12 +35,12 @@ impl OutFile {
         matches!(self, Self::Stdout)
     }
 
-    /// Writes all of it or nothing; answers the path, if it is one.
+    /// Writes all of it or nothing; returns the path, if it is one.
     pub(crate) fn write(&self, text: &str) -> Result<Option<String>, BenchError> {
         match self {
             Self::Stdout => {
-                let mut out = std::io::stdout().lock();
-                writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| self.error(error))?;
+                let written = super::write_out(&format!("{text}\n"));
+                super::unless_closed(written).map_err(|error| self.error(error))?;
                 Ok(None)
             }
             Self::Path { path, partial } => {

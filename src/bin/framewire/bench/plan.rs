@@ -1,40 +1,63 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::allowance::Allowance;
 use super::args::BenchArgs;
 use super::case::Case;
 use super::contestant::{Contestant, Roster};
 use super::error::BenchError;
+use super::interrupt::Interrupt;
 use super::machine::{self, Cores, Split};
-use super::progress::Progress;
-use super::results::{CaseResult, Environment, FORMAT, Results, Row, Run, Settings};
 use super::run::Setup;
-use super::summary::summarize;
 
 /// Descriptors for everything but the connections: standard streams, polls, pipes, the idle case's first connections.
 const SPARE: u64 = 100;
-/// What a benchmark without `--duration` is planned to take in all.
-const BUDGET: Duration = Duration::from_secs(95);
 /// What a run takes besides what it measures: starting the server, connecting, settling.
-const OVERHEAD: Duration = Duration::from_millis(150);
-/// A chosen duration is never outside of these; seconds.
-const DURATIONS: (f64, f64) = (0.25, 2.0);
+const OVERHEAD: Duration = Duration::from_millis(200);
+
+/// How a benchmark without `--duration` and `--repeats` spends its time.
+#[derive(Debug, Clone, Copy)]
+struct Schedule {
+    rounds: usize,
+    /// What it is planned to take in all. The rest up to `most` is for runs that other processes disturb.
+    budget: Duration,
+    /// Where it is on the way to take longer than this (a slow or busy machine), the last rounds are left out.
+    most: Duration,
+    /// A window is never shorter or longer; seconds.
+    window: (f64, f64),
+}
+
+/// Under four minutes. Five rounds, since the ends of fewer are too near together: that the median of a repetition lies
+/// outside of the ends of five is one chance in thirty or so, of three one in seven.
+const FULL: Schedule = Schedule {
+    rounds: 5,
+    budget: Duration::from_secs(205),
+    most: Duration::from_secs(232),
+    window: (0.4, 2.0),
+};
+/// A minute and a half.
+const QUICK: Schedule = Schedule {
+    rounds: 3,
+    budget: Duration::from_secs(75),
+    most: Duration::from_secs(88),
+    window: (0.2, 1.0),
+};
 
 /// Everything that is decided before the first run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    cases: Vec<Case>,
-    setup: Setup,
-    repeats: usize,
-    limit: Option<u64>,
-    notes: Vec<String>,
-    start: Instant,
-    allowance: Allowance,
+    pub cases: Vec<Case>,
+    pub setup: Setup,
+    pub rounds: usize,
+    /// Descriptors.
+    pub limit: Option<u64>,
+    /// For a person: what was changed to fit the machine.
+    pub notes: Vec<String>,
+    pub allowance: Allowance,
 }
 
 impl Plan {
     /// Decides, or says what is in the way.
-    pub(crate) fn new(args: &BenchArgs, roster: &Roster) -> Result<Self, BenchError> {
+    pub(crate) fn new(args: &BenchArgs, roster: &Roster, interrupt: Interrupt) -> Result<Self, BenchError> {
         if roster.present.is_empty() {
             return Err(BenchError::usage("nobody takes part"));
         }
@@ -46,129 +69,30 @@ impl Plan {
         if cfg!(debug_assertions) {
             notes.push("built without optimisation (no --release): these figures mean nothing".into());
         }
-        let runs = cases.len() * roster.present.len() * args.repeats;
-        let duration = args.duration.unwrap_or_else(|| chosen_duration(runs, args.warm_up));
+        let schedule = if args.quick { QUICK } else { FULL };
+        let rounds = args.repeats.unwrap_or(schedule.rounds);
+        let runs = cases.len() * roster.present.len() * rounds;
+        let duration = args.duration.unwrap_or_else(|| schedule.window_of(runs, args.warm_up));
         let watched = [&split.server, &split.load].into_iter().filter_map(Cores::list).flatten().copied();
         let mut watched: Vec<usize> = watched.collect();
         if watched.is_empty() {
             watched = machine::allowed_cores();
         }
-        let setup = Setup { split, watched, duration, warm_up: args.warm_up, port: args.port };
+        let setup = Setup { split, watched, duration, warm_up: args.warm_up, port: args.port, interrupt };
         let planned = (duration + args.warm_up + OVERHEAD).as_secs_f64() * runs as f64;
-        // a matrix that is far from fitting into two minutes was asked for all the same
-        let fits = args.duration.is_none() && planned <= BUDGET.as_secs_f64() * 1.5;
-        let allowance = if fits { Allowance::two_minutes(runs) } else { Allowance::endless() };
-        Ok(Self { cases, setup, repeats: args.repeats, limit, notes, start: Instant::now(), allowance })
-    }
-
-    /// Runs everything: case by case, round by round, each contestant once in each round.
-    pub(crate) fn carry_out(mut self, roster: Roster) -> Result<Results, BenchError> {
-        self.start = Instant::now();
-        let go_takes_part = roster.present.iter().any(|contestant| contestant.name == "go");
-        let mut environment = Environment::look(self.limit, go_takes_part);
-        if let Some(cores) = self.setup.split.load.list() {
-            machine::pin_thread(cores);
-        }
-        let mut progress = Progress::new(self.cases.len() * roster.present.len() * self.repeats);
-        for missing in &roster.missing {
-            progress.say(&format!(
-                "skipped {}: {}",
-                missing.name,
-                missing.skipped.as_deref().unwrap_or_default()
-            ));
-        }
-        let mut results = Vec::new();
-        for case in std::mem::take(&mut self.cases) {
-            results.push(self.case(case, &roster.present, &mut progress)?);
-        }
-        drop(progress);
-        if self.allowance.rounds_left_out() > 0 {
-            self.notes.push(format!(
-                "the machine was slow or busy: {} rounds of some cases were left out to end within two minutes",
-                self.allowance.rounds_left_out()
-            ));
-        }
-        environment.seconds = self.start.elapsed().as_secs_f64();
-        Ok(Results {
-            format: FORMAT,
-            ok: results.iter().flat_map(|case| &case.rows).all(|row| row.error.is_none()),
-            environment,
-            settings: self.settings(),
-            contestants: roster.infos(),
-            cases: results,
-        })
-    }
-
-    fn case(
-        &mut self,
-        case: Case,
-        contestants: &[Contestant],
-        progress: &mut Progress,
-    ) -> Result<CaseResult, BenchError> {
-        let title = case.title();
-        let mut rows: Vec<Row> = contestants.iter().map(Row::empty).collect();
-        for round in 0..self.repeats {
-            if round > 0 && !self.allowance.has_room_for(contestants.len(), self.start.elapsed()) {
-                continue;
-            }
-            // who begins changes, so that nobody always has the same neighbour
-            for turn in 0..contestants.len() {
-                let at = (turn + round) % contestants.len();
-                let (Some(who), Some(row)) = (contestants.get(at), rows.get_mut(at)) else { continue };
-                if row.runs.iter().any(|run| run.error.is_some()) {
-                    // what has failed once can only cost time
-                    self.allowance.run_done();
-                    progress.end();
-                    continue;
-                }
-                progress.begin(&who.name, &title);
-                let run = self.run(&case, who, round, progress)?;
-                if let Some(error) = &run.error {
-                    progress.say(&format!("{}: {title}: {error}", who.name));
-                }
-                row.runs.push(run);
-                self.allowance.run_done();
-                progress.end();
-            }
-        }
-        summarize(&mut rows);
-        Ok(CaseResult { title, says: case.says().to_owned(), unit: case.unit().to_owned(), case, rows })
-    }
-
-    /// A failure of one server fails its row; anything else ends the benchmark.
-    fn run(
-        &self,
-        case: &Case,
-        who: &Contestant,
-        round: usize,
-        progress: &Progress,
-    ) -> Result<Run, BenchError> {
-        let glance = |per_second| progress.glance(per_second, case.unit());
-        match self.setup.run(case, who, glance) {
-            Ok(run) => Ok(Run { round, ..run }),
-            Err(error) if error.is_of_one_run() => {
-                Ok(Run { round, error: Some(error.to_string()), ..Run::default() })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            duration_seconds: self.setup.duration.as_secs_f64(),
-            warm_up_seconds: self.setup.warm_up.as_secs_f64(),
-            repeats: self.repeats,
-            server_cpus: self.setup.split.server.to_string(),
-            load_cpus: self.setup.split.load.to_string(),
-            load_threads: self.setup.split.load.threads(),
-            notes: self.notes.clone(),
-        }
+        // a matrix that is far from fitting was asked for all the same
+        let fits = args.duration.is_none() && planned <= schedule.budget.as_secs_f64() * 1.5;
+        let allowance = if fits { Allowance::of(schedule.most, runs) } else { Allowance::endless() };
+        Ok(Self { cases, setup, rounds, limit, notes, allowance })
     }
 }
 
-impl Row {
-    fn empty(contestant: &Contestant) -> Self {
-        Self { contestant: contestant.name.clone(), summary: None, error: None, runs: Vec::new() }
+impl Schedule {
+    /// The window of each run when there are so many of them.
+    fn window_of(&self, runs: usize, warm_up: Duration) -> Duration {
+        let each = self.budget.as_secs_f64() / runs.max(1) as f64;
+        let left = each - OVERHEAD.as_secs_f64() - warm_up.as_secs_f64();
+        Duration::from_secs_f64(left.clamp(self.window.0, self.window.1))
     }
 }
 
@@ -236,12 +160,6 @@ fn split(args: &BenchArgs, notes: &mut Vec<String>) -> Result<Split, BenchError>
     Ok(split)
 }
 
-fn chosen_duration(runs: usize, warm_up: Duration) -> Duration {
-    let each = BUDGET.as_secs_f64() / runs.max(1) as f64;
-    let left = each - OVERHEAD.as_secs_f64() - warm_up.as_secs_f64();
-    Duration::from_secs_f64(left.clamp(DURATIONS.0, DURATIONS.1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_needs_most_for_a_connection_decides() {
+    fn the_contestant_that_needs_most_for_a_connection_decides() {
         let threads = Descriptors { limit: Some(400), each: 3 };
         let cases = fit(vec![case(100), case(150)], threads, true, &mut Vec::new()).unwrap();
         assert_eq!(cases, [case(100)]);
@@ -292,10 +210,20 @@ mod tests {
     }
 
     #[test]
-    fn the_chosen_duration_keeps_to_the_budget() {
+    fn the_window_keeps_to_the_budget_and_to_its_bounds() {
         let warm_up = Duration::from_millis(100);
-        assert_eq!(chosen_duration(1, warm_up), Duration::from_secs(2));
-        let each = chosen_duration(150, warm_up) + warm_up + OVERHEAD;
-        assert!((each.as_secs_f64() * 150.0 - BUDGET.as_secs_f64()).abs() < 1.0);
+        assert_eq!(FULL.window_of(1, warm_up), Duration::from_secs(2));
+        assert_eq!(FULL.window_of(100_000, warm_up), Duration::from_millis(400));
+        let each = FULL.window_of(200, warm_up) + warm_up + OVERHEAD;
+        assert!((each.as_secs_f64() * 200.0 - FULL.budget.as_secs_f64()).abs() < 1.0);
+    }
+
+    #[test]
+    fn what_is_planned_leaves_time_for_disturbed_runs() {
+        for schedule in [FULL, QUICK] {
+            assert!(schedule.budget < schedule.most);
+        }
+        assert!(FULL.most < Duration::from_secs(240), "the help promises four minutes");
+        assert!(QUICK.most < Duration::from_secs(90));
     }
 }

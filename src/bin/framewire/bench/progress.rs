@@ -1,12 +1,17 @@
+use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::text::grouped;
 
-/// A bar on standard error with what is going on; nothing at all where that is no terminal.
+/// What is going on, on standard error: a bar, or a line for each load of each round where that is no terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
     doing: String,
+    start: Instant,
+    has_bar: bool,
 }
 
 impl Progress {
@@ -14,12 +19,20 @@ impl Progress {
     pub(crate) fn new(runs: usize) -> Self {
         let bar = ProgressBar::new(runs as u64);
         let style = ProgressStyle::with_template(
-            "{bar:24.cyan/black.bright} {pos}/{len} {elapsed_precise} (left {eta})\n  {msg}",
+            "{bar:24.cyan/black.bright} {pos}/{len} {elapsed_precise} (left {eta})\n  {wide_msg}",
         );
         if let Ok(style) = style {
             bar.set_style(style);
         }
-        Self { bar, doing: String::new() }
+        Self { bar, doing: String::new(), start: Instant::now(), has_bar: io::stderr().is_terminal() }
+    }
+
+    /// A load begins, in one of the rounds.
+    pub(crate) fn load(&self, round: &str, title: &str) {
+        if !self.has_bar {
+            let seconds = self.start.elapsed().as_secs();
+            say(&format!("{}:{:02}  {round}  {title}", seconds / 60, seconds % 60));
+        }
     }
 
     /// A run begins.
@@ -40,7 +53,7 @@ impl Progress {
 
     /// A line that stays, above the bar.
     pub(crate) fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 }
 
@@ -48,4 +61,9 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A line on standard error; that nobody reads it is no reason to end.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::case::Case;
 
 /// Raised with every change that could break a reader.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The JSON schema of [`Results`].
 pub(crate) const SCHEMA: &str = include_str!("schema.json");
@@ -16,6 +16,8 @@ pub(crate) struct Results {
     pub format: u32,
     /// Every contestant answered every message of every run correctly.
     pub ok: bool,
+    /// It was interrupted: some rounds, or whole loads, are missing.
+    pub interrupted: bool,
     pub environment: Environment,
     pub settings: Settings,
     pub contestants: Vec<ContestantInfo>,
@@ -56,7 +58,7 @@ pub(crate) struct Settings {
     pub notes: Vec<String>,
 }
 
-/// Somebody who took part, or did not.
+/// A server that took part, or did not.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ContestantInfo {
     pub name: String,
@@ -79,7 +81,7 @@ pub(crate) struct CaseResult {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub contestant: String,
-    /// Medians over the rounds; `None` when no run came to its end.
+    /// Over the rounds; `None` when no run came to its end.
     pub summary: Option<Summary>,
     /// The first failure; such a row makes `ok` false.
     pub error: Option<String>,
@@ -91,6 +93,8 @@ pub(crate) struct Row {
 pub(crate) struct Run {
     pub round: usize,
     pub error: Option<String>,
+    /// Why it counts for nothing, though it came to its end.
+    pub left_out: Option<LeftOut>,
     /// Messages (churn: connections) verified in the window.
     pub messages: u64,
     pub per_second: Option<f64>,
@@ -111,9 +115,31 @@ pub(crate) struct Run {
     /// CPUs that everybody else used meanwhile, stolen time included.
     pub foreign_cpus: Option<f64>,
     pub marks: Vec<Mark>,
-    /// For the curves; not part of the JSON, which has the quantiles.
+    /// Latency at each of a row of quantiles: `(quantile, µs)`. Not part of the JSON, which has the curve over all rounds.
     #[serde(skip)]
-    pub histogram: Option<hdrhistogram::Histogram<u64>>,
+    pub curve: Vec<(f64, f64)>,
+}
+
+impl Run {
+    /// Whether its figures count.
+    pub(crate) fn counts(&self) -> bool {
+        self.error.is_none() && self.left_out.is_none()
+    }
+
+    /// Whether other processes used the machine meanwhile.
+    pub(crate) fn is_noisy(&self) -> bool {
+        self.marks.contains(&Mark::Noisy)
+    }
+}
+
+/// Why a run that came to its end counts for nothing. It is never its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LeftOut {
+    /// Other processes used the machine, more than in the other of two runs one after the other.
+    Disturbed,
+    /// The benchmark was interrupted before the other contestants had run in the same round.
+    Incomplete,
 }
 
 /// A reason to doubt a figure.
@@ -122,10 +148,8 @@ pub(crate) struct Run {
 pub(crate) enum Mark {
     /// The load generator was the bottleneck: throughput and latency are its own. CPU per message still counts.
     GeneratorBound,
-    /// Somebody else used the machine.
+    /// Other processes used the machine.
     Noisy,
-    /// Somebody else used the machine whenever the first contestant ran in the same round: the ratio is worth little.
-    NoisyBase,
     /// The server did not keep up with the rate.
     Overloaded,
 }
@@ -136,7 +160,6 @@ impl Mark {
         match self {
             Self::GeneratorBound => 'g',
             Self::Noisy => '~',
-            Self::NoisyBase => '/',
             Self::Overloaded => '!',
         }
     }
@@ -146,10 +169,7 @@ impl Mark {
             Self::GeneratorBound => {
                 "the load generator was the bottleneck: throughput and latency are its own"
             }
-            Self::Noisy => "somebody else used the machine in every round",
-            Self::NoisyBase => {
-                "somebody else used the machine when the first server ran: the ratio is worth little"
-            }
+            Self::Noisy => "other processes used the machine in half of the rounds or more",
             Self::Overloaded => "the server did not keep up with the rate",
         }
     }
@@ -165,25 +185,26 @@ pub(crate) struct Latency {
     pub max: f64,
 }
 
-/// A figure over the rounds.
+/// A figure over the rounds: their median, their ends and how many they are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Figure {
     pub median: f64,
     pub min: f64,
     pub max: f64,
+    pub rounds: usize,
 }
 
-/// Medians over the rounds: of the quiet ones, or of all (marked) when none was quiet.
+/// What the rounds that count say of one contestant in one case.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Summary {
     pub rounds: usize,
     pub per_second: Option<Figure>,
     pub cpu_ns: Option<Figure>,
-    /// CPU per message (idle: bytes per connection) against the first contestant in the same round.
+    /// The median of CPU per message (idle: bytes per connection) over that of the first contestant; its ends are those of
+    /// the same quotient within each round.
     pub ratio: Option<Figure>,
     pub server_cpus: Option<Figure>,
-    /// Quantiles of all rounds together.
-    pub latency: Option<Latency>,
+    pub latency: Option<Latencies>,
     /// Microseconds at each of a row of quantiles, for the curve: `[quantile, µs]`.
     pub latency_curve: Vec<(f64, f64)>,
     pub context_switches: Option<Figure>,
@@ -193,4 +214,14 @@ pub(crate) struct Summary {
     pub generator_busy: Option<Figure>,
     pub foreign_cpus: Option<Figure>,
     pub marks: Vec<Mark>,
+}
+
+/// The quantiles of each round, over the rounds; microseconds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Latencies {
+    pub p50: Figure,
+    pub p90: Figure,
+    pub p99: Figure,
+    pub p999: Figure,
+    pub max: Figure,
 }

@@ -4,10 +4,12 @@ use super::case::{Case, Kind};
 use super::child::ServerChild;
 use super::contestant::Contestant;
 use super::error::BenchError;
+use super::interrupt::Interrupt;
 use super::load::{Load, LoadError, LoadSpec, PATIENCE, Traffic};
 use super::machine::{Busy, Split};
 use super::process::Process;
 use super::results::{Latency, Mark, Run};
+use super::summary;
 
 /// A server that dies takes its connections with it; this long its end may lag behind theirs.
 const LAST_BREATH: Duration = Duration::from_millis(200);
@@ -38,6 +40,8 @@ pub(crate) struct Setup {
     pub duration: Duration,
     pub warm_up: Duration,
     pub port: Option<u16>,
+    /// Ends a run before its time.
+    pub interrupt: Interrupt,
 }
 
 impl Setup {
@@ -46,6 +50,8 @@ impl Setup {
     }
 
     /// One contestant, one case, once. `glance` is told messages per second every now and then.
+    ///
+    /// What it gives after an interrupt was cut short.
     pub(crate) fn run(
         &self,
         case: &Case,
@@ -106,7 +112,7 @@ impl Setup {
         run.memory_bytes = memory.map(|bytes| bytes as f64);
         run.latency = Latency::of(&outcome.latency);
         self.mark(&mut run, case, outcome.lag.value_at_quantile(0.99));
-        run.histogram = Some(outcome.latency);
+        run.curve = summary::curve(&outcome.latency);
         Ok(run)
     }
 
@@ -116,7 +122,7 @@ impl Setup {
         loop {
             let (elapsed, messages) = (start.elapsed(), load.messages() - first);
             let is_over = elapsed >= time && (messages > 0 || elapsed >= PATIENCE);
-            if is_over || load.has_failed() {
+            if is_over || load.has_failed() || self.interrupt.came() {
                 return;
             }
             std::thread::sleep(time.saturating_sub(elapsed).clamp(Duration::from_millis(1), GLANCE));

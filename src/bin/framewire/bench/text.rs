@@ -44,9 +44,27 @@ pub(crate) fn memory(bytes: f64) -> String {
     }
 }
 
+/// A share as a distance from a figure: `±12 %`, below one percent with a digit more.
+pub(crate) fn plus_minus(share: f64) -> String {
+    let percent = share * 100.0;
+    let digits = usize::from(percent < 0.95 && percent > 0.0);
+    format!("±{percent:.digits$} %")
+}
+
+/// `1 round`, `2 rounds`.
+pub(crate) fn counted(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_spread_is_not_rounded_to_none() {
+        assert_eq!((plus_minus(0.123), plus_minus(0.004)), ("±12 %".into(), "±0.4 %".into()));
+        assert_eq!((plus_minus(0.0), plus_minus(0.0099)), ("±0 %".into(), "±1 %".into()));
+    }
 
     #[test]
     fn thousands_are_set_apart() {

@@ -43,9 +43,9 @@ pub(crate) enum BuiltIn {
     /// may, a stackful coroutine per connection
     #[cfg(feature = "bench")]
     May,
-    /// flips one byte of the 100th reply: shows that the check works
+    /// flips one byte of the 50th reply: shows that the check works
     FaultyByte,
-    /// ends after the 100th reply: shows that a crash is reported
+    /// ends after the 50th reply: shows that a crash is reported
     FaultyExit,
 }
 

@@ -25,7 +25,7 @@ pub(super) fn serve(addr: SocketAddr) -> io::Result<()> {
             let _ = super::echo_blocking(&mut stream);
         });
         if let Err(error) = spawned {
-            eprintln!("can not start a thread: {error}");
+            eprintln!("cannot start a thread: {error}");
         }
     }
     Ok(())

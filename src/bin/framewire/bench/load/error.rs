@@ -21,7 +21,7 @@ pub(crate) enum LoadError {
     #[error("connection {id} broke: {source}")]
     Broken { id: u64, source: io::Error },
     /// A connection could not be made.
-    #[error("can not connect: {0}{hint}", hint = connect_hint(.0))]
+    #[error("cannot connect: {0}{hint}", hint = connect_hint(.0))]
     Connect(io::Error),
     /// Replies were still missing when the time for them had run out.
     #[error("{missing} of {sent} replies were still missing {seconds} s after the last message was sent")]

@@ -87,7 +87,7 @@ impl Outcome {
     }
 
     fn add(&mut self, other: &Self) {
-        // both have the same bounds, so that adding can not fail
+        // both have the same bounds, so that adding cannot fail
         let _ = self.latency.add(&other.latency);
         let _ = self.lag.add(&other.lag);
     }

@@ -1,18 +1,9 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::palette::{GRID, INK, MUTED};
+use super::palette::{GRID, MUTED};
 use crate::bench::error::BenchError;
-use crate::bench::results::Figure;
 use crate::bench::text::{duration, short};
-
-/// One bar: a name, its colour, and a figure with its spread.
-pub(super) struct Bar<'a> {
-    pub name: &'a str,
-    pub colour: RGBColor,
-    pub figure: Figure,
-}
 
 /// One line: its colour and its points.
 pub(super) struct Line {
@@ -22,64 +13,17 @@ pub(super) struct Line {
 
 const WIDTH: u32 = 560;
 const FONT: &str = "sans-serif";
-/// Size of axis labels and of what stands at the bars.
+/// Size of axis labels.
 const SMALL: u32 = 13;
-const TEXT: u32 = 15;
-/// Height of one bar with the room around it.
+/// Height of one bar of the charts beside, with the room around it.
 const ROW: u32 = 28;
-/// Height of the axis below the bars.
-const AXIS: u32 = 34;
-/// Room for the names on the left.
-const NAMES: u32 = 142;
+/// Room for the values on the left of a line chart.
+const VALUES: u32 = 84;
 /// The latency curve begins here: the fastest few would stretch the axis and say nothing.
 const FASTEST: f64 = 0.1;
-/// Room for the value behind the longest bar, as a share of the axis.
-const VALUE_ROOM: f64 = 1.34;
 
 type Result<T = ()> = std::result::Result<T, BenchError>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
-/// Horizontal bars with the range of the rounds as a whisker and the median in figures.
-pub(super) fn bars(bars: &[Bar<'_>], text: fn(f64) -> String, axis: fn(f64) -> String) -> Result<String> {
-    draw(WIDTH, bars_height(bars.len()), |area| {
-        let most = bars.iter().map(|bar| bar.figure.max).fold(0.0, f64::max).max(1e-9);
-        let rows = bars.len() as f64;
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(2)
-            .margin_right(6)
-            .set_label_area_size(LabelAreaPosition::Left, NAMES)
-            .set_label_area_size(LabelAreaPosition::Bottom, 28)
-            .build_cartesian_2d(0.0..most * VALUE_ROOM, 0.0..rows)
-            .map_err(error)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .x_labels(5)
-            .x_label_formatter(&|value| axis(*value))
-            .axis_style(GRID)
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .label_style((FONT, SMALL).into_font().color(&MUTED))
-            .draw()
-            .map_err(error)?;
-        for (at, bar) in bars.iter().enumerate() {
-            let middle = rows - at as f64 - 0.5;
-            let body = [(0.0, middle - 0.33), (bar.figure.median, middle + 0.33)];
-            let whisker = vec![(bar.figure.min, middle), (bar.figure.max, middle)];
-            chart.draw_series([Rectangle::new(body, bar.colour.filled())]).map_err(error)?;
-            chart.draw_series([PathElement::new(whisker, INK.stroke_width(2))]).map_err(error)?;
-            let (x, y) = chart.backend_coord(&(bar.figure.max.max(bar.figure.median), middle));
-            label(area, &text(bar.figure.median), (x + 6, y), HPos::Left)?;
-            label(area, bar.name, (i32::try_from(NAMES).unwrap_or(0) - 8, y), HPos::Right)?;
-        }
-        Ok(())
-    })
-}
-
-fn bars_height(bars: usize) -> u32 {
-    ROW * u32::try_from(bars).unwrap_or(1) + AXIS
-}
 
 /// Latency over the share of messages that were at least as fast, both stretched so that the slow tail can be read.
 pub(super) fn latency(lines: &[Line]) -> Result<String> {
@@ -87,12 +31,13 @@ pub(super) fn latency(lines: &[Line]) -> Result<String> {
     let (least, most) = ends(points().map(|point| point.1));
     let nines = points().map(|point| nines_of(point.0)).fold(1.0, f64::max);
     // as high as the two bar charts that it stands beside, headings included
-    let height = (2 * bars_height(lines.len()) + 26).clamp(300, 560);
+    let bars = ROW * u32::try_from(lines.len()).unwrap_or(1);
+    let height = (2 * bars + 80).clamp(300, 560);
     draw(WIDTH, height, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .margin_right(34)
-            .set_label_area_size(LabelAreaPosition::Left, 66)
+            .set_label_area_size(LabelAreaPosition::Left, VALUES)
             .set_label_area_size(LabelAreaPosition::Bottom, 30)
             .build_cartesian_2d(0.0..nines, (least * 0.8..most * 1.25).log_scale())
             .map_err(error)?;
@@ -126,13 +71,13 @@ pub(super) fn over_connections(lines: &[Line]) -> Result<String> {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .margin_right(34)
-            .set_label_area_size(LabelAreaPosition::Left, 66)
+            .set_label_area_size(LabelAreaPosition::Left, VALUES)
             .set_label_area_size(LabelAreaPosition::Bottom, 48)
             .build_cartesian_2d((fewest * 0.85..most * 1.18).log_scale(), 0.0..top * 1.08)
             .map_err(error)?;
         chart
             .configure_mesh()
-            .x_label_formatter(&|value| tick(*value))
+            .x_label_formatter(&|value| sparse_tick(*value))
             .x_desc("connections")
             .axis_desc_style((FONT, SMALL).into_font().color(&MUTED))
             .y_labels(6)
@@ -164,11 +109,6 @@ fn draw(width: u32, height: u32, paint: impl FnOnce(&Area<'_>) -> Result) -> Res
     Ok(svg)
 }
 
-fn label(area: &Area<'_>, text: &str, at: (i32, i32), side: HPos) -> Result {
-    let style = (FONT, TEXT).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
-    area.draw_text(text, &style, at).map_err(error)
-}
-
 fn error(error: impl std::fmt::Display) -> BenchError {
     BenchError::Chart(error.to_string())
 }
@@ -185,7 +125,7 @@ fn percent(nines: f64) -> String {
 }
 
 /// An axis label: `0`, `250`, `1.5k`, `2M`.
-pub(super) fn tick(value: f64) -> String {
+fn tick(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         v if v >= 1e6 => (value / 1e6, "M"),
         v if v >= 1e4 => (value / 1e3, "k"),
@@ -194,6 +134,12 @@ pub(super) fn tick(value: f64) -> String {
     let text = short(scaled);
     let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{trimmed}{unit}")
+}
+
+/// A label on an axis whose upper digits crowd together: only 1, 2 and 5 of each decade.
+fn sparse_tick(value: f64) -> String {
+    let digit = value / 10_f64.powf(value.log10().floor());
+    if [1.0, 2.0, 5.0].iter().any(|shown| (digit - shown).abs() < 1e-6) { tick(value) } else { String::new() }
 }
 
 /// The smallest and the largest of some numbers, of which a logarithm can be taken.
@@ -208,23 +154,10 @@ fn ends(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 mod tests {
     use super::*;
 
-    fn figure(median: f64) -> Figure {
-        Figure { median, min: median * 0.9, max: median * 1.1 }
-    }
-
-    #[test]
-    fn a_bar_shows_its_name_and_its_figure() {
-        let bar = Bar { name: "a<b", colour: INK, figure: figure(1234.0) };
-        let svg = bars(&[bar], |n| format!("{n:.0} ns"), tick).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("1234 ns"), "{svg}");
-        assert!(svg.contains("a&lt;b"), "names are escaped");
-    }
-
     #[test]
     fn charts_of_nothing_or_of_equal_points_are_drawn_all_the_same() {
-        assert!(bars(&[], short, tick).is_ok());
         assert!(latency(&[]).is_ok());
-        assert!(over_connections(&[Line { colour: INK, points: vec![(10.0, 0.0), (10.0, 0.0)] }]).is_ok());
+        assert!(over_connections(&[Line { colour: MUTED, points: vec![(10.0, 0.0), (10.0, 0.0)] }]).is_ok());
     }
 
     #[test]
@@ -234,6 +167,12 @@ mod tests {
             (percent(1.0), percent(2.0), percent(3.0)),
             ("90 %".into(), "99 %".into(), "99.9 %".into())
         );
+    }
+
+    #[test]
+    fn crowded_ticks_are_left_out() {
+        assert_eq!(sparse_tick(100.0), "100");
+        assert_eq!((sparse_tick(90.0), sparse_tick(50.0)), (String::new(), "50".into()));
     }
 
     #[test]

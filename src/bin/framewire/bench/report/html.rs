@@ -1,5 +1,7 @@
 use std::fmt::{self, Display};
 
+use crate::bench::results::Mark;
+
 /// Text that can stand in HTML, between tags and in quoted attributes.
 pub(super) struct Escaped<T>(pub T);
 
@@ -16,6 +18,17 @@ impl<T: Display> Display for Escaped<T> {
         }
         Ok(())
     }
+}
+
+/// What the signs that occur mean; nothing where there are none.
+pub(super) fn signs_explained(marks: &[Mark]) -> String {
+    if marks.is_empty() {
+        return String::new();
+    }
+    let explained = marks
+        .iter()
+        .map(|mark| format!("<span class=\"sign\">{}</span> {}", mark.sign(), Escaped(mark.explained())));
+    format!("<p class=\"muted signs\">{}</p>\n", explained.collect::<Vec<_>>().join(" &nbsp; "))
 }
 
 /// Seconds since 1970 as a date and time in UTC.

@@ -1,7 +1,8 @@
 use std::fmt::Write;
 
-use super::charts::{self, Bar, Line};
-use super::html::Escaped;
+use super::bars::{self, Bar};
+use super::charts::{self, Line};
+use super::html::{Escaped, signs_explained};
 use super::palette;
 use crate::bench::case::Kind;
 use crate::bench::error::BenchError;
@@ -29,18 +30,18 @@ pub(super) fn case(page: &mut String, case: &CaseResult) -> Result {
             "bytes, lower is better",
             |s| s.bytes_per_connection,
             text,
-        )?;
-        bars(page, case, "Memory of the process", "lower is better", |s| s.memory_bytes, memory)?;
+        );
+        bars(page, case, "Memory of the process", "lower is better", |s| s.memory_bytes, memory);
     } else {
         page.push_str("<div class=\"stack\">\n");
         let cpu = format!("CPU per {one}");
-        bars(page, case, &cpu, "server process, ns, lower is better", |s| s.cpu_ns, grouped)?;
+        bars(page, case, &cpu, "server process, ns, lower is better", |s| s.cpu_ns, grouped);
         if case.case.kind == Kind::Open {
             // the rate is given: what differs is how late the slow ones are
-            bars(page, case, "Latency of the slowest 1 %", "p99, lower is better", p99, duration)?;
+            bars(page, case, "Latency of the slowest 1 %", "p99, lower is better", p99, duration);
         } else {
             let throughput = format!("{} per second", capitalized(&case.unit));
-            bars(page, case, &throughput, "higher is better", |s| s.per_second, grouped)?;
+            bars(page, case, &throughput, "higher is better", |s| s.per_second, grouped);
         }
         page.push_str("</div>\n");
         latency(page, case)?;
@@ -90,27 +91,24 @@ fn bars(
     unit: &str,
     of: fn(&Summary) -> Option<Figure>,
     text: fn(f64) -> String,
-) -> Result {
-    // a plain number is short on an axis; one with a unit keeps it
-    let axis = if text(1e6) == grouped(1e6) { charts::tick } else { text };
+) {
     let bars: Vec<Bar<'_>> = case
         .rows
         .iter()
         .enumerate()
-        .filter_map(|(index, row)| {
+        .filter_map(|(colour, row)| {
             let figure = of(row.summary.as_ref()?)?;
-            Some(Bar { name: &row.contestant, colour: palette::series(index), figure })
+            let text = table::with_spread(Some(figure), text);
+            Some(Bar { name: &row.contestant, colour, figure, text })
         })
         .collect();
     if !bars.is_empty() {
-        figure(page, title, unit, &charts::bars(&bars, text, axis)?);
+        figure(page, title, unit, &bars::render(&bars));
     }
-    Ok(())
 }
 
 fn p99(summary: &Summary) -> Option<Figure> {
-    let p99 = summary.latency.as_ref()?.p99;
-    Some(Figure { median: p99, min: p99, max: p99 })
+    summary.latency.as_ref().map(|latency| latency.p99)
 }
 
 fn latency(page: &mut String, case: &CaseResult) -> Result {
@@ -197,15 +195,19 @@ fn table(page: &mut String, case: &CaseResult) {
             (Some(error), _) => {
                 let _ = write!(page, "<td class=\"bad\" colspan=\"{columns}\">{}</td>", Escaped(error));
             }
-            (None, cells) => {
-                for cell in cells.unwrap_or_default() {
+            (None, Some(cells)) => {
+                for cell in cells {
                     let _ = write!(page, "<td>{}</td>", Escaped(cell));
                 }
+            }
+            (None, None) => {
+                let _ = write!(page, "<td colspan=\"{columns}\">not measured</td>");
             }
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody>\n</table></div>\n");
+    page.push_str(&signs_explained(&table::legend(case.rows.iter())));
 }
 
 fn capitalized(word: &str) -> String {

@@ -24,7 +24,7 @@ pub(crate) fn ticks(duration: Duration) -> Tick {
 /// Where the time comes from: the system, or a simulation.
 pub(crate) trait Clock {
     /// The time since the server's origin. Never goes back.
-    fn elapsed(&self) -> Duration;
+    fn since_origin(&self) -> Duration;
 
     /// How far two readings within a turn may be apart before what was stamped in between is stamped again: longer than
     /// a busy system takes the processor away. The stamps allow for so much, and timeouts are as much late.
@@ -37,7 +37,7 @@ pub(crate) trait Clock {
 /// some 20 ns, so this many make it disappear beside the work.
 const MAX_STRIDE: u32 = 32;
 /// A longer time between two readings within a turn is time in which nobody was heard.
-const HELD_UP: Duration = Duration::from_millis(10);
+const HELD_UP: Duration = Duration::from_millis(100);
 /// So much time between two readings is too much: the next one follows the very next unit.
 const COARSE: Duration = Duration::from_millis(1);
 
@@ -127,7 +127,7 @@ impl ShardClock {
     }
 
     fn set(&mut self) {
-        self.read_at = self.source.elapsed();
+        self.read_at = self.source.since_origin();
         self.now = Tick::try_from(self.read_at.as_millis()).unwrap_or(Tick::MAX / 2);
         self.stamp = ticks(self.read_at + self.slack);
         self.credit = self.stride;
@@ -195,7 +195,7 @@ mod tests {
     struct Hand(Rc<Cell<Duration>>);
 
     impl Clock for Hand {
-        fn elapsed(&self) -> Duration {
+        fn since_origin(&self) -> Duration {
             self.0.get()
         }
     }

@@ -51,7 +51,7 @@ struct SystemClock {
 }
 
 impl Clock for SystemClock {
-    fn elapsed(&self) -> Duration {
+    fn since_origin(&self) -> Duration {
         self.origin.elapsed()
     }
 }

@@ -67,7 +67,7 @@ impl Deliver for Nowhere {
 struct Stopped;
 
 impl Clock for Stopped {
-    fn elapsed(&self) -> Duration {
+    fn since_origin(&self) -> Duration {
         Duration::ZERO
     }
 }

@@ -78,7 +78,7 @@ struct VirtualClock {
 }
 
 impl Clock for VirtualClock {
-    fn elapsed(&self) -> Duration {
+    fn since_origin(&self) -> Duration {
         Duration::from_millis(self.network.lock().now)
     }
 

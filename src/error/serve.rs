@@ -1,0 +1,167 @@
+use std::{error::Error, fmt, io, time::Duration};
+
+use thiserror::Error;
+
+use crate::{framing::FramingConfigError, id::ShardId};
+
+/// The server could not start, or its reactor failed.
+///
+/// A `main` that returns it shows its text: its `Debug` is that text too, but for `{:#?}`, which shows the source beside it.
+/// What the set-up of a framing finds wrong becomes one by `?`.
+///
+/// ```no_run
+/// use framewire::{FixedLength, ServeError, Server, packet_fn};
+///
+/// fn main() -> Result<(), ServeError> {
+///     Server::bind(("0.0.0.0", 7000))?
+///         .framing(FixedLength::new(5)?)
+///         .serve(packet_fn(|session, packet| session.send(packet)))
+/// }
+/// ```
+#[derive(Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The text names no address.
+    #[error("{text:?} is no address to bind: {why}; give host:port, [v6]:port or unix:/path")]
+    #[non_exhaustive]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The address can not be bound.
+    #[error("can not bind {addr}: {source}")]
+    #[non_exhaustive]
+    Bind {
+        /// The address.
+        addr: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A setting can not work.
+    #[error("{option}: {why}")]
+    #[non_exhaustive]
+    Config {
+        /// The option at fault, as it is called in the builder.
+        option: &'static str,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The system refused what a reactor needs.
+    #[error("can not {action}: {source}")]
+    #[non_exhaustive]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The factory of handlers panicked.
+    #[error("the factory of handlers panicked: {message}")]
+    #[non_exhaustive]
+    Factory {
+        /// What it said.
+        message: String,
+    },
+    /// It was time for the server to have stopped, and some of its shards still run: a callback of theirs blocks.
+    ///
+    /// Their threads are left behind. Each ends by itself once its callback returns, with its sessions reset
+    /// ([`ServerHandle::shards`](crate::ServerHandle::shards) tells when); until then the handler's memory and, for the
+    /// acceptor's shard, the address stay taken. Shorten what blocks or give it a thread of its own, wait without a
+    /// deadline ([`Running::wait`](crate::Running::wait)), or end the process, which ends the threads.
+    #[error(
+        "the server was to stop within {grace:?}, and {}: does a handler block? Its thread ends when it returns",
+        still_running(.shards)
+    )]
+    #[non_exhaustive]
+    StillRunning {
+        /// The shards, in the order of their numbers.
+        shards: Vec<ShardId>,
+        /// How long they were given.
+        grace: Duration,
+    },
+    /// A reactor thread panicked outside of any callback: a defect of framewire.
+    #[error("a reactor thread panicked; this is a defect of framewire, please report it")]
+    Defect,
+}
+
+/// What `main` prints.
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            let text = self.to_string();
+            f.debug_struct("ServeError").field("text", &text).field("source", &self.source()).finish()
+        } else {
+            fmt::Display::fmt(self, f)
+        }
+    }
+}
+
+impl From<FramingConfigError> for ServeError {
+    fn from(error: FramingConfigError) -> Self {
+        Self::config(("framing", error.to_string()))
+    }
+}
+
+impl ServeError {
+    pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { action, source }
+    }
+
+    pub(crate) fn config((option, why): (&'static str, String)) -> Self {
+        Self::Config { option, why }
+    }
+}
+
+/// At most a dozen by number: each connection may have a shard of its own.
+fn still_running(shards: &[ShardId]) -> String {
+    const MOST: usize = 12;
+    let named: Vec<String> = shards.iter().take(MOST).map(ToString::to_string).collect();
+    let list = named.join(", ");
+    match (shards.len(), shards.len().saturating_sub(MOST)) {
+        (1, _) => format!("shard {list} still runs"),
+        (_, 0) => format!("shards {list} still run"),
+        (_, more) => format!("shards {list} and {more} more still run"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::FixedLength;
+
+    #[test]
+    fn shards_that_still_run_are_named_as_far_as_a_line_goes() {
+        let error = |shards: u32| {
+            let shards = (0..shards).map(ShardId).collect();
+            ServeError::StillRunning { shards, grace: Duration::from_millis(500) }.to_string()
+        };
+        assert!(error(1).starts_with("the server was to stop within 500ms, and shard 0 still runs: "));
+        assert!(error(3).contains("and shards 0, 1, 2 still run"));
+        assert!(error(1000).contains("10, 11 and 988 more still run"));
+    }
+
+    #[test]
+    fn a_main_shows_why_the_server_did_not_start_as_a_text() {
+        let error = ServeError::Bind { addr: "[::]:7".into(), source: io::ErrorKind::AddrInUse.into() };
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert_eq!(
+            format!("{error:#?}"),
+            "ServeError {\n    text: \"can not bind [::]:7: address in use\",\n    source: Some(\n        Kind(\n            \
+             AddrInUse,\n        ),\n    ),\n}"
+        );
+    }
+
+    #[test]
+    fn a_framing_that_was_set_up_wrongly_is_a_reason_not_to_start() {
+        fn set_up() -> Result<FixedLength, ServeError> {
+            Ok(FixedLength::new(0)?)
+        }
+        let error = set_up().err().map(|error| error.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some("framing: a fixed length of 0 bytes makes no frame; use at least 1")
+        );
+    }
+}

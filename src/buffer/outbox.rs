@@ -257,13 +257,18 @@ impl Outbox {
     /// Forgets everything but the memory of the head. Who waits for a ticket is told that it was lost.
     #[inline]
     pub fn reset(&mut self) {
-        self.weight = 0;
         self.written = 0;
+        if self.weight > 0 {
+            self.forget();
+        }
+    }
+
+    #[cold]
+    fn forget(&mut self) {
+        self.weight = 0;
         self.blocked = TAKING;
         self.clear();
-        if !self.tickets.is_empty() {
-            self.tickets = VecDeque::new();
-        }
+        self.tickets = VecDeque::new();
     }
 
     #[inline]

@@ -161,7 +161,6 @@ impl Framing for LengthPrefix {
         if len > max {
             return Err(FrameError::too_long(len, max, payload));
         }
-        out.reserve(self.header.width() + payload.len());
         self.header.write(len, out);
         out.extend_from_slice(payload);
         Ok(())

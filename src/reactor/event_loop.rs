@@ -148,12 +148,12 @@ where
     }
 
     fn poll(&mut self) -> io::Result<()> {
-        let mut wait = self.wait();
+        self.judge_last_turn();
+        let (mut wait, expected) = self.wait();
         if wait != Some(Duration::ZERO) && !self.mailbox.fall_asleep() {
             wait = Some(Duration::ZERO);
         }
         self.ready.clear();
-        let expected = self.deadline();
         let polled = self.sys.poll(&mut self.ready, wait);
         self.mailbox.wake_up();
         match polled {
@@ -164,30 +164,35 @@ where
         Ok(())
     }
 
-    /// How long the poll may wait: not at all while work is left over, else until the next deadline.
-    fn wait(&mut self) -> Option<Duration> {
-        let now = self.shard.clock().read();
-        self.restamp();
-        self.served.clear();
-        self.judge_length(now - self.began);
+    /// How long the poll may wait, and when it is to end: not at all while work is left over, else until the next deadline.
+    fn wait(&mut self) -> (Option<Duration>, Option<Tick>) {
         if self.has_work() {
-            return Some(Duration::ZERO);
+            return (Some(Duration::ZERO), Some(0));
         }
-        Some(Duration::from_millis(self.deadline()?.saturating_sub(now)))
+        let (now, deadline) = (self.shard.clock().now(), self.deadline());
+        (deadline.map(|at| Duration::from_millis(at.saturating_sub(now))), deadline)
+    }
+
+    /// The turn before is over: those who were served last in it are stamped again if it took long, and a long turn held up
+    /// every session of the shard.
+    fn judge_last_turn(&mut self) {
+        let took = self.shard.clock().read() - self.began;
+        if self.shard.clock().is_outdated() {
+            let ready = std::mem::take(&mut self.ready);
+            self.restamp_served(&ready);
+            self.ready = ready;
+        }
+        self.served.clear();
+        if took > SLOW_TURN {
+            self.shard.counters().slow_turns += 1;
+            tracing::warn!(millis = took, "a turn held up all sessions of its shard; does a handler block?");
+        }
     }
 
     /// Whether something is left over that no event will announce.
     fn has_work(&self) -> bool {
         let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
         !left || !self.due.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work)
-    }
-
-    /// A long turn held up every session of the shard.
-    fn judge_length(&mut self, millis: Tick) {
-        if millis > SLOW_TURN {
-            self.shard.counters().slow_turns += 1;
-            tracing::warn!(millis, "a turn held up all sessions of its shard; does a handler block?");
-        }
     }
 
     fn deadline(&self) -> Option<Tick> {
@@ -268,41 +273,52 @@ where
             }
             let Some(key) = self.unfinished.pop_front() else { break };
             self.serve_unfinished(key);
-            self.served.push(key);
-            self.restamp();
+            self.note_served(key);
         }
     }
 
     fn serve_ready(&mut self) {
-        for at in 0..self.ready.len() {
-            let Some(ready) = self.ready.get(at).copied().filter(|ready| ready.token < FIRST_LISTENER) else {
+        let ready = std::mem::take(&mut self.ready);
+        for event in &ready {
+            if event.token >= FIRST_LISTENER {
                 continue;
-            };
+            }
             if self.shard.clock().is_part_over() {
-                self.put_off(ready);
+                self.put_off(*event);
             } else {
-                self.handle_ready(ready);
-                self.restamp();
+                self.handle_ready(*event);
+                self.restamp(&ready);
             }
         }
+        self.ready = ready;
     }
 
     /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what was
     /// stamped just before that counts from now.
     #[inline]
-    fn restamp(&mut self) {
+    fn restamp(&mut self, ready: &[Ready]) {
         if self.shard.clock().is_outdated() {
-            self.restamp_served();
+            self.restamp_served(ready);
         }
     }
 
     #[cold]
-    fn restamp_served(&mut self) {
+    fn restamp_served(&mut self, ready: &[Ready]) {
         let to = self.shard.clock().stamp();
         let Some(from) = self.shard.clock().take_outdated() else { return };
-        let ready = self.ready.iter().map(|ready| Key::from_token(ready.token));
-        for key in ready.chain(self.served.iter().copied()) {
+        let keys = ready.iter().map(|ready| Key::from_token(ready.token));
+        for key in keys.chain(self.served.iter().copied()) {
             self.shard.restamp(key, from, to);
+        }
+    }
+
+    /// After a session was served without an event.
+    fn note_served(&mut self, key: Key) {
+        self.served.push(key);
+        if self.shard.clock().is_outdated() {
+            let ready = std::mem::take(&mut self.ready);
+            self.restamp_served(&ready);
+            self.ready = ready;
         }
     }
 
@@ -364,7 +380,6 @@ where
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
             self.handle_command(command);
-            self.shard.clock().spend(1);
             if self.shard.clock().is_part_over() {
                 break;
             }
@@ -426,8 +441,7 @@ where
             settle(sys, visit);
             visit.judge();
         });
-        self.served.push(suspect);
-        self.restamp();
+        self.note_served(suspect);
     }
 
     fn flush(&mut self) {
@@ -438,7 +452,6 @@ where
         self.shard.clock().begin_part(WRITE_SHARE);
         while let Some(key) = self.dirty.pop_front() {
             self.shard.visit(key, |visit| settle(&mut self.sys, visit));
-            self.shard.clock().spend(1);
             if self.shard.clock().is_part_over() {
                 break;
             }

@@ -48,7 +48,7 @@ pub(super) fn receive<Y: Sys, H: PacketHandler, F: Framing>(
             Err(error) => return visit.handle_failed(error),
         };
         budget = budget.saturating_sub(cost);
-        if !visit.handle_called() || budget == 0 {
+        if budget == 0 || visit.has_had_its_share() {
             return visit.handle_budget_spent();
         }
     }

@@ -35,7 +35,6 @@ where
     /// Does what a timer is for. Returns the session that some deadline seems to have passed for: it is to be read from
     /// and written to, and judged ([`Visit::judge`]) after that.
     pub(crate) fn handle_timer(&mut self, fired: Fired<Alarm>) -> Option<Key> {
-        self.turn.clock.spend(1);
         match fired.item {
             Alarm::Liveness(key) => {
                 let lapsed = |visit: &mut Visit<'_, H, F, T>| {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Ending, Slot, Visit, callbacks::guard};
+use super::{Ending, Slot, Visit, callbacks::guard, visit::Share};
 use crate::{
     buffer::{Inbox, Scratch},
     error::CloseReason,
@@ -53,12 +53,13 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         true
     }
 
-    /// A system call was made for this session. Returns whether it may have another one in this turn, if it has more to
-    /// read: not when it has handed out its share of frames.
+    /// Whether the session has handed out its share of frames.
     #[inline]
-    pub(crate) fn handle_called(&mut self) -> bool {
-        self.turn.clock.spend(1);
-        self.frames > 0
+    pub(crate) fn has_had_its_share(&mut self) -> bool {
+        if self.share.frames == 0 {
+            self.share.renew(self.turn);
+        }
+        self.share.frames == 0
     }
 
     /// The session has had its share of this turn, and there may be more to read.
@@ -176,7 +177,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             self.slot.connection.marks.insert(Mark::BACKLOG);
             return;
         }
-        if self.frames == 0 {
+        if self.share.frames == 0 {
             self.slot.connection.marks.insert(Mark::BACKLOG);
             self.turn.read_later(&mut self.slot.connection);
             return;
@@ -214,9 +215,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         used: &mut usize,
         decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
     ) -> Result<(), Stop> {
-        let (handler, slot, turn, frames) =
-            (&mut *self.handler, &mut *self.slot, &mut *self.turn, &mut self.frames);
-        guard("on_packet", || hand_out(handler, slot, turn, frames, region, since, used, decode))
+        let (handler, slot, turn, share) =
+            (&mut *self.handler, &mut *self.slot, &mut *self.turn, &mut self.share);
+        guard("on_packet", || hand_out(handler, slot, turn, share, region, since, used, decode))
     }
 
     #[cold]
@@ -238,7 +239,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if !self.is_open() {
             return;
         }
-        if self.slot.connection.halt.any() || self.frames == 0 {
+        if self.slot.connection.halt.any() || self.share.frames == 0 {
             // Paused on the last packet: the end waits until the handler resumes. Or until the next turn.
             if let Some(mut inbox) = rest {
                 inbox.consume(used, self.turn.clock.stamp());
@@ -284,35 +285,32 @@ impl From<CloseReason> for Stop {
     }
 }
 
-/// The inner loop: decode, call, decode, call … until the bytes, the session's share of `frames` or its willingness end.
+/// The inner loop: decode, call, decode, call … until the bytes, the session's share or its willingness end.
 #[inline]
 fn hand_out<H: PacketHandler, F: Framing, T>(
     handler: &mut H,
     slot: &mut Slot<F, H::State, T>,
     turn: &mut Turn,
-    frames: &mut u32,
+    share: &mut Share,
     region: &mut [u8],
     since: Tick,
     used: &mut usize,
     decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
 ) -> Result<(), Stop> {
     let mut rejected_at = None;
-    let mut quota = (*frames).min(turn.clock.credit());
-    let mut left = quota;
     let Some(state) = slot.state.as_deref_mut() else { return Ok(()) };
     let framing = &mut *slot.framing;
     while !slot.connection.halt.any() {
-        if left == 0 {
-            quota = next_quota(frames, quota, turn);
-            left = quota;
-            if quota == 0 {
-                return Ok(());
+        if share.frames == 0 {
+            share.renew(turn);
+            if share.frames == 0 {
+                break;
             }
         }
         let rest = region.get_mut(*used..).unwrap_or_default();
         let Some(decoded) = decode(framing, rest)? else { break };
         let len = rest.len();
-        left -= 1;
+        share.frames -= 1;
         match decoded {
             Decoded::Packet { payload, consumed } => {
                 *used += checked(consumed, len)?;
@@ -344,20 +342,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
             }
         }
     }
-    *frames -= quota - left;
-    turn.clock.spend(quota - left);
     Ok(())
-}
-
-/// `quota` frames were handed out: looks at the clock, and says how many may follow.
-#[cold]
-fn next_quota(frames: &mut u32, quota: u32, turn: &mut Turn) -> u32 {
-    *frames -= quota;
-    turn.clock.spend(quota);
-    if turn.clock.is_part_over() {
-        *frames = 0;
-    }
-    (*frames).min(turn.clock.credit())
 }
 
 /// Bytes that began to come at `since` are no packet's: more of a frame that is discarded, or its end.

@@ -186,11 +186,15 @@ where
 
     /// The sessions with input that no event will announce.
     pub(crate) fn take_unfinished(&mut self, into: &mut VecDeque<Key>) {
-        into.extend(self.turn.unfinished.drain(..));
+        if !self.turn.unfinished.is_empty() {
+            into.extend(self.turn.unfinished.drain(..));
+        }
     }
 
     pub(crate) fn take_dirty(&mut self, into: &mut VecDeque<Key>) {
-        into.extend(self.turn.dirty.drain(..));
+        if !self.turn.dirty.is_empty() {
+            into.extend(self.turn.dirty.drain(..));
+        }
     }
 
     /// The session may have been stamped with `from`, which was too early: see [`Connection::restamp`].

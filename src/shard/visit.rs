@@ -12,6 +12,42 @@ use crate::{
 /// pay, for a turn costs as much as a few frames.
 const FRAMES_PER_TURN: u32 = 64;
 
+/// What is left of a session's share of the turn: frames, granted so many at a time, so that the clock is read in between.
+pub(super) struct Share {
+    /// Frames that may still be handed out before more are granted.
+    pub(super) frames: u32,
+    /// Frames that were granted last.
+    granted: u32,
+    /// Frames that may still be granted.
+    more: u32,
+}
+
+impl Share {
+    #[inline]
+    fn new(turn: &Turn) -> Self {
+        let granted = FRAMES_PER_TURN.min(turn.clock.credit());
+        Self { frames: granted, granted, more: FRAMES_PER_TURN - granted }
+    }
+
+    /// What was granted is used up: grants more, if the share and the time allow it.
+    #[cold]
+    pub(super) fn renew(&mut self, turn: &mut Turn) {
+        turn.clock.spend(self.granted);
+        if turn.clock.is_part_over() {
+            self.more = 0;
+        }
+        self.granted = self.more.min(turn.clock.credit());
+        self.frames = self.granted;
+        self.more -= self.granted;
+    }
+
+    /// The visit is over: what was done is held against the clock.
+    #[inline]
+    fn end(&self, turn: &mut Turn) {
+        turn.clock.spend(1 + self.granted - self.frames);
+    }
+}
+
 /// One session with all that its events need, for as long as they are handled: found once, used many times.
 ///
 /// A session is never removed in the middle of it: a verdict is recorded, and carried out when the visit is over.
@@ -19,8 +55,7 @@ pub(crate) struct Visit<'a, H: PacketHandler, F, T> {
     pub(super) handler: &'a mut H,
     pub(super) slot: &'a mut Slot<F, H::State, T>,
     pub(super) turn: &'a mut Turn,
-    /// Frames that may still be handed out.
-    pub(super) frames: u32,
+    pub(super) share: Share,
     verdict: Option<(CloseReason, Ending)>,
 }
 
@@ -37,11 +72,12 @@ where
         body: impl FnOnce(&mut Visit<'_, H, F, T>) -> R,
     ) -> Option<R> {
         let slot = self.slots.get_mut(key)?;
-        let frames = FRAMES_PER_TURN;
+        let share = Share::new(&self.turn);
         let mut visit =
-            Visit { handler: &mut *self.handler, slot, turn: &mut self.turn, frames, verdict: None };
+            Visit { handler: &mut *self.handler, slot, turn: &mut self.turn, share, verdict: None };
         let answer = body(&mut visit);
         visit.account();
+        visit.share.end(visit.turn);
         if let Some((reason, how)) = visit.verdict.take() {
             self.finish(key, reason, how);
         }

@@ -35,11 +35,11 @@ pub(crate) trait Clock {
 
 /// Units of work between two readings of the clock: a packet handed out is one, a system call is one. A reading takes
 /// some 20 ns, so this many make it disappear beside the work.
-const MAX_STRIDE: u32 = 32;
+pub(crate) const MAX_STRIDE: u32 = 32;
 /// A longer time between two readings within a turn is time in which nobody was heard.
 const HELD_UP: Duration = Duration::from_millis(100);
 /// So much time between two readings is too much: the next one follows the very next unit.
-const COARSE: Duration = Duration::from_millis(1);
+const COARSE: Duration = Duration::from_millis(4);
 
 /// The time of one shard: read when a turn begins, whenever a deadline is set, and after every so much work.
 ///
@@ -59,6 +59,8 @@ pub(crate) struct ShardClock {
     stride: u32,
     /// The stamp that turned out to be too early, from the reading that found it.
     outdated: Option<Tick>,
+    /// The part of the turn is over, or some stamp is outdated: one look for both, after each session.
+    alarm: bool,
     /// Ticks in which this shard heard nobody: the process stood still, or a callback blocked.
     lost: Tick,
     slack: Duration,
@@ -76,6 +78,7 @@ impl ShardClock {
             credit: MAX_STRIDE,
             stride: MAX_STRIDE,
             outdated: None,
+            alarm: false,
             lost: 0,
             slack,
         };
@@ -108,6 +111,7 @@ impl ShardClock {
         let passed = self.read_at.saturating_sub(before);
         if passed > self.slack {
             self.outdated.get_or_insert(stamp);
+            self.alarm = true;
         }
         if passed > HELD_UP {
             self.lost += ticks(passed);
@@ -131,26 +135,33 @@ impl ShardClock {
         self.now = Tick::try_from(self.read_at.as_millis()).unwrap_or(Tick::MAX / 2);
         self.stamp = ticks(self.read_at + self.slack);
         self.credit = self.stride;
+        self.alarm = self.outdated.is_some() || self.is_part_over();
+    }
+
+    /// Whether the part of the turn is over, or some stamp was too early.
+    #[inline]
+    pub(crate) fn is_alarmed(&self) -> bool {
+        self.alarm
     }
 
     /// Whether some stamp was too early.
-    #[inline]
     pub(crate) fn is_outdated(&self) -> bool {
         self.outdated.is_some()
     }
 
     /// The stamp that was too early, once: what has it or a later one is to be stamped again.
     pub(crate) fn take_outdated(&mut self) -> Option<Tick> {
+        self.alarm = self.is_part_over();
         self.outdated.take()
     }
 
     /// A part of a turn begins, which may take so long.
     pub(crate) fn begin_part(&mut self, share: Tick) {
         self.until = self.now + share;
+        self.alarm = self.outdated.is_some();
     }
 
     /// Whether the part of the turn has had its time, as far as is known.
-    #[inline]
     pub(crate) fn is_part_over(&self) -> bool {
         self.now >= self.until
     }
@@ -176,7 +187,11 @@ impl ShardClock {
         let before = self.read_at;
         self.read();
         let took = self.read_at.saturating_sub(before);
-        self.stride = if took > COARSE { 1 } else { (self.stride * 2).min(MAX_STRIDE) };
+        if took > COARSE {
+            self.stride = 1;
+        } else if took < COARSE / 4 {
+            self.stride = (self.stride * 2).min(MAX_STRIDE);
+        }
         self.credit = self.stride;
     }
 
@@ -240,8 +255,8 @@ mod tests {
             readings
         };
         assert_eq!(work(&mut clock, 320, Duration::from_micros(1)), 10);
-        work(&mut clock, 100, Duration::from_millis(3));
-        assert_eq!(work(&mut clock, 100, Duration::from_millis(3)), 100);
+        work(&mut clock, 100, Duration::from_millis(5));
+        assert_eq!(work(&mut clock, 100, Duration::from_millis(1)), 100);
         work(&mut clock, 100, Duration::from_micros(1));
         assert_eq!(work(&mut clock, 320, Duration::from_micros(1)), 10);
     }

@@ -37,6 +37,7 @@ use super::{Decoded, FrameError, Framing, Oversize};
 pub struct LengthPrefix {
     /// Bytes of a refused frame that are still to come; 0 when none is being discarded.
     left: u64,
+    /// No more than the header can say.
     max: u32,
     header: Header,
     policy: Policy,
@@ -114,7 +115,7 @@ impl LengthPrefix {
     /// The most bytes that a packet may have, without its header (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
-        self.max = policy::clamp(bytes);
+        self.max = self.header.clamp(bytes);
         self.policy.max_is_chosen = true;
         self
     }
@@ -127,7 +128,8 @@ impl LengthPrefix {
     }
 
     fn new(header: Header) -> Self {
-        Self { left: 0, max: policy::DEFAULT_MAX, header, policy: Policy::default() }
+        let max = policy::DEFAULT_MAX.min(header.most());
+        Self { left: 0, max, header, policy: Policy::default() }
     }
 
     #[cold]
@@ -157,9 +159,9 @@ impl Framing for LengthPrefix {
 
     #[inline]
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
-        let (len, max) = (payload.len() as u64, self.header.most().min(self.max.into()));
-        if len > max {
-            return Err(FrameError::too_long(len, max, payload));
+        let len = payload.len() as u64;
+        if len > self.max.into() {
+            return Err(FrameError::too_long(len, self.max.into(), payload));
         }
         self.header.write(len, out);
         out.extend_from_slice(payload);
@@ -168,13 +170,12 @@ impl Framing for LengthPrefix {
 
     fn offer_max(&mut self, max: usize) {
         if !self.policy.max_is_chosen {
-            self.max = policy::clamp(max);
+            self.max = self.header.clamp(max);
         }
     }
 
     fn max_frame(&self) -> Option<usize> {
-        let packet = policy::in_memory(self.header.most().min(self.max.into()));
-        Some(packet.saturating_add(self.header.width()))
+        Some(policy::in_memory(self.max.into()).saturating_add(self.header.width()))
     }
 
     fn is_discarding(&self) -> bool {
@@ -226,9 +227,14 @@ impl Header {
         }
     }
 
-    /// The largest length that the header can say.
-    fn most(self) -> u64 {
-        u64::MAX >> (64 - 8 * self.width())
+    /// The largest length that the header can say, or that a maximum may be.
+    fn most(self) -> u32 {
+        u32::MAX >> (32 - 8 * self.width().min(4))
+    }
+
+    /// A maximum that the header can say.
+    fn clamp(self, bytes: usize) -> u32 {
+        policy::clamp(bytes).min(self.most())
     }
 }
 

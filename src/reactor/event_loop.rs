@@ -29,10 +29,10 @@ pub(crate) const WAKER: u64 = u64::MAX;
 /// How long each part of a turn may take before what is left of it waits for the next turn (milliseconds). Together they
 /// are below the 20 ms in which everybody is to be served once; a callback that takes longer adds what it takes.
 const ACCEPT_SHARE: Tick = 2;
-const READ_SHARE: Tick = 8;
-const COMMAND_SHARE: Tick = 3;
-const TIMER_SHARE: Tick = 3;
-const WRITE_SHARE: Tick = 3;
+const READ_SHARE: Tick = 10;
+const COMMAND_SHARE: Tick = 2;
+const TIMER_SHARE: Tick = 2;
+const WRITE_SHARE: Tick = 2;
 /// Commands obeyed in one turn, however fast they are.
 const COMMANDS_PER_TURN: usize = 1024;
 /// A turn that takes longer than this held up its shard (milliseconds).
@@ -179,7 +179,7 @@ where
         let took = self.shard.clock().read() - self.began;
         if self.shard.clock().is_outdated() {
             let ready = std::mem::take(&mut self.ready);
-            self.restamp_served(&ready);
+            self.restamp(&ready);
             self.ready = ready;
         }
         self.served.clear();
@@ -279,15 +279,19 @@ where
 
     fn serve_ready(&mut self) {
         let ready = std::mem::take(&mut self.ready);
+        let mut over = false;
         for event in &ready {
             if event.token >= FIRST_LISTENER {
                 continue;
             }
-            if self.shard.clock().is_part_over() {
-                self.put_off(*event);
-            } else {
-                self.handle_ready(*event);
+            if over {
+                self.put_off(event);
+                continue;
+            }
+            self.handle_ready(event);
+            if self.shard.clock().is_alarmed() {
                 self.restamp(&ready);
+                over = self.shard.clock().is_part_over();
             }
         }
         self.ready = ready;
@@ -295,15 +299,8 @@ where
 
     /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what was
     /// stamped just before that counts from now.
-    #[inline]
-    fn restamp(&mut self, ready: &[Ready]) {
-        if self.shard.clock().is_outdated() {
-            self.restamp_served(ready);
-        }
-    }
-
     #[cold]
-    fn restamp_served(&mut self, ready: &[Ready]) {
+    fn restamp(&mut self, ready: &[Ready]) {
         let to = self.shard.clock().stamp();
         let Some(from) = self.shard.clock().take_outdated() else { return };
         let keys = ready.iter().map(|ready| Key::from_token(ready.token));
@@ -317,7 +314,7 @@ where
         self.served.push(key);
         if self.shard.clock().is_outdated() {
             let ready = std::mem::take(&mut self.ready);
-            self.restamp_served(&ready);
+            self.restamp(&ready);
             self.ready = ready;
         }
     }
@@ -332,7 +329,7 @@ where
         });
     }
 
-    fn handle_ready(&mut self, ready: Ready) {
+    fn handle_ready(&mut self, ready: &Ready) {
         let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
         let met = self.shard.visit(Key::from_token(ready.token), |visit| {
             if visit.is_waiting() {
@@ -359,7 +356,7 @@ where
 
     /// The turn has no time left for this event: its session waits.
     #[cold]
-    fn put_off(&mut self, ready: Ready) {
+    fn put_off(&mut self, ready: &Ready) {
         let key = Key::from_token(ready.token);
         let sys = &mut self.sys;
         let waits = self.shard.visit(key, |visit| {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Keeps in mind what happened to a session that is served later.
-pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: Ready, visit: &mut Visit<'_, H, F, T>) {
+pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, visit: &mut Visit<'_, H, F, T>) {
     if ready.writable {
         visit.handle_writable();
     }
@@ -84,7 +84,7 @@ pub(super) fn find_error<Y: Sys, H: PacketHandler, F: Framing>(
 }
 
 /// One system call: `send` for a single chunk, `writev` for several.
-#[inline]
+#[inline(always)]
 fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
     match outbox.single() {
         Some(bytes) => sys.send(io, bytes),

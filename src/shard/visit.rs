@@ -6,6 +6,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, SessionId},
     session::{Phase, Session, Turn},
+    time::MAX_STRIDE,
 };
 
 /// Frames handed out of one session in one turn, whatever their length: empty ones cost a callback each. More does not
@@ -25,8 +26,9 @@ pub(super) struct Share {
 impl Share {
     #[inline]
     fn new(turn: &Turn) -> Self {
-        let granted = FRAMES_PER_TURN.min(turn.clock.credit());
-        Self { frames: granted, granted, more: FRAMES_PER_TURN - granted }
+        const { assert!(MAX_STRIDE <= FRAMES_PER_TURN) };
+        let granted = turn.clock.credit();
+        Self { frames: granted, granted, more: FRAMES_PER_TURN.wrapping_sub(granted) }
     }
 
     /// What was granted is used up: grants more, if the share and the time allow it.
@@ -44,7 +46,8 @@ impl Share {
     /// The visit is over: what was done is held against the clock.
     #[inline]
     fn end(&self, turn: &mut Turn) {
-        turn.clock.spend(1 + self.granted - self.frames);
+        // Neither wraps: no more is used than was granted, which is at most 64.
+        turn.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1));
     }
 }
 

@@ -222,9 +222,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     #[cold]
     fn stop(&mut self, stop: Stop) {
-        match stop {
-            Stop::Wire(error) => self.violate(error),
-            Stop::Callback(reason) => self.fail(reason),
+        match *stop.0 {
+            Cause::Wire(error) => self.violate(error),
+            Cause::Callback(reason) => self.fail(reason),
         }
     }
 
@@ -265,8 +265,10 @@ fn decode_eof<F: Framing>(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<O
     cell.decode_eof(buf)
 }
 
-/// Why no more packets are handed out.
-enum Stop {
+/// Why no more packets are handed out. Boxed: what is returned for every batch of packets is one word.
+struct Stop(Box<Cause>);
+
+enum Cause {
     /// The framing failed.
     Wire(FrameError),
     /// A callback failed.
@@ -274,14 +276,16 @@ enum Stop {
 }
 
 impl From<FrameError> for Stop {
+    #[cold]
     fn from(error: FrameError) -> Self {
-        Self::Wire(error)
+        Self(Box::new(Cause::Wire(error)))
     }
 }
 
 impl From<CloseReason> for Stop {
+    #[cold]
     fn from(reason: CloseReason) -> Self {
-        Self::Callback(reason)
+        Self(Box::new(Cause::Callback(reason)))
     }
 }
 

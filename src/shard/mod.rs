@@ -126,6 +126,10 @@ where
 
     /// A turn is over: freed slots may be used again, and the counters are told.
     pub(crate) fn end_turn(&mut self) {
+        // By buffers that were kept for the next sends since.
+        if self.is_over_memory() {
+            self.make_room();
+        }
         self.slots.recycle();
         let counters = &mut self.turn.counters;
         counters.turns += 1;
@@ -282,6 +286,11 @@ where
 
     fn keys(&self) -> Vec<Key> {
         self.slots.iter().map(|(key, _)| key).collect()
+    }
+
+    fn is_over_memory(&self) -> bool {
+        let held = self.turn.counters.buffered + self.turn.pool.bytes() as u64;
+        held > self.turn.limits.shard_memory as u64
     }
 
     /// Gives back what is kept for later; then ends the sessions that hold most, until an eighth of the shard's memory is

@@ -79,13 +79,12 @@ where
         let mut visit =
             Visit { handler: &mut *self.handler, slot, turn: &mut self.turn, share, verdict: None };
         let answer = body(&mut visit);
-        visit.account();
+        let holds = visit.account();
         visit.share.end(visit.turn);
         if let Some((reason, how)) = visit.verdict.take() {
             self.finish(key, reason, how);
         }
-        let held = self.turn.counters.buffered + self.turn.pool.bytes() as u64;
-        if held > self.turn.limits.shard_memory as u64 {
+        if holds && self.is_over_memory() {
             self.make_room();
         }
         Some(answer)
@@ -127,17 +126,18 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         Session { connection: &mut self.slot.connection, framing: &mut *self.slot.framing, turn: self.turn }
     }
 
-    /// Counts what the session buffers now, and tells it to the session's handles.
+    /// Counts what the session buffers now, and tells it to the session's handles. Returns whether it is or was anything.
     #[inline]
-    fn account(&mut self) {
+    fn account(&mut self) -> bool {
         let connection = &mut self.slot.connection;
         connection.tell_handles();
         if connection.held == 0 && connection.inbox.is_none() && connection.outbox.is_none() {
-            return;
+            return false;
         }
         let held = u32::try_from(connection.capacity()).unwrap_or(u32::MAX);
         let buffered = &mut self.turn.counters.buffered;
         *buffered = *buffered - u64::from(connection.held) + u64::from(held);
         connection.held = held;
+        true
     }
 }

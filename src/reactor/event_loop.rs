@@ -424,9 +424,11 @@ where
             visit.doubt();
             receive(sys, scratch, budget, visit);
             settle(sys, visit);
-            visit.judge();
         });
         self.served.push(suspect);
+        // A callback that it has just called may have blocked.
+        self.restamp();
+        self.shard.visit(suspect, |visit| visit.judge());
         self.restamp();
     }
 

@@ -187,6 +187,27 @@ fn a_peer_that_spoke_while_a_callback_blocked_is_not_idle() {
 }
 
 #[test]
+fn a_peer_is_not_idle_while_the_request_blocks_that_was_found_when_it_was_judged() {
+    let limits = Limits::default().idle_timeout(ms(2_000)).linger_timeout(ms(0));
+    let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
+        let block = probe.block();
+        probe.packet = Box::new(move |session, packet| {
+            block(3_000);
+            session.set_timer(TimerId(1), ms(60_000))?;
+            Ok(session.send(packet)?)
+        });
+    });
+    let [first, judged] = [(); 2].map(|()| world.connect());
+    world.run_until(10);
+    world.net().say(first, &frame(b"first"));
+    world.net().at(1_000, move |net| {
+        net.say(judged, &frame(b"judged"));
+    });
+    world.run_to_rest();
+    assert_eq!(world.log.closes(), [(8_010, CloseKind::Idle); 2], "2 s after the last reply");
+}
+
+#[test]
 fn a_first_packet_is_waited_for_from_when_on_open_returned() {
     let limits = Limits::default().first_packet_timeout(ms(1_500)).linger_timeout(ms(0));
     let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {

@@ -50,6 +50,13 @@ pub(crate) enum Lapse {
     Close,
 }
 
+impl Lapse {
+    /// Whether it blames the peer for what it has not sent.
+    pub(crate) fn is_silence(self) -> bool {
+        matches!(self, Self::Idle | Self::FirstPacket | Self::SlowPacket)
+    }
+}
+
 impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
     pub(crate) fn next_deadline(&self, turn: &Turn) -> Option<(Tick, Lapse)> {
@@ -113,10 +120,12 @@ impl Connection {
         turn.timeouts.packet.is_some_and(|timeout| turn.clock.now() < deadline + timeout)
     }
 
-    /// Sets the alarm, which has rung, for a look after so many ticks.
+    /// Sets the alarm for a look after so many ticks.
     pub(crate) fn look_again(&mut self, after: Tick, turn: &mut Turn) {
         let at = turn.clock.deadline(after);
-        self.alarm = Some(turn.wheel.insert(at, Alarm::Liveness(self.key)));
+        if let Some(alarm) = self.alarm.replace(turn.wheel.insert(at, Alarm::Liveness(self.key))) {
+            turn.wheel.cancel(alarm);
+        }
     }
 
     /// What has the stamp `from` or a later one has it from before a callback that took its time: `to` is true.

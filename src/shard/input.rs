@@ -129,6 +129,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(crate) fn handle_resumed(&mut self) {
         if !self.slot.connection.halt.any() && self.slot.connection.marks.remove(Mark::BACKLOG) {
             if let Some(inbox) = self.slot.connection.inbox.take() {
+                // The peer was not silent while this has waited for us.
+                self.slot.connection.heard = self.turn.clock.stamp();
                 self.deliver_from(inbox);
             }
         }

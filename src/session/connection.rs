@@ -125,7 +125,7 @@ impl Connection {
         self.phase = Phase::Draining;
         self.halt.set(Halt::CLOSING);
         self.inbox = None;
-        self.marks.remove(Mark::BACKLOG);
+        self.marks.remove(Mark::BACKLOG | Mark::SHUTDOWN);
         self.marks.insert(Mark::CLOSING);
         if let Some(link) = self.link() {
             link.shut();
@@ -167,8 +167,12 @@ impl Connection {
         turn.settle_later(self);
     }
 
-    pub(crate) fn pause(&mut self) {
+    pub(crate) fn pause(&mut self, turn: &mut Turn) {
         self.halt.set(Halt::PAUSED);
+        if self.marks.has(Mark::SHUTDOWN) {
+            // A shutdown waits for no packets of a session that is paused.
+            turn.read_later(self);
+        }
     }
 
     /// `on_open` has returned: from here on the peer is expected to speak.

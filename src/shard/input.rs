@@ -135,11 +135,12 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             }
         }
         let Connection { halt, marks, .. } = &self.slot.connection;
-        if marks.has(Mark::BACKLOG) {
-            return;
-        }
         if marks.has(Mark::SHUTDOWN) {
-            self.shut_down();
+            if !self.slot.connection.has_packets_to_hand_out() {
+                self.shut_down();
+            }
+        } else if marks.has(Mark::BACKLOG) {
+            // The end comes behind it.
         } else if marks.has(Mark::ENDED) && !halt.any() {
             self.deliver_end();
         }

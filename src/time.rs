@@ -101,6 +101,13 @@ impl ShardClock {
         ticks(self.read_at) + duration
     }
 
+    /// Reads the clock. Returns the [`stamp`](Self::stamp) of this very moment, which is stamped again if a callback takes
+    /// its time, as others are.
+    pub(crate) fn read_stamp(&mut self) -> Tick {
+        self.read();
+        self.stamp
+    }
+
     /// Reads the clock. Returns [`now`](Self::now).
     pub(crate) fn read(&mut self) -> Tick {
         let (before, stamp) = (self.read_at, self.stamp);
@@ -142,6 +149,11 @@ impl ShardClock {
     /// The stamp that was too early, once: what has it or a later one is to be stamped again.
     pub(crate) fn take_outdated(&mut self) -> Option<Tick> {
         self.outdated.take()
+    }
+
+    /// How far a stamp is ahead of its reading.
+    pub(crate) fn slack(&self) -> Tick {
+        ticks(self.slack)
     }
 
     /// A part of a turn begins, which may take so long.

@@ -230,6 +230,7 @@ where
                 Err(refused) => Some(refused),
                 Ok(key) if self.register(key) => {
                     self.shard.visit(key, |visit| visit.open());
+                    self.served.push(key);
                     None
                 }
                 Ok(key) => self.shard.take_back(key),

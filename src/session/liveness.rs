@@ -110,7 +110,7 @@ impl Connection {
 
     /// The handler has forgiven a silence: the next one begins.
     pub(crate) fn listen_anew(&mut self, turn: &mut Turn) {
-        self.heard = turn.clock.deadline(0);
+        self.heard = turn.clock.read_stamp();
         self.arm(turn);
     }
 
@@ -129,13 +129,17 @@ impl Connection {
     }
 
     /// What has the stamp `from` or a later one has it from before a callback that took its time: `to` is true.
-    pub(crate) fn restamp(&mut self, from: Tick, to: Tick) {
+    pub(crate) fn restamp(&mut self, from: Tick, to: Tick, turn: &Turn) {
         if self.heard >= from {
             self.heard = to;
+        }
+        let is_awaited = turn.timeouts.first_packet.is_some() && self.traffic.packets_in == 0;
+        if is_awaited && self.opened + turn.clock.slack() >= from {
+            self.listen_from(to);
         }
         if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.since() >= from) {
             inbox.restart_clock(to);
         }
-        self.restamp_discarding(from, to);
+        self.restamp_rare(from, to);
     }
 }

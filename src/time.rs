@@ -104,6 +104,13 @@ impl ShardClock {
         ticks(self.read_at) + duration
     }
 
+    /// Reads the clock. Returns the [`stamp`](Self::stamp) of this very moment, which is stamped again if a callback takes
+    /// its time, as others are.
+    pub(crate) fn read_stamp(&mut self) -> Tick {
+        self.read();
+        self.stamp
+    }
+
     /// Reads the clock. Returns [`now`](Self::now).
     pub(crate) fn read(&mut self) -> Tick {
         let (before, stamp) = (self.read_at, self.stamp);
@@ -153,6 +160,11 @@ impl ShardClock {
     pub(crate) fn take_outdated(&mut self) -> Option<Tick> {
         self.alarm = self.is_part_over();
         self.outdated.take()
+    }
+
+    /// How far a stamp is ahead of its reading.
+    pub(crate) fn slack(&self) -> Tick {
+        ticks(self.slack)
     }
 
     /// A part of a turn begins, which may take so long.

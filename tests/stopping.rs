@@ -14,9 +14,9 @@ use std::{
 
 use common::{Client, Journal, On, PATIENCE, Served, audit, on_each_strategy, until};
 use framewire::{
-    CloseReason, ForkingStrategy, LengthPrefix, Limits, PacketHandler, QueryError, SendError, Separator,
-    ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, WorkerPool,
-    packet_fn,
+    CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement,
+    QueryError, SendError, Separator, ServeError, Server, ServerHandle, Session, ShardId, SingleReactor,
+    ThreadPerConnection, WorkerPool, packet_fn,
 };
 
 on_each_strategy! {
@@ -82,6 +82,15 @@ impl Drop for Gate {
     }
 }
 
+impl Blocking {
+    fn block(&self) {
+        let _ = self.blocked.send(());
+        while !self.released.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl PacketHandler for Blocking {
     type State = ();
 
@@ -96,10 +105,7 @@ impl PacketHandler for Blocking {
         packet: &[u8],
     ) -> Result<(), CloseReason> {
         if packet == b"block" {
-            let _ = self.blocked.send(());
-            while !self.released.load(Ordering::Acquire) {
-                thread::sleep(Duration::from_millis(1));
-            }
+            self.block();
         }
         Ok(session.send(packet)?)
     }
@@ -147,6 +153,44 @@ fn a_stop_returns_while_a_handler_blocks_and_names_its_shard(on: On) {
     gate.open();
     assert_ends(&handle, &journal);
     drop(client);
+}
+
+/// Places everybody on its one worker, or on a thread of their own; blocks first.
+struct BlockingPlace {
+    handler: Blocking,
+    placement: Placement,
+}
+
+impl ForkingStrategy for BlockingPlace {
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn place(&mut self, _peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+        self.handler.block();
+        self.placement
+    }
+}
+
+#[test]
+fn a_stop_returns_while_the_strategy_blocks_the_acceptor_and_names_its_shard() {
+    for placement in [Placement::On(0), Placement::On(1), Placement::Fork] {
+        let (gate, handler) = gate();
+        let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
+        let echo = packet_fn(|session, packet| session.send(packet));
+        let running = server.strategy(BlockingPlace { handler, placement }).spawn(echo).expect("it starts");
+        let addr = running.local_addr().expect("TCP").into();
+        let _client = Client::connect(&addr).expect("it listens");
+        gate.await_blocked();
+        let handle = running.handle();
+        let stopped = join(thread::spawn(move || running.stop(Duration::from_millis(20))));
+        assert!(!gate.is_open(), "the strategy still blocks");
+        let Err(ServeError::StillRunning { shards, .. }) = stopped else { panic!("{stopped:?}") };
+        assert!(shards.contains(&ShardId::ACCEPTOR), "{shards:?}");
+        gate.open();
+        until("the shards have ended", || handle.shards().is_empty());
+        assert_eq!(handle.session_count(), 0, "the one that was placed too late has been let go");
+    }
 }
 
 fn a_server_that_is_dropped_while_a_handler_blocks_leaves_its_thread_behind(on: On) {

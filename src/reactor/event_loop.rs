@@ -235,6 +235,7 @@ where
                 Err(refused) => Some(refused),
                 Ok(key) if self.register(key) => {
                     self.shard.visit(key, |visit| visit.open());
+                    self.served.push(key);
                     None
                 }
                 Ok(key) => self.shard.take_back(key),
@@ -436,8 +437,10 @@ where
             visit.doubt();
             receive(sys, scratch, budget, visit);
             settle(sys, visit);
-            visit.judge();
         });
+        // A callback that it has just called may have blocked.
+        self.note_served(suspect);
+        self.shard.visit(suspect, |visit| visit.judge());
         self.note_served(suspect);
     }
 

@@ -51,7 +51,7 @@ struct Rare {
     reason: Option<Contained<CloseReason>>,
     /// The end of a graceful close, and the ticks that were lost before it was set.
     close_by: Option<(Tick, Tick)>,
-    /// The end of a pause before the first packet.
+    /// The end of a pause before the first packet, or of a callback that held it up.
     listening_since: Tick,
     /// When the frame began that is being discarded.
     discarding_since: Tick,
@@ -125,7 +125,7 @@ impl Connection {
         self.phase = Phase::Draining;
         self.halt.set(Halt::CLOSING);
         self.inbox = None;
-        self.marks.remove(Mark::BACKLOG);
+        self.marks.remove(Mark::BACKLOG | Mark::SHUTDOWN);
         self.marks.insert(Mark::CLOSING);
         if let Some(link) = self.link() {
             link.shut();
@@ -167,14 +167,18 @@ impl Connection {
         turn.settle_later(self);
     }
 
-    pub(crate) fn pause(&mut self) {
+    pub(crate) fn pause(&mut self, turn: &mut Turn) {
         self.halt.set(Halt::PAUSED);
+        if self.marks.has(Mark::SHUTDOWN) {
+            // A shutdown waits for no packets of a session that is paused.
+            turn.read_later(self);
+        }
     }
 
     /// `on_open` has returned: from here on the peer is expected to speak.
     pub(crate) fn begin(&mut self, turn: &mut Turn) {
         self.opened = turn.clock.deadline(0);
-        self.heard = self.opened;
+        self.heard = turn.clock.stamp();
         self.arm(turn);
     }
 
@@ -196,10 +200,10 @@ impl Connection {
         if self.halt.any() {
             return;
         }
-        let begin = turn.clock.deadline(0);
+        let begin = turn.clock.read_stamp();
         self.heard = begin;
         if self.traffic.packets_in == 0 {
-            self.rare.get_or_insert_default().listening_since = begin;
+            self.listen_from(begin);
         }
         if let Some(inbox) = &mut self.inbox {
             inbox.restart_clock(begin);
@@ -213,6 +217,11 @@ impl Connection {
         }
     }
 
+    /// The first packet is awaited from then on.
+    pub(super) fn listen_from(&mut self, since: Tick) {
+        self.rare.get_or_insert_default().listening_since = since;
+    }
+
     /// The framing discards a frame that began at `since`. That is known already if it goes on with it.
     #[cold]
     pub(crate) fn discard(&mut self, since: Tick, turn: &mut Turn) {
@@ -222,9 +231,11 @@ impl Connection {
         }
     }
 
-    pub(super) fn restamp_discarding(&mut self, from: Tick, to: Tick) {
-        if let Some(rare) = self.rare.as_mut().filter(|rare| rare.discarding_since >= from) {
-            rare.discarding_since = to;
+    pub(super) fn restamp_rare(&mut self, from: Tick, to: Tick) {
+        if let Some(rare) = &mut self.rare {
+            for stamp in [&mut rare.discarding_since, &mut rare.listening_since] {
+                *stamp = if *stamp >= from { to } else { *stamp };
+            }
         }
     }
 

@@ -50,6 +50,13 @@ pub(crate) enum Lapse {
     Close,
 }
 
+impl Lapse {
+    /// Whether it blames the peer for what it has not sent.
+    pub(crate) fn is_silence(self) -> bool {
+        matches!(self, Self::Idle | Self::FirstPacket | Self::SlowPacket)
+    }
+}
+
 impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
     pub(crate) fn next_deadline(&self, turn: &Turn) -> Option<(Tick, Lapse)> {
@@ -103,7 +110,7 @@ impl Connection {
 
     /// The handler has forgiven a silence: the next one begins.
     pub(crate) fn listen_anew(&mut self, turn: &mut Turn) {
-        self.heard = turn.clock.deadline(0);
+        self.heard = turn.clock.read_stamp();
         self.arm(turn);
     }
 
@@ -113,20 +120,26 @@ impl Connection {
         turn.timeouts.packet.is_some_and(|timeout| turn.clock.now() < deadline + timeout)
     }
 
-    /// Sets the alarm, which has rung, for a look after so many ticks.
+    /// Sets the alarm for a look after so many ticks.
     pub(crate) fn look_again(&mut self, after: Tick, turn: &mut Turn) {
         let at = turn.clock.deadline(after);
-        self.alarm = Some(turn.wheel.insert(at, Alarm::Liveness(self.key)));
+        if let Some(alarm) = self.alarm.replace(turn.wheel.insert(at, Alarm::Liveness(self.key))) {
+            turn.wheel.cancel(alarm);
+        }
     }
 
     /// What has the stamp `from` or a later one has it from before a callback that took its time: `to` is true.
-    pub(crate) fn restamp(&mut self, from: Tick, to: Tick) {
+    pub(crate) fn restamp(&mut self, from: Tick, to: Tick, turn: &Turn) {
         if self.heard >= from {
             self.heard = to;
+        }
+        let is_awaited = turn.timeouts.first_packet.is_some() && self.traffic.packets_in == 0;
+        if is_awaited && self.opened + turn.clock.slack() >= from {
+            self.listen_from(to);
         }
         if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.since() >= from) {
             inbox.restart_clock(to);
         }
-        self.restamp_discarding(from, to);
+        self.restamp_rare(from, to);
     }
 }

@@ -73,7 +73,7 @@ impl Session<'_> {
     /// The end of the peer's stream waits as well. A connection that fails meanwhile (a reset, a write that cannot be done)
     /// ends the session at once, and the packets that waited are lost; without a pause they are handed out first.
     pub fn pause(&mut self) {
-        self.connection.pause();
+        self.connection.pause(self.turn);
     }
 
     /// Reads again after a [`pause`](Self::pause).

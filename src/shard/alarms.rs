@@ -70,6 +70,10 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             return;
         }
         let Some((deadline, lapse)) = self.slot.connection.poll_lapse(self.turn) else { return };
+        if lapse.is_silence() && self.slot.connection.marks.has(Mark::BACKLOG) {
+            // It has sent, and waits for us: what it has sent is handed out when its turn comes.
+            return self.slot.connection.look_again(LOOK_AGAIN, self.turn);
+        }
         let limits = &self.turn.limits;
         let known = |timeout: Option<Duration>| timeout.unwrap_or_default();
         match lapse {

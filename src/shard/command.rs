@@ -74,7 +74,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             }
             SessionCommand::Close(why) => self.close(CloseReason::asked(why.take())),
             SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
-            SessionCommand::Pause => self.slot.connection.pause(),
+            SessionCommand::Pause => self.slot.connection.pause(self.turn),
             SessionCommand::Resume => self.slot.connection.resume(self.turn),
         }
     }

@@ -130,15 +130,18 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(crate) fn handle_resumed(&mut self) {
         if !self.slot.connection.halt.any() && self.slot.connection.marks.remove(Mark::BACKLOG) {
             if let Some(inbox) = self.slot.connection.inbox.take() {
+                // The peer was not silent while this has waited for us.
+                self.slot.connection.heard = self.turn.clock.stamp();
                 self.deliver_from(inbox);
             }
         }
         let Connection { halt, marks, .. } = &self.slot.connection;
-        if marks.has(Mark::BACKLOG) {
-            return;
-        }
         if marks.has(Mark::SHUTDOWN) {
-            self.shut_down();
+            if !self.slot.connection.has_packets_to_hand_out() {
+                self.shut_down();
+            }
+        } else if marks.has(Mark::BACKLOG) {
+            // The end comes behind it.
         } else if marks.has(Mark::ENDED) && !halt.any() {
             self.deliver_end();
         }

@@ -204,7 +204,7 @@ where
     /// The session may have been stamped with `from`, which was too early: see [`Connection::restamp`].
     pub(crate) fn restamp(&mut self, key: Key, from: Tick, to: Tick) {
         if let Some(slot) = self.slots.get_mut(key) {
-            slot.connection.restamp(from, to);
+            slot.connection.restamp(from, to, &self.turn);
         }
     }
 

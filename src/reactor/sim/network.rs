@@ -59,6 +59,8 @@ pub(super) type Deed = Box<dyn FnOnce(&mut Net) + Send>;
 
 pub(crate) struct Net {
     pub(crate) now: Tick,
+    /// What the loops allow for between two readings of the clock.
+    pub(crate) slack: Tick,
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) sizes: Sizes,
@@ -146,6 +148,7 @@ impl Net {
     fn new(seed: u64, sizes: Sizes) -> Self {
         Self {
             now: 0,
+            slack: 0,
             rng: Rng::new(seed),
             faults: Faults::none(),
             sizes,

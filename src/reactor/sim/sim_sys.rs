@@ -82,9 +82,9 @@ impl Clock for VirtualClock {
         Duration::from_millis(self.network.lock().now)
     }
 
-    /// None, for deadlines to the millisecond.
+    /// None, for deadlines to the millisecond, but where a test is about it.
     fn slack(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_millis(self.network.lock().slack)
     }
 }
 

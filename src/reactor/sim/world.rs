@@ -38,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) first_generation: u32,
     /// When the loops begin.
     pub(crate) from: Tick,
+    /// See [`Clock::slack`](crate::time::Clock::slack), in milliseconds.
+    pub(crate) slack: Tick,
 }
 
 impl Default for Setup {
@@ -52,6 +54,7 @@ impl Default for Setup {
             connections: 100_000,
             first_generation: 0,
             from: 0,
+            slack: 0,
         }
     }
 }
@@ -96,7 +99,7 @@ impl World {
         {
             let mut net = network.lock();
             net.faults = setup.faults.clone();
-            net.now = setup.from;
+            (net.now, net.slack) = (setup.from, setup.slack);
             net.waits = setup.workers == 0;
         }
         let census =

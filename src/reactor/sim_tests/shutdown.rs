@@ -1,8 +1,12 @@
 //! A graceful shutdown: as long as it is given, and with what was received before it.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
+    SessionHandle,
     error::CloseKind,
     limits::Limits,
     reactor::sim::{Heard, Setup, Told, World, frame},
@@ -88,6 +92,25 @@ fn a_shutdown_hands_out_the_packets_that_wait_behind_a_full_outbox() {
 }
 
 #[test]
+fn a_session_that_has_handed_out_what_waited_reads_on_until_the_peers_end() {
+    let (mut world, conn) = waiting_world(3);
+    world.shut_down(ms(10_000));
+    world.run_for(1);
+    world.net().say(conn, &frame(b"too late"));
+    for _ in 0..200 {
+        world.run_for(1);
+        world.net().hear_all(conn);
+    }
+    assert_eq!(world.log.count(&Told::Shutdown), 1);
+    world.net().end(conn);
+    let ended = world.now();
+    world.run_to_rest();
+    assert_eq!(world.log.closes(), [(ended, CloseKind::Shutdown)]);
+    assert_eq!(world.hears(conn), Heard::End, "what came too late was read, and is no reason to reset");
+    world.assert_empty();
+}
+
+#[test]
 fn packets_that_wait_behind_a_dead_readers_outbox_do_not_outlast_the_grace() {
     let (mut world, conn) = waiting_world(20);
     world.shut_down(ms(3_000));
@@ -96,4 +119,48 @@ fn packets_that_wait_behind_a_dead_readers_outbox_do_not_outlast_the_grace() {
     assert_eq!(world.log.closes(), [(3_010, CloseKind::Shutdown)]);
     assert!(world.net().was_reset(conn));
     world.assert_empty();
+}
+
+#[test]
+fn packets_of_a_session_that_is_paused_in_a_shutdown_are_not_waited_for() {
+    for by_handle in [false, true] {
+        let limits = Limits::default().outbox_high(2_000).outbox_low(1_000);
+        let mut setup = Setup { limits, ..Setup::default() };
+        setup.sizes.down = 1_000;
+        let handle = Arc::<Mutex<Option<SessionHandle>>>::default();
+        let mut world = World::new(setup, |probe| {
+            let handle = handle.clone();
+            probe.packet = Box::new(move |session, packet| {
+                *handle.lock().expect("one thread") = Some(session.handle());
+                if packet == [3] && !by_handle {
+                    session.pause();
+                }
+                Ok(session.send([packet, &[7; 3_000]].concat())?)
+            });
+            probe.shutdown = Box::new(|session, ()| Ok(session.send("farewell")?));
+        });
+        let conn = world.connect();
+        let wire: Vec<u8> = (0..20).flat_map(|number| frame(&[number])).collect();
+        assert_eq!(world.net().say(conn, &wire), wire.len());
+        world.run_until(10);
+        world.shut_down(ms(10_000));
+        world.run_for(1);
+        if by_handle {
+            handle.lock().expect("one thread").as_ref().expect("it was opened").pause().expect("it is open");
+        }
+        let mut heard = Vec::new();
+        for _ in 0..200 {
+            world.run_for(1);
+            heard.extend(world.net().hear_all(conn));
+        }
+        assert!(heard.ends_with(&frame(b"farewell")), "{} bytes, by handle: {by_handle}", heard.len());
+        world.net().end(conn);
+        world.run_to_rest();
+        assert_eq!(
+            world.log.closes().iter().map(|(_, kind)| *kind).collect::<Vec<_>>(),
+            [CloseKind::Shutdown]
+        );
+        assert!(world.now() < 1_000, "long before the end of the grace");
+        world.assert_empty();
+    }
 }

@@ -187,6 +187,90 @@ fn a_peer_that_spoke_while_a_callback_blocked_is_not_idle() {
 }
 
 #[test]
+fn a_peer_is_not_idle_while_the_request_blocks_that_was_found_when_it_was_judged() {
+    let limits = Limits::default().idle_timeout(ms(2_000)).linger_timeout(ms(0));
+    let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
+        let block = probe.block();
+        probe.packet = Box::new(move |session, packet| {
+            block(3_000);
+            session.set_timer(TimerId(1), ms(60_000))?;
+            Ok(session.send(packet)?)
+        });
+    });
+    let [first, judged] = [(); 2].map(|()| world.connect());
+    world.run_until(10);
+    world.net().say(first, &frame(b"first"));
+    world.net().at(1_000, move |net| {
+        net.say(judged, &frame(b"judged"));
+    });
+    world.run_to_rest();
+    assert_eq!(world.log.closes(), [(8_010, CloseKind::Idle); 2], "2 s after the last reply");
+}
+
+#[test]
+fn a_client_in_lock_step_is_not_idle_while_its_request_blocks_that_has_resumed_its_session() {
+    let limits = Limits::default().idle_timeout(ms(5_000)).linger_timeout(ms(0));
+    let mut world = World::new(Setup { limits, slack: 10, ..Setup::default() }, |probe| {
+        let block = probe.block();
+        probe.packet = Box::new(move |session, packet| {
+            session.pause();
+            session.resume();
+            block(5_300);
+            Ok(session.send(packet)?)
+        });
+    });
+    let conn = world.connect();
+    world.run_until(10);
+    world.net().say(conn, &frame(b"request"));
+    world.run_until(10_309);
+    assert_eq!(world.log.closes(), []);
+    world.run_to_rest();
+    assert_eq!(world.log.closes(), [(10_320, CloseKind::Idle)], "5 s after the reply");
+}
+
+#[test]
+fn a_session_that_is_pinged_just_before_a_callback_blocked_has_its_whole_time_to_answer() {
+    let limits = Limits::default().idle_timeout(ms(2_000));
+    let mut world = World::new(Setup { limits, slack: 10, ..Setup::default() }, |probe| {
+        let (block, mut pings) = (probe.block(), 0);
+        probe.idle = Box::new(move |session, _| {
+            pings += 1;
+            block(if pings == 2 { 3_000 } else { 0 });
+            Ok(session.send("ping")?)
+        });
+    });
+    let [first, _second] = [(); 2].map(|()| world.connect());
+    world.run_until(7_000);
+    assert_eq!(world.log.count(&Told::Idle), 2, "{:?}", world.log.times(&Told::Idle));
+    assert_eq!(world.net().hear_all(first), frame(b"ping"));
+}
+
+#[test]
+fn a_session_that_was_opened_just_before_a_callback_blocked_is_not_blamed_for_it() {
+    let timeout = ms(2_000);
+    for limits in [Limits::default().idle_timeout(timeout), Limits::default().first_packet_timeout(timeout)] {
+        let limits = limits.linger_timeout(ms(0));
+        let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
+            let block = probe.block();
+            probe.open = Box::new(|session, ()| Ok(session.send("greeting")?));
+            probe.packet = Box::new(move |session, _| {
+                block(3_000);
+                Ok(session.set_timer(TimerId(1), ms(60_000))?)
+            });
+        });
+        let blocking = world.connect();
+        world.run_until(10);
+        world.net().say(blocking, &frame(b"block"));
+        let greeted = world.connect();
+        world.run_until(5_009);
+        assert_eq!(world.log.closes(), []);
+        assert_eq!(world.net().hear_all(greeted), frame(b"greeting"));
+        world.run_to_rest();
+        assert_eq!(world.log.closes()[0].0, 5_010, "2 s after it was served");
+    }
+}
+
+#[test]
 fn a_first_packet_is_waited_for_from_when_on_open_returned() {
     let limits = Limits::default().first_packet_timeout(ms(1_500)).linger_timeout(ms(0));
     let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {

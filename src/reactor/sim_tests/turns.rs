@@ -232,3 +232,35 @@ fn a_shutdown_is_in_time_beside_clients_that_never_stop() {
     }
     world.assert_empty();
 }
+
+#[test]
+fn no_peer_is_judged_by_the_time_in_which_its_packets_wait_for_their_turn() {
+    let timeout = Duration::from_millis(100);
+    let limits = [Limits::default().packet_timeout(timeout), Limits::default().idle_timeout(timeout)];
+    for limits in limits {
+        let mut setup = flood_setup();
+        setup.limits = limits;
+        let mut world = World::new(setup, |probe| {
+            echo(probe, 1);
+            probe.quiet = false;
+        });
+        let conns: Vec<_> = (0..100).map(|_| world.connect()).collect();
+        world.run_for(1);
+        let wire = frame(b"").repeat(50);
+        for part in [&wire[..2], &wire[2..]] {
+            conns.iter().for_each(|conn| assert_eq!(world.net().say(*conn, part), part.len()));
+            world.turn();
+        }
+        while world.metrics().packets_in < 5_000 && world.metrics().closed_total() == 0 {
+            world.turn();
+        }
+        let mut waiting: HashMap<_, usize> = HashMap::new();
+        for (at, session, told) in world.log.lines() {
+            match told {
+                Told::Packet(_) => *waiting.entry(session).or_insert(50) -= 1,
+                Told::Closing(kind) => assert_eq!(waiting[&session], 0, "{session}: {kind:?} at {at} ms"),
+                _ => {}
+            }
+        }
+    }
+}

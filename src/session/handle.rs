@@ -218,9 +218,10 @@ pub(crate) struct Link {
     id: SessionId,
     shard: Arc<dyn Deliver>,
     open: AtomicBool,
-    /// What is on its way through the mailbox will take of the outbox.
-    posted: AtomicUsize,
-    /// What the outbox holds against its limit, as the shard last said.
+    /// What is on its way through the mailbox will take of the outbox, and what that holds against its limit: in one, so that
+    /// a packet on its way from one to the other counts once at every moment.
+    queued: AtomicUsize,
+    /// The part of it that the outbox holds, as the shard last said. Written by the shard alone.
     backlog: AtomicUsize,
     limit: usize,
     /// Bytes that a frame has beyond its payload.
@@ -230,9 +231,9 @@ pub(crate) struct Link {
 impl Link {
     /// `limit` and `overhead` in bytes: of the outbox, and of a frame beyond its payload.
     pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize, overhead: usize) -> Self {
-        let (posted, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let overhead = AtomicUsize::new(overhead);
-        Self { id, shard, open: AtomicBool::new(true), posted, backlog, limit, overhead }
+        Self { id, shard, open: AtomicBool::new(true), queued, backlog, limit, overhead }
     }
 
     /// The session has another framing.
@@ -245,17 +246,30 @@ impl Link {
         self.open.store(false, Ordering::Release);
     }
 
+    /// The shard: the outbox holds so much.
     pub(crate) fn set_backlog(&self, bytes: usize) {
-        self.backlog.store(bytes, Ordering::Relaxed);
+        self.take(0, bytes);
     }
 
-    pub(crate) fn unreserve(&self, bytes: usize) {
-        self.posted.fetch_sub(bytes, Ordering::Relaxed);
+    /// The shard: has taken what was `reserved` from the mailbox, and the outbox holds `backlog` now.
+    pub(crate) fn take(&self, reserved: usize, backlog: usize) {
+        let before = self.backlog.load(Ordering::Relaxed);
+        // Both ways, which wraps as it should.
+        let change = backlog.wrapping_sub(before).wrapping_sub(reserved);
+        if change != 0 {
+            self.queued.fetch_add(change, Ordering::Relaxed);
+        }
+        if backlog != before {
+            self.backlog.store(backlog, Ordering::Relaxed);
+        }
+    }
+
+    fn unreserve(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn reserve(&self, bytes: usize) -> Result<(), SendError> {
-        let posted = self.posted.fetch_add(bytes, Ordering::Relaxed);
-        let queued = posted.saturating_add(self.backlog.load(Ordering::Relaxed));
+        let queued = self.queued.fetch_add(bytes, Ordering::Relaxed);
         if queued.saturating_add(bytes) > self.limit {
             self.unreserve(bytes);
             return Err(SendError::Full { queued, limit: self.limit });
@@ -293,10 +307,30 @@ mod tests {
         let handle = handle(Arc::default(), 10);
         assert_eq!(handle.send([0; 10]), Ok(()));
         assert_eq!(handle.send([0; 1]), Err(SendError::Full { queued: 10, limit: 10 }));
-        handle.link.unreserve(10);
-        handle.link.set_backlog(6);
+        handle.link.take(10, 6);
         assert_eq!(handle.send([0; 5]), Err(SendError::Full { queued: 6, limit: 10 }));
         assert_eq!(handle.send([0; 4]), Ok(()));
+    }
+
+    #[test]
+    fn a_packet_counts_once_while_the_shard_takes_it() {
+        const TIMES: usize = 20_000;
+        let handle = handle(Arc::default(), 10);
+        assert_eq!(handle.send([0; 6]), Ok(()));
+        let link = handle.link.clone();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..TIMES {
+                    link.take(6, 6);
+                    // As if it was posted again.
+                    link.take(0usize.wrapping_sub(6), 0);
+                }
+            });
+            for _ in 0..TIMES {
+                assert_eq!(handle.send([0; 4]), Ok(()), "6 of 10 bytes are taken, wherever they are");
+                handle.link.unreserve(4);
+            }
+        });
     }
 
     #[test]

@@ -89,9 +89,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             }
         }
         if let Some(link) = connection.link() {
-            // In this order: in between, a sender sees too little room rather than too much.
-            link.set_backlog(connection.queued());
-            link.unreserve(reserved);
+            link.take(reserved, connection.queued());
         }
         match (sent, completion) {
             (Ok(Ok(())), _) => {}

@@ -10,7 +10,7 @@ use crate::{
 /// Handles the packets of all sessions of one shard.
 ///
 /// There is one handler per shard, on the shard's thread, so `&mut self` needs no lock; what belongs to one session is
-/// [`State`](Self::State) and is handed back beside it. A callback that answers `Err` ends its session gracefully for that
+/// [`State`](Self::State) and is handed back beside it. A callback that returns `Err` ends its session gracefully for that
 /// reason: what was sent before is still delivered. A callback that panics ends its session with
 /// [`CloseReason::Panicked`] and nobody else's. Callbacks never nest, and they must not block: the shard waits for them.
 ///

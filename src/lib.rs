@@ -78,7 +78,7 @@
 //!
 //! ```text
 //! kernel → event loop (recv) → shard → connection → Framing::decode → PacketHandler::on_packet(&[u8])
-//!        → Session::send → Framing::encode → outbox … end of the turn … event loop (send) → kernel
+//!        → Session::send → Framing::encode → outbox … end of the batch … event loop (send) → kernel
 //! ```
 //!
 //! Frames are decoded where they were received, and packets handed out as slices of that: no copy on the way in, but for
@@ -100,7 +100,7 @@
 //! # What happens when
 //!
 //! - **A peer does not read.** [`Session::send`] never blocks: it queues. Above [`Limits::outbox_high`] the session is not read
-//!   from, so that requests can not outrun replies; at [`Limits::outbox_hard`] `send` answers [`SendError::Full`], and
+//!   from, so that requests can not outrun replies; at [`Limits::outbox_hard`] `send` returns [`SendError::Full`], and
 //!   without progress for [`Limits::stall_timeout`] the session ends.
 //! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
 //! - **A session closes.** [`PacketHandler::on_closing`] is called when that begins, [`PacketHandler::on_close`] when it is

@@ -12,14 +12,14 @@ const MIB: usize = 1024 * KIB;
 /// | [`frame`](Self::frame) | 1 MiB | the session ends with [`FrameError::TooLong`](crate::FrameError::TooLong) |
 /// | [`outbox_high`](Self::outbox_high) | 256 KiB | the session is not read from … |
 /// | [`outbox_low`](Self::outbox_low) | 64 KiB | … until its outbox is below this again |
-/// | [`outbox_hard`](Self::outbox_hard) | 4 MiB | `send` answers [`SendError::Full`](crate::SendError::Full) |
+/// | [`outbox_hard`](Self::outbox_hard) | 4 MiB | `send` returns [`SendError::Full`](crate::SendError::Full) |
 /// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers most is closed |
 /// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
-/// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads answer `MailboxFull` |
+/// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads return `MailboxFull` |
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
 /// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses, clients wait in the backlog |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
-/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` answers [`TimerError`](crate::TimerError) |
+/// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle`, which closes by default |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
@@ -103,7 +103,7 @@ impl Limits {
         self
     }
 
-    /// Bytes in the outbox at which `send` answers [`SendError::Full`](crate::SendError::Full): of whole frames, headers and
+    /// Bytes in the outbox at which `send` returns [`SendError::Full`](crate::SendError::Full): of whole frames, headers and
     /// separators included, and 128 for each packet that is [tracked](crate::SessionHandle::send_tracked). Default 4 MiB.
     ///
     /// A packet that a handle has taken is not refused later: with as much again on its way from handles, an outbox can

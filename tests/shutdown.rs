@@ -3,18 +3,22 @@
 mod common;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, mpsc::channel},
     thread,
     time::Duration,
 };
 
-use common::{Client, On, PATIENCE, Served, audit, on_each_strategy, on_each_strategy_and_transport, until};
+use common::{
+    Client, On, PATIENCE, Served, audit, frame, on_each_strategy, on_each_strategy_and_transport, until,
+};
 use framewire::{
-    CloseKind, CloseReason, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, packet_fn,
+    CloseKind, CloseReason, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, ShardContext,
+    packet_fn,
 };
 
 on_each_strategy_and_transport! {
     a_shutdown_delivers_full_outboxes_to_slow_readers
+    a_shutdown_hands_out_what_waits_behind_a_full_outbox_and_reads_on_to_the_peers_end
     a_shutdown_says_farewell_to_every_session
     a_shutdown_can_be_asked_for_in_a_callback
     a_shutdown_can_be_asked_for_twice_and_by_many_threads
@@ -75,6 +79,25 @@ fn a_shutdown_delivers_full_outboxes_to_slow_readers(on: On) {
         client.assert_end();
     }
     drop(clients);
+    served.finish();
+}
+
+fn a_shutdown_hands_out_what_waits_behind_a_full_outbox_and_reads_on_to_the_peers_end(on: On) {
+    let served = serve_floods(on);
+    let (mut client, session) = served.known(Served::connect_narrow);
+    client.write(&["flood", "first", "second"].map(|packet| frame(packet.as_bytes())).concat());
+    assert_eq!(client.recv_text(), "flood");
+    served.running.shutdown(4 * PATIENCE);
+    // Obeyed behind the order to stop.
+    let (tell, told) = channel();
+    let tell = move |_: &mut ShardContext<'_>| tell.send(()).expect("the test waits");
+    served.running.execute(session.id().shard(), tell).expect("there is room");
+    told.recv_timeout(PATIENCE).expect("the shard is at work");
+    client.send("too late");
+    assert_eq!(client.recv().len(), FLOOD);
+    assert_eq!([client.recv_text(), client.recv_text()], ["first", "second"]);
+    client.assert_end();
+    drop(client);
     served.finish();
 }
 

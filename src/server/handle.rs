@@ -21,7 +21,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A server, from any thread, callbacks included. Clones are cheap; it does not keep the server running. Taken before the
-/// start ([`Server::handle`](crate::Server::handle)), it can be given to the handler, or to whoever is to stop `serve`.
+/// start ([`Server::handle`](crate::Server::handle)), it can be given to the handler, or to the thread that is to stop `serve`.
 ///
 /// ```
 /// use std::{net::TcpStream, sync::mpsc::channel, time::Duration};

@@ -294,6 +294,10 @@ impl From<CloseReason> for Stop {
 
 /// The inner loop: decode, call, decode, call … until the bytes, the session's share or its willingness end.
 #[inline]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the hot loop: a struct of them costs a store and a load for each packet"
+)]
 fn hand_out<H: PacketHandler, F: Framing, T>(
     handler: &mut H,
     slot: &mut Slot<F, H::State, T>,

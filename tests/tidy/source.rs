@@ -1,6 +1,6 @@
 //! Rust text as far as the rules need it: without comments and literals, cut into tokens.
 
-/// A source file, by its path from the package's root.
+/// A source file, by its path from the root of the workspace.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) path: String,

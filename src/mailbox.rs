@@ -9,7 +9,8 @@
 //! ```
 //!
 //! No wake-up is lost: a producer pushes *before* it signals, the shard clears the signal *before* it looks at the
-//! queue, and it only falls asleep if the signal is still clear. The models at the bottom check every interleaving.
+//! queue, and it only falls asleep if the signal is still clear. The models in `crates/loom-models` check every
+//! interleaving.
 
 use std::{
     collections::VecDeque,
@@ -323,8 +324,5 @@ impl<C> fmt::Debug for Mailbox<C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
-
-#[cfg(all(test, loom))]
-mod models;

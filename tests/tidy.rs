@@ -106,7 +106,7 @@ fn library() -> Vec<Source> {
 fn everything() -> Vec<Source> {
     let all: Vec<_> =
         ["src", "tests", "examples", "benches", "crates"].into_iter().flat_map(sources).collect();
-    for member in ["crates/framewire-cli/src/", "crates/framewire-cli/tests/"] {
+    for member in ["crates/framewire-cli/src/", "crates/framewire-cli/tests/", "crates/loom-models/tests/"] {
         assert!(all.iter().any(|source| source.path.starts_with(member)), "nothing found in {member}");
     }
     all

@@ -257,11 +257,6 @@ impl<C> Mailbox<C> {
         self.counters.rings.load(Relaxed)
     }
 
-    /// How often a ring failed, ever.
-    pub fn failed_rings(&self) -> u64 {
-        self.counters.failed_rings.load(Relaxed)
-    }
-
     /// After a push: says that something is pending, and rings if the shard sleeps.
     fn signal(&self) {
         // A burst on a busy shard shares this line read-only. The lock orders it: who pushed after the shard's look

@@ -1,4 +1,4 @@
-//! What a command to a shard costs on its way. Run: `cargo bench --bench mailbox`.
+//! What a command to a shard costs on its way. Run: `cargo bench --features internals --bench mailbox`.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::{

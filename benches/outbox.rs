@@ -1,4 +1,4 @@
-//! What it costs to queue frames and to take them off again. Run: `cargo bench --bench outbox`.
+//! What it costs to queue frames and to take them off again. Run: `cargo bench --features internals --bench outbox`.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::{convert::Infallible, hint::black_box};

@@ -1,4 +1,4 @@
-//! What a timer costs. Run: `cargo bench --bench timer_wheel`.
+//! What a timer costs. Run: `cargo bench --features internals --bench timer_wheel`.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::{collections::BTreeMap, hint::black_box};

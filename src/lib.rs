@@ -115,6 +115,11 @@
 //!   time all the same, and names the shard that still runs.
 //! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
 //!
+//! # Features
+//!
+//! None is needed, and none is on by default. `internals` opens what the benchmarks of this package measure of the inside; it is
+//! unstable: what it shows may change in any release, and is in no documentation.
+//!
 //! # What it is not
 //!
 //! - No async runtime, and no part of one: callbacks are plain functions that return soon. Where a request waits for other
@@ -137,18 +142,21 @@ pub mod framing;
 pub mod testing;
 
 mod addr;
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod buffer;
 mod census;
 mod contained;
 mod error;
 mod id;
 mod limits;
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod mailbox;
 mod metrics;
 mod slots;
 mod sync;
 mod ticket;
 mod time;
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod timer_wheel;
 
 // Floor 1: one session.
@@ -191,7 +199,8 @@ pub use ticket::SendTicket;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// What `benches/` measures of the inside. No part of the interface: it may change in any release.
+/// What `benches/` measure of the inside. No part of the interface: it may change in any release.
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffer::Outbox;

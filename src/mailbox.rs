@@ -9,7 +9,8 @@
 //! ```
 //!
 //! No wake-up is lost: a producer pushes *before* it signals, the shard clears the signal *before* it looks at the
-//! queue, and it only falls asleep if the signal is still clear. The models at the bottom check every interleaving.
+//! queue, and it only falls asleep if the signal is still clear. The models in `crates/loom-models` check every
+//! interleaving.
 
 use std::{
     collections::VecDeque,
@@ -256,11 +257,6 @@ impl<C> Mailbox<C> {
         self.counters.rings.load(Relaxed)
     }
 
-    /// How often a ring failed, ever.
-    pub fn failed_rings(&self) -> u64 {
-        self.counters.failed_rings.load(Relaxed)
-    }
-
     /// After a push: says that something is pending, and rings if the shard sleeps.
     fn signal(&self) {
         // A burst on a busy shard shares this line read-only. The lock orders it: who pushed after the shard's look
@@ -323,8 +319,5 @@ impl<C> fmt::Debug for Mailbox<C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
-
-#[cfg(all(test, loom))]
-mod models;

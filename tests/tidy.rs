@@ -1,7 +1,8 @@
 //! Style is a test: the floors of the house, the budgets of lines, and what the code must not have.
 //!
 //! The rules are in `tidy/`, each a function over text with a test of its own that shows it failing; here they are held
-//! against the package. Code for tests (`#[cfg(test)]`) is free of the floors and may read the clock, and of nothing else.
+//! against the library and, but for the floors, against the other packages of the workspace. Code for tests (`#[cfg(test)]`)
+//! is free of the floors and may read the clock, and of nothing else.
 
 #[path = "tidy/floors.rs"]
 mod floors;
@@ -84,8 +85,7 @@ fn expect_none(breaches: impl IntoIterator<Item = String>) {
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
 }
 
-/// The files of the library proper: not its root, which re-exports from all floors, not what is for tests alone, and not the
-/// programs, which are crates of their own and see of the library what everybody sees.
+/// The files of the library proper: not its root, which re-exports from all floors, and not what is for tests alone.
 fn library() -> Vec<Source> {
     let all = sources("src");
     let mut for_tests = Vec::new();
@@ -95,18 +95,24 @@ fn library() -> Vec<Source> {
         }
     }
     let is_for_tests = |source: &Source| for_tests.iter().any(|module| source.module().starts_with(module));
-    let is_apart = |source: &Source| source.path == "src/lib.rs" || source.path.starts_with("src/bin/");
+    let is_root = |source: &Source| source.path == "src/lib.rs";
     let library: Vec<_> =
-        all.into_iter().filter(|source| !is_apart(source) && !is_for_tests(source)).collect();
+        all.into_iter().filter(|source| !is_root(source) && !is_for_tests(source)).collect();
     assert!(library.len() > 40, "found only {} files", library.len());
     library
 }
 
+/// The files of every package.
 fn everything() -> Vec<Source> {
-    ["src", "tests", "examples", "benches"].into_iter().flat_map(sources).collect()
+    let all: Vec<_> =
+        ["src", "tests", "examples", "benches", "crates"].into_iter().flat_map(sources).collect();
+    for member in ["crates/framewire-cli/src/", "crates/framewire-cli/tests/", "crates/loom-models/tests/"] {
+        assert!(all.iter().any(|source| source.path.starts_with(member)), "nothing found in {member}");
+    }
+    all
 }
 
-/// All Rust files below a directory of the package.
+/// All Rust files below a directory of the workspace.
 fn sources(dir: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];

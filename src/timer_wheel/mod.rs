@@ -79,6 +79,7 @@ impl<T: Copy> TimerWheel<T> {
     }
 
     /// Whether there is no timer.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::source::{Source, Token, closing, follows, tokens, without_tests};
 
-/// The floors, lowest first (the command line, on the sixth, is a crate of its own); `a::b` where a child stands on another floor than its parent.
+/// The floors, lowest first; `a::b` where a child stands on another floor than its parent. Customers of the public interface
+/// that are packages of their own, as the command line is, need no entry: the compiler holds them to it.
 pub(crate) const FLOORS: [&[&str]; 6] = [
     // 0, bytes: no socket, no clock, no thread.
     &[

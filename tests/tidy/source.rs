@@ -1,6 +1,6 @@
 //! Rust text as far as the rules need it: without comments and literals, cut into tokens.
 
-/// A source file, by its path from the package's root.
+/// A source file, by its path from the root of the workspace.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) path: String,
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn items_for_tests_are_left_out_and_nothing_else() {
-        let text = "a; #[cfg(test)] mod tests { b; { c } } d; #[cfg(all(loom, test))] #[path = \"x\"] mod e; f; \
+        let text = "a; #[cfg(test)] mod tests { b; { c } } d; #[cfg(all(unix, test))] #[path = \"x\"] mod e; f; \
                     #[cfg(not(test))] g; #[cfg(test)] fn h(x: [u8; 2]) -> u8 { 1 } i;";
         let kept: Vec<_> = without_tests(&tokens(text)).into_iter().map(|token| token.text).collect();
         let kept: Vec<_> =

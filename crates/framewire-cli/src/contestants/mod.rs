@@ -4,14 +4,12 @@
 //! [`MAX_FRAME`]; every frame is sent back as it came. Each is written the way its own documentation would have it, with
 //! replies to one batch of input written together.
 
-#[cfg(feature = "bench")]
 mod coroutines;
 mod faulty;
 pub(crate) mod go;
 mod keeper;
 mod reactors;
 mod threads;
-#[cfg(feature = "bench")]
 mod tokio;
 
 pub(crate) use keeper::{KeepArgs, keep};
@@ -38,10 +36,8 @@ pub(crate) enum BuiltIn {
     /// the standard library, a blocking thread per connection
     StdThreads,
     /// tokio, a task per connection, tokio-util's `LengthDelimitedCodec`
-    #[cfg(feature = "bench")]
     Tokio,
     /// may, a stackful coroutine per connection
-    #[cfg(feature = "bench")]
     May,
     /// flips one byte of the 50th reply: shows that the check works
     FaultyByte,
@@ -80,9 +76,7 @@ pub(crate) fn serve(args: &ServeArgs) -> io::Result<()> {
         BuiltIn::FramewirePool => reactors::pool(addr),
         BuiltIn::FramewireThreads => reactors::threads(addr),
         BuiltIn::StdThreads => threads::serve(addr),
-        #[cfg(feature = "bench")]
         BuiltIn::Tokio => tokio::serve(addr),
-        #[cfg(feature = "bench")]
         BuiltIn::May => coroutines::serve(addr),
         BuiltIn::FaultyByte => faulty::flip_a_byte(addr),
         BuiltIn::FaultyExit => faulty::exit_early(addr),
@@ -97,7 +91,6 @@ fn announce(addr: SocketAddr) -> io::Result<()> {
 }
 
 /// Threads to use: the cores that this process may run on.
-#[cfg(feature = "bench")]
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,5 +1,4 @@
 //! `framewire echo` and `framewire probe`, one against the other and against plain sockets.
-#![cfg(feature = "cli")]
 #![allow(clippy::print_stderr, reason = "a test that has to skip says so")]
 
 use std::io::{BufRead, BufReader, Read, Write};

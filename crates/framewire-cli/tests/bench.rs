@@ -1,11 +1,10 @@
 //! `framewire bench` as a user runs it: children, checks, limits, what it writes and how it ends.
-#![cfg(feature = "cli")]
 
-#[path = "cli_bench/ends.rs"]
+#[path = "bench/ends.rs"]
 mod ends;
-#[path = "cli_bench/output.rs"]
+#[path = "bench/output.rs"]
 mod output;
-#[path = "cli_bench/schema.rs"]
+#[path = "bench/schema.rs"]
 mod schema;
 
 use std::net::TcpListener;
@@ -105,8 +104,7 @@ fn results_that_depart_from_the_schema_would_be_noticed() {
 }
 
 #[test]
-#[cfg(feature = "bench")]
-fn with_the_feature_the_other_crates_take_part() {
+fn the_other_crates_take_part() {
     let list = text(&Place::new("list").bench(&["--list"]).stdout);
     for name in ["tokio", "may"] {
         let line = list.lines().find(|line| line.starts_with(name)).expect("it is listed");

@@ -1,11 +1,16 @@
-//! Every interleaving, by loom:
-//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --release --target-dir target/loom --lib loom_`
+//! The mailbox in every interleaving of its threads with up to three preemptions; `LOOM_MAX_PREEMPTIONS=5` looks further.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use loom::{sync::Notify, thread};
+use loom::{model::Builder, sync::Notify, thread};
+use loom_models::mailbox::{Mailbox, MailboxLimits, Rejected, Ring};
 
-use super::{Mailbox, MailboxLimits, Rejected, Ring};
+/// Runs `model` once for each interleaving.
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
 
 /// A poll that sleeps until it is rung; a ring before the sleep counts, as an eventfd's does.
 struct Poll(Notify);
@@ -38,8 +43,8 @@ fn take_until(mailbox: &Mailbox<u8>, poll: &Poll, want: usize) -> Vec<u8> {
 }
 
 #[test]
-fn loom_two_producers_always_wake_a_sleeping_consumer() {
-    loom::model(|| {
+fn two_producers_always_wake_a_sleeping_consumer() {
+    explore(|| {
         let (mailbox, poll) = mailbox();
         let producers = [1, 2].map(|command| {
             let mailbox = mailbox.clone();
@@ -56,8 +61,8 @@ fn loom_two_producers_always_wake_a_sleeping_consumer() {
 }
 
 #[test]
-fn loom_one_producer_is_taken_in_order_over_several_sleeps() {
-    loom::model(|| {
+fn one_producer_is_taken_in_order_over_several_sleeps() {
+    explore(|| {
         let (mailbox, poll) = mailbox();
         let producer = {
             let mailbox = mailbox.clone();
@@ -73,8 +78,8 @@ fn loom_one_producer_is_taken_in_order_over_several_sleeps() {
 }
 
 #[test]
-fn loom_commands_left_behind_by_a_full_batch_are_not_forgotten() {
-    loom::model(|| {
+fn commands_left_behind_by_a_full_batch_are_not_forgotten() {
+    explore(|| {
         let (mailbox, poll) = mailbox();
         let producer = {
             let mailbox = mailbox.clone();
@@ -94,8 +99,8 @@ fn loom_commands_left_behind_by_a_full_batch_are_not_forgotten() {
 }
 
 #[test]
-fn loom_a_post_against_a_close_is_either_refused_or_handed_back() {
-    loom::model(|| {
+fn a_post_against_a_close_is_either_refused_or_handed_back() {
+    explore(|| {
         let (mailbox, _) = mailbox();
         let producers = [1, 2].map(|command| {
             let mailbox = mailbox.clone();
@@ -131,8 +136,8 @@ impl Ring for Stubborn {
 }
 
 #[test]
-fn loom_after_a_ring_that_failed_the_next_post_rings_again() {
-    loom::model(|| {
+fn after_a_ring_that_failed_the_next_post_rings_again() {
+    explore(|| {
         let ring = Arc::new(Stubborn { poll: Poll(Notify::new()), failed: false.into() });
         let mailbox = Arc::new(Mailbox::new(MailboxLimits::default(), ring.clone()));
         let producer = {

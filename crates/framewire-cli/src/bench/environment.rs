@@ -7,8 +7,7 @@ use crate::contestants::go;
 /// The versions that this program was built from, where it was built with its own lock file.
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 /// Of these, those that are compared.
-const COMPARED: &[&str] =
-    if cfg!(feature = "bench") { &["mio", "tokio", "tokio-util", "may"] } else { &["mio"] };
+const COMPARED: [&str; 4] = ["mio", "tokio", "tokio-util", "may"];
 
 impl Environment {
     /// What can be told before anything ran.

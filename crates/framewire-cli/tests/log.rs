@@ -1,5 +1,5 @@
 //! What the command line logs with `-v`, and where.
-#![cfg(all(feature = "cli", unix))]
+#![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

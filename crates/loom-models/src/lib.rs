@@ -1,0 +1,17 @@
+//! What framewire's threads share, from the library's own source files, on loom's locks and atomics instead of the standard
+//! library's: `tests/` goes through every interleaving.
+//!
+//! A package apart, so that a user of the library has no loom in the lock file.
+
+// The library formats it.
+#[rustfmt::skip]
+#[path = "../../../src/mailbox.rs"]
+pub mod mailbox;
+
+/// In the place of the library's `sync`.
+mod sync {
+    pub(crate) use loom::sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU8, Ordering},
+    };
+}

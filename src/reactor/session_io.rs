@@ -60,6 +60,9 @@ pub(super) fn settle<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
     visit: &mut Visit<'_, H, F, Y::Stream>,
 ) {
+    if visit.replies_wait() {
+        return;
+    }
     visit.begin_settling();
     while let Some((io, outbox)) = visit.poll_transmit() {
         let sent = transmit(sys, io, outbox);

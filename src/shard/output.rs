@@ -8,8 +8,14 @@ use crate::{
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
-    session::{Halt, Mark, Phase},
+    session::{Connection, Halt, Mark, Phase},
 };
+
+/// What was put off to the next look at a session.
+const DUE: Mark =
+    Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::CLOSING, Mark::ABORT, Mark::DRAINED, Mark::BROKEN]);
+/// Bytes of replies that do not wait for more, as many as one read brings.
+const REPLIES_THAT_WAIT: usize = 64 * 1024;
 
 impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// The kernel takes bytes again; whether some were waiting for that.
@@ -18,11 +24,22 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         self.slot.connection.marks.remove(Mark::BLOCKED)
     }
 
+    /// Whether the replies so far wait for those to the packets that the session still has to hand out, in the turns to come:
+    /// one write for all that one read has brought, and not one for each share of it.
+    #[inline]
+    pub(crate) fn replies_wait(&self) -> bool {
+        let Connection { marks, halt, outbox, .. } = &self.slot.connection;
+        marks.has(Mark::BACKLOG)
+            && marks.has(Mark::UNFINISHED)
+            && !marks.has(DUE)
+            && !halt.any()
+            && self.is_alive()
+            && outbox.as_ref().is_none_or(|outbox| outbox.weight() < REPLIES_THAT_WAIT)
+    }
+
     /// Before writing: what was put off to the end of the turn.
     #[inline]
     pub(crate) fn begin_settling(&mut self) {
-        const DUE: Mark =
-            Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::CLOSING, Mark::ABORT, Mark::DRAINED, Mark::BROKEN]);
         if !self.slot.connection.marks.has(DUE) {
             return;
         }

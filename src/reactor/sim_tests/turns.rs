@@ -13,7 +13,7 @@ use crate::{
     TimerId,
     contained::Contained,
     limits::Limits,
-    reactor::sim::{Conn, Probe, Setup, Told, World, frame},
+    reactor::sim::{Call, Conn, Probe, Setup, Told, World, frame},
     shard::Command,
     time::Tick,
 };
@@ -122,6 +122,29 @@ fn a_session_is_handed_no_more_than_its_share_of_packets_in_a_turn() {
         turns += 1;
     }
     assert!(turns < 400, "{turns} turns");
+}
+
+#[test]
+fn replies_to_packets_that_wait_for_their_turn_are_written_together() {
+    let mut world = World::new(flood_setup(), |probe| probe.quiet = true);
+    let conn = world.connect();
+    world.run_for(1);
+    for packets in [64, 65, 1_000, 10_000, 100_000] {
+        let wire = frame(b"").repeat(packets);
+        let (mut said, mut heard) = (0, 0);
+        let sends = world.net().calls.of(Call::Send);
+        while heard < wire.len() {
+            said += world.net().say(conn, &wire[said..]);
+            world.turn();
+            heard += world.net().hear_all(conn).len();
+        }
+        let sends = world.net().calls.of(Call::Send) - sends;
+        let reads = wire.len().div_ceil(64 * 1024) as u64;
+        assert!(sends <= 2 * reads + 1, "{sends} writes for {packets} packets");
+    }
+    world.net().end(conn);
+    world.run_to_rest();
+    world.assert_empty();
 }
 
 #[test]

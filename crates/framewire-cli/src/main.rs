@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 /// Servers that hold very many framed connections: measure them, try them, talk to them.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110, arg_required_else_help = true)]
+#[command(name = "framewire", version, max_term_width = 110, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -436,3 +436,9 @@ fn help_tells_of_every_command_and_of_no_hidden_one() {
     }
     assert!(!help.contains("serve-contestant") && !help.contains("keep "), "{help}");
 }
+
+#[test]
+fn the_version_is_that_of_the_program_not_of_its_package() {
+    let version = text(&Command::new(PROGRAM).arg("--version").output().expect("it runs").stdout);
+    assert_eq!(version.trim_end(), concat!("framewire ", env!("CARGO_PKG_VERSION")));
+}

@@ -34,7 +34,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             && !marks.has(DUE)
             && !halt.any()
             && self.is_alive()
-            && outbox.as_ref().is_none_or(|outbox| outbox.weight() < REPLIES_THAT_WAIT)
+            && outbox
+                .as_ref()
+                .is_none_or(|outbox| outbox.weight() < REPLIES_THAT_WAIT && outbox.blocked_since().is_none())
     }
 
     /// Before writing: what was put off to the end of the turn.

@@ -148,6 +148,35 @@ fn replies_to_packets_that_wait_for_their_turn_are_written_together() {
 }
 
 #[test]
+fn a_peer_that_reads_again_is_written_to_while_its_packets_wait_for_their_turn() {
+    let mut setup = flood_setup();
+    setup.limits = Limits::default().stall_timeout(Duration::from_secs(2));
+    setup.sizes.down = 50;
+    let mut world = World::new(setup, |probe| {
+        let block = probe.block();
+        probe.quiet = true;
+        probe.packet = Box::new(move |session, packet| {
+            if packet.is_empty() {
+                block(1);
+                return Ok(());
+            }
+            Ok(session.send([7; 96])?)
+        });
+    });
+    let conn = world.connect();
+    world.run_for(1);
+    world.net().say(conn, &frame(b"give me"));
+    world.turn();
+    world.net().say(conn, &frame(b"").repeat(5_000));
+    world.net().at(1_000, move |net| {
+        net.hear_all(conn);
+    });
+    world.run_for(4_000);
+    assert_eq!(world.log.closes(), [], "it has taken bytes within the time");
+    assert_eq!(world.net().hear_all(conn).len(), 50);
+}
+
+#[test]
 fn a_flood_of_packets_that_ends_its_stream_is_handed_out_whole() {
     let handed = Arc::<AtomicUsize>::default();
     let mut world = World::new(flood_setup(), |probe| {

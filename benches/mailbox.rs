@@ -13,7 +13,7 @@ use std::{
 };
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use framewire::internals::{Mailbox, MailboxLimits, Ring};
+use framewire::internals::{Mailbox, MailboxLimits, Wake};
 
 /// As large as the larger commands of a shard.
 type Command = [u64; 6];
@@ -21,8 +21,8 @@ type Command = [u64; 6];
 /// Costs nothing: what is measured is the mailbox, not the system's eventfd.
 struct Silent;
 
-impl Ring for Silent {
-    fn ring(&self) -> io::Result<()> {
+impl Wake for Silent {
+    fn wake(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ impl PacketHandler for Shout {
     }
 
     fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut ()) {
-        // Who can not take a farewell is closed without one.
+        // Who cannot take a farewell is closed without one.
         let _ = session.send("goodbye");
     }
 }

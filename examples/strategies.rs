@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::{thread, time::Duration};
 
 use framewire::{
-    ForkingStrategy, Loads, PeerAddr, Placement, Separator, Server, SingleReactor, ThreadPerConnection,
+    Addr, ForkingStrategy, Placement, Separator, Server, ShardLoads, SingleReactor, ThreadPerConnection,
     WorkerPool, packet_fn,
 };
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -25,13 +25,13 @@ impl ForkingStrategy for ByPeer {
         WORKERS
     }
 
-    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         let hash = self.hasher.hash_one(peer.ip());
         let worker = 1 + (hash % WORKERS as u64) as usize;
         if loads.sessions(worker) < self.quota { Placement::On(worker) } else { Placement::Refuse }
     }
 
-    fn on_start(&mut self, addrs: &[PeerAddr]) {
+    fn on_start(&mut self, addrs: &[Addr]) {
         println!("by-peer starts: {} address, {WORKERS} workers", addrs.len());
     }
 

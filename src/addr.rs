@@ -9,24 +9,24 @@ use std::{
 /// The address of one end of a connection.
 ///
 /// ```
-/// use framewire::PeerAddr;
+/// use framewire::Addr;
 ///
-/// let peer = PeerAddr::Ip("[2001:db8::1]:7000".parse()?);
+/// let peer = Addr::Ip("[2001:db8::1]:7000".parse()?);
 /// assert_eq!(peer.to_string(), "[2001:db8::1]:7000");
-/// assert_eq!(PeerAddr::Unix(Some("/run/chat.sock".into())).to_string(), "unix:/run/chat.sock");
-/// assert_eq!(PeerAddr::Unix(None).ip(), None);
+/// assert_eq!(Addr::Unix(Some("/run/chat.sock".into())).to_string(), "unix:/run/chat.sock");
+/// assert_eq!(Addr::Unix(None).ip(), None);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum PeerAddr {
+pub enum Addr {
     /// TCP over IPv4 or IPv6.
     Ip(SocketAddr),
     /// A Unix socket. Clients have no path as a rule.
     Unix(Option<PathBuf>),
 }
 
-impl PeerAddr {
+impl Addr {
     /// The IP address, without the port.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
@@ -43,14 +43,14 @@ impl PeerAddr {
     }
 }
 
-impl From<SocketAddr> for PeerAddr {
+impl From<SocketAddr> for Addr {
     fn from(addr: SocketAddr) -> Self {
         Self::Ip(addr)
     }
 }
 
 /// A peer chooses its own path: what is no printable character is escaped, so that it can forge no line of a log.
-impl fmt::Display for PeerAddr {
+impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(addr) => write!(f, "{addr}"),
@@ -68,36 +68,34 @@ impl fmt::Display for PeerAddr {
 
 /// Both ends of a connection in 16 bytes: there is one in each session, and nearly all are IPv4.
 #[derive(Debug, Clone)]
-pub(crate) enum Ends {
+pub(crate) enum Endpoints {
     V4 { peer: SocketAddrV4, local: SocketAddrV4 },
-    Other(Box<(PeerAddr, PeerAddr)>),
+    Other(Box<(Addr, Addr)>),
 }
 
-impl Ends {
-    pub(crate) fn new(peer: PeerAddr, local: PeerAddr) -> Self {
+impl Endpoints {
+    pub(crate) fn new(peer: Addr, local: Addr) -> Self {
         match (peer, local) {
-            (PeerAddr::Ip(SocketAddr::V4(peer)), PeerAddr::Ip(SocketAddr::V4(local))) => {
-                Self::V4 { peer, local }
-            }
-            ends => Self::Other(Box::new(ends)),
+            (Addr::Ip(SocketAddr::V4(peer)), Addr::Ip(SocketAddr::V4(local))) => Self::V4 { peer, local },
+            endpoints => Self::Other(Box::new(endpoints)),
         }
     }
 
     pub(crate) fn are_unix(&self) -> bool {
-        matches!(self, Self::Other(ends) if matches!(ends.0, PeerAddr::Unix(_)))
+        matches!(self, Self::Other(endpoints) if matches!(endpoints.0, Addr::Unix(_)))
     }
 
-    pub(crate) fn peer(&self) -> PeerAddr {
+    pub(crate) fn peer(&self) -> Addr {
         match self {
-            Self::V4 { peer, .. } => PeerAddr::Ip((*peer).into()),
-            Self::Other(ends) => ends.0.clone(),
+            Self::V4 { peer, .. } => Addr::Ip((*peer).into()),
+            Self::Other(endpoints) => endpoints.0.clone(),
         }
     }
 
-    pub(crate) fn local(&self) -> PeerAddr {
+    pub(crate) fn local(&self) -> Addr {
         match self {
-            Self::V4 { local, .. } => PeerAddr::Ip((*local).into()),
-            Self::Other(ends) => ends.1.clone(),
+            Self::V4 { local, .. } => Addr::Ip((*local).into()),
+            Self::Other(endpoints) => endpoints.1.clone(),
         }
     }
 }
@@ -118,25 +116,25 @@ mod tests {
             (b"/tmp/\xff\xfe!", r"unix:/tmp/\xff\xfe!"),
             ("/tmp/\u{202e}gnp".as_bytes(), r"unix:/tmp/\u{202e}gnp"),
         ] {
-            assert_eq!(PeerAddr::Unix(Some(OsStr::from_bytes(path).into())).to_string(), shown);
+            assert_eq!(Addr::Unix(Some(OsStr::from_bytes(path).into())).to_string(), shown);
         }
     }
 
     #[test]
     fn both_ends_come_back_whatever_the_family() -> Result<(), std::net::AddrParseError> {
         let addresses = [
-            PeerAddr::Ip("10.0.0.1:7".parse()?),
-            PeerAddr::Ip("[::1]:8".parse()?),
-            PeerAddr::Unix(Some("/tmp/s".into())),
-            PeerAddr::Unix(None),
+            Addr::Ip("10.0.0.1:7".parse()?),
+            Addr::Ip("[::1]:8".parse()?),
+            Addr::Unix(Some("/tmp/s".into())),
+            Addr::Unix(None),
         ];
         for peer in &addresses {
             for local in &addresses {
-                let ends = Ends::new(peer.clone(), local.clone());
-                assert_eq!((&ends.peer(), &ends.local()), (peer, local));
+                let endpoints = Endpoints::new(peer.clone(), local.clone());
+                assert_eq!((&endpoints.peer(), &endpoints.local()), (peer, local));
             }
         }
-        assert!(size_of::<Ends>() <= 16);
+        assert!(size_of::<Endpoints>() <= 16);
         Ok(())
     }
 }

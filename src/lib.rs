@@ -67,7 +67,7 @@
 //! in; packets, bytes to write and deadlines come out. Only floor 3 touches the world, and it decides nothing.
 //!
 //! ```text
-//! 4  facade    Server · Running · ServerHandle
+//! 4  facade    Server · RunningServer · ServerHandle
 //! 3  reactor   polls, sockets, the clock, threads: one event loop per shard
 //! 2  shard     many sessions, one handler · the strategy says which shard a connection lives on
 //! 1  session   one connection: open → draining → closed, its timers and limits · PacketHandler
@@ -92,7 +92,7 @@
 //! | answering packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending from elsewhere | [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
-//! | starting and stopping | [`Server`], [`Running`], [`ServerHandle`] |
+//! | starting and stopping | [`Server`], [`RunningServer`], [`ServerHandle`] |
 //! | bounds and timeouts | [`Limits`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`SendError`], [`FrameError`] (the peer broke the wire), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
@@ -100,7 +100,7 @@
 //! # What happens when
 //!
 //! - **A peer does not read.** [`Session::send`] never blocks: it queues. Above [`Limits::outbox_high`] the session is not read
-//!   from, so that requests can not outrun replies; at [`Limits::outbox_hard`] `send` returns [`SendError::Full`], and
+//!   from, so that requests cannot outrun replies; at [`Limits::outbox_hard`] `send` returns [`SendError::Full`], and
 //!   without progress for [`Limits::stall_timeout`] the session ends.
 //! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
 //! - **A session closes.** [`PacketHandler::on_closing`] is called when that begins, [`PacketHandler::on_close`] when it is
@@ -111,9 +111,9 @@
 //!   the server drops the value, and logged; no session but the value's own has a part in it, and the server stops in peace. One
 //!   that panics while a callback's own panic unwinds ends the process, as everywhere in Rust.
 //! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on
-//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`]. [`Running::stop`] returns in
+//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`]. [`RunningServer::stop`] returns in
 //!   time all the same, and names the shard that still runs.
-//! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
+//! - **Descriptors run out.** AcceptMode pauses and goes on by itself; open sessions are served.
 //!
 //! # Features
 //!
@@ -144,7 +144,7 @@ pub mod testing;
 mod addr;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod buffer;
-mod census;
+mod connection_counts;
 mod contained;
 mod error;
 mod id;
@@ -176,21 +176,21 @@ mod server;
 /// The crate whose `BytesMut` and `Bytes` [`Framing::encode`] and [`SessionHandle::send_bytes`] take.
 pub use bytes;
 
-pub use addr::PeerAddr;
+pub use addr::Addr;
 pub use error::{CloseKind, CloseReason, QueryError, SendError, ServeError, TicketError};
 pub use framing::{
-    ByteOrder, Decoded, FixedLength, FrameError, Framing, FramingConfigError, LengthField, LengthPrefix,
-    Netstring, Oversize, Raw, Seen, Separator, UntilEof, VarintPrefix, framing_fn,
+    ByteOrder, BytesPreview, Decoded, FixedLength, FrameError, Framing, FramingConfigError, LengthField,
+    LengthPrefix, Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix, framing_fn,
 };
 pub use handler::{PacketFn, PacketHandler, packet_fn};
 pub use id::{SessionId, ShardId};
 pub use limits::Limits;
 pub use metrics::Metrics;
-pub use server::{BindAddr, Handlers, PerShard, Running, Server, ServerHandle, Unframed, per_shard};
+pub use server::{BindAddr, Handlers, PerShard, RunningServer, Server, ServerHandle, Unframed, per_shard};
 pub use session::{Session, SessionHandle, SessionStats, TimerError, TimerId};
 pub use shard::{SessionInfo, ShardContext};
 pub use strategy::{
-    Accepting, ForkingStrategy, Loads, Placement, SingleReactor, ThreadPerConnection, WorkerPool,
+    AcceptMode, ForkingStrategy, Placement, ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
 };
 pub use ticket::SendTicket;
 
@@ -204,6 +204,6 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffer::Outbox;
-    pub use crate::mailbox::{Mailbox, MailboxLimits, Rejected, Ring};
+    pub use crate::mailbox::{Mailbox, MailboxLimits, Rejected, Wake};
     pub use crate::timer_wheel::{Fired, TimerKey, TimerWheel};
 }

@@ -88,7 +88,7 @@ impl Limits {
         self
     }
 
-    /// Bytes in the outbox of a session above which it is not read from: a peer that does not take its replies can not
+    /// Bytes in the outbox of a session above which it is not read from: a peer that does not take its replies cannot
     /// ask for more. Default 256 KiB.
     #[must_use]
     pub fn outbox_high(mut self, bytes: usize) -> Self {
@@ -215,7 +215,7 @@ impl Limits {
         self
     }
 
-    /// The first setting that can not work, with what to do.
+    /// The first setting that cannot work, with what to do.
     pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
         let positive = [
             ("limits.frame", self.frame),

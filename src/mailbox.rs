@@ -36,12 +36,12 @@ const UNHEARD: u8 = 3;
 const KEEP: usize = 1024;
 
 /// Wakes a shard that waits in its poll (mio's `Waker`, say).
-pub trait Ring: Send + Sync {
+pub trait Wake: Send + Sync {
     /// Makes the poll of the shard return, now or when it next begins.
     ///
     /// # Errors
     /// The system refused. The command stays queued, and the next post rings again.
-    fn ring(&self) -> io::Result<()>;
+    fn wake(&self) -> io::Result<()>;
 }
 
 /// How much may wait in a [`Mailbox`]. Both limits hold, each to the unit; control commands count for neither.
@@ -107,7 +107,7 @@ impl<C> fmt::Debug for Rejected<C> {
 /// ordinary ones. Memory: at most twice the limits (what waits, and the batch that was taken last).
 pub struct Mailbox<C> {
     limits: MailboxLimits,
-    ring: Arc<dyn Ring>,
+    waker: Arc<dyn Wake>,
     signal: AtomicU8,
     queue: Mutex<Queue<C>>,
     counters: Counters,
@@ -127,17 +127,17 @@ struct Queue<C> {
 struct Counters {
     queued: AtomicUsize,
     queued_bytes: AtomicUsize,
-    rings: AtomicU64,
-    failed_rings: AtomicU64,
+    wakeups: AtomicU64,
+    failed_wakeups: AtomicU64,
 }
 
 impl<C> Mailbox<C> {
     /// An empty mailbox of a shard that is awake. Allocates nothing until the first post.
-    pub fn new(limits: MailboxLimits, ring: Arc<dyn Ring>) -> Self {
+    pub fn new(limits: MailboxLimits, waker: Arc<dyn Wake>) -> Self {
         let queue = Queue { ordinary: VecDeque::new(), control: VecDeque::new(), bytes: 0, closed: false };
         Mailbox {
             limits,
-            ring,
+            waker,
             signal: AtomicU8::new(AWAKE),
             queue: Mutex::new(queue),
             counters: Counters::default(),
@@ -230,7 +230,7 @@ impl<C> Mailbox<C> {
         }
     }
 
-    /// The shard: is about to wait. `true`: go on, the next post rings. `false`: something is pending, take it first.
+    /// The shard: is about to wait. `true`: go on, the next post wakes it. `false`: something is pending, take it first.
     #[must_use = "a shard that may not sleep must not wait"]
     pub fn fall_asleep(&self) -> bool {
         self.signal.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -253,8 +253,8 @@ impl<C> Mailbox<C> {
     }
 
     /// How often a post rang, ever.
-    pub fn rings(&self) -> u64 {
-        self.counters.rings.load(Relaxed)
+    pub fn wakeups(&self) -> u64 {
+        self.counters.wakeups.load(Relaxed)
     }
 
     /// After a push: says that something is pending, and rings if the shard sleeps.
@@ -265,16 +265,16 @@ impl<C> Mailbox<C> {
             return;
         }
         if let ASLEEP | UNHEARD = self.signal.swap(PENDING, Ordering::AcqRel) {
-            self.ring();
+            self.wake_shard();
         }
     }
 
-    fn ring(&self) {
-        self.counters.rings.fetch_add(1, Relaxed);
-        let Err(error) = self.ring.ring() else { return };
+    fn wake_shard(&self) {
+        self.counters.wakeups.fetch_add(1, Relaxed);
+        let Err(error) = self.waker.wake() else { return };
         // Not if the shard took in the meantime: then nothing is unheard.
         let _ = self.signal.compare_exchange(PENDING, UNHEARD, Ordering::AcqRel, Ordering::Acquire);
-        if self.counters.failed_rings.fetch_add(1, Relaxed) == 0 {
+        if self.counters.failed_wakeups.fetch_add(1, Relaxed) == 0 {
             tracing::error!(%error, "cannot wake a shard, its commands wait; further failures are counted");
         }
     }
@@ -314,7 +314,7 @@ impl<C> fmt::Debug for Mailbox<C> {
             .field("limits", &self.limits)
             .field("queued", &self.queued())
             .field("queued_bytes", &self.queued_bytes())
-            .field("rings", &self.rings())
+            .field("wakeups", &self.wakeups())
             .finish_non_exhaustive()
     }
 }

@@ -28,22 +28,22 @@ use crate::error::{SendError, TicketError};
 /// }
 /// ```
 pub struct SendTicket {
-    fate: Arc<Fate>,
+    fate: Arc<TicketState>,
 }
 
 /// What a packet that is tracked costs until its ticket is decided, in bytes: a place in the outbox, and what both ends of
 /// the ticket share.
 pub(crate) const TICKET: usize = 128;
 const _: () =
-    assert!(size_of::<Fate>() + 2 * size_of::<usize>() + 2 * size_of::<(u64, Completion)>() <= TICKET);
+    assert!(size_of::<TicketState>() + 2 * size_of::<usize>() + 2 * size_of::<(u64, Completion)>() <= TICKET);
 
 #[derive(Default)]
-struct Fate {
+struct TicketState {
     decided: Mutex<Option<Result<(), TicketError>>>,
     changed: Condvar,
 }
 
-impl Fate {
+impl TicketState {
     fn lock(&self) -> MutexGuard<'_, Option<Result<(), TicketError>>> {
         self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +57,7 @@ impl Fate {
 impl SendTicket {
     /// The other end is kept beside the packet.
     pub(crate) fn pair() -> (Self, Completion) {
-        let fate = Arc::<Fate>::default();
+        let fate = Arc::<TicketState>::default();
         (Self { fate: fate.clone() }, Completion { fate: Some(fate) })
     }
 
@@ -98,7 +98,7 @@ impl fmt::Debug for SendTicket {
 
 /// Decides a ticket exactly once; dropped undecided, the packet was lost with its session.
 pub(crate) struct Completion {
-    fate: Option<Arc<Fate>>,
+    fate: Option<Arc<TicketState>>,
 }
 
 impl Completion {

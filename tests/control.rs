@@ -9,7 +9,7 @@ use std::{
 
 use common::{On, PATIENCE, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
-    CloseKind, CloseReason, Limits, PeerAddr, QueryError, SendError, ServerHandle, Session, SessionStats,
+    Addr, CloseKind, CloseReason, Limits, QueryError, SendError, ServerHandle, Session, SessionStats,
     packet_fn,
 };
 
@@ -42,10 +42,10 @@ fn sessions_are_listed_with_what_went_through_them(on: On) {
     assert_eq!((bytes_in, bytes_out, packets_in, packets_out, queued), (48, 48, 3, 3, 0));
     assert_eq!(&info.local, &served.running.local_addrs()[0]);
     match &info.peer {
-        PeerAddr::Ip(addr) => {
+        Addr::Ip(addr) => {
             assert_eq!(client.socket.local_addr().expect("bound").as_socket(), Some(*addr));
         }
-        peer => assert_eq!(*peer, PeerAddr::Unix(None)),
+        peer => assert_eq!(*peer, Addr::Unix(None)),
     }
     served.until_counted("all of it is counted, by every shard", |metrics| {
         (metrics.bytes_in, metrics.bytes_out) == (52, 52)
@@ -67,7 +67,7 @@ fn a_session_is_closed_by_its_id(on: On) {
     assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
     // Of one that is gone: nothing, whether its shard is still there or not.
     let again = served.running.close(session.id());
-    assert!(matches!(again, Ok(()) | Err(QueryError::Stopped)), "{again:?}");
+    assert!(matches!(again, Ok(()) | Err(QueryError::NotRunning)), "{again:?}");
     bystander.assert_echo("still served");
     drop(bystander);
     served.finish();
@@ -145,7 +145,7 @@ fn a_stopped_server_answers_that_it_has_stopped(on: On) {
     let handle = served.running.handle();
     drop(client);
     served.finish();
-    assert_eq!(handle.execute(session.id().shard(), |_| ()), Err(QueryError::Stopped));
+    assert_eq!(handle.execute(session.id().shard(), |_| ()), Err(QueryError::NotRunning));
     assert!(handle.shards().is_empty());
     assert_eq!(handle.sessions(), Ok(Vec::new()));
     assert_eq!(handle.metrics().opened, 1);
@@ -200,7 +200,7 @@ fn questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through(on: 
     assert_eq!(served.running.close_peer(nobody), Err(QueryError::Busy));
     assert_eq!(served.running.sessions(), Err(QueryError::Busy));
     assert!(matches!(session.send("no room"), Err(SendError::MailboxFull { .. })));
-    // What it can not be too busy for.
+    // What it cannot be too busy for.
     served.running.shutdown(PATIENCE);
     free.send(()).expect("the shard waits");
     client.assert_end();
@@ -221,7 +221,7 @@ fn a_job_for_a_shard_that_never_was_is_refused() {
     let (client, session) = elsewhere.connect_known();
     let (other, second) = elsewhere.connect_known();
     let (third, far) = elsewhere.connect_known();
-    assert_eq!(served.running.execute(far.id().shard(), |_| ()), Err(QueryError::Stopped));
+    assert_eq!(served.running.execute(far.id().shard(), |_| ()), Err(QueryError::NotRunning));
     assert!(session.id().shard() < second.id().shard() && second.id().shard() < far.id().shard());
     drop((client, other, third));
     elsewhere.finish();

@@ -16,8 +16,8 @@ use common::{
     Client, Journal, ON_PURPOSE, On, PATIENCE, Served, Watched, audit, hush, on_each_strategy, until,
 };
 use framewire::{
-    Accepting, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix, Limits,
-    Loads, PacketHandler, PeerAddr, Placement, ServeError, Server, Session, SingleReactor,
+    AcceptMode, Addr, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix,
+    Limits, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor,
     ThreadPerConnection, WorkerPool, per_shard,
 };
 
@@ -176,11 +176,11 @@ impl ForkingStrategy for Explosive {
         self.inner.workers()
     }
 
-    fn accepting(&self) -> Accepting {
+    fn accepting(&self) -> AcceptMode {
         self.inner.accepting()
     }
 
-    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         self.inner.place(peer, loads)
     }
 

@@ -17,9 +17,9 @@ use common::{
     Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until, until_counted,
 };
 use framewire::{
-    CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement, Running,
-    ServeError, Server, ServerHandle, Session, ShardId, SingleReactor, ThreadPerConnection, Unframed,
-    WorkerPool, packet_fn, per_shard,
+    Addr, CloseReason, ForkingStrategy, LengthPrefix, Limits, PacketHandler, Placement, RunningServer,
+    ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor, ThreadPerConnection,
+    Unframed, WorkerPool, packet_fn, per_shard,
 };
 use socket2::SockAddr;
 
@@ -45,7 +45,7 @@ fn a_taken_port_is_named_and_its_server_goes_on() {
     let mut client = first.connect();
     let addr = first.running.local_addr().expect("bound to TCP");
     let text = failure(Server::bind(addr));
-    assert!(text.starts_with(&format!("can not bind {addr}: ")), "{text}");
+    assert!(text.starts_with(&format!("cannot bind {addr}: ")), "{text}");
     client.assert_echo("still served");
     drop(client);
     first.finish();
@@ -57,7 +57,7 @@ fn a_taken_path_is_named_and_its_server_goes_on() {
     let mut client = first.connect();
     let path = first.running.local_addrs()[0].to_string();
     let text = failure(Server::bind(&path));
-    assert!(text.starts_with(&format!("can not bind {path}: ")), "{text}");
+    assert!(text.starts_with(&format!("cannot bind {path}: ")), "{text}");
     client.assert_echo("still served");
     first.connect().assert_echo("and so are new ones");
     drop(client);
@@ -83,7 +83,7 @@ fn a_file_that_is_no_socket_is_never_removed() {
     std::fs::write(&path, "precious").expect("a free path");
     let addr = format!("unix:{}", path.display());
     let text = failure(Server::bind(&addr));
-    assert!(text.starts_with(&format!("can not bind {addr}: ")), "{text}");
+    assert!(text.starts_with(&format!("cannot bind {addr}: ")), "{text}");
     assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
     std::fs::remove_file(&path).expect("it is ours");
     std::fs::create_dir(&path).expect("a free path");
@@ -99,9 +99,9 @@ fn an_address_that_is_none_or_not_ours_is_named() {
     }
     // Of the range for documentation: no machine has it.
     let error = failure(Server::bind("192.0.2.1:0"));
-    assert!(error.starts_with("can not bind 192.0.2.1:0: "), "{error}");
+    assert!(error.starts_with("cannot bind 192.0.2.1:0: "), "{error}");
     let error = failure(Server::bind("unix:/nonexistent/directory/socket"));
-    assert!(error.starts_with("can not bind unix:/nonexistent/directory/socket: "), "{error}");
+    assert!(error.starts_with("cannot bind unix:/nonexistent/directory/socket: "), "{error}");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn several_addresses_of_several_kinds_are_served_by_one_server() {
     let mut clients = Vec::new();
     for addr in &bound {
         let addr = match addr {
-            PeerAddr::Ip(addr) => (*addr).into(),
+            Addr::Ip(addr) => (*addr).into(),
             _ => SockAddr::unix(&path).expect("a path"),
         };
         let mut client = Client::connect(&addr).expect("the server listens");
@@ -181,13 +181,13 @@ fn a_wildcard_tells_each_session_the_address_it_was_reached_at() {
     let mut client = Client::connect(&SocketAddr::from(([127, 0, 0, 7], port)).into()).expect("it listens");
     client.assert_echo("here");
     let sessions = served.running.sessions().expect("the shards answer");
-    assert_eq!(sessions[0].local, PeerAddr::Ip(SocketAddr::from(([127, 0, 0, 7], port))));
+    assert_eq!(sessions[0].local, Addr::Ip(SocketAddr::from(([127, 0, 0, 7], port))));
     assert_eq!(sessions[0].peer.socket_addr(), client.socket.local_addr().expect("bound").as_socket());
     drop(client);
     served.finish();
 }
 
-/// Each handler counts for itself, in what can not leave its thread.
+/// Each handler counts for itself, in what cannot leave its thread.
 struct Counting {
     packets: Rc<Cell<u32>>,
 }
@@ -210,15 +210,15 @@ impl PacketHandler for Counting {
     }
 }
 
-fn address(running: &Running) -> SockAddr {
+fn address(running: &RunningServer) -> SockAddr {
     match &running.local_addrs()[0] {
-        PeerAddr::Ip(addr) => (*addr).into(),
-        PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
+        Addr::Ip(addr) => (*addr).into(),
+        Addr::Unix(path) => SockAddr::unix(path.as_ref().expect("a path")).expect("a path"),
         other => panic!("{other}"),
     }
 }
 
-fn connect(running: &Running) -> Client {
+fn connect(running: &RunningServer) -> Client {
     Client::connect(&address(running)).expect("the server listens")
 }
 
@@ -299,11 +299,11 @@ impl ForkingStrategy for Slow {
         2
     }
 
-    fn place(&mut self, _peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+    fn place(&mut self, _peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
         Placement::On(1)
     }
 
-    fn on_start(&mut self, _addrs: &[PeerAddr]) {
+    fn on_start(&mut self, _addrs: &[Addr]) {
         until("all workers have ended", || self.server.shards().is_empty());
     }
 }
@@ -387,7 +387,7 @@ fn a_pool_with_a_listener_per_worker_spreads_connections() {
 /// Even and odd ports on a shard each, at most three on each; counts what it is told.
 #[derive(Debug, Default)]
 struct ByPort {
-    started: Arc<Mutex<Vec<PeerAddr>>>,
+    started: Arc<Mutex<Vec<Addr>>>,
     stopped: Arc<AtomicUsize>,
 }
 
@@ -396,12 +396,12 @@ impl ForkingStrategy for ByPort {
         2
     }
 
-    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         let shard = peer.socket_addr().map_or(0, |addr| 1 + usize::from(addr.port() % 2));
         if loads.sessions(shard) < 3 { Placement::On(shard) } else { Placement::Refuse }
     }
 
-    fn on_start(&mut self, addrs: &[PeerAddr]) {
+    fn on_start(&mut self, addrs: &[Addr]) {
         self.started.lock().expect("nobody panics").extend_from_slice(addrs);
     }
 
@@ -452,7 +452,7 @@ fn a_strategy_that_names_no_shard_refuses() {
     #[derive(Debug)]
     struct Lost;
     impl ForkingStrategy for Lost {
-        fn place(&mut self, _peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+        fn place(&mut self, _peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
             Placement::On(7)
         }
     }

@@ -14,8 +14,8 @@ use std::{
 
 use common::{Client, Journal, On, PATIENCE, Served, audit, on_each_strategy, until};
 use framewire::{
-    CloseReason, ForkingStrategy, LengthPrefix, Limits, Loads, PacketHandler, PeerAddr, Placement,
-    QueryError, SendError, Separator, ServeError, Server, ServerHandle, Session, ShardId, SingleReactor,
+    Addr, CloseReason, ForkingStrategy, LengthPrefix, Limits, PacketHandler, Placement, QueryError,
+    SendError, Separator, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
     ThreadPerConnection, WorkerPool, packet_fn,
 };
 
@@ -166,7 +166,7 @@ impl ForkingStrategy for BlockingPlace {
         1
     }
 
-    fn place(&mut self, _peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+    fn place(&mut self, _peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
         self.handler.block();
         self.placement
     }
@@ -282,7 +282,7 @@ fn a_strategy_that_refuses_everybody_is_no_strategy() {
     fn refused(strategy: impl ForkingStrategy + 'static) -> String {
         let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
         let spawned = server.strategy(strategy).spawn(packet_fn(|session, packet| session.send(packet)));
-        spawned.map(drop).expect_err("it can not work").to_string()
+        spawned.map(drop).expect_err("it cannot work").to_string()
     }
     assert!(refused(WorkerPool::new(0)).starts_with("strategy: a WorkerPool of 0 workers"));
     assert!(refused(WorkerPool::new(1).max_sessions(0)).starts_with("strategy: WorkerPool::max_sessions(0)"));

@@ -3,10 +3,10 @@
 mod inbox;
 mod outbox;
 mod pool;
-mod scratch;
+mod receive_buffer;
 
 pub(crate) use inbox::Inbox;
 pub(crate) use outbox::MAX_SLICES;
 pub use outbox::Outbox;
 pub(crate) use pool::OutboxPool;
-pub(crate) use scratch::Scratch;
+pub(crate) use receive_buffer::ReceiveBuffer;

@@ -126,10 +126,10 @@ impl Outbox {
         packet: usize,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<usize, E> {
-        // No slice is longer than isize::MAX, so the sum can not wrap.
+        // No slice is longer than isize::MAX, so the sum cannot wrap.
         let fits = self.head.len().wrapping_add(packet) < self.open;
         let chunk = if fits { &mut self.head } else { self.chunk_for(packet) };
-        let mut draft = Draft { kept: chunk.len(), chunk };
+        let mut draft = AppendGuard { kept: chunk.len(), chunk };
         encode(draft.chunk)?;
         let frame = draft.keep();
         drop(draft);
@@ -290,12 +290,12 @@ fn trim(chunk: &mut BytesMut, spare: usize) {
 }
 
 /// A frame that is being appended. What is not kept is taken away again.
-struct Draft<'a> {
+struct AppendGuard<'a> {
     chunk: &'a mut BytesMut,
     kept: usize,
 }
 
-impl Draft<'_> {
+impl AppendGuard<'_> {
     /// How many bytes it has become.
     #[inline]
     fn keep(&mut self) -> usize {
@@ -304,7 +304,7 @@ impl Draft<'_> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for AppendGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         self.chunk.truncate(self.kept);

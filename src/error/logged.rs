@@ -93,7 +93,7 @@ mod tests {
             FrameError::malformed("the length is no number", &hostile),
             FrameError::truncated(&hostile),
             FrameError::truncated(b"GET /\r\n\r\n"),
-            FrameError::Misframed { what: "a packet outside of the buffer" },
+            FrameError::InvalidDecode { what: "a packet outside of the buffer" },
         ];
         for error in errors {
             let text = CloseReason::from(error).to_string();

@@ -20,7 +20,7 @@ pub(crate) use self::logged::Logged;
 
 use crate::framing::FrameError;
 
-/// We can not queue this packet.
+/// We cannot queue this packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -47,7 +47,7 @@ pub enum SendError {
     #[error("session closed")]
     Closed,
     /// The payload has no frame; the fault is the sender's.
-    #[error("payload can not be framed: {0}")]
+    #[error("payload cannot be framed: {0}")]
     Frame(#[from] FrameError),
 }
 
@@ -60,7 +60,7 @@ pub enum CloseReason {
     PeerClosed,
     /// The peer, or the network, reset the connection.
     #[error("connection reset: {0}")]
-    Reset(#[source] io::Error),
+    Io(#[source] io::Error),
     /// The peer broke the wire.
     #[error("{0}")]
     Frame(#[from] FrameError),
@@ -135,7 +135,7 @@ impl CloseReason {
     pub fn kind(&self) -> CloseKind {
         match self {
             Self::PeerClosed => CloseKind::PeerClosed,
-            Self::Reset(_) => CloseKind::Reset,
+            Self::Io(_) => CloseKind::Io,
             Self::Frame(_) => CloseKind::Frame,
             Self::Local => CloseKind::Local,
             Self::Send(_) => CloseKind::Send,
@@ -182,8 +182,8 @@ impl From<io::Error> for CloseReason {
 pub enum CloseKind {
     /// See [`CloseReason::PeerClosed`].
     PeerClosed,
-    /// See [`CloseReason::Reset`].
-    Reset,
+    /// See [`CloseReason::Io`].
+    Io,
     /// See [`CloseReason::Frame`].
     Frame,
     /// See [`CloseReason::Local`].
@@ -212,7 +212,7 @@ impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
     pub const ALL: [Self; 13] = [
         Self::PeerClosed,
-        Self::Reset,
+        Self::Io,
         Self::Frame,
         Self::Local,
         Self::Send,
@@ -233,7 +233,7 @@ impl CloseKind {
 pub enum QueryError {
     /// The shard, or the server, has stopped, or has not started yet.
     #[error("there is no such shard: the server has stopped, or not started yet")]
-    Stopped,
+    NotRunning,
     /// The mailbox of a shard is full.
     #[error("the mailbox of a shard is full; ask again later, or raise limits.mailbox_commands")]
     Busy,

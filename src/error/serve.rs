@@ -30,8 +30,8 @@ pub enum ServeError {
         /// What is wrong with it.
         why: String,
     },
-    /// The address can not be bound.
-    #[error("can not bind {addr}: {source}")]
+    /// The address cannot be bound.
+    #[error("cannot bind {addr}: {source}")]
     #[non_exhaustive]
     Bind {
         /// The address.
@@ -39,7 +39,7 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
-    /// A setting can not work.
+    /// A setting cannot work.
     #[error("{option}: {why}")]
     #[non_exhaustive]
     Config {
@@ -49,7 +49,7 @@ pub enum ServeError {
         why: String,
     },
     /// The system refused what a reactor needs.
-    #[error("can not {action}: {source}")]
+    #[error("cannot {action}: {source}")]
     #[non_exhaustive]
     System {
         /// What was tried.
@@ -69,7 +69,7 @@ pub enum ServeError {
     /// Their threads are left behind. Each ends by itself once its callback returns, with its sessions reset
     /// ([`ServerHandle::shards`](crate::ServerHandle::shards) tells when); until then the handler's memory and, for the
     /// acceptor's shard, the address stay taken. Shorten what blocks or give it a thread of its own, wait without a
-    /// deadline ([`Running::wait`](crate::Running::wait)), or end the process, which ends the threads.
+    /// deadline ([`RunningServer::wait`](crate::RunningServer::wait)), or end the process, which ends the threads.
     #[error(
         "the server was to stop within {grace:?}, and {}: does a handler block? Its thread ends when it returns",
         still_running(.shards)
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(format!("{error:?}"), error.to_string());
         assert_eq!(
             format!("{error:#?}"),
-            "ServeError {\n    text: \"can not bind [::]:7: address in use\",\n    source: Some(\n        Kind(\n            \
+            "ServeError {\n    text: \"cannot bind [::]:7: address in use\",\n    source: Some(\n        Kind(\n            \
              AddrInUse,\n        ),\n    ),\n}"
         );
     }

@@ -1,13 +1,13 @@
 use thiserror::Error;
 
-/// A framing was set up in a way that can not work: the doing of the program, not of a peer.
+/// A framing was set up in a way that cannot work: the doing of the program, not of a peer.
 ///
 /// Given by the constructors and builders of the framings, before any byte is read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FramingConfigError {
     /// A length field of that many bytes.
-    #[error("a length field of {width} bytes can not be read; use 1, 2, 3, 4 or 8")]
+    #[error("a length field of {width} bytes cannot be read; use 1, 2, 3, 4 or 8")]
     Width {
         /// The width that was asked for, in bytes.
         width: usize,

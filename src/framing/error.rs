@@ -17,16 +17,16 @@ pub enum FrameError {
         /// The maximum in force, in the same unit.
         max: u64,
         /// The first bytes of the frame.
-        seen: Seen,
+        seen: BytesPreview,
     },
-    /// The bytes can not begin a frame: an impossible length, a forbidden byte.
+    /// The bytes cannot begin a frame: an impossible length, a forbidden byte.
     #[error("malformed frame: {what}{seen}")]
     #[non_exhaustive]
     Malformed {
         /// What is wrong, for a person.
         what: &'static str,
         /// The first bytes of the frame.
-        seen: Seen,
+        seen: BytesPreview,
     },
     /// The stream ended inside a frame.
     #[error("stream ended inside a frame, {have} bytes into it{seen}")]
@@ -35,11 +35,11 @@ pub enum FrameError {
         /// Bytes of the unfinished frame.
         have: usize,
         /// The first of them.
-        seen: Seen,
+        seen: BytesPreview,
     },
     /// The framing itself is at fault: it answered with a range outside of the buffer, or consumed nothing.
     #[error("the framing answered with {what}; this is a defect of the framing, not of the peer")]
-    Misframed {
+    InvalidDecode {
         /// What it answered.
         what: &'static str,
     },
@@ -49,19 +49,19 @@ impl FrameError {
     /// A frame of `len` bytes against a maximum of `max`; `buf` is the front of the frame.
     #[must_use]
     pub fn too_long(len: u64, max: u64, buf: &[u8]) -> Self {
-        Self::TooLong { len, max, seen: Seen::new(buf) }
+        Self::TooLong { len, max, seen: BytesPreview::new(buf) }
     }
 
     /// Bytes that begin no frame; `what` says why, in lower case.
     #[must_use]
     pub fn malformed(what: &'static str, buf: &[u8]) -> Self {
-        Self::Malformed { what, seen: Seen::new(buf) }
+        Self::Malformed { what, seen: BytesPreview::new(buf) }
     }
 
     /// The stream ended with `buf` left over.
     #[must_use]
     pub fn truncated(buf: &[u8]) -> Self {
-        Self::Truncated { have: buf.len(), seen: Seen::new(buf) }
+        Self::Truncated { have: buf.len(), seen: BytesPreview::new(buf) }
     }
 }
 
@@ -69,12 +69,12 @@ impl FrameError {
 ///
 /// Shown in hex, with a hint where they look like HTTP, TLS, SSH or a PROXY header on a port that frames otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Seen {
+pub struct BytesPreview {
     len: u8,
     bytes: [u8; 16],
 }
 
-impl Seen {
+impl BytesPreview {
     /// Keeps the first 16 bytes of `buf`.
     #[must_use]
     pub fn new(buf: &[u8]) -> Self {
@@ -112,7 +112,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for BytesPreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.len == 0 {
             return Ok(());
@@ -125,9 +125,9 @@ impl fmt::Display for Seen {
     }
 }
 
-impl fmt::Debug for Seen {
+impl fmt::Debug for BytesPreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Seen(\"{}\")", self.as_bytes().escape_ascii())
+        write!(f, "BytesPreview(\"{}\")", self.as_bytes().escape_ascii())
     }
 }
 

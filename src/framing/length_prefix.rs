@@ -328,7 +328,7 @@ mod tests {
         free.offer_max(100);
         chosen.offer_max(100);
         assert_eq!((free.max_frame(), chosen.max_frame()), (Some(104), Some(14)));
-        assert_eq!(LengthPrefix::u8().max_frame(), Some(256), "the header can not say more");
+        assert_eq!(LengthPrefix::u8().max_frame(), Some(256), "the header cannot say more");
     }
 
     #[test]

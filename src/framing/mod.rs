@@ -24,7 +24,7 @@ mod varint;
 
 pub use closure::{FramingFn, framing_fn};
 pub use config_error::FramingConfigError;
-pub use error::{FrameError, Seen};
+pub use error::{BytesPreview, FrameError};
 pub use fixed::FixedLength;
 pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
 pub use length_prefix::LengthPrefix;
@@ -46,7 +46,7 @@ use bytes::BytesMut;
 /// two calls that consume nothing.
 ///
 /// `decode` answers with a range of `buf`, not with a borrow of it. A range outside of `buf`, or a frame that consumes
-/// nothing, ends the session with [`FrameError::Misframed`]; it never panics.
+/// nothing, ends the session with [`FrameError::InvalidDecode`]; it never panics.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no framing",
     note = "a server is given one before it is served: `Server::bind(..)?.framing(Separator::lines())`"
@@ -57,7 +57,7 @@ pub trait Framing {
     /// `buf` is never empty. The frame may be unescaped in place once it is whole.
     ///
     /// # Errors
-    /// What the peer sent can not be, or not become, a frame. The session ends.
+    /// What the peer sent cannot be, or not become, a frame. The session ends.
     fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError>;
 
     /// The stream has ended: `buf` is what is left and `decode` has answered `None` for it (or it is empty).

@@ -94,7 +94,7 @@ impl Framing for VarintPrefix {
             return Ok(Some(policy::skip(&mut self.left, buf)));
         }
         let (header, len) = match *buf {
-            // One byte says it all for packets under 128 bytes: the common case, and it can not be wrong.
+            // One byte says it all for packets under 128 bytes: the common case, and it cannot be wrong.
             [len @ 0..=0x7f, ..] => (1, len.into()),
             _ => match self.width.read(buf)? {
                 Some(read) => read,

@@ -8,17 +8,17 @@ use std::{
     thread,
 };
 
-use super::{KEEP, Mailbox, MailboxLimits, Rejected, Ring};
+use super::{KEEP, Mailbox, MailboxLimits, Rejected, Wake};
 
 #[derive(Default)]
 struct Bell {
-    rung: AtomicU64,
+    woken: AtomicU64,
     broken: AtomicBool,
 }
 
-impl Ring for Bell {
-    fn ring(&self) -> io::Result<()> {
-        self.rung.fetch_add(1, Relaxed);
+impl Wake for Bell {
+    fn wake(&self) -> io::Result<()> {
+        self.woken.fetch_add(1, Relaxed);
         if self.broken.load(Relaxed) { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(()) }
     }
 }
@@ -105,12 +105,12 @@ fn a_burst_rings_a_sleeping_shard_once() {
         mailbox.post(command, 1).unwrap();
     }
     mailbox.post_control(100).unwrap();
-    assert_eq!((bell.rung.load(Relaxed), mailbox.rings()), (1, 1));
+    assert_eq!((bell.woken.load(Relaxed), mailbox.wakeups()), (1, 1));
     mailbox.wake_up();
     assert_eq!(taken(&mailbox).len(), 101);
     assert!(mailbox.fall_asleep());
     mailbox.post(0, 0).unwrap();
-    assert_eq!(mailbox.rings(), 2);
+    assert_eq!(mailbox.wakeups(), 2);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn an_awake_shard_is_never_rung_and_does_not_fall_asleep_over_a_post() {
     mailbox.post(2, 0).unwrap();
     assert_eq!(taken(&mailbox), [2]);
     assert!(mailbox.fall_asleep());
-    assert_eq!(bell.rung.load(Relaxed), 0);
+    assert_eq!(bell.woken.load(Relaxed), 0);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_ring_that_failed_is_counted_and_rung_again_by_the_next_post() {
     bell.broken.store(false, Relaxed);
     mailbox.post(3, 0).unwrap();
     mailbox.post(4, 0).unwrap();
-    assert_eq!((mailbox.rings(), mailbox.counters.failed_rings.load(Relaxed)), (3, 2));
+    assert_eq!((mailbox.wakeups(), mailbox.counters.failed_wakeups.load(Relaxed)), (3, 2));
     mailbox.wake_up();
     assert_eq!(taken(&mailbox), [1, 2, 3, 4]);
 }
@@ -194,20 +194,20 @@ fn a_panic_under_the_lock_does_not_break_the_mailbox() {
 /// A poll that really sleeps; a ring before the sleep counts.
 #[derive(Default)]
 struct Poll {
-    rung: Mutex<bool>,
+    woken: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Poll {
     fn wait(&self) {
-        let mut rung = self.changed.wait_while(self.rung.lock().unwrap(), |rung| !*rung).unwrap();
+        let mut rung = self.changed.wait_while(self.woken.lock().unwrap(), |rung| !*rung).unwrap();
         *rung = false;
     }
 }
 
-impl Ring for Poll {
-    fn ring(&self) -> io::Result<()> {
-        *self.rung.lock().unwrap() = true;
+impl Wake for Poll {
+    fn wake(&self) -> io::Result<()> {
+        *self.woken.lock().unwrap() = true;
         self.changed.notify_one();
         Ok(())
     }

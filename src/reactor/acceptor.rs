@@ -6,13 +6,13 @@ use std::{
 
 use super::{Sys, event_loop::FIRST_LISTENER};
 use crate::{
-    addr::{Ends, PeerAddr},
-    census::{Census, Full},
+    addr::{Addr, Endpoints},
+    connection_counts::{ConnectionCounts, Full},
     contained::Contained,
     error::panic_message,
     metrics::Counters,
-    shard::Arrival,
-    strategy::{ForkingStrategy, Loads, Placement},
+    shard::Incoming,
+    strategy::{ForkingStrategy, Placement, ShardLoads},
     time::Tick,
 };
 
@@ -36,16 +36,16 @@ const LOG_INTERVAL: Tick = 1000;
 /// The pause must end by a timer: an edge-triggered listener that failed gets no second event, and would stay deaf to
 /// the clients that wait. A listener that fails again and again pauses alone, see [`FAILURES`].
 pub(crate) struct Acceptor<Y: Sys> {
-    listeners: Vec<Ear<Y::Listener>>,
+    listeners: Vec<ListenerState<Y::Listener>>,
     strategy: Contained<Box<dyn ForkingStrategy>>,
     dispatch: Box<dyn Dispatch<Y::Stream>>,
-    census: Arc<Census>,
+    counts: Arc<ConnectionCounts>,
     /// The shard that this acceptor's own thread is.
     here: usize,
     /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
     spare: Option<Y::Spare>,
     /// Accepted, and waiting for what its own thread takes, or for the place that another acceptor was faster to.
-    held: Option<Arrival<Y::Stream>>,
+    held: Option<Incoming<Y::Stream>>,
     now: Tick,
     paused_until: Option<Tick>,
     logged: Option<Tick>,
@@ -56,19 +56,19 @@ pub(crate) struct Acceptor<Y: Sys> {
     failure: Option<io::Error>,
 }
 
-struct Ear<L> {
+struct ListenerState<L> {
     listener: L,
     /// Its number in its token. Not its place in the list, which changes when another one fails.
     number: usize,
     /// `None` where the address is a wildcard, so that each connection has to be asked.
-    local: Option<PeerAddr>,
+    local: Option<Addr>,
     ready: bool,
     /// In a row.
     failures: u32,
     rests_until: Option<Tick>,
 }
 
-impl<L> Ear<L> {
+impl<L> ListenerState<L> {
     fn is_to_be_asked(&self) -> bool {
         self.ready && self.rests_until.is_none()
     }
@@ -76,39 +76,39 @@ impl<L> Ear<L> {
 
 /// What an acceptor is made of.
 pub(crate) struct AcceptorConfig<Y: Sys> {
-    pub(crate) listeners: Vec<(Y::Listener, PeerAddr)>,
+    pub(crate) listeners: Vec<(Y::Listener, Addr)>,
     pub(crate) strategy: Contained<Box<dyn ForkingStrategy>>,
     pub(crate) dispatch: Box<dyn Dispatch<Y::Stream>>,
-    pub(crate) census: Arc<Census>,
+    pub(crate) counts: Arc<ConnectionCounts>,
     pub(crate) here: usize,
 }
 
 /// Carries connections to other threads.
 pub(crate) trait Dispatch<T>: Send {
     /// To a standing shard.
-    fn send(&mut self, shard: usize, arrival: Arrival<T>) -> io::Result<()>;
+    fn send(&mut self, shard: usize, incoming: Incoming<T>) -> io::Result<()>;
 
     /// To a new one.
-    fn fork(&mut self, arrival: Arrival<T>) -> Result<(), Unforked<T>>;
+    fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
 }
 
 /// A thread could not be had for a connection; which may be tried again.
-pub(crate) struct Unforked<T> {
+pub(crate) struct HandOverError<T> {
     pub(crate) error: io::Error,
     /// `None` when the server is stopping.
-    pub(crate) arrival: Option<Arrival<T>>,
+    pub(crate) incoming: Option<Incoming<T>>,
 }
 
 /// For an acceptor that keeps everything.
 pub(crate) struct NoDispatch;
 
 impl<T> Dispatch<T> for NoDispatch {
-    fn send(&mut self, _shard: usize, _arrival: Arrival<T>) -> io::Result<()> {
+    fn send(&mut self, _shard: usize, _arrival: Incoming<T>) -> io::Result<()> {
         Err(ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Arrival<T>) -> Result<(), Unforked<T>> {
-        Err(Unforked { error: ErrorKind::NotConnected.into(), arrival: None })
+    fn fork(&mut self, _arrival: Incoming<T>) -> Result<(), HandOverError<T>> {
+        Err(HandOverError { error: ErrorKind::NotConnected.into(), incoming: None })
     }
 }
 
@@ -119,7 +119,7 @@ enum Failure {
     Empty,
     /// That connection is lost, the next may be well.
     Next,
-    /// The system can not give us a connection now.
+    /// The system cannot give us a connection now.
     Exhausted,
     /// The listener is no listener any more.
     Fatal,
@@ -133,13 +133,20 @@ impl<Y: Sys> Acceptor<Y> {
             sys.register_listener(&mut listener, FIRST_LISTENER + at as u64)?;
             let wildcard = local.ip().is_some_and(|ip| ip.is_unspecified());
             let local = (!wildcard).then_some(local);
-            listeners.push(Ear { listener, number: at, local, ready: true, failures: 0, rests_until: None });
+            listeners.push(ListenerState {
+                listener,
+                number: at,
+                local,
+                ready: true,
+                failures: 0,
+                rests_until: None,
+            });
         }
         Ok(Self {
             listeners,
             strategy: config.strategy,
             dispatch: config.dispatch,
-            census: config.census,
+            counts: config.counts,
             here: config.here,
             spare: sys.spare().ok(),
             held: None,
@@ -173,7 +180,8 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Whether there is something to accept that no event will announce.
     pub(crate) fn has_work(&self) -> bool {
-        self.paused_until.is_none() && (self.held.is_some() || self.listeners.iter().any(Ear::is_to_be_asked))
+        self.paused_until.is_none()
+            && (self.held.is_some() || self.listeners.iter().any(ListenerState::is_to_be_asked))
     }
 
     /// When the next pause is over.
@@ -196,20 +204,24 @@ impl<Y: Sys> Acceptor<Y> {
     }
 
     /// The next connection that is to live on this thread; those for other threads are sent there on the way.
-    pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Arrival<Y::Stream>> {
+    pub(crate) fn poll_accept(
+        &mut self,
+        sys: &mut Y,
+        counters: &mut Counters,
+    ) -> Option<Incoming<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
-            let Some(arrival) = self.accept(sys, counters)? else { continue };
-            if let Some(arrival) = self.place(sys, arrival, counters) {
-                return Some(arrival);
+            let Some(incoming) = self.accept(sys, counters)? else { continue };
+            if let Some(incoming) = self.place(sys, incoming, counters) {
+                return Some(incoming);
             }
         }
         None
     }
 
     /// One connection, the held one first, if that one is well; nothing at all when nobody waits, or nobody may come in.
-    fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Arrival<Y::Stream>>> {
+    fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Incoming<Y::Stream>>> {
         let at = if self.held.is_none() { Some(self.next_ready()?) } else { None };
-        if self.census.is_full() {
+        if self.counts.is_full() {
             self.wait_for_room(counters);
             return None;
         }
@@ -224,7 +236,7 @@ impl<Y: Sys> Acceptor<Y> {
                 let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already: there is nobody to serve.
                 counters.refused += u64::from(local.is_none());
-                Some(local.map(|local| Arrival { io, ends: Ends::new(peer, local) }))
+                Some(local.map(|local| Incoming { io, endpoints: Endpoints::new(peer, local) }))
             }
             Err(error) => {
                 self.handle_failure(sys, at, error, counters);
@@ -242,62 +254,62 @@ impl<Y: Sys> Acceptor<Y> {
     }
 
     fn is_ready(&self, at: usize) -> bool {
-        self.listeners.get(at).is_some_and(Ear::is_to_be_asked)
+        self.listeners.get(at).is_some_and(ListenerState::is_to_be_asked)
     }
 
     fn place(
         &mut self,
         sys: &mut Y,
-        mut arrival: Arrival<Y::Stream>,
+        mut incoming: Incoming<Y::Stream>,
         counters: &mut Counters,
-    ) -> Option<Arrival<Y::Stream>> {
-        let peer = arrival.ends.peer();
-        let placement = if self.census.peer_is_full(&peer) {
+    ) -> Option<Incoming<Y::Stream>> {
+        let peer = incoming.endpoints.peer();
+        let placement = if self.counts.peer_is_full(&peer) {
             Placement::Refuse
         } else {
-            let (strategy, loads) = (&mut self.strategy, Loads::new(&self.census));
+            let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.counts));
             catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|panic| {
                 counters.panics += 1;
                 tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
                 Placement::Refuse
             })
         };
-        let shards = self.census.shards().len();
+        let shards = self.counts.shards().len();
         let seat = match placement {
             Placement::On(shard) if shard < shards => Some(shard),
             Placement::Fork => None,
             Placement::On(_) | Placement::Refuse => {
                 counters.refused += 1;
-                sys.make_reset(&mut arrival.io);
+                sys.make_reset(&mut incoming.io);
                 return None;
             }
         };
-        match self.census.enter(seat, &peer) {
+        match self.counts.enter(seat, &peer) {
             Ok(()) => {}
             // Another acceptor was faster.
             Err(Full::Server) => {
-                self.held = Some(arrival);
+                self.held = Some(incoming);
                 self.wait_for_room(counters);
                 return None;
             }
             Err(Full::Peer) => {
                 counters.refused += 1;
-                sys.make_reset(&mut arrival.io);
+                sys.make_reset(&mut incoming.io);
                 return None;
             }
         }
         let sent = match seat {
-            Some(shard) if shard == self.here => return Some(arrival),
+            Some(shard) if shard == self.here => return Some(incoming),
             Some(shard) => {
-                self.dispatch.send(shard, arrival).map_err(|error| Unforked { error, arrival: None })
+                self.dispatch.send(shard, incoming).map_err(|error| HandOverError { error, incoming: None })
             }
-            None => self.dispatch.fork(arrival),
+            None => self.dispatch.fork(incoming),
         };
-        if let Err(Unforked { error, arrival }) = sent {
-            self.census.leave(seat, &peer);
-            counters.refused += u64::from(arrival.is_none());
-            self.held = arrival;
-            self.pause("can not hand over an accepted connection", &error, counters);
+        if let Err(HandOverError { error, incoming }) = sent {
+            self.counts.leave(seat, &peer);
+            counters.refused += u64::from(incoming.is_none());
+            self.held = incoming;
+            self.pause("cannot hand over an accepted connection", &error, counters);
         }
         None
     }
@@ -313,7 +325,7 @@ impl<Y: Sys> Acceptor<Y> {
                 }
             }
             Failure::Next => self.count_failure(at, &error, counters),
-            Failure::Exhausted => self.pause("can not accept, clients wait", &error, counters),
+            Failure::Exhausted => self.pause("cannot accept, clients wait", &error, counters),
             Failure::Fatal => {
                 tracing::error!(%error, "a listener failed");
                 self.listeners.swap_remove(at);
@@ -329,7 +341,7 @@ impl<Y: Sys> Acceptor<Y> {
         counters.accept_pauses += 1;
         if !self.full {
             self.full = true;
-            tracing::warn!(connections = self.census.total(), "the server is full, clients wait");
+            tracing::warn!(connections = self.counts.total(), "the server is full, clients wait");
         }
         self.paused_until = Some(self.now + PAUSE);
     }

@@ -7,17 +7,17 @@ use std::{
 
 use super::{
     Acceptor, Ready, Sys,
-    session_io::{find_error, note, receive, settle},
+    session_io::{find_error, flush, note, receive},
 };
 use crate::{
-    buffer::Scratch,
-    census::Census,
+    buffer::ReceiveBuffer,
+    connection_counts::ConnectionCounts,
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ShardId},
     mailbox::Mailbox,
-    session::Alarm,
-    shard::{Arrival, Command, Ending, Shard},
+    session::TimerPurpose,
+    shard::{Command, Ending, Incoming, Shard},
     time::Tick,
     timer_wheel::Fired,
 };
@@ -44,12 +44,12 @@ pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
     shard: Shard<H, F, Y::Stream>,
     acceptor: Option<Acceptor<Y>>,
     mailbox: Arc<Mailbox<Command<Y::Stream>>>,
-    census: Arc<Census>,
+    counts: Arc<ConnectionCounts>,
     /// The shard's number in the census; `None` for a forked one.
     seat: Option<usize>,
     lifetime: Lifetime,
     read_budget: usize,
-    scratch: Scratch,
+    buffer: ReceiveBuffer,
     /// When this turn began.
     began: Tick,
     ready: Vec<Ready>,
@@ -58,7 +58,7 @@ pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
     unfinished: VecDeque<Key>,
     dirty: VecDeque<Key>,
     /// The last one is the earliest.
-    due: Vec<Fired<Alarm>>,
+    due: Vec<Fired<TimerPurpose>>,
     /// The sessions that were served in this turn without an event.
     served: Vec<Key>,
 }
@@ -85,7 +85,7 @@ pub(crate) struct EventLoopConfig<Y: Sys, H: PacketHandler, F> {
     pub(crate) shard: Shard<H, F, Y::Stream>,
     pub(crate) acceptor: Option<Acceptor<Y>>,
     pub(crate) mailbox: Arc<Mailbox<Command<Y::Stream>>>,
-    pub(crate) census: Arc<Census>,
+    pub(crate) counts: Arc<ConnectionCounts>,
     pub(crate) id: ShardId,
     pub(crate) lifetime: Lifetime,
     pub(crate) read_budget: usize,
@@ -106,11 +106,11 @@ where
             shard,
             acceptor: config.acceptor,
             mailbox: config.mailbox,
-            census: config.census,
+            counts: config.counts,
             seat,
             lifetime: config.lifetime,
             read_budget: config.read_budget,
-            scratch: Scratch::new(),
+            buffer: ReceiveBuffer::new(),
             began: now,
             ready: Vec::new(),
             commands: VecDeque::new(),
@@ -205,12 +205,12 @@ where
         self.shard.clock().begin_part(ACCEPT_SHARE);
         let Some(acceptor) = &mut self.acceptor else { return };
         acceptor.begin_turn(self.began);
-        while let Some(arrival) = self
+        while let Some(incoming) = self
             .acceptor
             .as_mut()
             .and_then(|acceptor| acceptor.poll_accept(&mut self.sys, self.shard.counters()))
         {
-            self.adopt(arrival);
+            self.adopt(incoming);
             if self.shard.clock().is_part_over() {
                 break;
             }
@@ -227,33 +227,33 @@ where
     }
 
     /// A connection begins to live here.
-    fn adopt(&mut self, arrival: Arrival<Y::Stream>) {
+    fn adopt(&mut self, incoming: Incoming<Y::Stream>) {
         let refused = if self.shard.is_stopping() {
-            Some((arrival.io, arrival.ends))
+            Some((incoming.io, incoming.endpoints))
         } else {
-            match self.shard.insert(arrival.io, arrival.ends) {
+            match self.shard.insert(incoming.io, incoming.endpoints) {
                 Err(refused) => Some(refused),
                 Ok(key) if self.register(key) => {
-                    self.shard.visit(key, |visit| visit.open());
+                    self.shard.with_session(key, |access| access.open());
                     self.served.push(key);
                     None
                 }
                 Ok(key) => self.shard.take_back(key),
             }
         };
-        if let Some((io, ends)) = refused {
+        if let Some((io, endpoints)) = refused {
             self.shard.counters().refused += 1;
             drop(io);
-            self.census.leave(self.seat, &ends.peer());
+            self.counts.leave(self.seat, &endpoints.peer());
         }
     }
 
     fn register(&mut self, key: Key) -> bool {
-        let registered = self.shard.visit(key, |visit| self.sys.register(visit.io(), key.token()));
+        let registered = self.shard.with_session(key, |access| self.sys.register(access.io(), key.token()));
         match registered {
             Some(Ok(())) => true,
             Some(Err(error)) => {
-                tracing::warn!(%error, "can not poll an accepted connection, closing it");
+                tracing::warn!(%error, "cannot poll an accepted connection, closing it");
                 false
             }
             None => false,
@@ -321,33 +321,33 @@ where
     }
 
     fn serve_unfinished(&mut self, key: Key) {
-        let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
-        self.shard.visit(key, |visit| {
-            visit.begin_serving();
-            visit.handle_resumed();
-            receive(sys, scratch, budget, visit);
-            settle(sys, visit);
+        let (sys, buffer, budget) = (&mut self.sys, &mut self.buffer, self.read_budget);
+        self.shard.with_session(key, |access| {
+            access.begin_serving();
+            access.handle_resumed();
+            receive(sys, buffer, budget, access);
+            flush(sys, access);
         });
     }
 
     fn handle_ready(&mut self, ready: &Ready) {
-        let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
-        let met = self.shard.visit(Key::from_token(ready.token), |visit| {
-            if visit.is_waiting() {
+        let (sys, buffer, budget) = (&mut self.sys, &mut self.buffer, self.read_budget);
+        let met = self.shard.with_session(Key::from_token(ready.token), |access| {
+            if access.is_waiting() {
                 // It is served once, when its place in the queue comes.
-                note(ready, visit);
+                note(ready, access);
             } else {
-                if ready.writable && visit.handle_writable() {
-                    settle(sys, visit);
+                if ready.writable && access.handle_writable() {
+                    flush(sys, access);
                 }
                 if ready.readable || ready.hangup || ready.error {
-                    visit.handle_readable(ready.hangup || ready.error);
-                    receive(sys, scratch, budget, visit);
-                    settle(sys, visit);
+                    access.handle_readable(ready.hangup || ready.error);
+                    receive(sys, buffer, budget, access);
+                    flush(sys, access);
                 }
             }
             if ready.error {
-                find_error(sys, visit);
+                find_error(sys, access);
             }
         });
         if met.is_none() {
@@ -360,12 +360,12 @@ where
     fn put_off(&mut self, ready: &Ready) {
         let key = Key::from_token(ready.token);
         let sys = &mut self.sys;
-        let waits = self.shard.visit(key, |visit| {
-            note(ready, visit);
+        let waits = self.shard.with_session(key, |access| {
+            note(ready, access);
             if ready.error {
-                find_error(sys, visit);
+                find_error(sys, access);
             }
-            visit.wait()
+            access.wait()
         });
         if waits == Some(true) {
             self.unfinished.push_back(key);
@@ -387,10 +387,10 @@ where
     fn handle_command(&mut self, command: Command<Y::Stream>) {
         match command {
             Command::Session(key, mut command) => {
-                self.shard.visit(key, |visit| visit.handle_command(&mut command));
+                self.shard.with_session(key, |access| access.handle_command(&mut command));
                 self.shard.discard(Command::Session(key, command));
             }
-            Command::Adopt(arrival) => self.adopt(arrival),
+            Command::Adopt(incoming) => self.adopt(incoming),
             Command::ClosePeer(peer, why) => {
                 self.shard.close_peer(peer, why.as_ref());
                 self.shard.discard(Command::ClosePeer(peer, why));
@@ -432,15 +432,15 @@ where
     /// A deadline of this session has passed. What it has sent may lie unread, and the kernel may take more for it by now,
     /// above all when the whole process stood still: it is read and written first, and judged then.
     fn judge(&mut self, suspect: Key) {
-        let (sys, scratch, budget) = (&mut self.sys, &mut self.scratch, self.read_budget);
-        self.shard.visit(suspect, |visit| {
-            visit.doubt();
-            receive(sys, scratch, budget, visit);
-            settle(sys, visit);
+        let (sys, buffer, budget) = (&mut self.sys, &mut self.buffer, self.read_budget);
+        self.shard.with_session(suspect, |access| {
+            access.doubt();
+            receive(sys, buffer, budget, access);
+            flush(sys, access);
         });
         // A callback that it has just called may have blocked.
         self.note_served(suspect);
-        self.shard.visit(suspect, |visit| visit.judge());
+        self.shard.with_session(suspect, |access| access.judge());
         self.note_served(suspect);
     }
 
@@ -451,7 +451,7 @@ where
         }
         self.shard.clock().begin_part(WRITE_SHARE);
         while let Some(key) = self.dirty.pop_front() {
-            self.shard.visit(key, |visit| settle(&mut self.sys, visit));
+            self.shard.with_session(key, |access| flush(&mut self.sys, access));
             if self.shard.clock().is_part_over() {
                 break;
             }
@@ -462,7 +462,7 @@ where
         self.close_ended();
         let counters = self.shard.counters();
         counters.mailbox = (self.mailbox.queued() + self.commands.len()) as u64;
-        counters.wakeups = self.mailbox.rings();
+        counters.wakeups = self.mailbox.wakeups();
         self.shard.end_turn();
         if let Some(error) = self.acceptor.as_mut().and_then(Acceptor::take_failure) {
             return Err(error);
@@ -478,7 +478,7 @@ where
                 self.sys.make_reset(&mut ended.io);
             }
             drop(ended.io);
-            self.census.leave(self.seat, &ended.ends.peer());
+            self.counts.leave(self.seat, &ended.endpoints.peer());
         }
     }
 
@@ -488,7 +488,7 @@ where
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {
             match command {
-                Command::Adopt(arrival) => self.census.leave(self.seat, &arrival.ends.peer()),
+                Command::Adopt(incoming) => self.counts.leave(self.seat, &incoming.endpoints.peer()),
                 command => self.shard.discard(command),
             }
         }

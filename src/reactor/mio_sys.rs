@@ -12,7 +12,7 @@ use super::{
     event_loop::WAKER,
     socket::{Listener, Stream},
 };
-use crate::{addr::PeerAddr, mailbox::Ring, time::Clock};
+use crate::{addr::Addr, mailbox::Wake, time::Clock};
 
 /// Events of one poll: one at a time costs 4 to 8 % more, a thousand keep every session's turn short.
 const EVENTS: usize = 1024;
@@ -28,18 +28,18 @@ pub(crate) struct MioSys {
 
 impl MioSys {
     /// And what wakes it.
-    pub(crate) fn new(origin: Instant) -> io::Result<(Self, Arc<dyn Ring>)> {
+    pub(crate) fn new(origin: Instant) -> io::Result<(Self, Arc<dyn Wake>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(WAKER as usize))?);
-        let bell = Arc::new(Bell(Arc::downgrade(&waker)));
-        Ok((Self { poll, events: Events::with_capacity(EVENTS), origin, _waker: waker }, bell))
+        let handle = Arc::new(MioWaker(Arc::downgrade(&waker)));
+        Ok((Self { poll, events: Events::with_capacity(EVENTS), origin, _waker: waker }, handle))
     }
 }
 
-struct Bell(Weak<Waker>);
+struct MioWaker(Weak<Waker>);
 
-impl Ring for Bell {
-    fn ring(&self) -> io::Result<()> {
+impl Wake for MioWaker {
+    fn wake(&self) -> io::Result<()> {
         // Without its poll there is nobody to wake.
         self.0.upgrade().map_or(Ok(()), |waker| waker.wake())
     }
@@ -79,11 +79,11 @@ impl Sys for MioSys {
         listener.register(self.poll.registry(), Token(token as usize))
     }
 
-    fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, PeerAddr)> {
+    fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, Addr)> {
         listener.accept()
     }
 
-    fn local_addr(&mut self, stream: &Stream) -> io::Result<PeerAddr> {
+    fn local_addr(&mut self, stream: &Stream) -> io::Result<Addr> {
         stream.local_addr()
     }
 

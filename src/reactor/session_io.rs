@@ -4,19 +4,19 @@ use std::io::{self, ErrorKind, IoSlice};
 
 use super::{Ready, Sys};
 use crate::{
-    buffer::{MAX_SLICES, Outbox, Scratch},
+    buffer::{MAX_SLICES, Outbox, ReceiveBuffer},
     framing::Framing,
     handler::PacketHandler,
-    shard::{Drained, Visit},
+    shard::{InputExhausted, SessionAccess},
 };
 
 /// Keeps in mind what happened to a session that is served later.
-pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, visit: &mut Visit<'_, H, F, T>) {
+pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, access: &mut SessionAccess<'_, H, F, T>) {
     if ready.writable {
-        visit.handle_writable();
+        access.handle_writable();
     }
     if ready.readable || ready.hangup || ready.error {
-        visit.handle_readable(ready.hangup || ready.error);
+        access.handle_readable(ready.hangup || ready.error);
     }
 }
 
@@ -24,53 +24,53 @@ pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, visit: &mut V
 #[inline]
 pub(super) fn receive<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
-    scratch: &mut Scratch,
+    buffer: &mut ReceiveBuffer,
     mut budget: usize,
-    visit: &mut Visit<'_, H, F, Y::Stream>,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
 ) {
-    while let Some(io) = visit.poll_reading() {
-        let space = scratch.space();
+    while let Some(io) = access.poll_reading() {
+        let space = buffer.space();
         let room = space.len();
         let cost = match sys.recv(io, space) {
-            Ok(0) => return visit.handle_end(),
+            Ok(0) => return access.handle_end(),
             Ok(n) => {
-                visit.handle_received(scratch, n);
-                if n < room && visit.handle_drained(Drained::ShortRead) {
+                access.handle_received(buffer, n);
+                if n < room && access.handle_exhausted(InputExhausted::ShortRead) {
                     return;
                 }
                 n
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                visit.handle_drained(Drained::WouldBlock);
+                access.handle_exhausted(InputExhausted::WouldBlock);
                 return;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => room,
-            Err(error) => return visit.handle_failed(error),
+            Err(error) => return access.handle_failed(error),
         };
         budget = budget.saturating_sub(cost);
-        if budget == 0 || visit.has_had_its_share() {
-            return visit.handle_budget_spent();
+        if budget == 0 || access.has_had_its_share() {
+            return access.handle_budget_spent();
         }
     }
 }
 
 /// Writes what the session has to write, and takes the next step if it is closing.
 #[inline]
-pub(super) fn settle<Y: Sys, H: PacketHandler, F: Framing>(
+pub(super) fn flush<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
-    visit: &mut Visit<'_, H, F, Y::Stream>,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
 ) {
-    if visit.replies_wait() {
+    if access.replies_wait() {
         return;
     }
-    visit.begin_settling();
-    while let Some((io, outbox)) = visit.poll_transmit() {
+    access.begin_flush();
+    while let Some((io, outbox)) = access.poll_transmit() {
         let sent = transmit(sys, io, outbox);
-        visit.handle_sent(sent);
+        access.handle_sent(sent);
     }
-    if let Some(io) = visit.poll_shutdown() {
+    if let Some(io) = access.poll_shutdown() {
         if let Err(error) = sys.shutdown_write(io) {
-            visit.handle_failed(error);
+            access.handle_failed(error);
         }
     }
 }
@@ -79,10 +79,10 @@ pub(super) fn settle<Y: Sys, H: PacketHandler, F: Framing>(
 #[cold]
 pub(super) fn find_error<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
-    visit: &mut Visit<'_, H, F, Y::Stream>,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
 ) {
-    if let Some(error) = sys.take_error(visit.io()) {
-        visit.handle_broken(error);
+    if let Some(error) = sys.take_error(access.io()) {
+        access.handle_broken(error);
     }
 }
 

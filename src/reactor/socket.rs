@@ -9,7 +9,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 #[cfg(unix)]
 use super::socket_file::SocketFile;
-use crate::addr::PeerAddr;
+use crate::addr::Addr;
 
 /// Settings of sockets, applied to the listener, from which Linux passes them on to the connections.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ pub(crate) struct BoundSocket {
     #[cfg(unix)]
     file: Option<SocketFile>,
     socket: Socket,
-    addr: PeerAddr,
+    addr: Addr,
 }
 
 impl BoundSocket {
@@ -68,7 +68,7 @@ impl BoundSocket {
             #[cfg(unix)]
             file: None,
             socket,
-            addr: PeerAddr::Ip(bound),
+            addr: Addr::Ip(bound),
         })
     }
 
@@ -85,7 +85,7 @@ impl BoundSocket {
         } else {
             Some(SocketFile::bind(&socket, &path, BACKLOG)?)
         };
-        Ok(Self { file, socket, addr: PeerAddr::Unix(Some(path)) })
+        Ok(Self { file, socket, addr: Addr::Unix(Some(path)) })
     }
 
     /// More sockets at the same TCP address; the kernel spreads connections over all that listen.
@@ -95,14 +95,14 @@ impl BoundSocket {
         (0..count).map(|_| Self::tcp(addr, true)).collect()
     }
 
-    pub(crate) fn addr(&self) -> &PeerAddr {
+    pub(crate) fn addr(&self) -> &Addr {
         &self.addr
     }
 
     /// Sets the options, for the connections from now on.
-    pub(crate) fn listen(self, options: &SocketOptions) -> io::Result<(Listener, PeerAddr)> {
+    pub(crate) fn listen(self, options: &SocketOptions) -> io::Result<(Listener, Addr)> {
         #[cfg(unix)]
-        if let PeerAddr::Unix(_) = self.addr {
+        if let Addr::Unix(_) = self.addr {
             return self.listen_unix(options);
         }
         let Self { socket, addr, .. } = self;
@@ -117,7 +117,7 @@ impl BoundSocket {
     }
 
     #[cfg(unix)]
-    fn listen_unix(self, options: &SocketOptions) -> io::Result<(Listener, PeerAddr)> {
+    fn listen_unix(self, options: &SocketOptions) -> io::Result<(Listener, Addr)> {
         let Self { socket, addr, file } = self;
         set_buffers(&socket, options)?;
         socket.listen(backlog(options))?;
@@ -178,7 +178,7 @@ enum Kind {
 }
 
 impl Listener {
-    pub(crate) fn accept(&mut self) -> io::Result<(Stream, PeerAddr)> {
+    pub(crate) fn accept(&mut self) -> io::Result<(Stream, Addr)> {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
@@ -186,12 +186,12 @@ impl Listener {
                     // Fails when the peer is gone already, which the first read will tell.
                     let _ = set_tcp_options(&SockRef::from(&stream), &self.options);
                 }
-                Ok((Stream::Tcp(stream), PeerAddr::Ip(peer)))
+                Ok((Stream::Tcp(stream), Addr::Ip(peer)))
             }
             #[cfg(unix)]
             Kind::Unix { listener, .. } => {
                 let (stream, peer) = listener.accept()?;
-                Ok((Stream::Unix(stream), PeerAddr::Unix(peer.as_pathname().map(Into::into))))
+                Ok((Stream::Unix(stream), Addr::Unix(peer.as_pathname().map(Into::into))))
             }
         }
     }
@@ -277,12 +277,12 @@ impl Stream {
         }
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<PeerAddr> {
+    pub(crate) fn local_addr(&self) -> io::Result<Addr> {
         match self {
-            Self::Tcp(stream) => stream.local_addr().map(PeerAddr::Ip),
+            Self::Tcp(stream) => stream.local_addr().map(Addr::Ip),
             #[cfg(unix)]
             Self::Unix(stream) => {
-                stream.local_addr().map(|addr| PeerAddr::Unix(addr.as_pathname().map(Into::into)))
+                stream.local_addr().map(|addr| Addr::Unix(addr.as_pathname().map(Into::into)))
             }
         }
     }

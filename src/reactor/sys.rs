@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{addr::PeerAddr, time::Clock};
+use crate::{addr::Addr, time::Clock};
 
 /// What the reactor needs of the world. One implementation is mio's, one is a simulated network for tests.
 ///
@@ -26,10 +26,10 @@ pub(crate) trait Sys {
 
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u64) -> io::Result<()>;
 
-    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, PeerAddr)>;
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Addr)>;
 
     /// The address on our side.
-    fn local_addr(&mut self, stream: &Self::Stream) -> io::Result<PeerAddr>;
+    fn local_addr(&mut self, stream: &Self::Stream) -> io::Result<Addr>;
 
     /// 0 is the end of the stream.
     fn recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;

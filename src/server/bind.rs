@@ -209,7 +209,7 @@ mod tests {
         let listening = first.map(|mut sockets| sockets.remove(0).listen(&Default::default()));
         let error = bind(addr.as_str(), false).map(|_| ()).map_err(|error| error.to_string());
         assert!(
-            error.as_ref().is_err_and(|error| error.starts_with(&format!("can not bind {addr}: "))),
+            error.as_ref().is_err_and(|error| error.starts_with(&format!("cannot bind {addr}: "))),
             "{error:?}"
         );
         drop(listening);

@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
-    addr::PeerAddr,
+    addr::Addr,
     contained::Contained,
     error::{QueryError, Why},
     id::{SessionId, ShardId},
     metrics::Metrics,
-    reactor::{Crew, Stream, Told},
+    reactor::{PostOutcome, ShardRegistry, Stream},
     session::SessionCommand,
     shard::{Command, SessionInfo, ShardContext},
 };
@@ -59,9 +59,9 @@ pub struct ServerHandle {
 }
 
 struct Shared {
-    addrs: Vec<PeerAddr>,
+    addrs: Vec<Addr>,
     /// From the start of the server on.
-    crew: OnceLock<Arc<Crew>>,
+    registry: OnceLock<Arc<ShardRegistry>>,
     /// What was last asked for.
     stop: Mutex<Option<Stop>>,
 }
@@ -82,20 +82,20 @@ impl Stop {
 }
 
 impl ServerHandle {
-    pub(super) fn new(addrs: Vec<PeerAddr>) -> Self {
-        Self { shared: Arc::new(Shared { addrs, crew: OnceLock::new(), stop: Mutex::new(None) }) }
+    pub(super) fn new(addrs: Vec<Addr>) -> Self {
+        Self { shared: Arc::new(Shared { addrs, registry: OnceLock::new(), stop: Mutex::new(None) }) }
     }
 
     /// The server starts.
-    pub(super) fn attach(&self, crew: Arc<Crew>) {
+    pub(super) fn attach(&self, registry: Arc<ShardRegistry>) {
         let _held = self.stop_asked();
-        let _ = self.shared.crew.set(crew);
+        let _ = self.shared.registry.set(registry);
     }
 
     /// All shards are there: if the server was asked to stop before, they are told now.
     pub(super) fn started(&self) {
-        if let (Some(stop), Some(crew)) = (*self.stop_asked(), self.crew()) {
-            stop_crew(crew, stop);
+        if let (Some(stop), Some(registry)) = (*self.stop_asked(), self.registry()) {
+            stop_crew(registry, stop);
         }
     }
 
@@ -103,7 +103,7 @@ impl ServerHandle {
     /// for every session, closes them all gracefully, and after `grace` cuts those that are left. Packets of a paused
     /// session are not waited for, and a shard whose handler blocks comes to all of it when its callback has returned.
     ///
-    /// Returns at once: [`Running::wait`](crate::Running::wait) waits, [`Running::stop`](crate::Running::stop) with a
+    /// Returns at once: [`RunningServer::wait`](crate::RunningServer::wait) waits, [`RunningServer::stop`](crate::RunningServer::stop) with a
     /// deadline. Asked again, the earliest end counts. A server that has not started yet stops as soon as it has.
     pub fn shutdown(&self, grace: Duration) {
         self.stop(Stop::Within(grace));
@@ -117,8 +117,8 @@ impl ServerHandle {
     fn stop(&self, stop: Stop) {
         let mut asked = self.stop_asked();
         *asked = Some(asked.map_or(stop, |before| before.sooner(stop)));
-        if let Some(crew) = self.crew() {
-            stop_crew(crew, stop);
+        if let Some(registry) = self.registry() {
+            stop_crew(registry, stop);
         }
     }
 
@@ -126,26 +126,26 @@ impl ServerHandle {
         self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn crew(&self) -> Option<&Arc<Crew>> {
-        self.shared.crew.get()
+    fn registry(&self) -> Option<&Arc<ShardRegistry>> {
+        self.shared.registry.get()
     }
 
     /// The addresses the server listens on.
     #[must_use]
-    pub fn local_addrs(&self) -> &[PeerAddr] {
+    pub fn local_addrs(&self) -> &[Addr] {
         &self.shared.addrs
     }
 
     /// The first TCP address the server listens on, for the common case of one.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.shared.addrs.iter().find_map(PeerAddr::socket_addr)
+        self.shared.addrs.iter().find_map(Addr::socket_addr)
     }
 
     /// How many sessions there are.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.crew().map_or(0, |crew| crew.census.total())
+        self.registry().map_or(0, |registry| registry.counts.total())
     }
 
     /// All open sessions. Each shard is asked in turn, so the list is of no single moment.
@@ -153,17 +153,17 @@ impl ServerHandle {
     /// # Errors
     /// [`QueryError`]; within a callback always [`QueryError::WouldDeadlock`].
     pub fn sessions(&self) -> Result<Vec<SessionInfo>, QueryError> {
-        let Some(crew) = self.crew() else { return Ok(Vec::new()) };
-        if crew.is_aboard() {
+        let Some(registry) = self.registry() else { return Ok(Vec::new()) };
+        if registry.is_aboard() {
             return Err(QueryError::WouldDeadlock);
         }
         let (sender, answers) = mpsc::channel();
-        for shard in crew.shards() {
+        for shard in registry.shards() {
             let sender = sender.clone();
             let ask = move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
             };
-            if crew.ask(shard, Command::Execute(Contained::new(Box::new(ask)))) == Told::Busy {
+            if registry.ask(shard, Command::Execute(Contained::new(Box::new(ask)))) == PostOutcome::Full {
                 return Err(QueryError::Busy);
             }
         }
@@ -183,7 +183,7 @@ impl ServerHandle {
     /// Closes a session gracefully. Does not wait. Nothing happens when the session is gone.
     ///
     /// # Errors
-    /// [`QueryError::Stopped`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
+    /// [`QueryError::NotRunning`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
     pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
         self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close(None))))
     }
@@ -231,8 +231,11 @@ impl ServerHandle {
     }
 
     fn ask_to_close(&self, peer: SocketAddr, why: Option<Why>) -> Result<(), QueryError> {
-        match self.crew().map(|crew| crew.ask_all(|| Command::ClosePeer(peer, Contained::new(why.clone())))) {
-            Some(Told::Busy) => Err(QueryError::Busy),
+        match self
+            .registry()
+            .map(|registry| registry.ask_all(|| Command::ClosePeer(peer, Contained::new(why.clone()))))
+        {
+            Some(PostOutcome::Full) => Err(QueryError::Busy),
             _ => Ok(()),
         }
     }
@@ -240,7 +243,7 @@ impl ServerHandle {
     /// Runs a closure on a shard's thread, between two turns. Does not wait for it. A panic in it is caught and counted.
     ///
     /// # Errors
-    /// [`QueryError::Stopped`] when there is no such shard (yet, or any more), [`QueryError::Busy`] when its mailbox is full.
+    /// [`QueryError::NotRunning`] when there is no such shard (yet, or any more), [`QueryError::Busy`] when its mailbox is full.
     pub fn execute(
         &self,
         shard: ShardId,
@@ -250,17 +253,17 @@ impl ServerHandle {
     }
 
     fn ask(&self, shard: ShardId, command: Command<Stream>) -> Result<(), QueryError> {
-        match self.crew().map_or(Told::Gone, |crew| crew.ask(shard, command)) {
-            Told::Yes => Ok(()),
-            Told::Busy => Err(QueryError::Busy),
-            Told::Gone => Err(QueryError::Stopped),
+        match self.registry().map_or(PostOutcome::Closed, |registry| registry.ask(shard, command)) {
+            PostOutcome::Posted => Ok(()),
+            PostOutcome::Full => Err(QueryError::Busy),
+            PostOutcome::Closed => Err(QueryError::NotRunning),
         }
     }
 
     /// The shards that run now: the acceptor's own, the workers, and one for each forked connection.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
-        let mut shards = self.crew().map(|crew| crew.shards()).unwrap_or_default();
+        let mut shards = self.registry().map(|registry| registry.shards()).unwrap_or_default();
         shards.sort_unstable();
         shards
     }
@@ -268,26 +271,26 @@ impl ServerHandle {
     /// What the server has counted. Cheap: no shard is asked.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.crew().map(|crew| crew.metrics()).unwrap_or_default()
+        self.registry().map(|registry| registry.metrics()).unwrap_or_default()
     }
 
     pub(super) fn close_timeout(&self) -> Duration {
-        self.crew().map_or(Duration::ZERO, |crew| crew.limits.close_timeout)
+        self.registry().map_or(Duration::ZERO, |registry| registry.limits.close_timeout)
     }
 
     pub(super) fn is_within_callback(&self) -> bool {
-        self.crew().is_some_and(|crew| crew.is_aboard())
+        self.registry().is_some_and(|registry| registry.is_aboard())
     }
 
     /// Waits until the last thread has ended; when the time is over, the shards that still run.
     pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
-        self.crew().map_or(Ok(()), |crew| crew.wait(within))
+        self.registry().map_or(Ok(()), |registry| registry.wait(within))
     }
 }
 
-fn stop_crew(crew: &Crew, stop: Stop) {
-    crew.begin_stopping();
-    crew.order_all(|| match stop {
+fn stop_crew(registry: &ShardRegistry, stop: Stop) {
+    registry.begin_stopping();
+    registry.order_all(|| match stop {
         Stop::Within(grace) => Command::Shutdown(grace),
         Stop::Now => Command::Abort,
     });
@@ -317,7 +320,7 @@ mod tests {
         let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Raw::new());
         let server = server.strategy(ThreadPerConnection::max(10));
         let running = server.spawn(packet_fn(|session, packet| session.send(packet))).expect("it starts");
-        running.crew().expect("it has started").begin_forks_at(u32::MAX);
+        running.registry().expect("it has started").begin_forks_at(u32::MAX);
         let mut clients = Vec::new();
         for _ in 0..4 {
             let mut client = TcpStream::connect(running.local_addr().expect("TCP")).expect("it listens");

@@ -1,4 +1,4 @@
-use super::start::{CloneSeed, FactorySeed};
+use super::start::{CloneFactory, SharedFactory};
 use crate::{handler::PacketHandler, id::ShardId};
 
 /// What makes the handler of each shard: a handler that is `Clone` and `Send`, or [`per_shard`].
@@ -17,11 +17,11 @@ use crate::{handler::PacketHandler, id::ShardId};
 pub trait Handlers<H>: sealed::Sealed<H> {}
 
 pub(super) mod sealed {
-    use crate::reactor::Seed;
+    use crate::reactor::HandlerFactory;
 
     pub trait Sealed<H> {
-        type Seed: Seed<H> + Clone + 'static;
-        fn into_seed(self) -> Self::Seed;
+        type HandlerFactory: HandlerFactory<H> + Clone + 'static;
+        fn into_factory(self) -> Self::HandlerFactory;
     }
 }
 
@@ -29,10 +29,10 @@ pub(super) mod sealed {
 impl<H: PacketHandler + Clone + Send + 'static> Handlers<H> for H {}
 
 impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
-    type Seed = CloneSeed<H>;
+    type HandlerFactory = CloneFactory<H>;
 
-    fn into_seed(self) -> CloneSeed<H> {
-        CloneSeed(self)
+    fn into_factory(self) -> CloneFactory<H> {
+        CloneFactory(self)
     }
 }
 
@@ -108,9 +108,9 @@ where
     H: PacketHandler + 'static,
     C: Fn(ShardId) -> H + Send + Sync + 'static,
 {
-    type Seed = FactorySeed<C>;
+    type HandlerFactory = SharedFactory<C>;
 
-    fn into_seed(self) -> FactorySeed<C> {
-        FactorySeed::new(self.make)
+    fn into_factory(self) -> SharedFactory<C> {
+        SharedFactory::new(self.make)
     }
 }

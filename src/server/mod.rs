@@ -11,10 +11,10 @@ use std::{fmt, time::Duration};
 pub use bind::BindAddr;
 pub use handle::ServerHandle;
 pub use handlers::{Handlers, PerShard, per_shard};
-pub use running::Running;
+pub use running::RunningServer;
 
 use crate::{
-    addr::PeerAddr,
+    addr::Addr,
     error::ServeError,
     framing::Framing,
     handler::PacketHandler,
@@ -55,7 +55,7 @@ pub struct Server<F = Unframed> {
     handle: ServerHandle,
 }
 
-/// The framing of a server that was not given one yet; it can not be served.
+/// The framing of a server that was not given one yet; it cannot be served.
 #[derive(Debug, Clone, Copy)]
 pub struct Unframed;
 
@@ -173,7 +173,7 @@ impl<F> Server<F> {
 
     /// The addresses that are bound, with the ports that the system chose.
     #[must_use]
-    pub fn local_addrs(&self) -> Vec<PeerAddr> {
+    pub fn local_addrs(&self) -> Vec<Addr> {
         self.handle.local_addrs().to_vec()
     }
 }
@@ -189,29 +189,29 @@ impl<F> Server<F> {
     ///
     /// When a [`handle`](Self::handle) shuts the server down, this returns once every shard has ended, however long a
     /// callback blocks, on this thread or on another: a deadline that holds then too takes [`spawn`](Self::spawn) and
-    /// [`Running::stop`].
+    /// [`RunningServer::stop`].
     ///
     /// # Errors
-    /// [`ServeError::Config`] names an option that can not work, [`ServeError::System`] says what the system refused;
+    /// [`ServeError::Config`] names an option that cannot work, [`ServeError::System`] says what the system refused;
     /// also later, when a reactor fails. [`ServeError::Factory`] when the closure of `per_shard` panics.
     pub fn serve<H>(self, handlers: impl Handlers<H>) -> Result<(), ServeError>
     where
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
     {
-        start::serve(self, handlers.into_seed())
+        start::serve(self, handlers.into_factory())
     }
 
     /// As [`serve`](Self::serve), on other threads; returns the server that runs: keep it, since dropping it stops it.
     ///
     /// # Errors
-    /// As [`serve`](Self::serve); a reactor or `per_shard` that fails later is told by [`Running::wait`].
-    pub fn spawn<H>(self, handlers: impl Handlers<H>) -> Result<Running, ServeError>
+    /// As [`serve`](Self::serve); a reactor or `per_shard` that fails later is told by [`RunningServer::wait`].
+    pub fn spawn<H>(self, handlers: impl Handlers<H>) -> Result<RunningServer, ServeError>
     where
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
     {
-        start::spawn(self, handlers.into_seed())
+        start::spawn(self, handlers.into_factory())
     }
 }
 

@@ -28,12 +28,12 @@ const OVERTIME: Duration = Duration::from_millis(75);
 /// # }
 /// ```
 #[must_use = "dropping it stops the server"]
-pub struct Running {
+pub struct RunningServer {
     handle: ServerHandle,
     threads: Vec<ShardThread>,
 }
 
-impl Running {
+impl RunningServer {
     pub(super) fn new(handle: ServerHandle) -> Self {
         Self { handle, threads: Vec::new() }
     }
@@ -60,7 +60,7 @@ impl Running {
 
     /// Shuts down as [`ServerHandle::shutdown`] does, and waits until it is done: at most 100 ms longer than `grace`.
     ///
-    /// A callback that blocks can not be interrupted. If one does beyond the deadline, its thread is left behind: when the
+    /// A callback that blocks cannot be interrupted. If one does beyond the deadline, its thread is left behind: when the
     /// callback returns, what is left of its shard's sessions is reset, `on_close` is called for each, and the thread ends.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         if self.threads.is_empty() {
             return;
@@ -109,7 +109,7 @@ impl Drop for Running {
     }
 }
 
-impl Deref for Running {
+impl Deref for RunningServer {
     type Target = ServerHandle;
 
     fn deref(&self) -> &ServerHandle {
@@ -117,8 +117,8 @@ impl Deref for Running {
     }
 }
 
-impl fmt::Debug for Running {
+impl fmt::Debug for RunningServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("RunningServer").field("handle", &self.handle).finish_non_exhaustive()
     }
 }

@@ -1,9 +1,9 @@
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use super::{Running, Server};
+use super::{RunningServer, Server};
 use crate::{
-    addr::PeerAddr,
-    census::Census,
+    addr::Addr,
+    connection_counts::ConnectionCounts,
     contained::Contained,
     error::ServeError,
     framing::Framing,
@@ -11,9 +11,10 @@ use crate::{
     id::ShardId,
     limits::Limits,
     reactor::{
-        Berth, BoundSocket, Carrier, Crew, Ears, Listener, NoDispatch, Seed, SocketOptions, descriptors_left,
+        AcceptorParts, BoundSocket, HandOver, HandlerFactory, Listener, NoDispatch, ShardLauncher,
+        ShardRegistry, SocketOptions, descriptors_left,
     },
-    strategy::{Accepting, ForkingStrategy, Resident},
+    strategy::{AcceptMode, ForkingStrategy, Resident},
 };
 
 /// Standing shards that a server may have. More than there are cores on any machine.
@@ -29,10 +30,10 @@ const PER_SHARD: usize = 2;
 
 /// A handler that is cloned for each shard.
 #[derive(Debug, Clone)]
-pub struct CloneSeed<H>(pub(super) H);
+pub struct CloneFactory<H>(pub(super) H);
 
-impl<H: Clone + Send + 'static> Seed<H> for CloneSeed<H> {
-    fn seed(&mut self, _shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
+impl<H: Clone + Send + 'static> HandlerFactory<H> for CloneFactory<H> {
+    fn factory(&mut self, _shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
         let handler = self.0.clone();
         Box::new(move || handler)
     }
@@ -40,84 +41,90 @@ impl<H: Clone + Send + 'static> Seed<H> for CloneSeed<H> {
 
 /// A factory that is called on each shard's thread.
 #[derive(Debug)]
-pub struct FactorySeed<C>(Arc<Contained<C>>);
+pub struct SharedFactory<C>(Arc<Contained<C>>);
 
-impl<C> FactorySeed<C> {
+impl<C> SharedFactory<C> {
     pub(super) fn new(factory: C) -> Self {
         Self(Arc::new(Contained::new(factory)))
     }
 }
 
-impl<C> Clone for FactorySeed<C> {
+impl<C> Clone for SharedFactory<C> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> Seed<H> for FactorySeed<C> {
-    fn seed(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
+impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> HandlerFactory<H> for SharedFactory<C> {
+    fn factory(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send> {
         let factory = self.0.clone();
         Box::new(move || (**factory)(shard))
     }
 }
 
 /// Starts every shard on a thread of its own.
-pub(super) fn spawn<H, F, S>(server: Server<F>, seed: S) -> Result<Running, ServeError>
+pub(super) fn spawn<H, F, S>(server: Server<F>, factory: S) -> Result<RunningServer, ServeError>
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
-    S: Seed<H> + Clone + 'static,
+    S: HandlerFactory<H> + Clone + 'static,
 {
-    let (mut running, acceptor) = start_workers(server, seed)?;
+    let (mut running, acceptor) = start_workers(server, factory)?;
     running.add(acceptor.spawn().map_err(ServeError::system("start a thread"))?);
     Ok(running)
 }
 
 /// The same, with the acceptor's shard on this thread: a single reactor is then a process of a single thread, to which
 /// system calls are cheaper.
-pub(super) fn serve<H, F, S>(server: Server<F>, seed: S) -> Result<(), ServeError>
+pub(super) fn serve<H, F, S>(server: Server<F>, factory: S) -> Result<(), ServeError>
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
-    S: Seed<H> + Clone + 'static,
+    S: HandlerFactory<H> + Clone + 'static,
 {
-    let (running, acceptor) = start_workers(server, seed)?;
+    let (running, acceptor) = start_workers(server, factory)?;
     let served = acceptor.work();
     served.and(running.wait())
 }
 
-type Started<H, F> = (Running, Berth<H, F>);
+type Started<H, F> = (RunningServer, ShardLauncher<H, F>);
 
 /// Listens and starts the workers; the acceptor is ready to start.
-fn start_workers<H, F, S>(server: Server<F>, seed: S) -> Result<Started<H, F>, ServeError>
+fn start_workers<H, F, S>(server: Server<F>, factory: S) -> Result<Started<H, F>, ServeError>
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
-    S: Seed<H> + Clone + 'static,
+    S: HandlerFactory<H> + Clone + 'static,
 {
     let Server { sockets, framing, strategy, limits, options, handle } = server;
     let (mut framing, mut strategy) = (Contained::new(framing), Contained::new(strategy));
-    let mut seed = Contained::new(seed);
+    let mut factory = Contained::new(factory);
     validate(&limits, &**strategy, &options, &sockets)?;
     framing.offer_max(limits.frame);
     let workers = strategy.workers();
     let (central, mut resident) = listen(sockets, &**strategy, options)?;
 
     let max_total = most_connections(&limits, workers, strategy.descriptors_per_session());
-    let census = Census::new(workers + 1, max_total, limits.connections_per_peer);
-    let crew = Crew::new(census, limits, workers as u32 + 1);
-    handle.attach(crew.clone());
-    let mut running = Running::new(handle.clone());
+    let counts = ConnectionCounts::new(workers + 1, max_total, limits.connections_per_peer);
+    let registry = ShardRegistry::new(counts, limits, workers as u32 + 1);
+    handle.attach(registry.clone());
+    let mut running = RunningServer::new(handle.clone());
     for worker in 1..=workers {
-        let berth =
-            Berth::standing(&crew, ShardId(worker as u32), framing.clone(), &mut *seed, resident.pop())?;
-        running.add(berth.spawn().map_err(ServeError::system("start a thread"))?);
+        let launcher = ShardLauncher::standing(
+            &registry,
+            ShardId(worker as u32),
+            framing.clone(),
+            &mut *factory,
+            resident.pop(),
+        )?;
+        running.add(launcher.spawn().map_err(ServeError::system("start a thread"))?);
     }
     strategy.on_start(handle.local_addrs());
     tracing::info!(addrs = ?handle.local_addrs(), workers, max_connections = max_total, "serving");
-    let dispatch = Box::new(Carrier::new(crew.clone(), framing.clone(), Box::new(S::clone(&seed))));
-    let ears = Ears { listeners: central, strategy, dispatch };
-    let acceptor = Berth::standing(&crew, ShardId::ACCEPTOR, framing, &mut *seed, Some(ears))?;
+    let dispatch = Box::new(HandOver::new(registry.clone(), framing.clone(), Box::new(S::clone(&factory))));
+    let parts = AcceptorParts { listeners: central, strategy, dispatch };
+    let acceptor =
+        ShardLauncher::standing(&registry, ShardId::ACCEPTOR, framing, &mut *factory, Some(parts))?;
     handle.started();
     Ok((running, acceptor))
 }
@@ -146,7 +153,7 @@ fn validate(
             format!("{} workers; at most {MAX_WORKERS} are possible", strategy.workers()),
         );
     }
-    if let Accepting::PerWorker { .. } = strategy.accepting() {
+    if let AcceptMode::PerWorker { .. } = strategy.accepting() {
         if strategy.workers() == 0 {
             return config("strategy", "workers that accept for themselves, but no workers".into());
         }
@@ -157,40 +164,40 @@ fn validate(
     Ok(())
 }
 
-type Bound = (Listener, PeerAddr);
+type Bound = (Listener, Addr);
 
 /// The listeners of the acceptor, and those of the workers where they accept for themselves.
 fn listen(
     sockets: Vec<BoundSocket>,
     strategy: &dyn ForkingStrategy,
     mut options: SocketOptions,
-) -> Result<(Vec<Bound>, Vec<Ears>), ServeError> {
+) -> Result<(Vec<Bound>, Vec<AcceptorParts>), ServeError> {
     let named = |socket: BoundSocket, options: &SocketOptions| {
         let addr = socket.addr().to_string();
         socket.listen(options).map_err(|source| ServeError::Bind { addr, source })
     };
-    let Accepting::PerWorker { max_sessions } = strategy.accepting() else {
+    let AcceptMode::PerWorker { max_sessions } = strategy.accepting() else {
         let listeners =
             sockets.into_iter().map(|socket| named(socket, &options)).collect::<Result<_, _>>()?;
         return Ok((listeners, Vec::new()));
     };
     options.reuse_port = true;
-    let mut ears = Vec::new();
+    let mut parts = Vec::new();
     for worker in 1..=strategy.workers() {
         let strategy: Box<dyn ForkingStrategy> = Box::new(Resident { worker, max_sessions });
         let strategy = Contained::new(strategy);
-        ears.push(Ears { listeners: Vec::new(), strategy, dispatch: Box::new(NoDispatch) });
+        parts.push(AcceptorParts { listeners: Vec::new(), strategy, dispatch: Box::new(NoDispatch) });
     }
     for socket in sockets {
-        let siblings = socket.siblings(ears.len().saturating_sub(1));
+        let siblings = socket.siblings(parts.len().saturating_sub(1));
         let siblings =
             siblings.map_err(|source| ServeError::Bind { addr: socket.addr().to_string(), source })?;
-        for (ears, socket) in ears.iter_mut().zip(siblings.into_iter().chain([socket])) {
-            ears.listeners.push(named(socket, &options)?);
+        for (parts, socket) in parts.iter_mut().zip(siblings.into_iter().chain([socket])) {
+            parts.listeners.push(named(socket, &options)?);
         }
     }
-    ears.reverse();
-    Ok((Vec::new(), ears))
+    parts.reverse();
+    Ok((Vec::new(), parts))
 }
 
 /// As many as asked for; by default as many as the descriptor limit leaves.

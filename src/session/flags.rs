@@ -2,9 +2,9 @@ use std::ops::BitOr;
 
 /// Why no packets are handed out. Any bit stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Halt(u8);
+pub(crate) struct ReadBlock(u8);
 
-impl Halt {
+impl ReadBlock {
     /// The handler asked for it.
     pub(crate) const PAUSED: Self = Self(1);
     /// The outbox is above the high-water mark.
@@ -32,9 +32,9 @@ impl Halt {
 
 /// What the shard remembers about a session between events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Mark(u16);
+pub(crate) struct Flags(u16);
 
-impl Mark {
+impl Flags {
     /// The kernel may have more to read, and will not say so again.
     pub(crate) const READABLE: Self = Self(1);
     /// A short read does not say that there is no more. An end of stream or an error was announced, and is to be found; or
@@ -66,9 +66,9 @@ impl Mark {
     pub(crate) const CLOSING: Self = Self(8192);
 
     /// All of them in one.
-    pub(crate) const fn union(marks: &[Self]) -> Self {
+    pub(crate) const fn union(flags: &[Self]) -> Self {
         let mut all = 0;
-        let mut rest = marks;
+        let mut rest = flags;
         while let [mark, others @ ..] = rest {
             all |= mark.0;
             rest = others;
@@ -97,7 +97,7 @@ impl Mark {
     }
 }
 
-impl BitOr for Mark {
+impl BitOr for Flags {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -111,11 +111,11 @@ mod tests {
 
     #[test]
     fn marks_tell_whether_they_changed() {
-        let mut marks = Mark::default();
-        assert!(marks.insert(Mark::DIRTY));
-        assert!(!marks.insert(Mark::DIRTY));
-        assert!(marks.remove(Mark::DIRTY));
-        assert!(!marks.remove(Mark::DIRTY));
-        assert!(!marks.has(Mark::DIRTY | Mark::ENDED));
+        let mut flags = Flags::default();
+        assert!(flags.insert(Flags::DIRTY));
+        assert!(!flags.insert(Flags::DIRTY));
+        assert!(flags.remove(Flags::DIRTY));
+        assert!(!flags.remove(Flags::DIRTY));
+        assert!(!flags.has(Flags::DIRTY | Flags::ENDED));
     }
 }

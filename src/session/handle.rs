@@ -61,27 +61,27 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct SessionHandle {
-    pub(crate) link: Arc<Link>,
+    pub(crate) handle_state: Arc<HandleState>,
 }
 
 impl SessionHandle {
     /// The session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.link.id
+        self.handle_state.id
     }
 
     /// Whether the session still takes packets. It may close at any time after the answer.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.link.open.load(Ordering::Acquire)
+        self.handle_state.open.load(Ordering::Acquire)
     }
 
     /// Sends a packet: it is copied once here, and framed on the session's shard. Never blocks.
     ///
     /// # Errors
     /// [`SendError::Closed`]; [`SendError::Full`] when what waits for this session reaches
-    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); [`SendError::MailboxFull`] when the shard can not keep up. A
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); [`SendError::MailboxFull`] when the shard cannot keep up. A
     /// payload that has no frame (longer than the framing's maximum, say) is found on the shard, where it is logged,
     /// counted ([`Metrics::sends_refused`](crate::Metrics::sends_refused)) and dropped: use
     /// [`send_tracked`](Self::send_tracked) to be told. A session whose peer reads so slowly that the packet finds its
@@ -115,7 +115,7 @@ impl SessionHandle {
     /// Closes the session gracefully: what was sent before is delivered first.
     ///
     /// # Errors
-    /// [`SendError::Closed`] when it is closing or closed already; [`SendError::MailboxFull`] when the shard can not keep up.
+    /// [`SendError::Closed`] when it is closing or closed already; [`SendError::MailboxFull`] when the shard cannot keep up.
     pub fn close(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Close(None))
     }
@@ -133,16 +133,16 @@ impl SessionHandle {
     /// Resets the connection: what is queued is lost, and the peer is told at once.
     ///
     /// # Errors
-    /// [`SendError::Closed`] when its shard has ended; [`SendError::MailboxFull`] when the shard can not keep up. Nothing
+    /// [`SendError::Closed`] when its shard has ended; [`SendError::MailboxFull`] when the shard cannot keep up. Nothing
     /// happens, and the answer is `Ok`, when only the session is gone.
     pub fn abort(&self) -> Result<(), SendError> {
-        self.link.shard.deliver(self.link.id.key, SessionCommand::Abort, 0)
+        self.handle_state.shard.deliver(self.handle_state.id.key, SessionCommand::Abort, 0)
     }
 
     /// Stops reading from the session, as [`Session::pause`](crate::Session::pause) does.
     ///
     /// # Errors
-    /// [`SendError::Closed`]; [`SendError::MailboxFull`] when the shard can not keep up.
+    /// [`SendError::Closed`]; [`SendError::MailboxFull`] when the shard cannot keep up.
     pub fn pause(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Pause)
     }
@@ -159,7 +159,7 @@ impl SessionHandle {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        self.link.shard.deliver(self.link.id.key, command, 0)
+        self.handle_state.shard.deliver(self.handle_state.id.key, command, 0)
     }
 
     fn post(&self, payload: Bytes, completion: Option<Completion>) -> Result<(), SendError> {
@@ -167,12 +167,12 @@ impl SessionHandle {
             return Err(SendError::Closed);
         }
         let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
-        let reserved = held.saturating_add(self.link.overhead.load(Ordering::Relaxed));
-        self.link.reserve(reserved)?;
+        let reserved = held.saturating_add(self.handle_state.overhead.load(Ordering::Relaxed));
+        self.handle_state.reserve(reserved)?;
         let command = SessionCommand::Send { payload, completion, reserved };
-        let sent = self.link.shard.deliver(self.link.id.key, command, held);
+        let sent = self.handle_state.shard.deliver(self.handle_state.id.key, command, held);
         if sent.is_err() {
-            self.link.unreserve(reserved);
+            self.handle_state.unreserve(reserved);
         }
         sent
     }
@@ -186,7 +186,7 @@ impl fmt::Debug for SessionHandle {
 
 impl PartialEq for SessionHandle {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.link, &other.link)
+        Arc::ptr_eq(&self.handle_state, &other.handle_state)
     }
 }
 
@@ -214,7 +214,7 @@ pub(crate) trait Deliver: Send + Sync {
 }
 
 /// What all handles of one session share with it.
-pub(crate) struct Link {
+pub(crate) struct HandleState {
     id: SessionId,
     shard: Arc<dyn Deliver>,
     open: AtomicBool,
@@ -228,7 +228,7 @@ pub(crate) struct Link {
     overhead: AtomicUsize,
 }
 
-impl Link {
+impl HandleState {
     /// `limit` and `overhead` in bytes: of the outbox, and of a frame beyond its payload.
     pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize, overhead: usize) -> Self {
         let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -299,7 +299,7 @@ mod tests {
 
     fn handle(shard: Arc<Shard>, limit: usize) -> SessionHandle {
         let id = SessionId { shard: ShardId(1), key: Key { slot: 2, generation: 3 } };
-        SessionHandle { link: Arc::new(Link::new(id, shard, limit, 0)) }
+        SessionHandle { handle_state: Arc::new(HandleState::new(id, shard, limit, 0)) }
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
         let handle = handle(Arc::default(), 10);
         assert_eq!(handle.send([0; 10]), Ok(()));
         assert_eq!(handle.send([0; 1]), Err(SendError::Full { queued: 10, limit: 10 }));
-        handle.link.take(10, 6);
+        handle.handle_state.take(10, 6);
         assert_eq!(handle.send([0; 5]), Err(SendError::Full { queued: 6, limit: 10 }));
         assert_eq!(handle.send([0; 4]), Ok(()));
     }
@@ -317,18 +317,18 @@ mod tests {
         const TIMES: usize = 20_000;
         let handle = handle(Arc::default(), 10);
         assert_eq!(handle.send([0; 6]), Ok(()));
-        let link = handle.link.clone();
+        let handle_state = handle.handle_state.clone();
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for _ in 0..TIMES {
-                    link.take(6, 6);
+                    handle_state.take(6, 6);
                     // As if it was posted again.
-                    link.take(0usize.wrapping_sub(6), 0);
+                    handle_state.take(0usize.wrapping_sub(6), 0);
                 }
             });
             for _ in 0..TIMES {
                 assert_eq!(handle.send([0; 4]), Ok(()), "6 of 10 bytes are taken, wherever they are");
-                handle.link.unreserve(4);
+                handle.handle_state.unreserve(4);
             }
         });
     }
@@ -337,7 +337,7 @@ mod tests {
     fn a_handle_of_a_closed_session_answers_closed() {
         let shard = Arc::<Shard>::default();
         let handle = handle(shard.clone(), 10);
-        handle.link.shut();
+        handle.handle_state.shut();
         assert_eq!(handle.send("x"), Err(SendError::Closed));
         assert_eq!(handle.close(), Err(SendError::Closed));
         assert!(shard.0.lock().is_ok_and(|taken| taken.is_empty()));

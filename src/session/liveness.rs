@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::{
     limits::Limits,
     session::{
-        Alarm, Turn,
+        ShardCore, TimerPurpose,
         connection::{Connection, Phase},
     },
     time::{Tick, ticks},
@@ -37,7 +37,7 @@ impl Timeouts {
 
 /// A deadline of a session that can pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lapse {
+pub(crate) enum TimeoutKind {
     /// Nothing was received for too long.
     Idle,
     /// The kernel took no byte of the outbox for too long.
@@ -50,7 +50,7 @@ pub(crate) enum Lapse {
     Close,
 }
 
-impl Lapse {
+impl TimeoutKind {
     /// Whether it blames the peer for what it has not sent.
     pub(crate) fn is_silence(self) -> bool {
         matches!(self, Self::Idle | Self::FirstPacket | Self::SlowPacket)
@@ -59,87 +59,87 @@ impl Lapse {
 
 impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
-    pub(crate) fn next_deadline(&self, turn: &Turn) -> Option<(Tick, Lapse)> {
-        let timeouts = &turn.timeouts;
+    pub(crate) fn next_deadline(&self, core: &ShardCore) -> Option<(Tick, TimeoutKind)> {
+        let timeouts = &core.timeouts;
         let stall = timeouts.stall.zip(self.outbox.as_ref().and_then(|outbox| outbox.blocked_since()));
-        let stall = stall.map(|(after, since)| (since + after, Lapse::Stall));
+        let stall = stall.map(|(after, since)| (since + after, TimeoutKind::Stall));
         if self.phase != Phase::Open {
-            return self.close_by(turn.clock.lost()).map(|at| (at, Lapse::Close)).or(stall);
+            return self.close_by(core.clock.lost()).map(|at| (at, TimeoutKind::Close)).or(stall);
         }
         // While we do not read, silence says nothing about the peer.
-        let idle = timeouts.idle.filter(|_| !self.halt.any());
-        let idle = idle.map(|after| (self.heard + after, Lapse::Idle));
-        let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0 && !self.halt.any());
-        let first = first.map(|after| (self.listening_since() + after, Lapse::FirstPacket));
-        let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.halt.any()));
-        let slow = slow.map(|(after, since)| (since + after, Lapse::SlowPacket));
+        let idle = timeouts.idle.filter(|_| !self.read_block.any());
+        let idle = idle.map(|after| (self.heard + after, TimeoutKind::Idle));
+        let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0 && !self.read_block.any());
+        let first = first.map(|after| (self.listening_since() + after, TimeoutKind::FirstPacket));
+        let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.read_block.any()));
+        let slow = slow.map(|(after, since)| (since + after, TimeoutKind::SlowPacket));
         [idle, first, slow, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Makes sure that the wheel looks at this session no later than its next deadline.
     ///
     /// A deadline that moves away (bytes came) costs nothing: the alarm stays, finds it too early, and is set anew.
-    pub(crate) fn arm(&mut self, turn: &mut Turn) {
-        let Some((deadline, _)) = self.next_deadline(turn) else { return };
+    pub(crate) fn arm(&mut self, core: &mut ShardCore) {
+        let Some((deadline, _)) = self.next_deadline(core) else { return };
         if let Some(alarm) = self.alarm {
-            if turn.wheel.deadline(alarm).is_some_and(|at| at <= deadline) {
+            if core.wheel.deadline(alarm).is_some_and(|at| at <= deadline) {
                 return;
             }
-            turn.wheel.cancel(alarm);
+            core.wheel.cancel(alarm);
         }
-        self.alarm = Some(turn.wheel.insert(deadline, Alarm::Liveness(self.key)));
+        self.alarm = Some(core.wheel.insert(deadline, TimerPurpose::Liveness(self.key)));
     }
 
     /// The alarm rang. Returns whether a deadline has passed; otherwise the alarm is set anew.
-    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, turn: &mut Turn) -> bool {
+    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, core: &mut ShardCore) -> bool {
         if self.alarm != Some(rang) {
             return false;
         }
         self.alarm = None;
-        self.poll_lapse(turn).is_some()
+        self.poll_lapse(core).is_some()
     }
 
     /// The deadline that has passed, if one has; otherwise the alarm is set.
-    pub(crate) fn poll_lapse(&mut self, turn: &mut Turn) -> Option<(Tick, Lapse)> {
-        let lapsed = self.next_deadline(turn).filter(|(deadline, _)| *deadline <= turn.clock.now());
+    pub(crate) fn poll_lapse(&mut self, core: &mut ShardCore) -> Option<(Tick, TimeoutKind)> {
+        let lapsed = self.next_deadline(core).filter(|(deadline, _)| *deadline <= core.clock.now());
         if lapsed.is_none() {
-            self.arm(turn);
+            self.arm(core);
         }
         lapsed
     }
 
     /// The handler has forgiven a silence: the next one begins.
-    pub(crate) fn listen_anew(&mut self, turn: &mut Turn) {
-        self.heard = turn.clock.read_stamp();
-        self.arm(turn);
+    pub(crate) fn listen_anew(&mut self, core: &mut ShardCore) {
+        self.heard = core.clock.read_stamp();
+        self.arm(core);
     }
 
     /// Whether a packet whose `deadline` has passed may take a little longer, because more of it waits to be read: as
     /// long again, at most.
-    pub(crate) fn may_wait(&self, deadline: Tick, turn: &Turn) -> bool {
-        turn.timeouts.packet.is_some_and(|timeout| turn.clock.now() < deadline + timeout)
+    pub(crate) fn may_wait(&self, deadline: Tick, core: &ShardCore) -> bool {
+        core.timeouts.packet.is_some_and(|timeout| core.clock.now() < deadline + timeout)
     }
 
     /// Sets the alarm for a look after so many ticks.
-    pub(crate) fn look_again(&mut self, after: Tick, turn: &mut Turn) {
-        let at = turn.clock.deadline(after);
-        if let Some(alarm) = self.alarm.replace(turn.wheel.insert(at, Alarm::Liveness(self.key))) {
-            turn.wheel.cancel(alarm);
+    pub(crate) fn look_again(&mut self, after: Tick, core: &mut ShardCore) {
+        let at = core.clock.deadline(after);
+        if let Some(alarm) = self.alarm.replace(core.wheel.insert(at, TimerPurpose::Liveness(self.key))) {
+            core.wheel.cancel(alarm);
         }
     }
 
     /// What has the stamp `from` or a later one has it from before a callback that took its time: `to` is true.
-    pub(crate) fn restamp(&mut self, from: Tick, to: Tick, turn: &Turn) {
+    pub(crate) fn restamp(&mut self, from: Tick, to: Tick, core: &ShardCore) {
         if self.heard >= from {
             self.heard = to;
         }
-        let is_awaited = turn.timeouts.first_packet.is_some() && self.traffic.packets_in == 0;
-        if is_awaited && self.opened + turn.clock.slack() >= from {
+        let is_awaited = core.timeouts.first_packet.is_some() && self.traffic.packets_in == 0;
+        if is_awaited && self.opened + core.clock.slack() >= from {
             self.listen_from(to);
         }
         if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.since() >= from) {
             inbox.restart_clock(to);
         }
-        self.restamp_rare(from, to);
+        self.restamp_cold(from, to);
     }
 }

@@ -5,16 +5,16 @@ mod flags;
 mod framing_cell;
 mod handle;
 mod liveness;
+mod shard_core;
 mod transmit;
-mod turn;
 mod view;
 
 pub use handle::SessionHandle;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, Phase};
-pub(crate) use flags::{Halt, Mark};
+pub(crate) use flags::{Flags, ReadBlock};
 pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
-pub(crate) use handle::{Deliver, Link, SessionCommand};
-pub(crate) use liveness::{Lapse, Timeouts};
-pub(crate) use turn::{Alarm, Turn};
+pub(crate) use handle::{Deliver, HandleState, SessionCommand};
+pub(crate) use liveness::{TimeoutKind, Timeouts};
+pub(crate) use shard_core::{ShardCore, TimerPurpose};

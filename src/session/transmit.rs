@@ -2,7 +2,7 @@
 
 use crate::{
     error::SendError,
-    session::{Connection, FramingSlot, Halt, Turn},
+    session::{Connection, FramingSlot, ReadBlock, ShardCore},
     ticket::Completion,
 };
 
@@ -13,15 +13,15 @@ impl Connection {
         &mut self,
         framing: &dyn FramingSlot,
         payload: &[u8],
-        turn: &mut Turn,
+        core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        let (queued, limit) = (self.queued(), turn.limits.outbox_hard);
+        let (queued, limit) = (self.queued(), core.limits.outbox_hard);
         let room = limit.checked_sub(queued);
-        if room.is_none_or(|room| payload.len() > room) && !self.halt.has(Halt::CLOSING) {
-            turn.counters.sends_refused += 1;
+        if room.is_none_or(|room| payload.len() > room) && !self.read_block.has(ReadBlock::CLOSING) {
+            core.counters.sends_refused += 1;
             return Err(SendError::Full { queued, limit });
         }
-        self.append(framing, payload, limit, turn)
+        self.append(framing, payload, limit, core)
     }
 
     /// Frames a `payload` that a handle has taken: it was held against the limit there, and whoever sent it has been
@@ -32,9 +32,9 @@ impl Connection {
         &mut self,
         framing: &dyn FramingSlot,
         payload: &[u8],
-        turn: &mut Turn,
+        core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        self.append(framing, payload, turn.limits.outbox_hard.saturating_mul(2), turn)
+        self.append(framing, payload, core.limits.outbox_hard.saturating_mul(2), core)
     }
 
     /// Frames `payload` into the outbox, where that takes it no further than to `most` bytes.
@@ -44,47 +44,47 @@ impl Connection {
         framing: &dyn FramingSlot,
         payload: &[u8],
         most: usize,
-        turn: &mut Turn,
+        core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        if self.halt.has(Halt::CLOSING) {
+        if self.read_block.has(ReadBlock::CLOSING) {
             return Err(SendError::Closed);
         }
-        let outbox = self.outbox.get_or_insert_with(|| turn.pool.take());
+        let outbox = self.outbox.get_or_insert_with(|| core.pool.take());
         let frame = outbox.append(payload.len(), |out| framing.encode(payload, out))?;
-        if outbox.weight() > turn.limits.outbox_high {
-            self.keep_above_high(frame, most, turn)?;
+        if outbox.weight() > core.limits.outbox_high {
+            self.keep_above_high(frame, most, core)?;
         }
         self.traffic.packets_out += 1;
-        turn.counters.packets_out += 1;
+        core.counters.packets_out += 1;
         Ok(())
     }
 
     /// The frame that was just appended took the outbox above the high-water mark. Only now is it known how long it is.
     #[cold]
-    fn keep_above_high(&mut self, frame: usize, most: usize, turn: &mut Turn) -> Result<(), SendError> {
+    fn keep_above_high(&mut self, frame: usize, most: usize, core: &mut ShardCore) -> Result<(), SendError> {
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
-            self.halt.set(Halt::FULL);
+            self.read_block.set(ReadBlock::FULL);
             return Ok(());
         };
         outbox.take_back(frame);
-        turn.counters.sends_refused += 1;
-        Err(SendError::Full { queued: outbox.weight(), limit: turn.limits.outbox_hard })
+        core.counters.sends_refused += 1;
+        Err(SendError::Full { queued: outbox.weight(), limit: core.limits.outbox_hard })
     }
 
     /// Tells `completion` when everything queued so far was written.
-    pub(crate) fn track(&mut self, completion: Completion, turn: &Turn) {
+    pub(crate) fn track(&mut self, completion: Completion, core: &ShardCore) {
         let Some(outbox) = &mut self.outbox else { return completion.written() };
         outbox.track(completion);
-        if outbox.weight() > turn.limits.outbox_high {
-            self.halt.set(Halt::FULL);
+        if outbox.weight() > core.limits.outbox_high {
+            self.read_block.set(ReadBlock::FULL);
         }
     }
 
-    /// Gives back an outbox with nothing in it, or with what can not be written any more.
+    /// Gives back an outbox with nothing in it, or with what cannot be written any more.
     #[cold]
-    pub(crate) fn give_back_outbox(&mut self, turn: &mut Turn) {
+    pub(crate) fn give_back_outbox(&mut self, core: &mut ShardCore) {
         if let Some(outbox) = self.outbox.take() {
-            turn.pool.put(outbox);
+            core.pool.put(outbox);
         }
     }
 
@@ -101,8 +101,8 @@ impl Connection {
     /// Tells the handles how much waits.
     #[inline]
     pub(crate) fn tell_handles(&self) {
-        if let Some(link) = self.link() {
-            link.set_backlog(self.queued());
+        if let Some(handle_state) = self.handle_state() {
+            handle_state.set_backlog(self.queued());
         }
     }
 }

@@ -7,23 +7,23 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    addr::PeerAddr,
+    addr::Addr,
     contained::Contained,
     error::{CloseReason, SendError},
     framing::Framing,
     id::SessionId,
-    session::{FramingSlot, SessionHandle, Turn, connection::Connection},
+    session::{FramingSlot, SessionHandle, ShardCore, connection::Connection},
     time::ticks,
 };
 
-/// A session, within a callback. It can not leave the callback; a [`SessionHandle`] can.
+/// A session, within a callback. It cannot leave the callback; a [`SessionHandle`] can.
 ///
 /// What is asked of it here is recorded and takes effect when the callback has returned: a callback is never called
 /// within another.
 pub struct Session<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) framing: &'a mut dyn FramingSlot,
-    pub(crate) turn: &'a mut Turn,
+    pub(crate) core: &'a mut ShardCore,
 }
 
 impl Session<'_> {
@@ -36,14 +36,14 @@ impl Session<'_> {
     /// [`close`](Self::close). Nothing was queued then.
     #[inline]
     pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        self.connection.enqueue(self.framing, packet.as_ref(), self.turn)
+        self.connection.enqueue(self.framing, packet.as_ref(), self.core)
     }
 
     /// Closes gracefully: what was sent is flushed (at most [`Limits::close_timeout`](crate::Limits::close_timeout)), our
     /// end of the stream is sent, and the peer's is awaited (at most
     /// [`Limits::linger_timeout`](crate::Limits::linger_timeout)). No further packet is handed out.
     pub fn close(&mut self) {
-        self.connection.close(CloseReason::Local, self.turn);
+        self.connection.close(CloseReason::Local, self.core);
     }
 
     /// As [`close`](Self::close), and says why: the log and `on_close` show it, as [`CloseReason::Handler`]. Returning
@@ -60,12 +60,12 @@ impl Session<'_> {
     /// });
     /// ```
     pub fn close_with(&mut self, why: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.connection.close(CloseReason::handler(why), self.turn);
+        self.connection.close(CloseReason::handler(why), self.core);
     }
 
     /// Resets the connection: what is queued is lost.
     pub fn abort(&mut self) {
-        self.connection.abort(self.turn);
+        self.connection.abort(self.core);
     }
 
     /// Stops reading: packets that were already received wait, and the kernel's window closes on the peer.
@@ -73,12 +73,12 @@ impl Session<'_> {
     /// The end of the peer's stream waits as well. A connection that fails meanwhile (a reset, a write that cannot be done)
     /// ends the session at once, and the packets that waited are lost; without a pause they are handed out first.
     pub fn pause(&mut self) {
-        self.connection.pause(self.turn);
+        self.connection.pause(self.core);
     }
 
     /// Reads again after a [`pause`](Self::pause).
     pub fn resume(&mut self) {
-        self.connection.resume(self.turn);
+        self.connection.resume(self.core);
     }
 
     /// Calls `on_timer` with `timer` once, `after` from now (granularity 1 ms; never early). A timer that is set already is
@@ -117,14 +117,14 @@ impl Session<'_> {
     /// # Errors
     /// [`TimerError`] when [`Limits::session_timers`](crate::Limits::session_timers) others are set.
     pub fn set_timer(&mut self, timer: TimerId, after: Duration) -> Result<(), TimerError> {
-        let (due, limit) = (self.turn.clock.deadline(ticks(after)), self.turn.limits.session_timers);
-        let set = self.connection.set_timer(timer, due, limit, self.turn);
+        let (due, limit) = (self.core.clock.deadline(ticks(after)), self.core.limits.session_timers);
+        let set = self.connection.set_timer(timer, due, limit, self.core);
         if set { Ok(()) } else { Err(TimerError { limit }) }
     }
 
     /// Forgets a timer; whether it was set. It does not ring after this, even if it was due.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
-        self.connection.cancel_timer(timer, self.turn)
+        self.connection.cancel_timer(timer, self.core)
     }
 
     /// Replaces the framing, for both directions: the very next byte after this packet goes to the new one, and so does
@@ -163,39 +163,39 @@ impl Session<'_> {
     /// ```
     pub fn set_framing(&mut self, framing: impl Framing + 'static) {
         let mut framing: Contained<Box<dyn Framing>> = Contained::new(Box::new(framing));
-        framing.offer_max(self.turn.limits.frame);
+        framing.offer_max(self.core.limits.frame);
         self.framing.swap(framing.into_inner());
-        self.connection.framing_swapped(self.framing, self.turn);
+        self.connection.framing_swapped(self.framing, self.core);
     }
 
     /// A handle to this session, for other threads, other sessions and later.
     #[must_use]
     pub fn handle(&mut self) -> SessionHandle {
-        SessionHandle { link: self.connection.link_or_new(self.framing, self.turn) }
+        SessionHandle { handle_state: self.connection.handle_state_or_new(self.framing, self.core) }
     }
 
     /// The session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        SessionId { shard: self.turn.shard, key: self.connection.key }
+        SessionId { shard: self.core.shard, key: self.connection.key }
     }
 
     /// The peer's address.
     #[must_use]
-    pub fn peer_addr(&self) -> PeerAddr {
-        self.connection.ends.peer()
+    pub fn peer_addr(&self) -> Addr {
+        self.connection.endpoints.peer()
     }
 
     /// The address on our side that the peer connected to.
     #[must_use]
-    pub fn local_addr(&self) -> PeerAddr {
-        self.connection.ends.local()
+    pub fn local_addr(&self) -> Addr {
+        self.connection.endpoints.local()
     }
 
     /// What went through this session so far.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
-        self.connection.stats(self.turn.origin)
+        self.connection.stats(self.core.origin)
     }
 }
 

@@ -2,40 +2,40 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Command, Job, Shard, ShardContext, Visit};
+use super::{Command, Job, SessionAccess, Shard, ShardContext};
 use crate::{
     contained::Contained,
     error::{CloseReason, Logged},
     framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
-    session::{Mark, Phase, Session, TimerId, Turn},
+    session::{Flags, Phase, Session, ShardCore, TimerId},
 };
 
-impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Tells the handler of a new session, which may refuse it: what it sent is then delivered, and nothing is read.
     pub(crate) fn open(&mut self) {
         let mut session = Session {
             connection: &mut self.slot.connection,
             framing: &mut *self.slot.framing,
-            turn: self.turn,
+            core: self.core,
         };
         match guard::<_, CloseReason>("on_open", || self.handler.on_open(&mut session)) {
             Ok(state) => {
                 self.slot.state = Some(Contained::new(state));
-                self.turn.counters.opened += 1;
-                self.slot.connection.begin(self.turn);
+                self.core.counters.opened += 1;
+                self.slot.connection.begin(self.core);
             }
             Err(reason) => {
-                self.turn.counters.refused += 1;
+                self.core.counters.refused += 1;
                 if matches!(reason, CloseReason::Panicked { .. }) && self.slot.connection.queued() == 0 {
-                    self.slot.connection.marks.insert(Mark::ABORT);
+                    self.slot.connection.flags.insert(Flags::ABORT);
                 }
                 self.fail(reason);
             }
         }
         if self.slot.connection.outbox.is_some() {
-            self.turn.settle_later(&mut self.slot.connection);
+            self.core.flush_later(&mut self.slot.connection);
         }
     }
 
@@ -66,9 +66,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let id = self.id();
         let Some(reason) = self.slot.connection.reason() else { return };
         if let Some(state) = &mut self.slot.state {
-            tell_closing(self.handler, self.turn, id, state, reason);
+            tell_closing(self.handler, self.core, id, state, reason);
         }
-        self.slot.connection.marks.remove(Mark::CLOSING);
+        self.slot.connection.flags.remove(Flags::CLOSING);
     }
 
     /// The peer broke the wire: the handler may say so to it, then the session ends.
@@ -85,8 +85,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[cold]
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
-            self.turn.counters.panics += 1;
-            tracing::error!(session = %self.id(), peer = %self.ends().peer(), reason = %Logged(&reason), "closing the session");
+            self.core.counters.panics += 1;
+            tracing::error!(session = %self.id(), peer = %self.endpoints().peer(), reason = %Logged(&reason), "closing the session");
         }
         self.close(reason);
     }
@@ -94,9 +94,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// Begins the graceful end. The first reason counts.
     pub(super) fn close(&mut self, reason: CloseReason) {
         if self.slot.connection.phase == Phase::Open {
-            self.slot.connection.close(reason, self.turn);
+            self.slot.connection.close(reason, self.core);
         } else {
-            self.turn.forget(self.id(), Contained::new(reason));
+            self.core.forget(self.id(), Contained::new(reason));
         }
     }
 
@@ -113,12 +113,12 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         let mut session = Session {
             connection: &mut self.slot.connection,
             framing: &mut *self.slot.framing,
-            turn: self.turn,
+            core: self.core,
         };
         if let Err(reason) = guard(name, || callback(self.handler, &mut session, state)) {
             self.fail(reason);
         }
-        self.turn.settle_later(&mut self.slot.connection);
+        self.core.flush_later(&mut self.slot.connection);
     }
 }
 
@@ -133,7 +133,7 @@ pub(super) enum Before {
 
 fn tell_closing<H: PacketHandler>(
     handler: &mut H,
-    turn: &mut Turn,
+    core: &mut ShardCore,
     id: SessionId,
     state: &mut H::State,
     reason: &CloseReason,
@@ -143,7 +143,7 @@ fn tell_closing<H: PacketHandler>(
         Ok(())
     });
     if let Err(panic) = told {
-        turn.counters.panics += 1;
+        core.counters.panics += 1;
         tracing::error!(session = %id, panic = %Logged(&panic), "the session closes all the same");
     }
 }
@@ -162,21 +162,21 @@ where
         before: Before,
     ) {
         if before == Before::Closing {
-            tell_closing(&mut *self.handler, &mut self.turn, id, &mut *state, reason);
+            tell_closing(&mut *self.handler, &mut self.core, id, &mut *state, reason);
         }
         let told: Result<(), CloseReason> = guard("on_close", || {
             self.handler.on_close(id, state.into_inner(), reason);
             Ok(())
         });
         if let Err(panic) = told {
-            self.turn.counters.panics += 1;
+            self.core.counters.panics += 1;
             tracing::error!(session = %id, panic = %Logged(&panic), "the session was already closed");
         }
     }
 
     /// Drops a command that is done, or that nobody does any more.
     pub(crate) fn discard(&mut self, command: Command<T>) {
-        self.turn.count_discarded(command.discard());
+        self.core.count_discarded(command.discard());
     }
 
     /// Runs a closure that somebody sent to this shard.
@@ -187,13 +187,13 @@ where
             Ok(())
         });
         if let Err(panic) = ran {
-            self.turn.counters.panics += 1;
-            tracing::error!(shard = %self.turn.shard, panic = %Logged(&panic), "a closure given to execute failed");
+            self.core.counters.panics += 1;
+            tracing::error!(shard = %self.core.shard, panic = %Logged(&panic), "a closure given to execute failed");
         }
     }
 }
 
-impl Turn {
+impl ShardCore {
     /// Counts what came of dropping something that belonged to no session.
     pub(super) fn count_discarded(&mut self, discarded: Result<(), String>) {
         if let Err(panic) = discarded {

@@ -1,8 +1,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Ending, Shard, ShardContext, Visit, callbacks::guard};
+use super::{Ending, SessionAccess, Shard, ShardContext, callbacks::guard};
 use crate::{
-    addr::Ends,
+    addr::Endpoints,
     contained::Contained,
     error::{CloseReason, SendError, Why},
     framing::Framing,
@@ -21,7 +21,7 @@ pub(crate) enum Command<T> {
     /// For one session, from a handle.
     Session(Key, Contained<SessionCommand>),
     /// A connection that another thread accepted.
-    Adopt(Arrival<T>),
+    Adopt(Incoming<T>),
     /// Close the sessions of this peer, for this reason.
     ClosePeer(SocketAddr, Contained<Option<Why>>),
     /// Run this.
@@ -45,15 +45,15 @@ impl<T> Command<T> {
 }
 
 /// A connection on its way to its shard.
-pub(crate) struct Arrival<T> {
+pub(crate) struct Incoming<T> {
     pub(crate) io: T,
-    pub(crate) ends: Ends,
+    pub(crate) endpoints: Endpoints,
 }
 
 /// The mailbox of a shard as session handles see it.
-pub(crate) struct Inlet<T>(pub(crate) Arc<Mailbox<Command<T>>>);
+pub(crate) struct CommandSender<T>(pub(crate) Arc<Mailbox<Command<T>>>);
 
-impl<T: Send> Deliver for Inlet<T> {
+impl<T: Send> Deliver for CommandSender<T> {
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
         let command = Command::Session(key, Contained::new(command));
         self.0.post(command, bytes).map_err(|refused| match refused {
@@ -65,7 +65,7 @@ impl<T: Send> Deliver for Inlet<T> {
     }
 }
 
-impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Does what a handle asked for.
     pub(crate) fn handle_command(&mut self, command: &mut SessionCommand) {
         match command {
@@ -73,36 +73,36 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
                 self.send(payload, completion.take(), *reserved);
             }
             SessionCommand::Close(why) => self.close(CloseReason::asked(why.take())),
-            SessionCommand::Abort => self.finish(CloseReason::Local, Ending::Reset),
-            SessionCommand::Pause => self.slot.connection.pause(self.turn),
-            SessionCommand::Resume => self.slot.connection.resume(self.turn),
+            SessionCommand::Abort => self.terminate(CloseReason::Local, Ending::Reset),
+            SessionCommand::Pause => self.slot.connection.pause(self.core),
+            SessionCommand::Resume => self.slot.connection.resume(self.core),
         }
     }
 
     /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
     fn send(&mut self, payload: &[u8], mut completion: Option<Completion>, reserved: usize) {
-        let (connection, framing, turn) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.turn);
-        let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, turn)));
+        let (connection, framing, core) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.core);
+        let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, core)));
         if matches!(sent, Ok(Ok(()))) {
             if let Some(completion) = completion.take() {
-                connection.track(completion, turn);
+                connection.track(completion, core);
             }
         }
-        if let Some(link) = connection.link() {
-            link.take(reserved, connection.queued());
+        if let Some(handle_state) = connection.handle_state() {
+            handle_state.take(reserved, connection.queued());
         }
         match (sent, completion) {
             (Ok(Ok(())), _) => {}
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
             (Ok(Err(SendError::Frame(error))), None) => {
                 // The sender's fault, which this session and its peer have no part in.
-                turn.counters.sends_refused += 1;
+                core.counters.sends_refused += 1;
                 tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
             }
             (Ok(Err(error)), None) => self.close(error.into()),
             (Err(panic), _) => self.fail(panic),
         }
-        self.turn.settle_later(&mut self.slot.connection);
+        self.core.flush_later(&mut self.slot.connection);
     }
 }
 
@@ -114,9 +114,9 @@ where
     /// Closes the sessions of this peer.
     pub(crate) fn close_peer(&mut self, peer: SocketAddr, why: Option<&Why>) {
         for key in self.keys() {
-            self.visit(key, |visit| {
-                if visit.ends().peer().socket_addr() == Some(peer) {
-                    visit.close(CloseReason::asked(why.cloned()));
+            self.with_session(key, |access| {
+                if access.endpoints().peer().socket_addr() == Some(peer) {
+                    access.close(CloseReason::asked(why.cloned()));
                 }
             });
         }

@@ -2,7 +2,7 @@ use std::{error::Error, fmt};
 
 use super::{Shard, callbacks::guard};
 use crate::{
-    addr::PeerAddr,
+    addr::Addr,
     error::{CloseReason, SendError},
     framing::Framing,
     handler::PacketHandler,
@@ -71,9 +71,9 @@ pub struct SessionInfo {
     /// Its id.
     pub id: SessionId,
     /// The peer's address.
-    pub peer: PeerAddr,
+    pub peer: Addr,
     /// The address on our side.
-    pub local: PeerAddr,
+    pub local: Addr,
     /// What went through it.
     pub stats: SessionStats,
 }
@@ -93,12 +93,12 @@ where
     F: Framing + Clone,
 {
     fn view<R>(&mut self, id: SessionId, body: impl FnOnce(&mut Session<'_>) -> R) -> Option<R> {
-        if id.shard != self.turn.shard {
+        if id.shard != self.core.shard {
             return None;
         }
-        let answer = self.visit(id.key, |visit| {
-            let answer = visit.is_open().then(|| body(&mut visit.session()));
-            visit.turn.settle_later(&mut visit.slot.connection);
+        let answer = self.with_session(id.key, |access| {
+            let answer = access.is_open().then(|| body(&mut access.session()));
+            access.core.flush_later(&mut access.slot.connection);
             answer
         });
         answer.flatten()
@@ -111,33 +111,33 @@ where
     F: Framing + Clone,
 {
     fn id(&self) -> ShardId {
-        self.turn.shard
+        self.core.shard
     }
 
     fn sessions(&mut self) -> Vec<SessionInfo> {
-        let shard = self.turn.shard;
+        let shard = self.core.shard;
         let open = self.slots.iter().filter(|(_, slot)| slot.connection.phase == Phase::Open);
         let info = open.map(|(key, slot)| SessionInfo {
             id: SessionId { shard, key },
-            peer: slot.connection.ends.peer(),
-            local: slot.connection.ends.local(),
-            stats: slot.connection.stats(self.turn.origin),
+            peer: slot.connection.endpoints.peer(),
+            local: slot.connection.endpoints.local(),
+            stats: slot.connection.stats(self.core.origin),
         });
         info.collect()
     }
 
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
-        if session.shard != self.turn.shard {
+        if session.shard != self.core.shard {
             return Err(SendError::Closed);
         }
-        let sent = self.visit(session.key, |visit| {
-            if !visit.is_open() {
+        let sent = self.with_session(session.key, |access| {
+            if !access.is_open() {
                 return Err(SendError::Closed);
             }
-            let sent = guard("encode", || Ok::<_, CloseReason>(visit.session().send(packet)));
-            visit.turn.settle_later(&mut visit.slot.connection);
+            let sent = guard("encode", || Ok::<_, CloseReason>(access.session().send(packet)));
+            access.core.flush_later(&mut access.slot.connection);
             sent.unwrap_or_else(|panic| {
-                visit.fail(panic);
+                access.fail(panic);
                 Err(SendError::Closed)
             })
         });
@@ -145,8 +145,8 @@ where
     }
 
     fn close_session(&mut self, session: SessionId, reason: CloseReason) {
-        if session.shard == self.turn.shard {
-            self.visit(session.key, |visit| visit.close(reason));
+        if session.shard == self.core.shard {
+            self.with_session(session.key, |access| access.close(reason));
         }
     }
 

@@ -2,31 +2,31 @@
 
 use std::io;
 
-use super::{Ending, Slot, Visit, callbacks::guard, visit::Share};
+use super::{Ending, SessionAccess, Slot, callbacks::guard, session_access::Share};
 use crate::{
-    buffer::{Inbox, Scratch},
+    buffer::{Inbox, ReceiveBuffer},
     error::CloseReason,
     framing::{Decoded, FrameError, Framing},
     handler::PacketHandler,
-    session::{Connection, FramingCell, Mark, Phase, Session, Turn},
+    session::{Connection, Flags, FramingCell, Phase, Session, ShardCore},
     time::Tick,
 };
 
 /// How it is known that the kernel has no more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drained {
+pub(crate) enum InputExhausted {
     /// It said so.
     WouldBlock,
     /// It filled less than the space it was given.
     ShortRead,
 }
 
-impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The kernel announced something to read, or (`hangup`) that the end can be read.
     #[inline]
     pub(crate) fn handle_readable(&mut self, hangup: bool) {
-        let marks = if hangup { Mark::READABLE | Mark::HANGUP } else { Mark::READABLE };
-        self.slot.connection.marks.insert(marks);
+        let flags = if hangup { Flags::READABLE | Flags::HANGUP } else { Flags::READABLE };
+        self.slot.connection.flags.insert(flags);
     }
 
     /// The socket to receive from, if there may be something and it is wanted now.
@@ -34,22 +34,22 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     pub(crate) fn poll_reading(&mut self) -> Option<&mut T> {
         let connection = &self.slot.connection;
         // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
-        let ready = !connection.halt.any() && !connection.marks.has(Mark::BACKLOG);
+        let ready = !connection.read_block.any() && !connection.flags.has(Flags::BACKLOG);
         let wanted = ready || connection.phase != Phase::Open;
         let possible =
-            connection.marks.has(Mark::READABLE) && !connection.marks.has(Mark::ENDED | Mark::SHUTDOWN);
+            connection.flags.has(Flags::READABLE) && !connection.flags.has(Flags::ENDED | Flags::SHUTDOWN);
         (wanted && possible && self.is_alive()).then_some(&mut self.slot.io)
     }
 
     /// The kernel has no more to read, until its next event. Answers whether that is certain: once an end was announced,
     /// no event will tell again, and a short read does not prove that there is no more.
     #[inline]
-    pub(crate) fn handle_drained(&mut self, how: Drained) -> bool {
-        let marks = &mut self.slot.connection.marks;
-        if how == Drained::ShortRead && marks.has(Mark::HANGUP) {
+    pub(crate) fn handle_exhausted(&mut self, how: InputExhausted) -> bool {
+        let flags = &mut self.slot.connection.flags;
+        if how == InputExhausted::ShortRead && flags.has(Flags::HANGUP) {
             return false;
         }
-        marks.remove(Mark::READABLE);
+        flags.remove(Flags::READABLE);
         true
     }
 
@@ -57,64 +57,64 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[inline]
     pub(crate) fn has_had_its_share(&mut self) -> bool {
         if self.share.frames == 0 {
-            self.share.renew(self.turn);
+            self.share.renew(self.core);
         }
         self.share.frames == 0
     }
 
     /// The session has had its share of this turn, and there may be more to read.
     pub(crate) fn handle_budget_spent(&mut self) {
-        self.turn.read_later(&mut self.slot.connection);
+        self.core.read_later(&mut self.slot.connection);
     }
 
     /// Whether the session waits to be served without an event, in this turn or the next.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        self.slot.connection.marks.has(Mark::UNFINISHED)
+        self.slot.connection.flags.has(Flags::UNFINISHED)
     }
 
     /// Lets the session wait to be served without an event.
     pub(crate) fn wait(&mut self) -> bool {
-        self.slot.connection.marks.insert(Mark::UNFINISHED)
+        self.slot.connection.flags.insert(Flags::UNFINISHED)
     }
 
     /// The session has waited long enough.
     pub(crate) fn begin_serving(&mut self) {
-        self.slot.connection.marks.remove(Mark::UNFINISHED);
+        self.slot.connection.flags.remove(Flags::UNFINISHED);
     }
 
     /// `n` bytes came, and are in `scratch`.
     #[inline]
-    pub(crate) fn handle_received(&mut self, scratch: &mut Scratch, n: usize) {
+    pub(crate) fn handle_received(&mut self, buffer: &mut ReceiveBuffer, n: usize) {
         let connection = &mut self.slot.connection;
-        connection.heard = self.turn.clock.stamp();
+        connection.heard = self.core.clock.stamp();
         connection.traffic.bytes_in += n as u64;
-        self.turn.counters.bytes_in += n as u64;
+        self.core.counters.bytes_in += n as u64;
         if connection.phase != Phase::Open {
             return;
         }
-        debug_assert!(!connection.halt.any(), "read from a session that wants nothing");
+        debug_assert!(!connection.read_block.any(), "read from a session that wants nothing");
         let Some(mut inbox) = connection.inbox.take() else {
-            let region = scratch.received(n);
-            let used = self.deliver(region, self.turn.clock.stamp());
+            let region = buffer.received(n);
+            let used = self.deliver(region, self.core.clock.stamp());
             if used < n {
                 self.keep_tail(None, region.get(used..).unwrap_or_default(), used);
             }
             return;
         };
-        if let Some(region) = scratch.joined(inbox.as_slice(), n) {
+        if let Some(region) = buffer.joined(inbox.as_slice(), n) {
             let used = self.deliver(region, inbox.since());
             self.keep_tail(Some(inbox), region.get(used..).unwrap_or_default(), used);
         } else {
-            inbox.append(scratch.received(n));
+            inbox.append(buffer.received(n));
             self.deliver_from(inbox);
         }
     }
 
     /// The peer has ended its side.
     pub(crate) fn handle_end(&mut self) {
-        self.slot.connection.marks.insert(Mark::ENDED);
-        self.slot.connection.marks.remove(Mark::READABLE);
+        self.slot.connection.flags.insert(Flags::ENDED);
+        self.slot.connection.flags.remove(Flags::READABLE);
         if self.slot.connection.phase == Phase::Open {
             self.handle_resumed();
         }
@@ -123,26 +123,26 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// The connection failed.
     #[cold]
     pub(crate) fn handle_failed(&mut self, error: io::Error) {
-        self.finish(CloseReason::Reset(error), Ending::Close);
+        self.terminate(CloseReason::Io(error), Ending::Close);
     }
 
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
     pub(crate) fn handle_resumed(&mut self) {
-        if !self.slot.connection.halt.any() && self.slot.connection.marks.remove(Mark::BACKLOG) {
+        if !self.slot.connection.read_block.any() && self.slot.connection.flags.remove(Flags::BACKLOG) {
             if let Some(inbox) = self.slot.connection.inbox.take() {
                 // The peer was not silent while this has waited for us.
-                self.slot.connection.heard = self.turn.clock.stamp();
+                self.slot.connection.heard = self.core.clock.stamp();
                 self.deliver_from(inbox);
             }
         }
-        let Connection { halt, marks, .. } = &self.slot.connection;
-        if marks.has(Mark::SHUTDOWN) {
+        let Connection { read_block, flags, .. } = &self.slot.connection;
+        if flags.has(Flags::SHUTDOWN) {
             if !self.slot.connection.has_packets_to_hand_out() {
                 self.shut_down();
             }
-        } else if marks.has(Mark::BACKLOG) {
+        } else if flags.has(Flags::BACKLOG) {
             // The end comes behind it.
-        } else if marks.has(Mark::ENDED) && !halt.any() {
+        } else if flags.has(Flags::ENDED) && !read_block.any() {
             self.deliver_end();
         }
     }
@@ -150,7 +150,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
         let since = inbox.since();
         let used = self.deliver(inbox.as_mut_slice(), since);
-        inbox.consume(used, self.turn.clock.stamp());
+        inbox.consume(used, self.core.clock.stamp());
         if self.is_open() && !inbox.as_slice().is_empty() {
             self.slot.connection.inbox = Some(inbox);
             self.after_tail();
@@ -162,7 +162,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if tail.is_empty() || !self.is_open() {
             return;
         }
-        let now = self.turn.clock.stamp();
+        let now = self.core.clock.stamp();
         self.slot.connection.inbox = Some(match inbox {
             None => Inbox::new(tail, now),
             Some(mut inbox) => {
@@ -176,25 +176,25 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     /// A tail was kept: is it an unfinished frame, and not too long for one, or packets that wait?
     fn after_tail(&mut self) {
-        if self.slot.connection.halt.any() {
-            self.slot.connection.marks.insert(Mark::BACKLOG);
+        if self.slot.connection.read_block.any() {
+            self.slot.connection.flags.insert(Flags::BACKLOG);
             return;
         }
         if self.share.frames == 0 {
-            self.slot.connection.marks.insert(Mark::BACKLOG);
-            self.turn.read_later(&mut self.slot.connection);
+            self.slot.connection.flags.insert(Flags::BACKLOG);
+            self.core.read_later(&mut self.slot.connection);
             return;
         }
         let held = self.slot.connection.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
         let max = match guard("max_frame", || Ok::<_, CloseReason>(self.slot.framing.max_frame())) {
-            Ok(max) => max.unwrap_or(self.turn.limits.frame),
+            Ok(max) => max.unwrap_or(self.core.limits.frame),
             Err(panic) => return self.fail(panic),
         };
         if held.len() > max {
             let error = FrameError::too_long(held.len() as u64, max as u64, held);
             self.violate(error);
-        } else if self.turn.limits.packet_timeout.is_some() {
-            self.slot.connection.arm(self.turn);
+        } else if self.core.limits.packet_timeout.is_some() {
+            self.slot.connection.arm(self.core);
         }
     }
 
@@ -218,9 +218,9 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         used: &mut usize,
         decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
     ) -> Result<(), Stop> {
-        let (handler, slot, turn, share) =
-            (&mut *self.handler, &mut *self.slot, &mut *self.turn, &mut self.share);
-        guard("on_packet", || hand_out(handler, slot, turn, share, region, since, used, decode))
+        let (handler, slot, core, share) =
+            (&mut *self.handler, &mut *self.slot, &mut *self.core, &mut self.share);
+        guard("on_packet", || hand_out(handler, slot, core, share, region, since, used, decode))
     }
 
     #[cold]
@@ -235,24 +235,24 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn deliver_end(&mut self) {
         let mut rest = self.slot.connection.inbox.take();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
-        let (mut used, since) = (0, self.turn.clock.stamp());
+        let (mut used, since) = (0, self.core.clock.stamp());
         if let Err(stop) = self.cut(region, since, &mut used, decode_eof) {
             return self.stop(stop);
         }
         if !self.is_open() {
             return;
         }
-        if self.slot.connection.halt.any() || self.share.frames == 0 {
+        if self.slot.connection.read_block.any() || self.share.frames == 0 {
             // Paused on the last packet: the end waits until the handler resumes. Or until the next turn.
             if let Some(mut inbox) = rest {
-                inbox.consume(used, self.turn.clock.stamp());
+                inbox.consume(used, self.core.clock.stamp());
                 self.slot.connection.inbox = Some(inbox).filter(|inbox| !inbox.as_slice().is_empty());
             }
-            if !self.slot.connection.halt.any() {
-                self.turn.read_later(&mut self.slot.connection);
+            if !self.slot.connection.read_block.any() {
+                self.core.read_later(&mut self.slot.connection);
             }
         } else if self.slot.connection.queued() == 0 {
-            self.finish(CloseReason::PeerClosed, Ending::Close);
+            self.terminate(CloseReason::PeerClosed, Ending::Close);
         } else {
             self.close(CloseReason::PeerClosed);
         }
@@ -301,7 +301,7 @@ impl From<CloseReason> for Stop {
 fn hand_out<H: PacketHandler, F: Framing, T>(
     handler: &mut H,
     slot: &mut Slot<F, H::State, T>,
-    turn: &mut Turn,
+    core: &mut ShardCore,
     share: &mut Share,
     region: &mut [u8],
     since: Tick,
@@ -311,9 +311,9 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     let mut rejected_at = None;
     let Some(state) = slot.state.as_deref_mut() else { return Ok(()) };
     let framing = &mut *slot.framing;
-    while !slot.connection.halt.any() {
+    while !slot.connection.read_block.any() {
         if share.frames == 0 {
-            share.renew(turn);
+            share.renew(core);
             if share.frames == 0 {
                 break;
             }
@@ -327,28 +327,28 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 *used += checked(consumed, len)?;
                 let packet = rest
                     .get(payload)
-                    .ok_or(FrameError::Misframed { what: "a packet outside of the buffer" })?;
+                    .ok_or(FrameError::InvalidDecode { what: "a packet outside of the buffer" })?;
                 slot.connection.traffic.packets_in += 1;
-                turn.counters.packets_in += 1;
-                let mut session = Session { connection: &mut slot.connection, framing, turn };
+                core.counters.packets_in += 1;
+                let mut session = Session { connection: &mut slot.connection, framing, core };
                 handler.on_packet(&mut session, state, packet)?;
             }
             Decoded::Skipped { consumed } => {
-                let since = if *used == 0 { since } else { turn.clock.stamp() };
-                note_discarding(&mut slot.connection, framing, since, turn);
+                let since = if *used == 0 { since } else { core.clock.stamp() };
+                note_discarding(&mut slot.connection, framing, since, core);
                 *used += checked(consumed, len)?;
             }
             Decoded::Rejected { consumed, error } => {
                 let consumed = consumed.min(len);
                 if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
-                    Err(FrameError::Misframed { what: "the same refusal twice" })?;
+                    Err(FrameError::InvalidDecode { what: "the same refusal twice" })?;
                 }
-                slot.connection.marks.remove(Mark::DISCARDING);
-                let since = if *used == 0 { since } else { turn.clock.stamp() };
-                note_discarding(&mut slot.connection, framing, since, turn);
+                slot.connection.flags.remove(Flags::DISCARDING);
+                let since = if *used == 0 { since } else { core.clock.stamp() };
+                note_discarding(&mut slot.connection, framing, since, core);
                 *used += consumed;
-                turn.counters.frames_rejected += 1;
-                let mut session = Session { connection: &mut slot.connection, framing, turn };
+                core.counters.frames_rejected += 1;
+                let mut session = Session { connection: &mut slot.connection, framing, core };
                 handler.on_rejected(&mut session, state, &error)?;
             }
         }
@@ -362,20 +362,20 @@ fn note_discarding<F: Framing>(
     connection: &mut Connection,
     framing: &FramingCell<F>,
     since: Tick,
-    turn: &mut Turn,
+    core: &mut ShardCore,
 ) {
     if framing.is_discarding() {
-        connection.discard(since, turn);
+        connection.discard(since, core);
     } else {
-        connection.marks.remove(Mark::DISCARDING);
+        connection.flags.remove(Flags::DISCARDING);
     }
 }
 
 #[inline]
 fn checked(consumed: usize, len: usize) -> Result<usize, FrameError> {
     match consumed {
-        0 => Err(FrameError::Misframed { what: "a frame of no bytes" }),
-        n if n > len => Err(FrameError::Misframed { what: "a frame longer than the buffer" }),
+        0 => Err(FrameError::InvalidDecode { what: "a frame of no bytes" }),
+        n if n > len => Err(FrameError::InvalidDecode { what: "a frame longer than the buffer" }),
         n => Ok(n),
     }
 }

@@ -3,25 +3,25 @@
 //! The reactor tells it what happened (`handle_*`) and asks what is to be done (`poll_*`); each session's socket is kept
 //! here as an opaque `T`, beside the session, so that one look-up finds both.
 
-mod alarms;
 mod callbacks;
 mod command;
 mod context;
 mod input;
 mod output;
-mod visit;
+mod session_access;
+mod timers;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub use context::{SessionInfo, ShardContext};
 
-pub(crate) use command::{Arrival, Command, Inlet, Job};
-pub(crate) use input::Drained;
-pub(crate) use visit::Visit;
+pub(crate) use command::{Command, CommandSender, Incoming, Job};
+pub(crate) use input::InputExhausted;
+pub(crate) use session_access::SessionAccess;
 
 use self::callbacks::{Before, guard};
 use crate::{
-    addr::Ends,
+    addr::Endpoints,
     buffer::OutboxPool,
     contained::Contained,
     error::{CloseReason, Logged},
@@ -30,7 +30,7 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::{Counters, SharedCounters},
-    session::{Alarm, Connection, Deliver, FramingCell, Mark, Phase, Timeouts, Turn},
+    session::{Connection, Deliver, Flags, FramingCell, Phase, ShardCore, Timeouts, TimerPurpose},
     slots::Slots,
     time::{Clock, ShardClock, Tick, ticks},
     timer_wheel::TimerWheel,
@@ -42,7 +42,7 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     /// Cloned for each session.
     prototype: Contained<F>,
     slots: Slots<Slot<F, H::State, T>>,
-    turn: Turn,
+    core: ShardCore,
     published: Arc<SharedCounters>,
     /// Sockets of ended sessions, for the reactor to close.
     ended: Vec<Ended<T>>,
@@ -61,7 +61,7 @@ struct Slot<F, S, T> {
 /// What is left of an ended session.
 pub(crate) struct Ended<T> {
     pub(crate) io: T,
-    pub(crate) ends: Ends,
+    pub(crate) endpoints: Endpoints,
     pub(crate) how: Ending,
 }
 
@@ -95,7 +95,7 @@ where
     F: Framing + Clone,
 {
     pub(crate) fn new(handler: H, config: ShardConfig<F>) -> Self {
-        let turn = Turn {
+        let core = ShardCore {
             shard: config.id,
             clock: ShardClock::new(config.clock),
             cut_at: None,
@@ -113,7 +113,7 @@ where
             handler: Contained::new(handler),
             prototype: config.framing,
             slots: Slots::starting_at(config.first_generation),
-            turn,
+            core,
             published: config.published,
             ended: Vec::new(),
             stopping: false,
@@ -121,7 +121,7 @@ where
     }
 
     pub(crate) fn clock(&mut self) -> &mut ShardClock {
-        &mut self.turn.clock
+        &mut self.core.clock
     }
 
     /// A turn is over: freed slots may be used again, and the counters are told.
@@ -131,48 +131,48 @@ where
             self.make_room();
         }
         self.slots.recycle();
-        let counters = &mut self.turn.counters;
+        let counters = &mut self.core.counters;
         counters.turns += 1;
         counters.sessions = self.slots.len() as u64;
-        counters.timers = self.turn.wheel.len() as u64;
-        counters.pooled = self.turn.pool.bytes() as u64;
+        counters.timers = self.core.wheel.len() as u64;
+        counters.pooled = self.core.pool.bytes() as u64;
         self.published.publish(counters);
     }
 
     /// The thread ends: drops what is the user's, and tells the counters what came of it.
     pub(crate) fn end(mut self) {
-        self.turn.count_discarded(self.handler.discard());
-        self.turn.count_discarded(self.prototype.discard());
-        self.published.publish(&self.turn.counters);
+        self.core.count_discarded(self.handler.discard());
+        self.core.count_discarded(self.prototype.discard());
+        self.published.publish(&self.core.counters);
     }
 
-    /// Takes in a connection, or gives it back if the framing can not be cloned for it. It is not told to the handler
-    /// before `Visit::open`.
-    pub(crate) fn insert(&mut self, io: T, ends: Ends) -> Result<Key, (T, Ends)> {
+    /// Takes in a connection, or gives it back if the framing cannot be cloned for it. It is not told to the handler
+    /// before `SessionAccess::open`.
+    pub(crate) fn insert(&mut self, io: T, endpoints: Endpoints) -> Result<Key, (T, Endpoints)> {
         let cloned = guard("clone", || Ok::<_, CloseReason>(F::clone(&self.prototype)));
         let framing = match cloned {
             Ok(framing) => Contained::new(FramingCell::Own(framing)),
             Err(panic) => {
-                self.turn.counters.panics += 1;
-                let (shard, panic) = (self.turn.shard, Logged(&panic));
+                self.core.counters.panics += 1;
+                let (shard, panic) = (self.core.shard, Logged(&panic));
                 tracing::error!(%shard, %panic, "a connection gets no framing, closing it");
-                return Err((io, ends));
+                return Err((io, endpoints));
             }
         };
-        let now = self.turn.clock.stamp();
-        let connection = |key| Connection::new(key, ends, now);
+        let now = self.core.clock.stamp();
+        let connection = |key| Connection::new(key, endpoints, now);
         let key =
             self.slots.insert_with(|key| Slot { connection: connection(key), framing, state: None, io });
-        self.turn.pool.fit(self.slots.len());
+        self.core.pool.fit(self.slots.len());
         Ok(key)
     }
 
     /// Gives a connection back that could not be registered.
-    pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Ends)> {
+    pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Endpoints)> {
         let slot = self.slots.remove(key)?;
-        self.turn.forget(SessionId { shard: self.turn.shard, key }, slot.framing);
-        self.turn.pool.fit(self.slots.len());
-        Some((slot.io, slot.connection.ends))
+        self.core.forget(SessionId { shard: self.core.shard, key }, slot.framing);
+        self.core.pool.fit(self.slots.len());
+        Some((slot.io, slot.connection.endpoints))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -180,7 +180,7 @@ where
     }
 
     pub(crate) fn counters(&mut self) -> &mut Counters {
-        &mut self.turn.counters
+        &mut self.core.counters
     }
 
     /// The sockets of the sessions that have ended since the last call.
@@ -190,28 +190,28 @@ where
 
     /// The sessions with input that no event will announce.
     pub(crate) fn take_unfinished(&mut self, into: &mut VecDeque<Key>) {
-        if !self.turn.unfinished.is_empty() {
-            into.extend(self.turn.unfinished.drain(..));
+        if !self.core.unfinished.is_empty() {
+            into.extend(self.core.unfinished.drain(..));
         }
     }
 
     pub(crate) fn take_dirty(&mut self, into: &mut VecDeque<Key>) {
-        if !self.turn.dirty.is_empty() {
-            into.extend(self.turn.dirty.drain(..));
+        if !self.core.dirty.is_empty() {
+            into.extend(self.core.dirty.drain(..));
         }
     }
 
     /// The session may have been stamped with `from`, which was too early: see [`Connection::restamp`].
     pub(crate) fn restamp(&mut self, key: Key, from: Tick, to: Tick) {
         if let Some(slot) = self.slots.get_mut(key) {
-            slot.connection.restamp(from, to, &self.turn);
+            slot.connection.restamp(from, to, &self.core);
         }
     }
 
     /// When the next timer is due; `Some(0)` when there is work that waits for nobody.
     pub(crate) fn poll_deadline(&self) -> Option<Tick> {
-        if self.turn.unfinished.is_empty() && self.turn.dirty.is_empty() {
-            self.turn.wheel.next_deadline()
+        if self.core.unfinished.is_empty() && self.core.dirty.is_empty() {
+            self.core.wheel.next_deadline()
         } else {
             Some(0)
         }
@@ -229,20 +229,20 @@ where
     /// Says farewell to every session and closes it gracefully, behind the packets that it has received; `grace` from now
     /// the rest is cut.
     pub(crate) fn shut_down(&mut self, grace: std::time::Duration) {
-        let deadline = self.turn.clock.deadline(ticks(grace));
-        if self.turn.cut_at.is_none_or(|(at, _)| deadline < at) {
+        let deadline = self.core.clock.deadline(ticks(grace));
+        if self.core.cut_at.is_none_or(|(at, _)| deadline < at) {
             self.forget_cut();
-            self.turn.cut_at = Some((deadline, self.turn.wheel.insert(deadline, Alarm::Shutdown)));
+            self.core.cut_at = Some((deadline, self.core.wheel.insert(deadline, TimerPurpose::Shutdown)));
         }
         if std::mem::replace(&mut self.stopping, true) {
             return;
         }
         for key in self.keys() {
-            self.visit(key, |visit| {
-                if visit.slot.connection.has_packets_to_hand_out() {
-                    visit.slot.connection.marks.insert(Mark::SHUTDOWN);
+            self.with_session(key, |access| {
+                if access.slot.connection.has_packets_to_hand_out() {
+                    access.slot.connection.flags.insert(Flags::SHUTDOWN);
                 } else {
-                    visit.shut_down();
+                    access.shut_down();
                 }
             });
         }
@@ -253,35 +253,35 @@ where
         self.stopping = true;
         self.forget_cut();
         for key in self.keys() {
-            self.finish(key, CloseReason::Shutdown, Ending::Reset);
+            self.terminate(key, CloseReason::Shutdown, Ending::Reset);
         }
     }
 
     fn forget_cut(&mut self) {
-        if let Some((_, alarm)) = self.turn.cut_at.take() {
-            self.turn.wheel.cancel(alarm);
+        if let Some((_, alarm)) = self.core.cut_at.take() {
+            self.core.wheel.cancel(alarm);
         }
     }
 
     /// Ends a session: `on_closing` where that is still due, `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
-    pub(super) fn finish(&mut self, key: Key, reason: CloseReason, how: Ending) {
+    pub(super) fn terminate(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.phase != Phase::Open;
-        let told = draining && !slot.connection.marks.has(Mark::CLOSING);
-        let reason = slot.connection.release(&mut self.turn).unwrap_or(reason);
-        self.turn.pool.fit(self.slots.len());
-        self.turn.counters.buffered -= u64::from(slot.connection.held);
-        let how = if slot.connection.marks.has(Mark::ABORT) { Ending::Reset } else { how };
-        let id = SessionId { shard: self.turn.shard, key };
-        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.ends.peer());
+        let told = draining && !slot.connection.flags.has(Flags::CLOSING);
+        let reason = slot.connection.release(&mut self.core).unwrap_or(reason);
+        self.core.pool.fit(self.slots.len());
+        self.core.counters.buffered -= u64::from(slot.connection.held);
+        let how = if slot.connection.flags.has(Flags::ABORT) { Ending::Reset } else { how };
+        let id = SessionId { shard: self.core.shard, key };
+        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.endpoints.peer());
         tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
         if let Some(state) = slot.state.take() {
-            self.turn.counters.count_close(kind);
+            self.core.counters.count_close(kind);
             self.tell_closed(id, state, &reason, if told { Before::Closed } else { Before::Closing });
         }
-        self.turn.forget(id, Contained::new(reason));
-        self.turn.forget(id, slot.framing);
-        self.ended.push(Ended { io: slot.io, ends: slot.connection.ends, how });
+        self.core.forget(id, Contained::new(reason));
+        self.core.forget(id, slot.framing);
+        self.ended.push(Ended { io: slot.io, endpoints: slot.connection.endpoints, how });
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -289,28 +289,28 @@ where
     }
 
     fn is_over_memory(&self) -> bool {
-        let held = self.turn.counters.buffered + self.turn.pool.bytes() as u64;
-        held > self.turn.limits.shard_memory as u64
+        let held = self.core.counters.buffered + self.core.pool.bytes() as u64;
+        held > self.core.limits.shard_memory as u64
     }
 
     /// Gives back what is kept for later; then ends the sessions that hold most, until an eighth of the shard's memory is
     /// free again.
     #[cold]
     fn make_room(&mut self) {
-        self.turn.pool.clear();
-        let limit = self.turn.limits.shard_memory;
-        if self.turn.counters.buffered <= limit as u64 {
+        self.core.pool.clear();
+        let limit = self.core.limits.shard_memory;
+        if self.core.counters.buffered <= limit as u64 {
             return;
         }
-        tracing::warn!(shard = %self.turn.shard, limit, "too much is buffered, ending the sessions that hold most");
+        tracing::warn!(shard = %self.core.shard, limit, "too much is buffered, ending the sessions that hold most");
         let holders = self.slots.iter().filter(|(_, slot)| slot.connection.held > 0);
         let mut holders: Vec<(u32, Key)> = holders.map(|(key, slot)| (slot.connection.held, key)).collect();
         holders.sort_unstable_by(|a, b| b.cmp(a));
         for (held, key) in holders {
-            if self.turn.counters.buffered <= (limit - limit / 8) as u64 {
+            if self.core.counters.buffered <= (limit - limit / 8) as u64 {
                 break;
             }
-            self.finish(key, CloseReason::Memory { held: held as usize, limit }, Ending::Reset);
+            self.terminate(key, CloseReason::Memory { held: held as usize, limit }, Ending::Reset);
         }
     }
 }

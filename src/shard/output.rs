@@ -2,37 +2,37 @@
 
 use std::io::{self, ErrorKind};
 
-use super::{Ending, Visit};
+use super::{Ending, SessionAccess};
 use crate::{
     buffer::Outbox,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
-    session::{Connection, Halt, Mark, Phase},
+    session::{Connection, Flags, Phase, ReadBlock},
 };
 
 /// What was put off to the next look at a session.
-const DUE: Mark =
-    Mark::union(&[Mark::DIRTY, Mark::RETRY, Mark::CLOSING, Mark::ABORT, Mark::DRAINED, Mark::BROKEN]);
+const DUE: Flags =
+    Flags::union(&[Flags::DIRTY, Flags::RETRY, Flags::CLOSING, Flags::ABORT, Flags::DRAINED, Flags::BROKEN]);
 /// Bytes of replies that do not wait for more, as many as one read brings.
 const REPLIES_THAT_WAIT: usize = 64 * 1024;
 
-impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The kernel takes bytes again; whether some were waiting for that.
     #[inline]
     pub(crate) fn handle_writable(&mut self) -> bool {
-        self.slot.connection.marks.remove(Mark::BLOCKED)
+        self.slot.connection.flags.remove(Flags::BLOCKED)
     }
 
     /// Whether the replies so far wait for those to the packets that the session still has to hand out, in the turns to come:
     /// one write for all that one read has brought, and not one for each share of it.
     #[inline]
     pub(crate) fn replies_wait(&self) -> bool {
-        let Connection { marks, halt, outbox, .. } = &self.slot.connection;
-        marks.has(Mark::BACKLOG)
-            && marks.has(Mark::UNFINISHED)
-            && !marks.has(DUE)
-            && !halt.any()
+        let Connection { flags, read_block, outbox, .. } = &self.slot.connection;
+        flags.has(Flags::BACKLOG)
+            && flags.has(Flags::UNFINISHED)
+            && !flags.has(DUE)
+            && !read_block.any()
             && self.is_alive()
             && outbox
                 .as_ref()
@@ -41,20 +41,20 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     /// Before writing: what was put off to the end of the turn.
     #[inline]
-    pub(crate) fn begin_settling(&mut self) {
-        if !self.slot.connection.marks.has(DUE) {
+    pub(crate) fn begin_flush(&mut self) {
+        if !self.slot.connection.flags.has(DUE) {
             return;
         }
-        self.slot.connection.marks.remove(Mark::DIRTY | Mark::RETRY);
-        if self.slot.connection.marks.has(Mark::CLOSING) {
+        self.slot.connection.flags.remove(Flags::DIRTY | Flags::RETRY);
+        if self.slot.connection.flags.has(Flags::CLOSING) {
             self.tell_closing();
         }
-        let marks = &mut self.slot.connection.marks;
-        if marks.has(Mark::ABORT) {
-            self.finish(CloseReason::Local, Ending::Reset);
-        } else if marks.has(Mark::BROKEN) {
-            self.settle_broken();
-        } else if marks.remove(Mark::DRAINED) && !self.slot.connection.halt.has(Halt::FULL) {
+        let flags = &mut self.slot.connection.flags;
+        if flags.has(Flags::ABORT) {
+            self.terminate(CloseReason::Local, Ending::Reset);
+        } else if flags.has(Flags::BROKEN) {
+            self.end_broken();
+        } else if flags.remove(Flags::DRAINED) && !self.slot.connection.read_block.has(ReadBlock::FULL) {
             self.tell_drained();
         }
     }
@@ -62,12 +62,12 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     /// The socket and the bytes to write to it, if there are any and the kernel may take them.
     #[inline]
     pub(crate) fn poll_transmit(&mut self) -> Option<(&mut T, &Outbox)> {
-        if !self.is_alive() || self.slot.connection.marks.has(Mark::BLOCKED | Mark::RETRY | Mark::BROKEN) {
+        if !self.is_alive() || self.slot.connection.flags.has(Flags::BLOCKED | Flags::RETRY | Flags::BROKEN) {
             return None;
         }
         if self.slot.connection.outbox.as_ref()?.is_empty() {
             // What was to be sent had no frame, or one of no bytes: writing nothing would look like a broken connection.
-            self.slot.connection.give_back_outbox(self.turn);
+            self.slot.connection.give_back_outbox(self.core);
         }
         let outbox = self.slot.connection.outbox.as_deref()?;
         Some((&mut self.slot.io, outbox))
@@ -82,8 +82,8 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.handle_blocked(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 // Not the kernel's refusal, but no reason to insist within this turn either.
-                self.slot.connection.marks.insert(Mark::RETRY);
-                self.turn.settle_later(&mut self.slot.connection);
+                self.slot.connection.flags.insert(Flags::RETRY);
+                self.core.flush_later(&mut self.slot.connection);
             }
             Err(error) => self.handle_broken(error),
         }
@@ -94,25 +94,26 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     #[cold]
     pub(crate) fn handle_broken(&mut self, error: io::Error) {
         let connection = &mut self.slot.connection;
-        if connection.phase != Phase::Open || connection.halt.has(Halt::PAUSED) {
+        if connection.phase != Phase::Open || connection.read_block.has(ReadBlock::PAUSED) {
             self.handle_failed(error);
-        } else if !connection.marks.has(Mark::BROKEN) {
-            connection.break_down(CloseReason::Reset(error), self.turn);
+        } else if !connection.flags.has(Flags::BROKEN) {
+            connection.break_down(CloseReason::Io(error), self.core);
         }
     }
 
     /// Ends a session whose connection has failed, unless there is still something to hand out.
     #[cold]
-    fn settle_broken(&mut self) {
+    fn end_broken(&mut self) {
         let connection = &mut self.slot.connection;
-        connection.discard_output(self.turn);
+        connection.discard_output(self.core);
         let is_late =
-            connection.close_by(self.turn.clock.lost()).is_some_and(|at| at <= self.turn.clock.now());
-        let takes = connection.phase == Phase::Open && !connection.halt.has(Halt::PAUSED) && !is_late;
-        if takes && connection.marks.has(Mark::READABLE | Mark::BACKLOG | Mark::ENDED) {
-            self.turn.read_later(connection);
+            connection.close_by(self.core.clock.lost()).is_some_and(|at| at <= self.core.clock.now());
+        let takes =
+            connection.phase == Phase::Open && !connection.read_block.has(ReadBlock::PAUSED) && !is_late;
+        if takes && connection.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED) {
+            self.core.read_later(connection);
         } else {
-            self.finish(CloseReason::Reset(ErrorKind::BrokenPipe.into()), Ending::Reset);
+            self.terminate(CloseReason::Io(ErrorKind::BrokenPipe.into()), Ending::Reset);
         }
     }
 
@@ -123,14 +124,14 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         if connection.phase == Phase::Open || connection.queued() > 0 || !self.is_alive() {
             return None;
         }
-        if self.slot.connection.marks.has(Mark::ENDED) {
-            self.finish(CloseReason::Local, Ending::Close);
+        if self.slot.connection.flags.has(Flags::ENDED) {
+            self.terminate(CloseReason::Local, Ending::Close);
             return None;
         }
         if self.slot.connection.phase == Phase::Lingering {
             return None;
         }
-        self.slot.connection.linger(self.turn);
+        self.slot.connection.linger(self.core);
         Some(&mut self.slot.io)
     }
 
@@ -138,32 +139,32 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
     fn handle_written(&mut self, n: usize) {
         let connection = &mut self.slot.connection;
         connection.traffic.bytes_out += n as u64;
-        self.turn.counters.bytes_out += n as u64;
+        self.core.counters.bytes_out += n as u64;
         let Some(outbox) = &mut connection.outbox else { return };
         outbox.advance(n);
         let left = outbox.weight();
         if left == 0 {
             if let Some(outbox) = connection.outbox.take() {
-                self.turn.pool.put(outbox);
+                self.core.pool.put(outbox);
             }
         }
-        if connection.halt.has(Halt::FULL) && left <= self.turn.limits.outbox_low {
-            connection.lift(Halt::FULL, self.turn);
+        if connection.read_block.has(ReadBlock::FULL) && left <= self.core.limits.outbox_low {
+            connection.lift(ReadBlock::FULL, self.core);
             if connection.phase == Phase::Open {
-                connection.marks.insert(Mark::DRAINED);
-                self.turn.settle_later(connection);
+                connection.flags.insert(Flags::DRAINED);
+                self.core.flush_later(connection);
             }
         }
     }
 
     fn handle_blocked(&mut self) {
-        self.slot.connection.marks.insert(Mark::BLOCKED);
+        self.slot.connection.flags.insert(Flags::BLOCKED);
         if let Some(outbox) = &mut self.slot.connection.outbox {
-            outbox.block(self.turn.clock.deadline(0));
+            outbox.block(self.core.clock.deadline(0));
             if let Some(buffer) = outbox.settle() {
-                self.turn.pool.put_buffer(buffer);
+                self.core.pool.put_buffer(buffer);
             }
         }
-        self.slot.connection.arm(self.turn);
+        self.slot.connection.arm(self.core);
     }
 }

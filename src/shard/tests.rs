@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::{
-    PeerAddr,
+    Addr,
     error::SendError,
     framing::{Decoded, FrameError},
     session::{Session, SessionCommand},
@@ -87,8 +87,8 @@ fn shard() -> (Shard<Bomb, Bomb, ()>, Arc<SharedCounters>) {
     (Shard::new(Bomb, config), published)
 }
 
-fn ends() -> Ends {
-    Ends::new(PeerAddr::Unix(None), PeerAddr::Unix(None))
+fn endpoints() -> Endpoints {
+    Endpoints::new(Addr::Unix(None), Addr::Unix(None))
 }
 
 fn panics(published: &SharedCounters) -> u64 {
@@ -100,7 +100,7 @@ fn panics(published: &SharedCounters) -> u64 {
 #[test]
 fn a_framing_of_a_refused_connection_that_panics_when_dropped_harms_nobody() {
     let (mut shard, published) = shard();
-    let key = shard.insert((), ends()).map_err(drop).expect("it is cloned");
+    let key = shard.insert((), endpoints()).map_err(drop).expect("it is cloned");
     assert!(shard.take_back(key).is_some(), "its socket is given back all the same");
     assert_eq!(shard.counters().panics, 1);
     shard.end();
@@ -111,10 +111,10 @@ fn a_framing_of_a_refused_connection_that_panics_when_dropped_harms_nobody() {
 fn a_shard_of_which_everything_panics_when_dropped_can_be_dropped_in_the_middle_of_its_work() {
     let (mut shard, _) = shard();
     for _ in 0..3 {
-        let key = shard.insert((), ends()).map_err(drop).expect("it is cloned");
-        shard.visit(key, |visit| {
-            visit.open();
-            visit.fail(CloseReason::handler(Bomb));
+        let key = shard.insert((), endpoints()).map_err(drop).expect("it is cloned");
+        shard.with_session(key, |access| {
+            access.open();
+            access.fail(CloseReason::handler(Bomb));
         });
     }
     assert_eq!(shard.len(), 3);

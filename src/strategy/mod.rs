@@ -15,14 +15,14 @@ pub(crate) use resident::Resident;
 
 use std::{fmt, sync::atomic::Ordering};
 
-use crate::{addr::PeerAddr, census::Census};
+use crate::{addr::Addr, connection_counts::ConnectionCounts};
 
 /// Decides where an accepted connection lives.
 ///
 /// Called on the acceptor's thread, once per connection; it should not block.
 ///
 /// ```
-/// use framewire::{ForkingStrategy, Loads, PeerAddr, Placement};
+/// use framewire::{ForkingStrategy, ShardLoads, Addr, Placement};
 ///
 /// /// Even and odd ports, each with a shard.
 /// #[derive(Debug)]
@@ -33,7 +33,7 @@ use crate::{addr::PeerAddr, census::Census};
 ///         2
 ///     }
 ///
-///     fn place(&mut self, peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+///     fn place(&mut self, peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
 ///         match peer.socket_addr() {
 ///             Some(addr) => Placement::On(1 + usize::from(addr.port() % 2)),
 ///             None => Placement::Refuse,
@@ -48,12 +48,12 @@ pub trait ForkingStrategy: Send {
     }
 
     /// Who accepts. By default the acceptor's thread does, and asks [`place`](Self::place).
-    fn accepting(&self) -> Accepting {
-        Accepting::Central
+    fn accepting(&self) -> AcceptMode {
+        AcceptMode::Central
     }
 
     /// Where this connection is to live. A shard that does not exist is as [`Placement::Refuse`].
-    fn place(&mut self, peer: &PeerAddr, loads: Loads<'_>) -> Placement;
+    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement;
 
     /// Descriptors that one session takes, its socket included. Where [`Limits::connections`](crate::Limits::connections) is 0,
     /// the server has as many connections as the descriptor limit leaves when each takes so many. Default 1; a session
@@ -65,14 +65,14 @@ pub trait ForkingStrategy: Send {
     /// Looks at its own settings, when the server starts.
     ///
     /// # Errors
-    /// What can not work, and what to do: the server does not start, with
+    /// What cannot work, and what to do: the server does not start, with
     /// [`ServeError::Config`](crate::ServeError::Config).
     fn validate(&self) -> Result<(), String> {
         Ok(())
     }
 
     /// The server listens on `addrs`, and its workers run.
-    fn on_start(&mut self, addrs: &[PeerAddr]) {
+    fn on_start(&mut self, addrs: &[Addr]) {
         let _ = addrs;
     }
 
@@ -94,7 +94,7 @@ pub enum Placement {
 /// Who accepts connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Accepting {
+pub enum AcceptMode {
     /// One acceptor, which places each connection.
     Central,
     /// Each worker has a listener of its own (`SO_REUSEPORT`), and the kernel spreads the connections by a hash of their
@@ -107,12 +107,12 @@ pub enum Accepting {
 
 /// How many sessions each shard has, at the time of the question.
 #[derive(Clone, Copy)]
-pub struct Loads<'a> {
-    census: &'a Census,
+pub struct ShardLoads<'a> {
+    census: &'a ConnectionCounts,
 }
 
-impl<'a> Loads<'a> {
-    pub(crate) fn new(census: &'a Census) -> Self {
+impl<'a> ShardLoads<'a> {
+    pub(crate) fn new(census: &'a ConnectionCounts) -> Self {
         Self { census }
     }
 
@@ -147,7 +147,7 @@ impl<'a> Loads<'a> {
     }
 }
 
-impl fmt::Debug for Loads<'_> {
+impl fmt::Debug for ShardLoads<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries((0..self.shards()).map(|shard| self.sessions(shard))).finish()
     }

@@ -1,5 +1,5 @@
-use super::{ForkingStrategy, Loads, Placement};
-use crate::addr::PeerAddr;
+use super::{ForkingStrategy, Placement, ShardLoads};
+use crate::addr::Addr;
 
 /// What a worker with a listener of its own accepts stays with it.
 #[derive(Debug)]
@@ -9,7 +9,7 @@ pub(crate) struct Resident {
 }
 
 impl ForkingStrategy for Resident {
-    fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         if loads.sessions(self.worker) < self.max_sessions {
             Placement::On(self.worker)
         } else {

@@ -1,5 +1,5 @@
-use super::{ForkingStrategy, Loads, Placement};
-use crate::addr::PeerAddr;
+use super::{ForkingStrategy, Placement, ShardLoads};
+use crate::addr::Addr;
 
 /// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
 ///
@@ -45,7 +45,7 @@ impl ForkingStrategy for SingleReactor {
         }
     }
 
-    fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         if loads.sessions(0) < self.max_sessions { Placement::On(0) } else { Placement::Refuse }
     }
 }

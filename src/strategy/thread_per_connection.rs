@@ -1,5 +1,5 @@
-use super::{ForkingStrategy, Loads, Placement};
-use crate::addr::PeerAddr;
+use super::{ForkingStrategy, Placement, ShardLoads};
+use crate::addr::Addr;
 
 /// Each connection has a thread, and a handler, of its own: the handler may block without holding up anybody else.
 ///
@@ -39,7 +39,7 @@ impl ForkingStrategy for ThreadPerConnection {
         3
     }
 
-    fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         if loads.forked() < self.max { Placement::Fork } else { Placement::Refuse }
     }
 }

@@ -1,5 +1,5 @@
-use super::{Accepting, ForkingStrategy, Loads, Placement};
-use crate::addr::PeerAddr;
+use super::{AcceptMode, ForkingStrategy, Placement, ShardLoads};
+use crate::addr::Addr;
 
 /// A fixed number of reactor threads, each with its own poll, sessions and handler; nothing is shared between them.
 ///
@@ -58,11 +58,11 @@ impl ForkingStrategy for WorkerPool {
         self.workers
     }
 
-    fn accepting(&self) -> Accepting {
+    fn accepting(&self) -> AcceptMode {
         if self.per_worker {
-            Accepting::PerWorker { max_sessions: self.max_sessions }
+            AcceptMode::PerWorker { max_sessions: self.max_sessions }
         } else {
-            Accepting::Central
+            AcceptMode::Central
         }
     }
 
@@ -74,7 +74,7 @@ impl ForkingStrategy for WorkerPool {
         }
     }
 
-    fn place(&mut self, _peer: &PeerAddr, loads: Loads<'_>) -> Placement {
+    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
         match loads.least_loaded() {
             Some((shard, sessions)) if sessions < self.max_sessions => Placement::On(shard),
             _ => Placement::Refuse,
@@ -85,16 +85,16 @@ impl ForkingStrategy for WorkerPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::census::Census;
+    use crate::connection_counts::ConnectionCounts;
 
     #[test]
     fn connections_go_to_the_worker_with_the_fewest_until_all_are_full() {
-        let census = Census::new(3, 100, None);
+        let census = ConnectionCounts::new(3, 100, None);
         let mut pool = WorkerPool::new(2).max_sessions(2);
-        let peer = PeerAddr::Unix(None);
+        let peer = Addr::Unix(None);
         let mut places = Vec::new();
         for _ in 0..5 {
-            let place = pool.place(&peer, Loads::new(&census));
+            let place = pool.place(&peer, ShardLoads::new(&census));
             if let Placement::On(shard) = place {
                 assert_eq!(census.enter(Some(shard), &peer), Ok(()));
             }
@@ -103,6 +103,6 @@ mod tests {
         let on = Placement::On;
         assert_eq!(places, [on(1), on(2), on(1), on(2), Placement::Refuse]);
         census.leave(Some(2), &peer);
-        assert_eq!(pool.place(&peer, Loads::new(&census)), on(2));
+        assert_eq!(pool.place(&peer, ShardLoads::new(&census)), on(2));
     }
 }

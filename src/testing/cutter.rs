@@ -31,7 +31,7 @@ impl<F: Framing> Cutter<F> {
     /// Reads `bytes` and cuts what is whole. Nothing is to be fed after an error.
     ///
     /// # Errors
-    /// What the framing answers; [`FrameError::Misframed`] where its answer is none.
+    /// What the framing answers; [`FrameError::InvalidDecode`] where its answer is none.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
         self.held.extend_from_slice(bytes);
         self.cut(F::decode, true)
@@ -122,7 +122,7 @@ fn take(
 }
 
 fn misframed<T>(what: &'static str) -> Result<T, FrameError> {
-    Err(FrameError::Misframed { what })
+    Err(FrameError::InvalidDecode { what })
 }
 
 #[cfg(test)]
@@ -147,7 +147,7 @@ mod tests {
                 |_: &[u8], _: &mut bytes::BytesMut| Ok(()),
             );
             let error = Cutter::new(always).feed(b"abc").unwrap_err();
-            assert!(matches!(error, FrameError::Misframed { .. }), "{answer:?}: {error}");
+            assert!(matches!(error, FrameError::InvalidDecode { .. }), "{answer:?}: {error}");
         }
     }
 }

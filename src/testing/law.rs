@@ -109,7 +109,7 @@ fn encode<F: Framing>(framing: &F, payload: &[u8]) -> Vec<u8> {
     let mut behind = BytesMut::from(&b"before"[..]);
     for out in [&mut alone, &mut behind] {
         if let Err(error) = framing.encode(payload, out) {
-            panic!("the payload {} can not be encoded: {error}", shown(payload));
+            panic!("the payload {} cannot be encoded: {error}", shown(payload));
         }
     }
     if behind.strip_prefix(b"before") != Some(&*alone) {
@@ -281,7 +281,7 @@ fn feed<F: Framing>(cutter: &mut Cutter<F>, piece: &[u8]) {
 }
 
 fn no_fault(end: &Result<(), FrameError>, wire: &[u8]) {
-    if let Err(error @ FrameError::Misframed { .. }) = end {
+    if let Err(error @ FrameError::InvalidDecode { .. }) = end {
         panic!("{error}; fed: {}", shown(wire));
     }
 }

@@ -17,8 +17,8 @@ use std::{
 };
 
 use framewire::{
-    BindAddr, Framing, LengthPrefix, Limits, Metrics, PacketHandler, PeerAddr, Running, Server, ServerHandle,
-    SessionHandle, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn,
+    Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, PacketHandler, RunningServer, Server,
+    ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn,
 };
 use socket2::{SockAddr, Socket};
 
@@ -131,7 +131,7 @@ fn free_path() -> PathBuf {
 
 /// A server under test, whose sessions are all recorded.
 pub(crate) struct Served {
-    pub(crate) running: Running,
+    pub(crate) running: RunningServer,
     pub(crate) journal: Journal,
     connected: AtomicUsize,
 }
@@ -213,10 +213,10 @@ impl Served {
     }
 }
 
-pub(crate) fn addr_of(bound: &PeerAddr) -> SockAddr {
+pub(crate) fn addr_of(bound: &Addr) -> SockAddr {
     match bound {
-        PeerAddr::Ip(addr) => (*addr).into(),
-        PeerAddr::Unix(path) => SockAddr::unix(path.as_ref().expect("bound to a path")).expect("a path"),
+        Addr::Ip(addr) => (*addr).into(),
+        Addr::Unix(path) => SockAddr::unix(path.as_ref().expect("bound to a path")).expect("a path"),
         other => panic!("no test knows how to connect to {other}"),
     }
 }

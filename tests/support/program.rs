@@ -70,7 +70,7 @@ impl Program {
     pub(crate) fn terminate(&self) {
         let pid = self.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
-        assert!(told.success(), "{}: can not signal {pid}", self.name);
+        assert!(told.success(), "{}: cannot signal {pid}", self.name);
     }
 
     /// Waits for an end without an error; all that it still printed.

@@ -69,7 +69,7 @@ impl<F: Framing> Splitter<F> {
             match decoded {
                 Decoded::Packet { payload, consumed } => {
                     let consumed = self.checked(consumed)?;
-                    let outside = FrameError::Misframed { what: "a packet outside of the buffer" };
+                    let outside = FrameError::InvalidDecode { what: "a packet outside of the buffer" };
                     let packet = self.buffer.get(payload).ok_or(outside)?.to_vec();
                     self.drop_front(consumed);
                     return Ok(Some(Piece::Packet(packet)));
@@ -83,7 +83,7 @@ impl<F: Framing> Splitter<F> {
                     if consumed > 0 {
                         self.drop_front(consumed);
                     } else if std::mem::replace(&mut self.refused_front, true) {
-                        return Err(FrameError::Misframed { what: "the same refusal twice" });
+                        return Err(FrameError::InvalidDecode { what: "the same refusal twice" });
                     }
                     return Ok(Some(Piece::Rejected(error)));
                 }
@@ -94,9 +94,9 @@ impl<F: Framing> Splitter<F> {
 
     fn checked(&self, consumed: usize) -> Result<usize, FrameError> {
         match consumed {
-            0 => Err(FrameError::Misframed { what: "a frame of no bytes" }),
+            0 => Err(FrameError::InvalidDecode { what: "a frame of no bytes" }),
             n if n > self.buffer.len() => {
-                Err(FrameError::Misframed { what: "a frame longer than the buffer" })
+                Err(FrameError::InvalidDecode { what: "a frame longer than the buffer" })
             }
             n => Ok(n),
         }
@@ -196,7 +196,7 @@ mod tests {
         let mut splitter = Script::splitter([rejected(0), rejected(0)], []);
         splitter.push(b"x");
         assert!(matches!(splitter.next(), Ok(Some(Piece::Rejected(_)))));
-        assert!(matches!(splitter.next(), Err(FrameError::Misframed { .. })));
+        assert!(matches!(splitter.next(), Err(FrameError::InvalidDecode { .. })));
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
         assert!(matches!(splitter.next(), Ok(Some(Piece::Rejected(_)))));
         assert_eq!(splitter.held(), b"");
         assert!(matches!(splitter.next_at_end(), Ok(Some(Piece::Rejected(_)))));
-        assert!(matches!(splitter.next_at_end(), Err(FrameError::Misframed { .. })), "no progress");
+        assert!(matches!(splitter.next_at_end(), Err(FrameError::InvalidDecode { .. })), "no progress");
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         for answer in [packet(0), packet(9), outside, Decoded::Skipped { consumed: 0 }] {
             let mut splitter = Script::splitter([answer.clone()], []);
             splitter.push(b"abc");
-            assert!(matches!(splitter.next(), Err(FrameError::Misframed { .. })), "{answer:?}");
+            assert!(matches!(splitter.next(), Err(FrameError::InvalidDecode { .. })), "{answer:?}");
         }
     }
 

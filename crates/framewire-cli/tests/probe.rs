@@ -205,7 +205,7 @@ fn nobody_there_a_taken_port_and_an_unknown_framing_are_said() {
     let addr = taken.local_addr().expect("its number").to_string();
     let output = Command::new(PROGRAM).args(["echo", &addr]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains(&format!("can not bind {addr}")), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(&format!("cannot bind {addr}")), "{}", text(&output.stderr));
     drop(taken);
     let output = probe(&addr, &["-f", "lines"], b"");
     assert_eq!(output.status.code(), Some(2));

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use loom::{model::Builder, sync::Notify, thread};
-use loom_models::mailbox::{Mailbox, MailboxLimits, Rejected, Ring};
+use loom_models::mailbox::{Mailbox, MailboxLimits, Rejected, Wake};
 
 /// Runs `model` once for each interleaving.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
@@ -15,8 +15,8 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 /// A poll that sleeps until it is rung; a ring before the sleep counts, as an eventfd's does.
 struct Poll(Notify);
 
-impl Ring for Poll {
-    fn ring(&self) -> io::Result<()> {
+impl Wake for Poll {
+    fn wake(&self) -> io::Result<()> {
         self.0.notify();
         Ok(())
     }
@@ -126,10 +126,10 @@ struct Stubborn {
     failed: std::sync::atomic::AtomicBool,
 }
 
-impl Ring for Stubborn {
-    fn ring(&self) -> io::Result<()> {
+impl Wake for Stubborn {
+    fn wake(&self) -> io::Result<()> {
         if self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            return self.poll.ring();
+            return self.poll.wake();
         }
         Err(io::ErrorKind::OutOfMemory.into())
     }

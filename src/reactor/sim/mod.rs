@@ -19,7 +19,7 @@ mod world;
 pub(crate) use client::Heard;
 pub(crate) use faults::{Call, Calls, Fail, Faults, errno};
 pub(crate) use network::{Conn, Freeze, Net, Network, Sizes};
-pub(crate) use probe::{Log, Probe, Told};
+pub(crate) use probe::{Callback, Log, Probe};
 pub(crate) use rng::Rng;
 pub(crate) use sim_sys::{SimFd, SimSys};
 pub(crate) use world::{Setup, World, frame};

@@ -12,7 +12,7 @@ use crate::{
 
 /// What a handler was told, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Callback {
     Open,
     Packet(Vec<u8>),
     Drained,
@@ -36,7 +36,7 @@ enum Stage {
 #[derive(Clone)]
 pub(crate) struct Log {
     network: Network,
-    lines: Arc<Mutex<Vec<(Tick, SessionId, Told)>>>,
+    lines: Arc<Mutex<Vec<(Tick, SessionId, Callback)>>>,
 }
 
 impl Log {
@@ -44,11 +44,11 @@ impl Log {
         Self { network, lines: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Tick, SessionId, Told)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Tick, SessionId, Callback)>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, session: SessionId, told: Told) {
+    fn add(&self, session: SessionId, told: Callback) {
         let mut net = self.network.lock();
         net.progress += 1;
         let now = net.now;
@@ -56,23 +56,23 @@ impl Log {
         self.lock().push((now, session, told));
     }
 
-    pub(crate) fn lines(&self) -> Vec<(Tick, SessionId, Told)> {
+    pub(crate) fn lines(&self) -> Vec<(Tick, SessionId, Callback)> {
         self.lock().clone()
     }
 
     /// The times at which this was told to anybody.
-    pub(crate) fn times(&self, what: &Told) -> Vec<Tick> {
+    pub(crate) fn times(&self, what: &Callback) -> Vec<Tick> {
         self.lock().iter().filter(|(_, _, told)| told == what).map(|(tick, _, _)| *tick).collect()
     }
 
-    pub(crate) fn count(&self, what: &Told) -> usize {
+    pub(crate) fn count(&self, what: &Callback) -> usize {
         self.times(what).len()
     }
 
     /// When and why sessions closed.
     pub(crate) fn closes(&self) -> Vec<(Tick, CloseKind)> {
-        let close = |(tick, _, told): &(Tick, SessionId, Told)| match told {
-            Told::Close(kind) => Some((*tick, *kind)),
+        let close = |(tick, _, told): &(Tick, SessionId, Callback)| match told {
+            Callback::Close(kind) => Some((*tick, *kind)),
             _ => None,
         };
         self.lock().iter().filter_map(close).collect()
@@ -84,14 +84,14 @@ impl Log {
         let mut stages = std::collections::HashMap::new();
         for (_, session, told) in self.lock().iter() {
             match told {
-                Told::Open => {
+                Callback::Open => {
                     assert!(stages.insert(*session, Stage::Open).is_none(), "{session} opened twice");
                 }
-                Told::Closing(_) => {
+                Callback::Closing(_) => {
                     let before = stages.insert(*session, Stage::Closing);
                     assert_eq!(before, Some(Stage::Open), "{session} closing when not open");
                 }
-                Told::Close(_) => {
+                Callback::Close(_) => {
                     let before = stages.insert(*session, Stage::Closed);
                     assert_eq!(before, Some(Stage::Closing), "{session} closed when not closing");
                 }
@@ -152,7 +152,7 @@ impl PacketHandler for Probe {
 
     fn on_open(&mut self, session: &mut Session<'_>) -> Result<SessionId, CloseReason> {
         (self.open)(session, ())?;
-        self.log.add(session.id(), Told::Open);
+        self.log.add(session.id(), Callback::Open);
         Ok(session.id())
     }
 
@@ -164,13 +164,13 @@ impl PacketHandler for Probe {
     ) -> Result<(), CloseReason> {
         assert_eq!(*state, session.id(), "the state of another session");
         if !self.quiet {
-            self.log.add(session.id(), Told::Packet(packet.to_vec()));
+            self.log.add(session.id(), Callback::Packet(packet.to_vec()));
         }
         (self.packet)(session, packet)
     }
 
     fn on_drained(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Result<(), CloseReason> {
-        self.log.add(session.id(), Told::Drained);
+        self.log.add(session.id(), Callback::Drained);
         (self.drained)(session, ())
     }
 
@@ -180,7 +180,7 @@ impl PacketHandler for Probe {
         _state: &mut SessionId,
         timer: TimerId,
     ) -> Result<(), CloseReason> {
-        self.log.add(session.id(), Told::Timer(timer.0));
+        self.log.add(session.id(), Callback::Timer(timer.0));
         (self.timer)(session, timer.0)
     }
 
@@ -190,28 +190,28 @@ impl PacketHandler for Probe {
         _state: &mut SessionId,
         reason: CloseReason,
     ) -> Result<(), CloseReason> {
-        self.log.add(session.id(), Told::Idle);
+        self.log.add(session.id(), Callback::Idle);
         (self.idle)(session, reason)
     }
 
     fn on_violation(&mut self, session: &mut Session<'_>, _state: &mut SessionId, _error: &FrameError) {
-        self.log.add(session.id(), Told::Violation);
+        self.log.add(session.id(), Callback::Violation);
         let _ = (self.violation)(session, ());
     }
 
     fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) {
-        self.log.add(session.id(), Told::Shutdown);
+        self.log.add(session.id(), Callback::Shutdown);
         let _ = (self.shutdown)(session, ());
     }
 
     fn on_closing(&mut self, session: SessionId, state: &mut SessionId, reason: &CloseReason) {
         assert_eq!(*state, session, "the state of another session");
-        self.log.add(session, Told::Closing(reason.kind()));
+        self.log.add(session, Callback::Closing(reason.kind()));
         (self.closing)(session);
     }
 
     fn on_close(&mut self, session: SessionId, state: SessionId, reason: &CloseReason) {
         assert_eq!(state, session, "the state of another session");
-        self.log.add(session, Told::Close(reason.kind()));
+        self.log.add(session, Callback::Close(reason.kind()));
     }
 }

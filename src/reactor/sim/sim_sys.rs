@@ -12,8 +12,8 @@ use super::{
     network::What,
 };
 use crate::{
-    addr::PeerAddr,
-    mailbox::Ring,
+    addr::Addr,
+    mailbox::Wake,
     reactor::{Ready, Sys},
     time::{Clock, Tick},
 };
@@ -36,13 +36,13 @@ impl Drop for SimFd {
     }
 }
 
-struct Bell {
+struct SimWaker {
     network: Network,
     epoll: usize,
 }
 
-impl Ring for Bell {
-    fn ring(&self) -> io::Result<()> {
+impl Wake for SimWaker {
+    fn wake(&self) -> io::Result<()> {
         self.network.lock().epolls[self.epoll].woken = true;
         Ok(())
     }
@@ -50,15 +50,15 @@ impl Ring for Bell {
 
 impl SimSys {
     /// And what wakes it.
-    pub(crate) fn new(network: &Network) -> (Self, Arc<dyn Ring>) {
+    pub(crate) fn new(network: &Network) -> (Self, Arc<dyn Wake>) {
         let mut net = network.lock();
         net.epolls.push(Epoll::default());
         let epoll = net.epolls.len() - 1;
         drop(net);
-        (Self { network: network.clone(), epoll }, Arc::new(Bell { network: network.clone(), epoll }))
+        (Self { network: network.clone(), epoll }, Arc::new(SimWaker { network: network.clone(), epoll }))
     }
 
-    pub(crate) fn listen(&self) -> (SimFd, PeerAddr) {
+    pub(crate) fn listen(&self) -> (SimFd, Addr) {
         let number = self.network.lock().open(What::Listener(Default::default())).expect("a descriptor");
         (SimFd { network: self.network.clone(), number }, local())
     }
@@ -68,8 +68,8 @@ impl SimSys {
     }
 }
 
-fn local() -> PeerAddr {
-    PeerAddr::Ip(SocketAddr::from(([10, 0, 0, 1], 7000)))
+fn local() -> Addr {
+    Addr::Ip(SocketAddr::from(([10, 0, 0, 1], 7000)))
 }
 
 /// The clock of the simulated network, which a callback may move.
@@ -119,12 +119,12 @@ impl Sys for SimSys {
         self.network.lock().register(self.epoll, listener.number, token)
     }
 
-    fn accept(&mut self, listener: &mut SimFd) -> io::Result<(SimFd, PeerAddr)> {
+    fn accept(&mut self, listener: &mut SimFd) -> io::Result<(SimFd, Addr)> {
         let accepted = self.network.lock().accept(listener.number);
-        accepted.map(|(number, addr)| (self.fd(number), PeerAddr::Ip(addr)))
+        accepted.map(|(number, addr)| (self.fd(number), Addr::Ip(addr)))
     }
 
-    fn local_addr(&mut self, _stream: &SimFd) -> io::Result<PeerAddr> {
+    fn local_addr(&mut self, _stream: &SimFd) -> io::Result<Addr> {
         self.network.lock().begin(Call::LocalAddr)?;
         Ok(local())
     }

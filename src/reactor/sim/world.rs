@@ -6,7 +6,7 @@ use std::{
 
 use super::{Conn, Faults, Heard, Log, Net, Network, Probe, SimFd, SimSys, Sizes};
 use crate::{
-    census::Census,
+    connection_counts::ConnectionCounts,
     contained::Contained,
     framing::{Framing, LengthPrefix},
     id::ShardId,
@@ -14,10 +14,10 @@ use crate::{
     mailbox::{Mailbox, MailboxLimits},
     metrics::{Metrics, SharedCounters},
     reactor::{
-        Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Lifetime, NoDispatch, Sys, Unforked,
-        event_loop::Flow,
+        Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, HandOverError, Lifetime, NoDispatch,
+        Sys, event_loop::Flow,
     },
-    shard::{Arrival, Command, Inlet, Shard, ShardConfig},
+    shard::{Command, CommandSender, Incoming, Shard, ShardConfig},
     strategy::{ForkingStrategy, SingleReactor, WorkerPool},
     time::Tick,
 };
@@ -63,7 +63,7 @@ impl Default for Setup {
 pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) log: Log,
-    pub(crate) census: Arc<Census>,
+    pub(crate) counts: Arc<ConnectionCounts>,
     members: Vec<Member>,
     listeners: Vec<usize>,
 }
@@ -81,13 +81,13 @@ struct Member {
 struct Post(Vec<Box_>);
 
 impl Dispatch<SimFd> for Post {
-    fn send(&mut self, shard: usize, arrival: Arrival<SimFd>) -> io::Result<()> {
-        let posted = self.0.get(shard).map(|mailbox| mailbox.post_control(Command::Adopt(arrival)));
+    fn send(&mut self, shard: usize, incoming: Incoming<SimFd>) -> io::Result<()> {
+        let posted = self.0.get(shard).map(|mailbox| mailbox.post_control(Command::Adopt(incoming)));
         posted.and_then(Result::ok).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Arrival<SimFd>) -> Result<(), Unforked<SimFd>> {
-        Err(Unforked { error: io::ErrorKind::NotConnected.into(), arrival: None })
+    fn fork(&mut self, _arrival: Incoming<SimFd>) -> Result<(), HandOverError<SimFd>> {
+        Err(HandOverError { error: io::ErrorKind::NotConnected.into(), incoming: None })
     }
 }
 
@@ -102,17 +102,20 @@ impl World {
             (net.now, net.slack) = (setup.from, setup.slack);
             net.waits = setup.workers == 0;
         }
-        let census =
-            Arc::new(Census::new(setup.workers + 1, setup.connections, setup.limits.connections_per_peer));
+        let counts = Arc::new(ConnectionCounts::new(
+            setup.workers + 1,
+            setup.connections,
+            setup.limits.connections_per_peer,
+        ));
         let limits =
             MailboxLimits { commands: setup.limits.mailbox_commands, bytes: setup.limits.mailbox_bytes };
         let worlds: Vec<_> = (0..=setup.workers).map(|_| SimSys::new(&network)).collect();
         let mailboxes: Vec<Box_> =
-            worlds.iter().map(|(_, ring)| Arc::new(Mailbox::new(limits, ring.clone()))).collect();
+            worlds.iter().map(|(_, waker)| Arc::new(Mailbox::new(limits, waker.clone()))).collect();
         let mut world = Self {
             network: network.clone(),
             log: log.clone(),
-            census,
+            counts,
             members: Vec::new(),
             listeners: Vec::new(),
         };
@@ -135,10 +138,10 @@ impl World {
         };
         let dispatch: Box<dyn Dispatch<SimFd>> =
             if setup.workers == 0 { Box::new(NoDispatch) } else { Box::new(Post(mailboxes.to_vec())) };
-        let census = self.census.clone();
+        let counts = self.counts.clone();
         Acceptor::new(
             sys,
-            AcceptorConfig { listeners, strategy: Contained::new(strategy), dispatch, census, here: 0 },
+            AcceptorConfig { listeners, strategy: Contained::new(strategy), dispatch, counts, here: 0 },
         )
         .expect("listeners are registered")
     }
@@ -163,7 +166,7 @@ impl World {
                 limits: setup.limits.clone(),
                 clock: sys.clock(),
                 origin: Instant::now(),
-                mailbox: Arc::new(Inlet(mailbox.clone())),
+                mailbox: Arc::new(CommandSender(mailbox.clone())),
                 published: counters.clone(),
                 first_generation: setup.first_generation,
             },
@@ -173,7 +176,7 @@ impl World {
             shard,
             acceptor,
             mailbox: mailbox.clone(),
-            census: self.census.clone(),
+            counts: self.counts.clone(),
             id,
             lifetime: Lifetime::Server,
             read_budget: setup.limits.read_budget,
@@ -308,7 +311,7 @@ impl World {
         let net = self.net();
         let left = (metrics.sessions, metrics.buffered, net.streams(), net.registered());
         assert_eq!(left, (0, 0, 0, 0), "sessions, bytes buffered, descriptors, registrations");
-        assert_eq!((self.census.total(), metrics.mailbox), (0, 0), "the census, commands");
+        assert_eq!((self.counts.total(), metrics.mailbox), (0, 0), "the counts, commands");
         drop(net);
         if !self.has_stopped() {
             assert_eq!(metrics.timers, 0, "timers");
@@ -322,7 +325,7 @@ impl World {
         let net = self.net();
         let on_the_way = net.streams() - net.registered();
         assert_eq!(metrics.sessions as usize, net.registered(), "sessions and registrations");
-        assert_eq!(self.census.total(), net.streams(), "the census and descriptors");
+        assert_eq!(self.counts.total(), net.streams(), "the counts and descriptors");
         assert!(on_the_way == 0 || self.members.len() > 1, "accepted, and nowhere");
         assert!(metrics.buffered <= (limits.shard_memory * self.members.len()) as u64);
         drop(net);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    addr::PeerAddr,
-    census::Census,
+    addr::Addr,
+    connection_counts::ConnectionCounts,
     contained::Contained,
     limits::Limits,
     metrics::Counters,
@@ -12,7 +12,7 @@ use crate::{
         Acceptor, AcceptorConfig, NoDispatch,
         sim::{Call, Fail, Heard, Network, Setup, SimSys, Sizes, World, errno, frame},
     },
-    strategy::{ForkingStrategy, Loads, Placement},
+    strategy::{ForkingStrategy, Placement, ShardLoads},
 };
 
 fn serves_everybody(world: &mut World, clients: usize) {
@@ -87,36 +87,36 @@ fn a_listener_that_may_never_accept_does_not_spin_and_keeps_no_other_from_being_
 
 /// Places everybody here. While it does so, another acceptor takes the last place.
 struct TooLate {
-    census: Arc<Census>,
+    counts: Arc<ConnectionCounts>,
     asked: bool,
 }
 
 impl ForkingStrategy for TooLate {
-    fn place(&mut self, peer: &PeerAddr, _loads: Loads<'_>) -> Placement {
+    fn place(&mut self, peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
         if !std::mem::replace(&mut self.asked, true) {
-            assert_eq!(self.census.enter(Some(0), peer), Ok(()), "the last place");
+            assert_eq!(self.counts.enter(Some(0), peer), Ok(()), "the last place");
         }
         Placement::On(0)
     }
 }
 
-/// An acceptor of a server that has one place, the descriptor of its listener, and the census.
-fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<Census>) {
-    let census = Arc::new(Census::new(1, 1, None));
+/// An acceptor of a server that has one place, the descriptor of its listener, and the counts.
+fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<ConnectionCounts>) {
+    let counts = Arc::new(ConnectionCounts::new(1, 1, None));
     let listeners = vec![sys.listen()];
     let listener = listeners[0].0.number;
-    let strategy: Box<dyn ForkingStrategy> = Box::new(TooLate { census: census.clone(), asked: false });
+    let strategy: Box<dyn ForkingStrategy> = Box::new(TooLate { counts: counts.clone(), asked: false });
     let strategy = Contained::new(strategy);
     let dispatch = Box::new(NoDispatch);
-    let config = AcceptorConfig { listeners, strategy, dispatch, census: census.clone(), here: 0 };
-    (Acceptor::new(sys, config).expect("a listener"), listener, census)
+    let config = AcceptorConfig { listeners, strategy, dispatch, counts: counts.clone(), here: 0 };
+    (Acceptor::new(sys, config).expect("a listener"), listener, counts)
 }
 
 #[test]
 fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
     let network = Network::new(1, Sizes::default());
     let (mut sys, _) = SimSys::new(&network);
-    let (mut acceptor, listener, census) = too_late(&mut sys);
+    let (mut acceptor, listener, counts) = too_late(&mut sys);
     let conn = network.lock().connect(listener);
     let other = network.lock().connect(listener);
     let mut counters = Counters::default();
@@ -126,12 +126,12 @@ fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
         assert!(!acceptor.has_work(), "nothing but time helps at {now}");
     }
     assert_eq!((counters.accepted, counters.refused), (1, 0), "the other one waits in the backlog");
-    census.leave(Some(0), &PeerAddr::Unix(None));
+    counts.leave(Some(0), &Addr::Unix(None));
     assert_eq!(acceptor.deadline(), Some(300));
     acceptor.begin_turn(300);
     let served = acceptor.poll_accept(&mut sys, &mut counters).expect("there is a place");
     assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there was one");
-    assert_eq!((counters.accepted, counters.refused, census.total()), (1, 0, 1));
+    assert_eq!((counters.accepted, counters.refused, counts.total()), (1, 0, 1));
     for waiting in [conn, other] {
         assert_eq!(network.lock().hear(waiting, 1), Heard::Nothing, "nobody is turned away");
     }

@@ -9,7 +9,7 @@ use crate::{
     SessionHandle, TimerId,
     error::{CloseKind, SendError},
     limits::Limits,
-    reactor::sim::{Setup, Told, World, frame},
+    reactor::sim::{Callback, Setup, World, frame},
 };
 
 fn limits() -> Limits {
@@ -46,7 +46,7 @@ fn a_reader_that_stops_and_resumes_gets_every_frame_once_and_in_order() {
         world.run_for(1);
     }
     assert_eq!(heard, sent);
-    assert!(world.log.count(&Told::Drained) >= 1, "on_drained is called");
+    assert!(world.log.count(&Callback::Drained) >= 1, "on_drained is called");
     world.net().leave(conn);
     world.run_to_rest();
     world.assert_empty();
@@ -71,16 +71,16 @@ fn a_handler_that_fills_the_outbox_is_told_full_at_the_hard_limit_and_drained_be
     let conn = world.connect();
     world.net().say(conn, &frame(b"go"));
     world.run_for(1);
-    assert_eq!(world.log.count(&Told::Drained), 0);
+    assert_eq!(world.log.count(&Callback::Drained), 0);
     let mut heard = 0;
     while heard < 20_000 {
-        let before = world.log.count(&Told::Drained);
+        let before = world.log.count(&Callback::Drained);
         heard += world.net().hear_all(conn).len();
         world.run_for(1);
-        let drained = world.log.count(&Told::Drained);
+        let drained = world.log.count(&Callback::Drained);
         assert!(drained == before || 20_000 - heard <= 3_000, "told early, with {heard} bytes heard");
     }
-    assert_eq!(world.log.count(&Told::Drained), 1);
+    assert_eq!(world.log.count(&Callback::Drained), 1);
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn a_flood_waits_for(by_handle: bool) {
         assert!(world.now() < 10_000, "packets are lost");
     }
     let told = world.log.lines().into_iter().map(|(_, _, told)| told);
-    let told = told.filter(|told| matches!(told, Told::Packet(_)));
-    assert!(told.eq(packets.into_iter().map(Told::Packet)), "each once, and in order");
+    let told = told.filter(|told| matches!(told, Callback::Packet(_)));
+    assert!(told.eq(packets.into_iter().map(Callback::Packet)), "each once, and in order");
     world.net().leave(conn);
     handles.lock().expect("one thread").drain(..).for_each(|handle| assert_eq!(handle.resume(), Ok(())));
     world.run_to_rest();
@@ -246,10 +246,10 @@ fn an_outbox_that_is_full_again_is_not_called_drained() {
         });
     }
     world.run_until(501);
-    assert_eq!(world.log.times(&Told::Timer(1)), [500]);
-    assert_eq!(world.log.count(&Told::Drained), 0);
+    assert_eq!(world.log.times(&Callback::Timer(1)), [500]);
+    assert_eq!(world.log.count(&Callback::Drained), 0);
     let rest = world.expect(conn, 2 * 9_004 - 7_000);
     assert_eq!(rest.len(), 2 * 9_004 - 7_000);
-    assert_eq!(world.log.count(&Told::Drained), 1, "when it is short again");
+    assert_eq!(world.log.count(&Callback::Drained), 1, "when it is short again");
     assert_eq!(world.metrics().panics, 0);
 }

@@ -6,7 +6,7 @@ use crate::{
     TimerId,
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Call, Conn, Fail, Faults, Heard, Network, Setup, Told, World, errno, frame},
+    reactor::sim::{Call, Callback, Conn, Fail, Faults, Heard, Network, Setup, World, errno, frame},
 };
 
 /// Sends packets of many sizes through an echo, in pieces, and reads what comes back.
@@ -27,7 +27,7 @@ fn echoes_everything(setup: Setup, piece: usize) -> World {
     }
     assert_eq!(heard, sent);
     let told = world.log.lines().into_iter().filter_map(|(_, _, told)| match told {
-        Told::Packet(packet) => Some(packet),
+        Callback::Packet(packet) => Some(packet),
         _ => None,
     });
     assert!(told.eq(packets), "each packet once, in order");
@@ -105,8 +105,8 @@ fn a_half_close_with_the_output_blocked_gets_every_byte_and_then_the_end() {
 #[test]
 fn a_reset_after_data_ends_the_session_and_the_data_came_first() {
     let (mut world, _) = says_and_goes(|world, conn| world.net().reset(conn));
-    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Reset));
-    assert!(world.log.lines().iter().filter(|line| matches!(line.2, Told::Packet(_))).count() == 30);
+    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Io));
+    assert!(world.log.lines().iter().filter(|line| matches!(line.2, Callback::Packet(_))).count() == 30);
     world.run_to_rest();
     world.assert_empty();
 }
@@ -133,7 +133,7 @@ fn a_close_with_unread_input_destroys_no_reply() {
     assert_eq!(world.hears(conn), Heard::End);
     world.net().end(conn);
     world.run_to_rest();
-    assert_eq!(world.log.count(&Told::Packet(b"answer this".to_vec())), 1);
+    assert_eq!(world.log.count(&Callback::Packet(b"answer this".to_vec())), 1);
     world.assert_empty();
 }
 
@@ -159,19 +159,19 @@ fn requests(count: u16) -> Vec<u8> {
 fn assert_all_handed_out(world: &mut World, count: u16) {
     world.run_to_rest();
     let told = world.log.lines().into_iter().filter_map(|(_, _, told)| match told {
-        Told::Packet(packet) => Some(frame(&packet)),
+        Callback::Packet(packet) => Some(frame(&packet)),
         _ => None,
     });
     let packets: Vec<_> = told.collect();
     assert_eq!(packets.len(), usize::from(count));
     assert_eq!(packets.concat(), requests(count));
-    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Reset));
+    assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Io));
     world.assert_empty();
 }
 
 #[test]
 fn a_write_that_fails_loses_no_request_that_was_received_before() {
-    for (ends, pauses) in [(false, false), (true, false), (true, true)] {
+    for (endpoints, pauses) in [(false, false), (true, false), (true, true)] {
         let limits = Limits::default().outbox_low(500).outbox_high(2_000);
         let mut setup = Setup { limits, ..Setup::default() };
         setup.sizes.down = 1_000;
@@ -182,8 +182,11 @@ fn a_write_that_fails_loses_no_request_that_was_received_before() {
         let conn = world.connect();
         world.net().say(conn, &requests(500));
         world.run_for(1);
-        assert!(world.log.count(&Told::Packet(b"r\x01\x00".to_vec())) == 0, "the outbox is full before that");
-        if ends {
+        assert!(
+            world.log.count(&Callback::Packet(b"r\x01\x00".to_vec())) == 0,
+            "the outbox is full before that"
+        );
+        if endpoints {
             world.net().end(conn);
         }
         if pauses {
@@ -224,7 +227,7 @@ fn a_paused_session_whose_connection_fails_ends_at_once() {
         world.net().reset(conn);
         world.run_to_rest();
         assert_eq!(world.log.closes().len(), 1);
-        assert_eq!(world.log.closes()[0].1, CloseKind::Reset);
+        assert_eq!(world.log.closes()[0].1, CloseKind::Io);
         world.assert_empty();
     }
 }
@@ -253,7 +256,7 @@ fn a_peer_that_sends_on_over_a_connection_that_can_not_be_written_is_not_served_
     world.run_until(5_000);
     let closes = world.log.closes();
     assert_eq!(closes.len(), 1);
-    assert_eq!(closes[0].1, CloseKind::Reset);
+    assert_eq!(closes[0].1, CloseKind::Io);
     assert!((1_000..1_100).contains(&closes[0].0), "at {}", closes[0].0);
     assert_eq!(world.hears(conn), Heard::Reset, "what is cut short must not look whole");
 }

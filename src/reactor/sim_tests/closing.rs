@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use crate::{
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Conn, Heard, Setup, Told, World, frame},
+    reactor::sim::{Callback, Conn, Heard, Setup, World, frame},
     shard::Command,
     time::Tick,
 };
@@ -16,7 +16,7 @@ const WORKERS: [usize; 2] = [0, 2];
 fn closings(world: &World) -> Vec<(Tick, CloseKind)> {
     let lines = world.log.lines().into_iter();
     lines
-        .filter_map(|(at, _, told)| if let Told::Closing(kind) = told { Some((at, kind)) } else { None })
+        .filter_map(|(at, _, told)| if let Callback::Closing(kind) = told { Some((at, kind)) } else { None })
         .collect()
 }
 
@@ -61,7 +61,7 @@ type AtOnce = (fn(&mut World, Conn), CloseKind);
 #[test]
 fn a_session_that_ends_at_once_is_told_of_its_closing_first() {
     let ways: [AtOnce; 5] = [
-        (|world, conn| world.net().reset(conn), CloseKind::Reset),
+        (|world, conn| world.net().reset(conn), CloseKind::Io),
         (|world, conn| world.net().leave(conn), CloseKind::PeerClosed),
         (|world, conn| assert!(world.net().say(conn, &frame(b"abort")) > 0), CloseKind::Local),
         (|world, _| world.post(0, Command::Abort), CloseKind::Shutdown),

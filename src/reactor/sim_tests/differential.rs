@@ -48,7 +48,7 @@ fn script(rng: &mut Rng) -> Vec<Step> {
 
 /// What one step led to: what a call answered, and what the poll told of the stream afterwards, merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Seen {
+struct BytesPreview {
     answer: Option<usize>,
     readable: bool,
     writable: bool,
@@ -56,7 +56,7 @@ struct Seen {
     error: bool,
 }
 
-impl Seen {
+impl BytesPreview {
     fn add(&mut self, events: &[Ready]) {
         for event in events.iter().filter(|event| event.token == STREAM) {
             self.readable |= event.readable;
@@ -101,7 +101,7 @@ fn serve<Y: Sys>(sys: &mut Y, stream: &mut Y::Stream, step: Step) -> Option<usiz
 }
 
 /// What the simulated poll told, and what it could have told: an event more than once is no lie.
-fn in_memory(steps: &[Step]) -> Vec<(Seen, Ready)> {
+fn in_memory(steps: &[Step]) -> Vec<(BytesPreview, Ready)> {
     let network = Network::new(1, Sizes { up: 1 << 20, down: 1 << 20, ..Sizes::default() });
     let (mut sys, _ring) = SimSys::new(&network);
     let (mut listener, _) = sys.listen();
@@ -112,7 +112,7 @@ fn in_memory(steps: &[Step]) -> Vec<(Seen, Ready)> {
     let stream_number = stream.number;
     let mut seen = Vec::new();
     let mut look = |sys: &mut SimSys, answer| {
-        let (mut events, mut one) = (Vec::new(), Seen { answer, ..Seen::default() });
+        let (mut events, mut one) = (Vec::new(), BytesPreview { answer, ..BytesPreview::default() });
         sys.poll(&mut events, Some(Duration::ZERO)).expect("a poll");
         one.add(&events);
         let level = network.lock().readiness(stream_number).expect("writable at least");
@@ -135,7 +135,7 @@ fn in_memory(steps: &[Step]) -> Vec<(Seen, Ready)> {
 }
 
 /// On loopback. What the simulation says will come is waited for; whatever else comes is kept.
-fn for_real(steps: &[Step], expected: &[(Seen, Ready)]) -> Vec<Seen> {
+fn for_real(steps: &[Step], expected: &[(BytesPreview, Ready)]) -> Vec<BytesPreview> {
     let (mut sys, _ring) = MioSys::new(Instant::now()).expect("a poll");
     let bound = BoundSocket::tcp(SocketAddr::from(([127, 0, 0, 1], 0)), false).expect("a port");
     let (mut listener, addr) = bound.listen(&SocketOptions::default()).expect("a listener");
@@ -161,7 +161,7 @@ fn for_real(steps: &[Step], expected: &[(Seen, Ready)]) -> Vec<Seen> {
             Some(Step::ServerWrites(_)) => on_the_way += answer.unwrap_or_default(),
             _ => {}
         }
-        let mut one = Seen { answer, ..Seen::default() };
+        let mut one = BytesPreview { answer, ..BytesPreview::default() };
         let told = [expected.readable, expected.writable, expected.hangup];
         poll_until(&mut sys, |events| {
             one.add(events);

@@ -10,7 +10,7 @@ use crate::{
         VarintPrefix,
     },
     limits::Limits,
-    reactor::sim::{Conn, Setup, Told, World, frame},
+    reactor::sim::{Callback, Conn, Setup, World, frame},
 };
 
 /// Two seconds for a packet.
@@ -100,7 +100,7 @@ fn a_frame_that_was_discarded_in_time_leaves_no_deadline_behind() {
     world.run_until(100_000);
     assert_eq!(world.metrics().frames_rejected, 2);
     assert_eq!(world.log.closes(), []);
-    assert_eq!(world.log.times(&Told::Packet(b"still here".to_vec())), [60_000]);
+    assert_eq!(world.log.times(&Callback::Packet(b"still here".to_vec())), [60_000]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     SessionHandle, TimerId,
     limits::Limits,
-    reactor::sim::{Setup, Told, World, frame},
+    reactor::sim::{Callback, Setup, World, frame},
 };
 
 #[test]
@@ -99,7 +99,7 @@ fn a_storm_of_timers_fires_within_its_budget_and_input_is_served_between() {
         assert!(turns < 200);
     }
     assert_eq!(world.now(), 500);
-    assert_eq!(world.log.times(&Told::Timer(999)), [500; 100]);
+    assert_eq!(world.log.times(&Callback::Timer(999)), [500; 100]);
 }
 
 #[test]
@@ -116,9 +116,9 @@ fn a_timer_that_an_earlier_one_cancels_in_the_same_batch_never_fires() {
     });
     world.connect();
     world.run_to_rest();
-    let fired: Vec<_> = world.log.lines().into_iter().filter(|line| line.2 != Told::Open).collect();
+    let fired: Vec<_> = world.log.lines().into_iter().filter(|line| line.2 != Callback::Open).collect();
     let fired: Vec<_> = fired.into_iter().map(|(tick, _, told)| (tick, told)).collect();
-    assert_eq!(fired, [0, 2, 4, 6, 8].map(|timer| (50, Told::Timer(timer))));
+    assert_eq!(fired, [0, 2, 4, 6, 8].map(|timer| (50, Callback::Timer(timer))));
     assert_eq!(world.metrics().timers, 0);
 }
 
@@ -172,7 +172,7 @@ fn ping_pong_by_handles_within_one_loop_does_not_starve_timers_or_input() {
         }
     }
     assert!(passes > 500, "{passes} passes");
-    assert_eq!(world.log.times(&Told::Timer(1)).len(), 3, "timers fired in the midst of it");
+    assert_eq!(world.log.times(&Callback::Timer(1)).len(), 3, "timers fired in the midst of it");
     world.net().say(third, &frame(b"x"));
     world.run_for(1);
 }

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     SessionHandle,
     error::{CloseKind, CloseReason},
-    reactor::sim::{Heard, Probe, Setup, Told, World, frame},
+    reactor::sim::{Callback, Heard, Probe, Setup, World, frame},
     shard::Command,
 };
 
@@ -53,8 +53,8 @@ fn a_session_that_closes_itself_is_told_nothing_more() {
         world.run_for(1);
         world.net().say(conn, &twice);
         world.run_to_rest();
-        assert_eq!(world.log.count(&Told::Packet(b"a".to_vec())), 1);
-        assert_eq!(world.log.count(&Told::Packet(b"b".to_vec())), 0);
+        assert_eq!(world.log.count(&Callback::Packet(b"a".to_vec())), 1);
+        assert_eq!(world.log.count(&Callback::Packet(b"b".to_vec())), 0);
         let heard = world.hears(conn);
         assert_eq!(heard, if abort { Heard::Reset } else { Heard::Bytes(frame(b"a")) });
         world.assert_empty();

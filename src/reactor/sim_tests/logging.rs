@@ -53,8 +53,8 @@ fn log_of(workers: usize, said: &[u8]) -> Vec<String> {
 fn the_end_of_a_session_that_broke_the_wire_is_logged_once_with_what_it_sent() {
     for workers in [0, 2] {
         let lines = log_of(workers, b"\xff\xff\xff\xff\n\x1b[2J forged line");
-        let ends: Vec<_> = lines.iter().filter(|line| line.contains("over the maximum")).collect();
-        let [end] = ends[..] else { panic!("not once: {lines:?}") };
+        let endpoints: Vec<_> = lines.iter().filter(|line| line.contains("over the maximum")).collect();
+        let [end] = endpoints[..] else { panic!("not once: {lines:?}") };
         let why = "reason=frame of 4294967295 bytes is over the maximum of 1048576; it begins with ff ff ff ff 0a 1b 5b 32";
         assert!(end.contains("session ended") && end.contains("kind=Frame") && end.contains(why), "{end}");
         assert!(!lines.concat().contains("forged"), "{lines:?}");
@@ -65,8 +65,8 @@ fn the_end_of_a_session_that_broke_the_wire_is_logged_once_with_what_it_sent() {
 fn what_a_peer_wrote_into_the_reason_of_a_handler_forges_no_line_of_the_log() {
     for workers in [0, 2] {
         let lines = log_of(workers, &frame(&b"no\r\nforged line\x1b[2J".repeat(10_000)));
-        let ends: Vec<_> = lines.iter().filter(|line| line.contains("forged")).collect();
-        let [end] = ends[..] else { panic!("not on one line: {} lines", lines.len()) };
+        let endpoints: Vec<_> = lines.iter().filter(|line| line.contains("forged")).collect();
+        let [end] = endpoints[..] else { panic!("not on one line: {} lines", lines.len()) };
         assert!(end.contains("session ended") && end.contains("kind=Handler"), "{end}");
         assert!(end.contains(r"reason=handler: no\r\nforged line\u{1b}[2Jno\r\n"), "{end}");
         assert!(end.len() < 1_000 && !end.contains(char::is_control), "{} bytes: {end}", end.len());

@@ -10,7 +10,7 @@ use crate::{
     error::{CloseKind, SendError},
     framing::{FrameError, Separator},
     limits::Limits,
-    reactor::sim::{Call, Fail, Setup, Told, World, errno, frame},
+    reactor::sim::{Call, Callback, Fail, Setup, World, errno, frame},
 };
 
 #[test]
@@ -70,7 +70,7 @@ fn a_half_packet_is_still_timed_after_a_pause() {
     world.net().say(conn, &[&frame(b"pause")[..], &half[..6]].concat());
     world.run_until(10_001);
     assert_eq!(world.log.closes(), [], "while nobody reads, nobody is slow");
-    assert_eq!(world.log.count(&Told::Timer(1)), 1);
+    assert_eq!(world.log.count(&Callback::Timer(1)), 1);
     world.run_to_rest();
     let closes = world.log.closes();
     assert_eq!(closes.len(), 1, "a half packet does not stay for ever");
@@ -129,7 +129,7 @@ fn a_framing_that_is_swapped_in_a_timer_cuts_what_waits_at_once() {
         net.say(conn, b"\0\0\x0fffor the old one, half; for the new\n");
     });
     world.run_until(101);
-    let line = Told::Packet(b"\0\0\x0fffor the old one, half; for the new".to_vec());
+    let line = Callback::Packet(b"\0\0\x0fffor the old one, half; for the new".to_vec());
     assert_eq!(world.log.times(&line), [100]);
     world.net().leave(conn);
     world.run_to_rest();
@@ -146,7 +146,7 @@ fn a_framing_that_is_swapped_at_the_end_of_the_stream_cuts_what_waits() {
         net.end(conn);
     });
     world.run_to_rest();
-    let line = Told::Packet(b"\0\0\x0fffor the old one, half; for the new".to_vec());
+    let line = Callback::Packet(b"\0\0\x0fffor the old one, half; for the new".to_vec());
     assert_eq!(world.log.times(&line), [100]);
     assert_eq!(world.log.closes(), [(100, CloseKind::PeerClosed)]);
     world.assert_empty();
@@ -185,7 +185,7 @@ fn a_reply_to_a_broken_wire_is_delivered_before_the_close() {
     assert_eq!(world.net().hear_all(conn), [frame(b"well"), frame(b"you broke the wire")].concat());
     world.net().end(conn);
     world.run_to_rest();
-    assert_eq!(world.log.count(&Told::Violation), 1);
+    assert_eq!(world.log.count(&Callback::Violation), 1);
     assert_eq!(world.log.closes().last().map(|(_, kind)| *kind), Some(CloseKind::Frame));
 }
 
@@ -198,7 +198,7 @@ fn an_error_of_the_wire_that_the_handler_gives_itself_is_no_violation() {
     world.net().say(conn, &frame(b"1"));
     world.net().end(conn);
     world.run_to_rest();
-    assert_eq!((world.log.count(&Told::Violation), world.log.closes().len()), (0, 1));
+    assert_eq!((world.log.count(&Callback::Violation), world.log.closes().len()), (0, 1));
     assert_eq!(world.log.closes()[0].1, CloseKind::Frame);
     assert_eq!(world.net().hear_all(conn), b"");
 }

@@ -9,7 +9,7 @@ use crate::{
     SessionHandle,
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Heard, Setup, Told, World, frame},
+    reactor::sim::{Callback, Heard, Setup, World, frame},
 };
 
 const fn ms(millis: u64) -> Duration {
@@ -83,7 +83,7 @@ fn a_shutdown_hands_out_the_packets_that_wait_behind_a_full_outbox() {
         (0..20).flat_map(|number| frame(&[&[number as u8][..], &[7; 3_000]].concat())).collect();
     expected.extend(frame(b"farewell"));
     assert!(heard == expected, "{} bytes of {}", heard.len(), expected.len());
-    assert_eq!(world.log.count(&Told::Shutdown), 1);
+    assert_eq!(world.log.count(&Callback::Shutdown), 1);
     world.net().end(conn);
     world.run_to_rest();
     assert!(world.has_stopped());
@@ -101,7 +101,7 @@ fn a_session_that_has_handed_out_what_waited_reads_on_until_the_peers_end() {
         world.run_for(1);
         world.net().hear_all(conn);
     }
-    assert_eq!(world.log.count(&Told::Shutdown), 1);
+    assert_eq!(world.log.count(&Callback::Shutdown), 1);
     world.net().end(conn);
     let ended = world.now();
     world.run_to_rest();

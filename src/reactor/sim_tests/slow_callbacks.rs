@@ -6,7 +6,7 @@ use crate::{
     TimerId,
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Conn, Heard, Setup, Told, World, frame},
+    reactor::sim::{Callback, Conn, Heard, Setup, World, frame},
 };
 
 const fn ms(millis: u64) -> Duration {
@@ -53,7 +53,7 @@ fn a_timer_set_after_blocking_rings_as_long_after_as_it_was_set_for() {
     world.run_until(50);
     world.net().say(conn, &frame(b"work"));
     world.run_until(1_000);
-    assert_eq!(world.log.times(&Told::Timer(1)), [550]);
+    assert_eq!(world.log.times(&Callback::Timer(1)), [550]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_peer_that_spoke_while_a_callback_blocked_is_not_idle() {
     }
     world.run_until(6_100);
     assert_eq!(world.log.closes(), []);
-    assert_eq!(world.log.count(&Told::Packet(b"0".to_vec())), 20);
+    assert_eq!(world.log.count(&Callback::Packet(b"0".to_vec())), 20);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_session_that_is_pinged_just_before_a_callback_blocked_has_its_whole_time_to
     });
     let [first, _second] = [(); 2].map(|()| world.connect());
     world.run_until(7_000);
-    assert_eq!(world.log.count(&Told::Idle), 2, "{:?}", world.log.times(&Told::Idle));
+    assert_eq!(world.log.count(&Callback::Idle), 2, "{:?}", world.log.times(&Callback::Idle));
     assert_eq!(world.net().hear_all(first), frame(b"ping"));
 }
 
@@ -325,5 +325,5 @@ fn an_idle_session_that_is_forgiven_after_blocking_has_its_whole_time_again() {
     });
     world.connect();
     world.run_until(3_000);
-    assert_eq!(world.log.times(&Told::Idle), [300, 1_600, 2_900]);
+    assert_eq!(world.log.times(&Callback::Idle), [300, 1_600, 2_900]);
 }

@@ -6,7 +6,7 @@ use crate::{
     SendError, SessionHandle,
     contained::Contained,
     error::CloseKind,
-    reactor::sim::{Conn, Setup, Told, World, frame},
+    reactor::sim::{Callback, Conn, Setup, World, frame},
     session::SessionCommand,
     shard::Command,
 };
@@ -174,7 +174,7 @@ fn a_handle_outlives_its_session_and_never_reaches_the_next_one_in_its_slot() {
         world.post(0, Command::Session(old.id().key, Contained::new(command)));
     }
     world.run_for(1);
-    assert_eq!(world.log.count(&Told::Close(CloseKind::Local)), 0);
+    assert_eq!(world.log.count(&Callback::Close(CloseKind::Local)), 0);
     assert_eq!(new.send("y"), Ok(()));
     assert_eq!(world.expect(second, 5), frame(b"y"));
 }

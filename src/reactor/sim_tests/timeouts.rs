@@ -6,7 +6,7 @@ use crate::{
     TimerId,
     error::CloseKind,
     limits::Limits,
-    reactor::sim::{Heard, Setup, Told, World, frame},
+    reactor::sim::{Callback, Heard, Setup, World, frame},
 };
 
 const fn ms(millis: u64) -> Duration {
@@ -41,7 +41,7 @@ fn an_idle_session_ends_at_its_timeout_and_causes_no_turn_before() {
     assert_eq!(world.net().polls, polls + 1, "one poll slept until the deadline");
     world.run_to_rest();
     assert_eq!(world.log.closes(), [(7_000, CloseKind::Idle)], "two seconds for the peer to end its side");
-    assert_eq!(world.log.times(&Told::Idle), [5_000]);
+    assert_eq!(world.log.times(&Callback::Idle), [5_000]);
     assert_eq!(world.hears(conn), Heard::End);
     world.assert_empty();
 }
@@ -56,7 +56,7 @@ fn idleness_counts_from_the_last_byte() {
         });
     }
     world.run_to_rest();
-    assert_eq!(world.log.times(&Told::Idle), [9_321]);
+    assert_eq!(world.log.times(&Callback::Idle), [9_321]);
     world.assert_empty();
 }
 
@@ -67,7 +67,7 @@ fn a_session_that_says_ok_to_idleness_is_told_again_after_the_same_time() {
         World::new(Setup { limits, ..Setup::default() }, |probe| probe.idle = Box::new(|_, _| Ok(())));
     world.connect();
     world.run_until(1_000);
-    assert_eq!(world.log.times(&Told::Idle), [300, 600, 900]);
+    assert_eq!(world.log.times(&Callback::Idle), [300, 600, 900]);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn shutdown_flushes_to_its_grace_and_then_cuts() {
     }
     world.run_to_rest();
     assert!(world.has_stopped());
-    assert_eq!(world.log.count(&Told::Shutdown), 3);
+    assert_eq!(world.log.count(&Callback::Shutdown), 3);
     let closes = world.log.closes();
     assert_eq!(
         closes,

@@ -13,7 +13,7 @@ use crate::{
     TimerId,
     contained::Contained,
     limits::Limits,
-    reactor::sim::{Call, Conn, Probe, Setup, Told, World, frame},
+    reactor::sim::{Call, Callback, Conn, Probe, Setup, World, frame},
     shard::Command,
     time::Tick,
 };
@@ -60,7 +60,7 @@ fn flood_setup() -> Setup {
 fn lateness(world: &World) -> (Tick, usize) {
     let (mut last, mut most) = (HashMap::new(), 0);
     for (at, session, told) in world.log.lines() {
-        if let Told::Open | Told::Timer(1) = told {
+        if let Callback::Open | Callback::Timer(1) = told {
             let before = last.insert(session, at);
             most = most.max(before.map_or(0, |before| (at - before).saturating_sub(50)));
         }
@@ -309,8 +309,8 @@ fn no_peer_is_judged_by_the_time_in_which_its_packets_wait_for_their_turn() {
         let mut waiting: HashMap<_, usize> = HashMap::new();
         for (at, session, told) in world.log.lines() {
             match told {
-                Told::Packet(_) => *waiting.entry(session).or_insert(50) -= 1,
-                Told::Closing(kind) => assert_eq!(waiting[&session], 0, "{session}: {kind:?} at {at} ms"),
+                Callback::Packet(_) => *waiting.entry(session).or_insert(50) -= 1,
+                Callback::Closing(kind) => assert_eq!(waiting[&session], 0, "{session}: {kind:?} at {at} ms"),
                 _ => {}
             }
         }

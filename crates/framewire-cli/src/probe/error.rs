@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Duration;
 
-use framewire::{FrameError, framing::Seen};
+use framewire::{FrameError, framing::BytesPreview};
 use thiserror::Error;
 
 use crate::target::Target;
@@ -27,7 +27,7 @@ pub(crate) enum ProbeError {
     #[error("the connection broke: {0}")]
     Broken(io::Error),
     #[error("the peer stopped {have} bytes into a frame and sent nothing more within {waited:?}{seen}")]
-    Unfinished { have: usize, waited: Duration, seen: Seen },
+    Unfinished { have: usize, waited: Duration, seen: BytesPreview },
     #[error("{came} of {asked} packets came")]
     TooFew { came: u64, asked: u64 },
 }

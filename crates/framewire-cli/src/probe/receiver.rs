@@ -2,7 +2,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use framewire::framing::Seen;
+use framewire::framing::BytesPreview;
 use socket2::Socket;
 
 use super::args::ProbeArgs;
@@ -102,7 +102,7 @@ impl<'a> PacketReceiver<'a> {
         let waited = self.args.patience().unwrap_or_default();
         let held = self.splitter.held();
         if !held.is_empty() {
-            return Err(ProbeError::Unfinished { have: held.len(), waited, seen: Seen::new(held) });
+            return Err(ProbeError::Unfinished { have: held.len(), waited, seen: BytesPreview::new(held) });
         }
         say(format_args!("the peer did not close within {} s", waited.as_secs_f64()));
         self.verdict()

@@ -12,13 +12,13 @@ use std::{
     },
 };
 
-use crate::addr::PeerAddr;
+use crate::addr::Addr;
 
 /// Sessions per shard and in all; per peer address only where there is a limit on it.
 ///
 /// Entered by the acceptor before the connection is handed over, left by the shard when its socket is closed.
 #[derive(Debug)]
-pub(crate) struct Census {
+pub(crate) struct ConnectionCounts {
     shards: Box<[AtomicUsize]>,
     forked: AtomicUsize,
     total: AtomicUsize,
@@ -39,7 +39,7 @@ pub(crate) enum Full {
     Peer,
 }
 
-impl Census {
+impl ConnectionCounts {
     /// For this many standing shards.
     pub(crate) fn new(shards: usize, max_total: usize, max_per_peer: Option<usize>) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Census {
     }
 
     /// Whether the peer has as many connections as one may have.
-    pub(crate) fn peer_is_full(&self, peer: &PeerAddr) -> bool {
+    pub(crate) fn peer_is_full(&self, peer: &Addr) -> bool {
         match (&self.peers, peer.ip()) {
             (Some(peers), Some(ip)) => peers.lock().get(&ip).is_some_and(|count| *count >= peers.max),
             _ => false,
@@ -64,7 +64,7 @@ impl Census {
     }
 
     /// One more session on that standing shard, or on a forked one (`None`), unless that would be one too many.
-    pub(crate) fn enter(&self, shard: Option<usize>, peer: &PeerAddr) -> Result<(), Full> {
+    pub(crate) fn enter(&self, shard: Option<usize>, peer: &Addr) -> Result<(), Full> {
         let one_more = |total: usize| (total < self.max_total).then_some(total + 1);
         self.total.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full::Server)?;
         if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
@@ -81,7 +81,7 @@ impl Census {
     }
 
     /// One fewer.
-    pub(crate) fn leave(&self, shard: Option<usize>, peer: &PeerAddr) {
+    pub(crate) fn leave(&self, shard: Option<usize>, peer: &Addr) {
         self.load(shard).fetch_sub(1, Relaxed);
         if let (Some(peers), Some(ip)) = (&self.peers, peer.ip()) {
             let mut counts = peers.lock();
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn limits_are_exact_however_many_enter_at_once() -> Result<(), std::net::AddrParseError> {
         for (total, per_peer, expected) in [(100, None, 100), (500, Some(100), 100), (100, Some(500), 100)] {
-            let census = Census::new(4, total, per_peer);
-            let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
+            let census = ConnectionCounts::new(4, total, per_peer);
+            let peer = Addr::Ip("10.0.0.1:1000".parse()?);
             let entered = AtomicUsize::new(0);
             std::thread::scope(|scope| {
                 for shard in 0..4 {
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn who_sees_that_a_session_has_left_finds_its_place_free() -> Result<(), std::net::AddrParseError> {
         const TIMES: usize = 2_000;
-        let census = Census::new(1, 10, Some(1));
-        let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
+        let census = ConnectionCounts::new(1, 10, Some(1));
+        let peer = Addr::Ip("10.0.0.1:1000".parse()?);
         let entered = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -172,9 +172,9 @@ mod tests {
 
     #[test]
     fn a_peer_is_full_at_its_limit_and_forgotten_when_it_left() -> Result<(), std::net::AddrParseError> {
-        let census = Census::new(1, 2, Some(2));
-        let peer = PeerAddr::Ip("10.0.0.1:1000".parse()?);
-        let same = PeerAddr::Ip("10.0.0.1:2000".parse()?);
+        let census = ConnectionCounts::new(1, 2, Some(2));
+        let peer = Addr::Ip("10.0.0.1:1000".parse()?);
+        let same = Addr::Ip("10.0.0.1:2000".parse()?);
         assert_eq!(census.enter(Some(0), &peer), Ok(()));
         assert!(!census.peer_is_full(&same) && !census.is_full());
         assert_eq!(census.enter(None, &same), Ok(()));

@@ -5,13 +5,13 @@ use crate::{
     id::{Key, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Deliver, Mark, Timeouts, connection::Connection},
+    session::{Deliver, Flags, Timeouts, connection::Connection},
     time::{ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
 
 /// What the sessions of one shard share while a turn lasts: the time, the limits, and the lists of what is to be done.
-pub(crate) struct Turn {
+pub(crate) struct ShardCore {
     pub(crate) shard: ShardId,
     pub(crate) clock: ShardClock,
     /// What tick 0 was.
@@ -21,7 +21,7 @@ pub(crate) struct Turn {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) pool: OutboxPool,
-    pub(crate) wheel: TimerWheel<Alarm>,
+    pub(crate) wheel: TimerWheel<TimerPurpose>,
     pub(crate) counters: Counters,
     /// The way into this shard, for handles.
     pub(crate) mailbox: Arc<dyn Deliver>,
@@ -33,7 +33,7 @@ pub(crate) struct Turn {
 
 /// What a timer of the wheel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Alarm {
+pub(crate) enum TimerPurpose {
     /// Some deadline of the session may have passed; it knows which.
     Liveness(Key),
     /// A timer that the handler set; the session knows which by its key.
@@ -42,17 +42,17 @@ pub(crate) enum Alarm {
     Shutdown,
 }
 
-impl Turn {
+impl ShardCore {
     /// Puts the session on the list that is worked off at the end of the turn.
-    pub(crate) fn settle_later(&mut self, connection: &mut Connection) {
-        if connection.marks.insert(Mark::DIRTY) {
+    pub(crate) fn flush_later(&mut self, connection: &mut Connection) {
+        if connection.flags.insert(Flags::DIRTY) {
             self.dirty.push(connection.key);
         }
     }
 
     /// Puts the session on the list that is worked off in the next turn, without waiting for an event.
     pub(crate) fn read_later(&mut self, connection: &mut Connection) {
-        if connection.marks.insert(Mark::UNFINISHED) {
+        if connection.flags.insert(Flags::UNFINISHED) {
             self.unfinished.push(connection.key);
         }
     }

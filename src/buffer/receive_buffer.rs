@@ -9,7 +9,7 @@
 ///
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
 /// and only when it is short beside them: so no read copies more than a fixed multiple of what it brought.
-pub(crate) struct Scratch {
+pub(crate) struct ReceiveBuffer {
     bytes: Box<[u8]>,
 }
 
@@ -20,7 +20,7 @@ const SPACE: usize = 64 * 1024;
 /// A tail of this length costs nothing measurable to copy, however little was received.
 const SHORT_TAIL: usize = 512;
 
-impl Scratch {
+impl ReceiveBuffer {
     pub(crate) fn new() -> Self {
         Self { bytes: vec![0; HEADROOM + SPACE].into_boxed_slice() }
     }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_tail_stands_before_what_was_received() {
-        let mut scratch = Scratch::new();
+        let mut scratch = ReceiveBuffer::new();
         scratch.space()[..3].copy_from_slice(b"def");
         assert_eq!(scratch.received(3), b"def");
         assert_eq!(scratch.joined(b"abc", 3).map(|region| region.to_vec()), Some(b"abcdef".to_vec()));
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_long_tail_is_not_copied_for_a_short_read() {
-        let mut scratch = Scratch::new();
+        let mut scratch = ReceiveBuffer::new();
         assert!(scratch.joined(&[0; SHORT_TAIL], 1).is_some());
         assert!(scratch.joined(&[0; SHORT_TAIL + 1], 1).is_none());
         assert!(scratch.joined(&[0; HEADROOM], SPACE).is_some());

@@ -10,7 +10,7 @@ use std::{
 
 use super::Stream;
 use crate::{
-    census::Census,
+    connection_counts::ConnectionCounts,
     id::ShardId,
     limits::Limits,
     mailbox::{Mailbox, Rejected},
@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// The shards of a server as the outside knows them: how to reach each, and what it has counted.
-pub(crate) struct Crew {
-    shards: RwLock<HashMap<ShardId, Member>>,
+pub(crate) struct ShardRegistry {
+    shards: RwLock<HashMap<ShardId, RegisteredShard>>,
     /// What the shards counted that have ended.
     retired: Mutex<Metrics>,
     /// Threads that still run, forked ones included.
@@ -31,14 +31,14 @@ pub(crate) struct Crew {
     /// Shards that stand for as long as the server does; their numbers are the first.
     standing: u32,
     next_fork: AtomicU32,
-    pub(crate) census: Arc<Census>,
+    pub(crate) counts: Arc<ConnectionCounts>,
     pub(crate) limits: Limits,
     pub(crate) origin: Instant,
 }
 
 /// One shard.
 #[derive(Clone)]
-pub(super) struct Member {
+pub(super) struct RegisteredShard {
     pub(super) mailbox: Arc<Mailbox<Command<Stream>>>,
     pub(super) counters: Arc<SharedCounters>,
     pub(super) thread: Arc<OnceLock<ThreadId>>,
@@ -48,17 +48,17 @@ pub(super) struct Member {
 
 /// What became of a command for a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum PostOutcome {
     /// It is in the mailbox.
-    Yes,
+    Posted,
     /// The mailbox is full.
-    Busy,
+    Full,
     /// There is no such shard (any more).
-    Gone,
+    Closed,
 }
 
-impl Crew {
-    pub(crate) fn new(census: Census, limits: Limits, standing: u32) -> Arc<Self> {
+impl ShardRegistry {
+    pub(crate) fn new(counts: ConnectionCounts, limits: Limits, standing: u32) -> Arc<Self> {
         Arc::new(Self {
             shards: RwLock::default(),
             retired: Mutex::default(),
@@ -68,24 +68,24 @@ impl Crew {
             failed: AtomicBool::new(false),
             standing,
             next_fork: AtomicU32::new(standing),
-            census: Arc::new(census),
+            counts: Arc::new(counts),
             limits,
             origin: Instant::now(),
         })
     }
 
     /// Asks one shard, if its mailbox has room.
-    pub(crate) fn ask(&self, shard: ShardId, command: Command<Stream>) -> Told {
-        self.member(shard).map_or(Told::Gone, |member| member.ask(command))
+    pub(crate) fn ask(&self, shard: ShardId, command: Command<Stream>) -> PostOutcome {
+        self.member(shard).map_or(PostOutcome::Closed, |member| member.ask(command))
     }
 
     /// Asks every shard. The first that is behind is the answer; the others were asked all the same.
-    pub(crate) fn ask_all(&self, command: impl Fn() -> Command<Stream>) -> Told {
+    pub(crate) fn ask_all(&self, command: impl Fn() -> Command<Stream>) -> PostOutcome {
         let answers = self.members().into_iter().map(|member| member.ask(command()));
-        answers.fold(Told::Yes, |sum, told| if told == Told::Busy { told } else { sum })
+        answers.fold(PostOutcome::Posted, |sum, told| if told == PostOutcome::Full { told } else { sum })
     }
 
-    /// Tells every shard what it can not be too busy for: to stop. In order behind what waits, where there is room.
+    /// Tells every shard what it cannot be too busy for: to stop. In order behind what waits, where there is room.
     pub(crate) fn order_all(&self, command: impl Fn() -> Command<Stream>) {
         for member in self.members() {
             member.order(command());
@@ -165,7 +165,7 @@ impl Crew {
         self.next_fork.store(number, Ordering::Relaxed);
     }
 
-    pub(super) fn enlist(&self, id: ShardId, member: Member) {
+    pub(super) fn enlist(&self, id: ShardId, member: RegisteredShard) {
         let before = self.write().insert(id, member.clone());
         debug_assert!(before.is_none(), "shard {id} is listed twice");
         if self.failed.load(Ordering::SeqCst) {
@@ -183,10 +183,10 @@ impl Crew {
             }
             member
         };
-        let Some(Member { mailbox, seat, .. }) = member else { return };
+        let Some(RegisteredShard { mailbox, seat, .. }) = member else { return };
         for command in mailbox.close() {
             match command {
-                Command::Adopt(arrival) => self.census.leave(seat, &arrival.ends.peer()),
+                Command::Adopt(incoming) => self.counts.leave(seat, &incoming.endpoints.peer()),
                 command => {
                     if let Err(panic) = command.discard() {
                         tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
@@ -205,20 +205,20 @@ impl Crew {
         self.changed.notify_all();
     }
 
-    pub(super) fn member(&self, id: ShardId) -> Option<Member> {
+    pub(super) fn member(&self, id: ShardId) -> Option<RegisteredShard> {
         self.read().get(&id).cloned()
     }
 
     /// Copied, so that nothing of the user's is dropped while the list is locked.
-    fn members(&self) -> Vec<Member> {
+    fn members(&self) -> Vec<RegisteredShard> {
         self.read().values().cloned().collect()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<ShardId, Member>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<ShardId, RegisteredShard>> {
         self.shards.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, Member>> {
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, RegisteredShard>> {
         self.shards.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -231,12 +231,12 @@ impl Crew {
     }
 }
 
-impl Member {
-    fn ask(&self, command: Command<Stream>) -> Told {
+impl RegisteredShard {
+    fn ask(&self, command: Command<Stream>) -> PostOutcome {
         match self.mailbox.post(command, 0) {
-            Ok(()) => Told::Yes,
-            Err(Rejected::Full { .. }) => Told::Busy,
-            Err(Rejected::Closed { .. }) => Told::Gone,
+            Ok(()) => PostOutcome::Posted,
+            Err(Rejected::Full { .. }) => PostOutcome::Full,
+            Err(Rejected::Closed { .. }) => PostOutcome::Closed,
         }
     }
 
@@ -253,18 +253,18 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::mailbox::{MailboxLimits, Ring};
+    use crate::mailbox::{MailboxLimits, Wake};
 
     struct Silence;
 
-    impl Ring for Silence {
-        fn ring(&self) -> io::Result<()> {
+    impl Wake for Silence {
+        fn wake(&self) -> io::Result<()> {
             Ok(())
         }
     }
 
-    fn member() -> Member {
-        Member {
+    fn member() -> RegisteredShard {
+        RegisteredShard {
             mailbox: Arc::new(Mailbox::new(MailboxLimits::default(), Arc::new(Silence))),
             counters: Arc::default(),
             thread: Arc::default(),
@@ -275,19 +275,19 @@ mod tests {
     #[test]
     fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
         const STANDING: u32 = 3;
-        let crew = Crew::new(Census::new(3, 100, None), Limits::default(), STANDING);
-        (0..STANDING).for_each(|id| crew.enlist(ShardId(id), member()));
-        crew.begin_forks_at(u32::MAX - 1);
-        crew.enlist(ShardId(STANDING + 1), member());
+        let registry = ShardRegistry::new(ConnectionCounts::new(3, 100, None), Limits::default(), STANDING);
+        (0..STANDING).for_each(|id| registry.enlist(ShardId(id), member()));
+        registry.begin_forks_at(u32::MAX - 1);
+        registry.enlist(ShardId(STANDING + 1), member());
         let mut forked = Vec::new();
         for _ in 0..5 {
-            let id = crew.next_fork();
-            crew.enlist(id, member());
+            let id = registry.next_fork();
+            registry.enlist(id, member());
             forked.push(id.0);
         }
         assert_eq!(forked, [u32::MAX - 1, u32::MAX, STANDING, STANDING + 2, STANDING + 3]);
-        crew.retire(ShardId(STANDING + 2));
-        crew.begin_forks_at(0);
-        assert_eq!(crew.next_fork(), ShardId(STANDING + 2), "it is free again");
+        registry.retire(ShardId(STANDING + 2));
+        registry.begin_forks_at(0);
+        assert_eq!(registry.next_fork(), ShardId(STANDING + 2), "it is free again");
     }
 }

@@ -1,11 +1,11 @@
 use super::{Ending, Shard, Slot};
 use crate::{
-    addr::Ends,
+    addr::Endpoints,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId},
-    session::{Phase, Session, Turn},
+    session::{Phase, Session, ShardCore},
     time::MAX_STRIDE,
 };
 
@@ -25,39 +25,39 @@ pub(super) struct Share {
 
 impl Share {
     #[inline]
-    fn new(turn: &Turn) -> Self {
+    fn new(core: &ShardCore) -> Self {
         const { assert!(MAX_STRIDE <= FRAMES_PER_TURN) };
-        let granted = turn.clock.credit();
+        let granted = core.clock.credit();
         Self { frames: granted, granted, more: FRAMES_PER_TURN.wrapping_sub(granted) }
     }
 
     /// What was granted is used up: grants more, if the share and the time allow it.
     #[cold]
-    pub(super) fn renew(&mut self, turn: &mut Turn) {
-        turn.clock.spend(self.granted);
-        if turn.clock.is_part_over() {
+    pub(super) fn renew(&mut self, core: &mut ShardCore) {
+        core.clock.spend(self.granted);
+        if core.clock.is_part_over() {
             self.more = 0;
         }
-        self.granted = self.more.min(turn.clock.credit());
+        self.granted = self.more.min(core.clock.credit());
         self.frames = self.granted;
         self.more -= self.granted;
     }
 
     /// The visit is over: what was done is held against the clock.
     #[inline]
-    fn end(&self, turn: &mut Turn) {
+    fn end(&self, core: &mut ShardCore) {
         // Neither wraps: no more is used than was granted, which is at most 64.
-        turn.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1));
+        core.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1));
     }
 }
 
 /// One session with all that its events need, for as long as they are handled: found once, used many times.
 ///
 /// A session is never removed in the middle of it: a verdict is recorded, and carried out when the visit is over.
-pub(crate) struct Visit<'a, H: PacketHandler, F, T> {
+pub(crate) struct SessionAccess<'a, H: PacketHandler, F, T> {
     pub(super) handler: &'a mut H,
     pub(super) slot: &'a mut Slot<F, H::State, T>,
-    pub(super) turn: &'a mut Turn,
+    pub(super) core: &'a mut ShardCore,
     pub(super) share: Share,
     verdict: Option<(CloseReason, Ending)>,
 }
@@ -69,20 +69,20 @@ where
 {
     /// Does something with a session; `None` when it is gone.
     #[inline]
-    pub(crate) fn visit<R>(
+    pub(crate) fn with_session<R>(
         &mut self,
         key: Key,
-        body: impl FnOnce(&mut Visit<'_, H, F, T>) -> R,
+        body: impl FnOnce(&mut SessionAccess<'_, H, F, T>) -> R,
     ) -> Option<R> {
         let slot = self.slots.get_mut(key)?;
-        let share = Share::new(&self.turn);
-        let mut visit =
-            Visit { handler: &mut *self.handler, slot, turn: &mut self.turn, share, verdict: None };
-        let answer = body(&mut visit);
-        let holds = visit.account();
-        visit.share.end(visit.turn);
-        if let Some((reason, how)) = visit.verdict.take() {
-            self.finish(key, reason, how);
+        let share = Share::new(&self.core);
+        let mut access =
+            SessionAccess { handler: &mut *self.handler, slot, core: &mut self.core, share, verdict: None };
+        let answer = body(&mut access);
+        let holds = access.account();
+        access.share.end(access.core);
+        if let Some((reason, how)) = access.verdict.take() {
+            self.terminate(key, reason, how);
         }
         if holds && self.is_over_memory() {
             self.make_room();
@@ -91,10 +91,10 @@ where
     }
 }
 
-impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Ends the session when the visit is over; until then nothing more happens to it.
     #[cold]
-    pub(crate) fn finish(&mut self, reason: CloseReason, how: Ending) {
+    pub(crate) fn terminate(&mut self, reason: CloseReason, how: Ending) {
         self.verdict.get_or_insert((reason, how));
     }
 
@@ -102,12 +102,12 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
         &mut self.slot.io
     }
 
-    pub(crate) fn ends(&self) -> &Ends {
-        &self.slot.connection.ends
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        &self.slot.connection.endpoints
     }
 
     pub(super) fn id(&self) -> SessionId {
-        SessionId { shard: self.turn.shard, key: self.slot.connection.key }
+        SessionId { shard: self.core.shard, key: self.slot.connection.key }
     }
 
     /// Whether there is still something to be done with the session.
@@ -123,7 +123,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
 
     /// The session as the user's code sees it.
     pub(super) fn session(&mut self) -> Session<'_> {
-        Session { connection: &mut self.slot.connection, framing: &mut *self.slot.framing, turn: self.turn }
+        Session { connection: &mut self.slot.connection, framing: &mut *self.slot.framing, core: self.core }
     }
 
     /// Counts what the session buffers now, and tells it to the session's handles. Returns whether it is or was anything.
@@ -135,7 +135,7 @@ impl<H: PacketHandler, F: Framing, T> Visit<'_, H, F, T> {
             return false;
         }
         let held = u32::try_from(connection.capacity()).unwrap_or(u32::MAX);
-        let buffered = &mut self.turn.counters.buffered;
+        let buffered = &mut self.core.counters.buffered;
         *buffered = *buffered - u64::from(connection.held) + u64::from(held);
         connection.held = held;
         true

@@ -1,0 +1,111 @@
+//! Timers that are due.
+
+use std::time::Duration;
+
+use super::{Ending, SessionAccess, Shard};
+use crate::{
+    error::CloseReason,
+    framing::Framing,
+    handler::PacketHandler,
+    id::Key,
+    session::{Flags, Phase, TimeoutKind, TimerPurpose},
+    time::Tick,
+    timer_wheel::Fired,
+};
+
+/// Timers taken from the wheel at once; the rest follows when these have been handled.
+const BATCH: usize = 1024;
+/// A peer that has more to be read is not judged before that was read, but looked at again after so many ticks.
+const LOOK_AGAIN: Tick = 10;
+
+impl<H, F, T> Shard<H, F, T>
+where
+    H: PacketHandler,
+    F: Framing + Clone,
+{
+    /// Moves timers that are due by now to `due`, if that is empty: the last of it is the earliest.
+    pub(crate) fn take_due(&mut self, due: &mut Vec<Fired<TimerPurpose>>) {
+        let now = self.core.clock.now();
+        if due.is_empty() && self.core.wheel.next_deadline().is_some_and(|at| at <= now) {
+            self.core.wheel.expire(now, BATCH, due);
+            due.reverse();
+        }
+    }
+
+    /// Does what a timer is for. Returns the session that some deadline seems to have passed for: it is to be read from
+    /// and written to, and judged ([`SessionAccess::judge`]) after that.
+    pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<Key> {
+        match fired.item {
+            TimerPurpose::Liveness(key) => {
+                let lapsed = |access: &mut SessionAccess<'_, H, F, T>| {
+                    access.slot.connection.handle_alarm(fired.key, access.core)
+                };
+                return self.with_session(key, lapsed).is_some_and(|lapsed| lapsed).then_some(key);
+            }
+            TimerPurpose::User(key) => {
+                self.with_session(key, |access| {
+                    if let Some(timer) = access.slot.connection.take_timer(fired.key) {
+                        access.tell_timer(timer);
+                    }
+                });
+            }
+            TimerPurpose::Shutdown if self.core.cut_at.is_some_and(|(_, alarm)| alarm == fired.key) => {
+                self.cut()
+            }
+            TimerPurpose::Shutdown => {}
+        }
+        None
+    }
+}
+
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
+    /// Whatever the kernel has announced: what it has to read, or takes, is not known for certain before it was asked.
+    pub(crate) fn doubt(&mut self) {
+        let flags = &mut self.slot.connection.flags;
+        flags.insert(Flags::READABLE);
+        flags.remove(Flags::BLOCKED);
+    }
+
+    /// Ends the session if a deadline of it has passed.
+    pub(crate) fn judge(&mut self) {
+        if !self.is_alive() {
+            return;
+        }
+        let Some((deadline, lapse)) = self.slot.connection.poll_lapse(self.core) else { return };
+        if lapse.is_silence() && self.slot.connection.flags.has(Flags::BACKLOG) {
+            // It has sent, and waits for us: what it has sent is handed out when its turn comes.
+            return self.slot.connection.look_again(LOOK_AGAIN, self.core);
+        }
+        let limits = &self.core.limits;
+        let known = |timeout: Option<Duration>| timeout.unwrap_or_default();
+        match lapse {
+            TimeoutKind::Idle => {
+                self.tell_idle(CloseReason::Idle(known(limits.idle_timeout)));
+                if self.slot.connection.phase == Phase::Open {
+                    self.slot.connection.listen_anew(self.core);
+                }
+            }
+            TimeoutKind::Stall => {
+                let (queued, after) = (self.slot.connection.unsent(), known(limits.stall_timeout));
+                // It counts more than that the peer had ended its side before.
+                self.slot.connection.forget_reason();
+                self.terminate(CloseReason::Stalled { queued, after }, Ending::Reset);
+            }
+            TimeoutKind::FirstPacket => {
+                self.close(CloseReason::FirstPacket(known(limits.first_packet_timeout)))
+            }
+            TimeoutKind::SlowPacket => {
+                let more = self.slot.connection.flags.has(Flags::READABLE);
+                // Not for ever: what is left to read may be without end.
+                if more && self.slot.connection.may_wait(deadline, self.core) {
+                    return self.slot.connection.look_again(LOOK_AGAIN, self.core);
+                }
+                self.close(CloseReason::SlowPacket(known(limits.packet_timeout)));
+            }
+            TimeoutKind::Close => {
+                let unsent = self.slot.connection.queued() > 0;
+                self.terminate(CloseReason::Local, if unsent { Ending::Reset } else { Ending::Close });
+            }
+        }
+    }
+}

@@ -144,17 +144,13 @@ pub mod testing;
 mod addr;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod buffer;
-mod connection_counts;
 mod contained;
 mod error;
 mod id;
 mod limits;
-#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
-mod mailbox;
 mod metrics;
 mod slots;
 mod sync;
-mod ticket;
 mod time;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod timer_wheel;
@@ -192,7 +188,7 @@ pub use shard::{SessionInfo, ShardContext};
 pub use strategy::{
     AcceptMode, ForkingStrategy, Placement, ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
 };
-pub use ticket::SendTicket;
+pub use sync::SendTicket;
 
 /// The README's code is compiled with the tests.
 #[cfg(doctest)]
@@ -204,6 +200,6 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffer::Outbox;
-    pub use crate::mailbox::{Mailbox, MailboxLimits, Rejected, Wake};
+    pub use crate::sync::{Mailbox, MailboxLimits, Rejected, Wake};
     pub use crate::timer_wheel::{Fired, TimerKey, TimerWheel};
 }

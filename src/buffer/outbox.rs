@@ -3,7 +3,7 @@ use std::{collections::VecDeque, io::IoSlice};
 use bytes::BytesMut;
 
 use crate::{
-    ticket::{Completion, TICKET},
+    sync::{Completion, TICKET},
     time::Tick,
 };
 

@@ -7,12 +7,13 @@ use std::{
 use super::{Sys, event_loop::FIRST_LISTENER};
 use crate::{
     addr::{Addr, Endpoints},
-    connection_counts::{ConnectionCounts, Full},
     contained::Contained,
     error::panic_message,
+    id::ShardId,
     metrics::Counters,
     shard::Incoming,
     strategy::{ForkingStrategy, Placement, ShardLoads},
+    sync::{Admission, Full},
     time::Tick,
 };
 
@@ -39,13 +40,13 @@ pub(crate) struct Acceptor<Y: Sys> {
     listeners: Vec<ListenerState<Y::Listener>>,
     strategy: Contained<Box<dyn ForkingStrategy>>,
     dispatch: Box<dyn Dispatch<Y::Stream>>,
-    counts: Arc<ConnectionCounts>,
-    /// The shard that this acceptor's own thread is.
-    here: usize,
+    admission: Arc<Admission>,
+    /// The shard of this acceptor's own thread.
+    here: ShardId,
     /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
     spare: Option<Y::Spare>,
     /// Accepted, and waiting for what its own thread takes, or for the place that another acceptor was faster to.
-    held: Option<Incoming<Y::Stream>>,
+    held: Option<Accepted<Y::Stream>>,
     now: Tick,
     paused_until: Option<Tick>,
     logged: Option<Tick>,
@@ -54,6 +55,12 @@ pub(crate) struct Acceptor<Y: Sys> {
     next: usize,
     full: bool,
     failure: Option<io::Error>,
+}
+
+/// A connection that was not admitted yet.
+struct Accepted<T> {
+    io: T,
+    endpoints: Endpoints,
 }
 
 struct ListenerState<L> {
@@ -79,14 +86,14 @@ pub(crate) struct AcceptorConfig<Y: Sys> {
     pub(crate) listeners: Vec<(Y::Listener, Addr)>,
     pub(crate) strategy: Contained<Box<dyn ForkingStrategy>>,
     pub(crate) dispatch: Box<dyn Dispatch<Y::Stream>>,
-    pub(crate) counts: Arc<ConnectionCounts>,
-    pub(crate) here: usize,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) here: ShardId,
 }
 
 /// Carries connections to other threads.
 pub(crate) trait Dispatch<T>: Send {
     /// To a standing shard.
-    fn send(&mut self, shard: usize, incoming: Incoming<T>) -> io::Result<()>;
+    fn send(&mut self, shard: ShardId, incoming: Incoming<T>) -> io::Result<()>;
 
     /// To a new one.
     fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
@@ -103,11 +110,11 @@ pub(crate) struct HandOverError<T> {
 pub(crate) struct NoDispatch;
 
 impl<T> Dispatch<T> for NoDispatch {
-    fn send(&mut self, _shard: usize, _arrival: Incoming<T>) -> io::Result<()> {
+    fn send(&mut self, _shard: ShardId, _incoming: Incoming<T>) -> io::Result<()> {
         Err(ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Incoming<T>) -> Result<(), HandOverError<T>> {
+    fn fork(&mut self, _incoming: Incoming<T>) -> Result<(), HandOverError<T>> {
         Err(HandOverError { error: ErrorKind::NotConnected.into(), incoming: None })
     }
 }
@@ -146,7 +153,7 @@ impl<Y: Sys> Acceptor<Y> {
             listeners,
             strategy: config.strategy,
             dispatch: config.dispatch,
-            counts: config.counts,
+            admission: config.admission,
             here: config.here,
             spare: sys.spare().ok(),
             held: None,
@@ -210,18 +217,20 @@ impl<Y: Sys> Acceptor<Y> {
         counters: &mut Counters,
     ) -> Option<Incoming<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
-            let Some(incoming) = self.accept(sys, counters)? else { continue };
-            if let Some(incoming) = self.place(sys, incoming, counters) {
+            let Some(accepted) = self.accept(sys, counters)? else { continue };
+            let Some((incoming, shard)) = self.admit(sys, accepted, counters) else { continue };
+            if shard == Some(self.here) {
                 return Some(incoming);
             }
+            self.send(shard, incoming, counters);
         }
         None
     }
 
     /// One connection, the held one first, if that one is well; nothing at all when nobody waits, or nobody may come in.
-    fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Incoming<Y::Stream>>> {
+    fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Accepted<Y::Stream>>> {
         let at = if self.held.is_none() { Some(self.next_ready()?) } else { None };
-        if self.counts.is_full() {
+        if self.admission.is_full() {
             self.wait_for_room(counters);
             return None;
         }
@@ -236,7 +245,7 @@ impl<Y: Sys> Acceptor<Y> {
                 let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already: there is nobody to serve.
                 counters.refused += u64::from(local.is_none());
-                Some(local.map(|local| Incoming { io, endpoints: Endpoints::new(peer, local) }))
+                Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local) }))
             }
             Err(error) => {
                 self.handle_failure(sys, at, error, counters);
@@ -257,61 +266,57 @@ impl<Y: Sys> Acceptor<Y> {
         self.listeners.get(at).is_some_and(ListenerState::is_to_be_asked)
     }
 
-    fn place(
+    /// Asks the strategy for a place, and the admission for a permit. A connection that gets none is reset, or held.
+    fn admit(
         &mut self,
         sys: &mut Y,
-        mut incoming: Incoming<Y::Stream>,
+        accepted: Accepted<Y::Stream>,
         counters: &mut Counters,
-    ) -> Option<Incoming<Y::Stream>> {
-        let peer = incoming.endpoints.peer();
-        let placement = if self.counts.peer_is_full(&peer) {
-            Placement::Refuse
-        } else {
-            let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.counts));
-            catch_unwind(AssertUnwindSafe(|| strategy.place(&peer, loads))).unwrap_or_else(|panic| {
-                counters.panics += 1;
-                tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
-                Placement::Refuse
-            })
-        };
-        let shards = self.counts.shards().len();
-        let seat = match placement {
-            Placement::On(shard) if shard < shards => Some(shard),
+    ) -> Option<(Incoming<Y::Stream>, Option<ShardId>)> {
+        let peer = accepted.endpoints.peer();
+        let shard = match self.place(&peer, counters) {
+            Placement::On(shard) if shard < self.admission.standing() => Some(ShardId(shard as u32)),
             Placement::Fork => None,
-            Placement::On(_) | Placement::Refuse => {
-                counters.refused += 1;
-                sys.make_reset(&mut incoming.io);
-                return None;
-            }
+            Placement::On(_) | Placement::Refuse => return refuse(sys, accepted, counters),
         };
-        match self.counts.enter(seat, &peer) {
-            Ok(()) => {}
+        let permit = match self.admission.admit(shard, &peer) {
+            Ok(permit) => permit,
             // Another acceptor was faster.
             Err(Full::Server) => {
-                self.held = Some(incoming);
+                self.held = Some(accepted);
                 self.wait_for_room(counters);
                 return None;
             }
-            Err(Full::Peer) => {
-                counters.refused += 1;
-                sys.make_reset(&mut incoming.io);
-                return None;
-            }
+            Err(Full::Peer) => return refuse(sys, accepted, counters),
+        };
+        let Accepted { io, endpoints } = accepted;
+        Some((Incoming { io, endpoints, permit }, shard))
+    }
+
+    fn place(&mut self, peer: &Addr, counters: &mut Counters) -> Placement {
+        if self.admission.peer_is_full(peer) {
+            return Placement::Refuse;
         }
-        let sent = match seat {
-            Some(shard) if shard == self.here => return Some(incoming),
+        let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.admission));
+        catch_unwind(AssertUnwindSafe(|| strategy.place(peer, loads))).unwrap_or_else(|panic| {
+            counters.panics += 1;
+            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
+            Placement::Refuse
+        })
+    }
+
+    /// To another shard, a standing or a new one. What comes back has to be admitted anew.
+    fn send(&mut self, shard: Option<ShardId>, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
+        let sent = match shard {
             Some(shard) => {
                 self.dispatch.send(shard, incoming).map_err(|error| HandOverError { error, incoming: None })
             }
             None => self.dispatch.fork(incoming),
         };
-        if let Err(HandOverError { error, incoming }) = sent {
-            self.counts.leave(seat, &peer);
-            counters.refused += u64::from(incoming.is_none());
-            self.held = incoming;
-            self.pause("cannot hand over an accepted connection", &error, counters);
-        }
-        None
+        let Err(HandOverError { error, incoming }) = sent else { return };
+        counters.refused += u64::from(incoming.is_none());
+        self.held = incoming.map(|Incoming { io, endpoints, .. }| Accepted { io, endpoints });
+        self.pause("cannot hand over an accepted connection", &error, counters);
     }
 
     fn handle_failure(&mut self, sys: &mut Y, at: usize, error: io::Error, counters: &mut Counters) {
@@ -341,7 +346,7 @@ impl<Y: Sys> Acceptor<Y> {
         counters.accept_pauses += 1;
         if !self.full {
             self.full = true;
-            tracing::warn!(connections = self.counts.total(), "the server is full, clients wait");
+            tracing::warn!(connections = self.admission.total(), "the server is full, clients wait");
         }
         self.paused_until = Some(self.now + PAUSE);
     }
@@ -369,6 +374,13 @@ impl<Y: Sys> Acceptor<Y> {
             tracing::warn!(%error, pause_ms = PAUSE, "{why}; trying again after a pause");
         }
     }
+}
+
+/// Nobody serves it, which its peer is to know at once.
+fn refuse<Y: Sys, R>(sys: &mut Y, mut accepted: Accepted<Y::Stream>, counters: &mut Counters) -> Option<R> {
+    counters.refused += 1;
+    sys.make_reset(&mut accepted.io);
+    None
 }
 
 /// By number where the standard library has no name for it; whatever is not known to be harmless pauses, which is right

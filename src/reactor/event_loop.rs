@@ -11,13 +11,12 @@ use super::{
 };
 use crate::{
     buffer::ReceiveBuffer,
-    connection_counts::ConnectionCounts,
     framing::Framing,
     handler::PacketHandler,
-    id::{Key, ShardId},
-    mailbox::Mailbox,
+    id::Key,
     session::TimerPurpose,
     shard::{Command, Ending, Incoming, Shard},
+    sync::Mailbox,
     time::Tick,
     timer_wheel::Fired,
 };
@@ -44,9 +43,6 @@ pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
     shard: Shard<H, F, Y::Stream>,
     acceptor: Option<Acceptor<Y>>,
     mailbox: Arc<Mailbox<Command<Y::Stream>>>,
-    counts: Arc<ConnectionCounts>,
-    /// The shard's number in the census; `None` for a forked one.
-    seat: Option<usize>,
     lifetime: Lifetime,
     read_budget: usize,
     buffer: ReceiveBuffer,
@@ -85,8 +81,6 @@ pub(crate) struct EventLoopConfig<Y: Sys, H: PacketHandler, F> {
     pub(crate) shard: Shard<H, F, Y::Stream>,
     pub(crate) acceptor: Option<Acceptor<Y>>,
     pub(crate) mailbox: Arc<Mailbox<Command<Y::Stream>>>,
-    pub(crate) counts: Arc<ConnectionCounts>,
-    pub(crate) id: ShardId,
     pub(crate) lifetime: Lifetime,
     pub(crate) read_budget: usize,
 }
@@ -100,14 +94,11 @@ where
     pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
         let mut shard = config.shard;
         let now = shard.clock().read();
-        let seat = (config.lifetime == Lifetime::Server).then_some(config.id.index());
         Self {
             sys: config.sys,
             shard,
             acceptor: config.acceptor,
             mailbox: config.mailbox,
-            counts: config.counts,
-            seat,
             lifetime: config.lifetime,
             read_budget: config.read_budget,
             buffer: ReceiveBuffer::new(),
@@ -228,36 +219,13 @@ where
 
     /// A connection begins to live here.
     fn adopt(&mut self, incoming: Incoming<Y::Stream>) {
-        let refused = if self.shard.is_stopping() {
-            Some((incoming.io, incoming.endpoints))
-        } else {
-            match self.shard.insert(incoming.io, incoming.endpoints) {
-                Err(refused) => Some(refused),
-                Ok(key) if self.register(key) => {
-                    self.shard.with_session(key, |access| access.open());
-                    self.served.push(key);
-                    None
-                }
-                Ok(key) => self.shard.take_back(key),
-            }
-        };
-        if let Some((io, endpoints)) = refused {
-            self.shard.counters().refused += 1;
-            drop(io);
-            self.counts.leave(self.seat, &endpoints.peer());
-        }
-    }
-
-    fn register(&mut self, key: Key) -> bool {
-        let registered = self.shard.with_session(key, |access| self.sys.register(access.io(), key.token()));
-        match registered {
-            Some(Ok(())) => true,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "cannot poll an accepted connection, closing it");
-                false
-            }
-            None => false,
-        }
+        let Some(key) = self.shard.insert(incoming) else { return };
+        let sys = &mut self.sys;
+        self.shard.with_session(key, |access| match sys.register(access.io(), key.token()) {
+            Ok(()) => access.open(),
+            Err(error) => access.refuse(error),
+        });
+        self.served.push(key);
     }
 
     /// Serves the sessions that have an event, and those that wait for their next share, each once. Those that wait have
@@ -477,8 +445,9 @@ where
             if ended.how == Ending::Reset {
                 self.sys.make_reset(&mut ended.io);
             }
+            // Closed first: a reader that sees that the session has left the counts finds its descriptor free.
             drop(ended.io);
-            self.counts.leave(self.seat, &ended.endpoints.peer());
+            drop(ended.permit);
         }
     }
 
@@ -487,10 +456,7 @@ where
         self.shard.cut();
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {
-            match command {
-                Command::Adopt(incoming) => self.counts.leave(self.seat, &incoming.endpoints.peer()),
-                command => self.shard.discard(command),
-            }
+            self.shard.discard(command);
         }
         self.close_ended();
         self.shard.counters().mailbox = 0;

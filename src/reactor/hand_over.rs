@@ -39,8 +39,8 @@ where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
 {
-    fn send(&mut self, shard: usize, incoming: Incoming<Stream>) -> io::Result<()> {
-        let member = self.registry.member(ShardId(shard as u32)).ok_or(io::ErrorKind::NotConnected)?;
+    fn send(&mut self, shard: ShardId, incoming: Incoming<Stream>) -> io::Result<()> {
+        let member = self.registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
         let posted = member.mailbox.post_control(Command::Adopt(incoming));
         posted.map_err(|_| io::ErrorKind::NotConnected.into())
     }

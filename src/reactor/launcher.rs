@@ -16,10 +16,10 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::ShardId,
-    mailbox::{Mailbox, MailboxLimits},
     metrics::SharedCounters,
     shard::{Command, CommandSender, Incoming, Shard, ShardConfig},
     strategy::ForkingStrategy,
+    sync::{Mailbox, MailboxLimits},
 };
 
 /// Makes the handler of a shard: the first half where the server is started, the second on the shard's own thread.
@@ -111,7 +111,6 @@ where
             mailbox: Arc::new(Mailbox::new(limits, waker)),
             counters: Arc::<SharedCounters>::default(),
             thread: Arc::new(OnceLock::new()),
-            seat: (lifetime == Lifetime::Server).then_some(id.index()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);
         Ok(Self { sys, member, framing, make, parts: None, first: FirstConnection::default(), registration })
@@ -161,8 +160,8 @@ fn live<H: PacketHandler, F: Framing + Clone>(
     let registry = &registration.registry;
     let acceptor = parts.map(|parts| {
         let AcceptorParts { listeners, strategy, dispatch } = parts;
-        let (counts, here) = (registry.counts.clone(), registration.id.index());
-        Acceptor::new(&mut sys, AcceptorConfig { listeners, strategy, dispatch, counts, here })
+        let (admission, here) = (registry.admission.clone(), registration.id);
+        Acceptor::new(&mut sys, AcceptorConfig { listeners, strategy, dispatch, admission, here })
     });
     let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
     let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
@@ -182,8 +181,6 @@ fn live<H: PacketHandler, F: Framing + Clone>(
         shard: Shard::new(handler, config),
         acceptor,
         mailbox: member.mailbox.clone(),
-        counts: registry.counts.clone(),
-        id: registration.id,
         lifetime: registration.lifetime,
         read_budget: registry.limits.read_budget,
     });

@@ -12,7 +12,7 @@ use super::{
     event_loop::WAKER,
     socket::{Listener, Stream},
 };
-use crate::{addr::Addr, mailbox::Wake, time::Clock};
+use crate::{addr::Addr, sync::Wake, time::Clock};
 
 /// Events of one poll: one at a time costs 4 to 8 % more, a thousand keep every session's turn short.
 const EVENTS: usize = 1024;

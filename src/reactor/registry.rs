@@ -10,12 +10,11 @@ use std::{
 
 use super::Stream;
 use crate::{
-    connection_counts::ConnectionCounts,
     id::ShardId,
     limits::Limits,
-    mailbox::{Mailbox, Rejected},
     metrics::{Metrics, SharedCounters},
     shard::Command,
+    sync::{Admission, Mailbox, Rejected},
 };
 
 /// The shards of a server as the outside knows them: how to reach each, and what it has counted.
@@ -31,7 +30,7 @@ pub(crate) struct ShardRegistry {
     /// Shards that stand for as long as the server does; their numbers are the first.
     standing: u32,
     next_fork: AtomicU32,
-    pub(crate) counts: Arc<ConnectionCounts>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) limits: Limits,
     pub(crate) origin: Instant,
 }
@@ -42,8 +41,6 @@ pub(super) struct RegisteredShard {
     pub(super) mailbox: Arc<Mailbox<Command<Stream>>>,
     pub(super) counters: Arc<SharedCounters>,
     pub(super) thread: Arc<OnceLock<ThreadId>>,
-    /// Its number in the census; `None` for a forked one.
-    pub(super) seat: Option<usize>,
 }
 
 /// What became of a command for a shard.
@@ -58,7 +55,7 @@ pub(crate) enum PostOutcome {
 }
 
 impl ShardRegistry {
-    pub(crate) fn new(counts: ConnectionCounts, limits: Limits, standing: u32) -> Arc<Self> {
+    pub(crate) fn new(admission: Admission, limits: Limits, standing: u32) -> Arc<Self> {
         Arc::new(Self {
             shards: RwLock::default(),
             retired: Mutex::default(),
@@ -68,7 +65,7 @@ impl ShardRegistry {
             failed: AtomicBool::new(false),
             standing,
             next_fork: AtomicU32::new(standing),
-            counts: Arc::new(counts),
+            admission: Arc::new(admission),
             limits,
             origin: Instant::now(),
         })
@@ -183,15 +180,9 @@ impl ShardRegistry {
             }
             member
         };
-        let Some(RegisteredShard { mailbox, seat, .. }) = member else { return };
-        for command in mailbox.close() {
-            match command {
-                Command::Adopt(incoming) => self.counts.leave(seat, &incoming.endpoints.peer()),
-                command => {
-                    if let Err(panic) = command.discard() {
-                        tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
-                    }
-                }
+        for command in member.into_iter().flat_map(|member| member.mailbox.close()) {
+            if let Err(panic) = command.discard() {
+                tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
             }
         }
     }
@@ -253,7 +244,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::mailbox::{MailboxLimits, Wake};
+    use crate::sync::{MailboxLimits, Wake};
 
     struct Silence;
 
@@ -268,14 +259,13 @@ mod tests {
             mailbox: Arc::new(Mailbox::new(MailboxLimits::default(), Arc::new(Silence))),
             counters: Arc::default(),
             thread: Arc::default(),
-            seat: None,
         }
     }
 
     #[test]
     fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
         const STANDING: u32 = 3;
-        let registry = ShardRegistry::new(ConnectionCounts::new(3, 100, None), Limits::default(), STANDING);
+        let registry = ShardRegistry::new(Admission::new(3, 100, None), Limits::default(), STANDING);
         (0..STANDING).for_each(|id| registry.enlist(ShardId(id), member()));
         registry.begin_forks_at(u32::MAX - 1);
         registry.enlist(ShardId(STANDING + 1), member());

@@ -145,7 +145,7 @@ impl ServerHandle {
     /// How many sessions there are.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.registry().map_or(0, |registry| registry.counts.total())
+        self.registry().map_or(0, |registry| registry.admission.total())
     }
 
     /// All open sessions. Each shard is asked in turn, so the list is of no single moment.

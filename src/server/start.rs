@@ -3,7 +3,6 @@ use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 use super::{RunningServer, Server};
 use crate::{
     addr::Addr,
-    connection_counts::ConnectionCounts,
     contained::Contained,
     error::ServeError,
     framing::Framing,
@@ -15,6 +14,7 @@ use crate::{
         ShardRegistry, SocketOptions, descriptors_left,
     },
     strategy::{AcceptMode, ForkingStrategy, Resident},
+    sync::Admission,
 };
 
 /// Standing shards that a server may have. More than there are cores on any machine.
@@ -105,8 +105,8 @@ where
     let (central, mut resident) = listen(sockets, &**strategy, options)?;
 
     let max_total = most_connections(&limits, workers, strategy.descriptors_per_session());
-    let counts = ConnectionCounts::new(workers + 1, max_total, limits.connections_per_peer);
-    let registry = ShardRegistry::new(counts, limits, workers as u32 + 1);
+    let admission = Admission::new(workers + 1, max_total, limits.connections_per_peer);
+    let registry = ShardRegistry::new(admission, limits, workers as u32 + 1);
     handle.attach(registry.clone());
     let mut running = RunningServer::new(handle.clone());
     for worker in 1..=workers {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::{
     error::{SendError, Why},
     id::{Key, SessionId},
-    ticket::{Completion, SendTicket, TICKET},
+    sync::{Completion, SendTicket, TICKET},
 };
 
 /// A session, from any thread and for any length of time.

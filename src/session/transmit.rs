@@ -3,7 +3,7 @@
 use crate::{
     error::SendError,
     session::{Connection, FramingSlot, ReadBlock, ShardCore},
-    ticket::Completion,
+    sync::Completion,
 };
 
 impl Connection {

@@ -1,8 +1,11 @@
 //! Calling the user's code: one guard for all of it, so that a panic ends one session and nothing else.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use super::{Command, Job, SessionAccess, Shard, ShardContext};
+use super::{Command, Ending, Job, SessionAccess, Shard, ShardContext};
 use crate::{
     contained::Contained,
     error::{CloseReason, Logged},
@@ -37,6 +40,14 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if self.slot.connection.outbox.is_some() {
             self.core.flush_later(&mut self.slot.connection);
         }
+    }
+
+    /// The connection cannot be served: it leaves as every other, but the handler was not told that it is here.
+    #[cold]
+    pub(crate) fn refuse(&mut self, error: io::Error) {
+        tracing::warn!(%error, "cannot poll an accepted connection, closing it");
+        self.core.counters.refused += 1;
+        self.terminate(error.into(), Ending::Close);
     }
 
     pub(super) fn tell_drained(&mut self) {

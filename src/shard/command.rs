@@ -8,9 +8,8 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::Key,
-    mailbox::{Mailbox, Rejected},
     session::{Deliver, SessionCommand},
-    ticket::Completion,
+    sync::{AdmissionPermit, Completion, Mailbox, Rejected},
 };
 
 /// A closure that runs on a shard's thread.
@@ -44,10 +43,11 @@ impl<T> Command<T> {
     }
 }
 
-/// A connection on its way to its shard.
+/// A connection on its way to its shard. Dropped on the way, it is closed, and leaves the counts after that.
 pub(crate) struct Incoming<T> {
     pub(crate) io: T,
     pub(crate) endpoints: Endpoints,
+    pub(crate) permit: AdmissionPermit,
 }
 
 /// The mailbox of a shard as session handles see it.

@@ -21,7 +21,6 @@ pub(crate) use session_access::SessionAccess;
 
 use self::callbacks::{Before, guard};
 use crate::{
-    addr::Endpoints,
     buffer::OutboxPool,
     contained::Contained,
     error::{CloseReason, Logged},
@@ -32,6 +31,7 @@ use crate::{
     metrics::{Counters, SharedCounters},
     session::{Connection, Deliver, Flags, FramingCell, Phase, ShardCore, Timeouts, TimerPurpose},
     slots::Slots,
+    sync::AdmissionPermit,
     time::{Clock, ShardClock, Tick, ticks},
     timer_wheel::TimerWheel,
 };
@@ -56,12 +56,13 @@ struct Slot<F, S, T> {
     /// From `on_open` to `on_close`.
     state: Option<Contained<S>>,
     io: T,
+    permit: AdmissionPermit,
 }
 
-/// What is left of an ended session.
+/// What is left of an ended session, or of a connection that became none: the one way out of a shard.
 pub(crate) struct Ended<T> {
     pub(crate) io: T,
-    pub(crate) endpoints: Endpoints,
+    pub(crate) permit: AdmissionPermit,
     pub(crate) how: Ending,
 }
 
@@ -146,33 +147,40 @@ where
         self.published.publish(&self.core.counters);
     }
 
-    /// Takes in a connection, or gives it back if the framing cannot be cloned for it. It is not told to the handler
-    /// before `SessionAccess::open`.
-    pub(crate) fn insert(&mut self, io: T, endpoints: Endpoints) -> Result<Key, (T, Endpoints)> {
+    /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection leaves
+    /// by [`poll_ended`](Self::poll_ended). It is not told to the handler before `SessionAccess::open`.
+    pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
+        let framing = if self.stopping { None } else { self.clone_framing() };
+        let Incoming { io, endpoints, permit } = incoming;
+        let Some(framing) = framing else {
+            self.core.counters.refused += 1;
+            self.ended.push(Ended { io, permit, how: Ending::Close });
+            return None;
+        };
+        let now = self.core.clock.stamp();
+        let connection = |key| Connection::new(key, endpoints, now);
+        let key = self.slots.insert_with(|key| Slot {
+            connection: connection(key),
+            framing,
+            state: None,
+            io,
+            permit,
+        });
+        self.core.pool.fit(self.slots.len());
+        Some(key)
+    }
+
+    fn clone_framing(&mut self) -> Option<Contained<FramingCell<F>>> {
         let cloned = guard("clone", || Ok::<_, CloseReason>(F::clone(&self.prototype)));
-        let framing = match cloned {
-            Ok(framing) => Contained::new(FramingCell::Own(framing)),
+        match cloned {
+            Ok(framing) => Some(Contained::new(FramingCell::Own(framing))),
             Err(panic) => {
                 self.core.counters.panics += 1;
                 let (shard, panic) = (self.core.shard, Logged(&panic));
                 tracing::error!(%shard, %panic, "a connection gets no framing, closing it");
-                return Err((io, endpoints));
+                None
             }
-        };
-        let now = self.core.clock.stamp();
-        let connection = |key| Connection::new(key, endpoints, now);
-        let key =
-            self.slots.insert_with(|key| Slot { connection: connection(key), framing, state: None, io });
-        self.core.pool.fit(self.slots.len());
-        Ok(key)
-    }
-
-    /// Gives a connection back that could not be registered.
-    pub(crate) fn take_back(&mut self, key: Key) -> Option<(T, Endpoints)> {
-        let slot = self.slots.remove(key)?;
-        self.core.forget(SessionId { shard: self.core.shard, key }, slot.framing);
-        self.core.pool.fit(self.slots.len());
-        Some((slot.io, slot.connection.endpoints))
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -220,10 +228,6 @@ where
     /// Whether it was asked to stop and nobody is left.
     pub(crate) fn is_finished(&self) -> bool {
         self.stopping && self.slots.len() == 0
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping
     }
 
     /// Says farewell to every session and closes it gracefully, behind the packets that it has received; `grace` from now
@@ -281,7 +285,7 @@ where
         }
         self.core.forget(id, Contained::new(reason));
         self.core.forget(id, slot.framing);
-        self.ended.push(Ended { io: slot.io, endpoints: slot.connection.endpoints, how });
+        self.ended.push(Ended { io: slot.io, permit: slot.permit, how });
     }
 
     fn keys(&self) -> Vec<Key> {

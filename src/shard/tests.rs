@@ -4,10 +4,11 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::{
-    Addr,
+    addr::{Addr, Endpoints},
     error::SendError,
-    framing::{Decoded, FrameError},
+    framing::{Decoded, FrameError, LengthPrefix},
     session::{Session, SessionCommand},
+    sync::Admission,
 };
 
 /// Panics when it is dropped, without a word from the panic hook.
@@ -72,7 +73,7 @@ impl Clock for Stopped {
     }
 }
 
-fn shard() -> (Shard<Bomb, Bomb, ()>, Arc<SharedCounters>) {
+fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
     let published = Arc::<SharedCounters>::default();
     let config = ShardConfig {
         id: ShardId(0),
@@ -87,8 +88,13 @@ fn shard() -> (Shard<Bomb, Bomb, ()>, Arc<SharedCounters>) {
     (Shard::new(Bomb, config), published)
 }
 
-fn endpoints() -> Endpoints {
-    Endpoints::new(Addr::Unix(None), Addr::Unix(None))
+fn incoming<T>(admission: &Admission, io: T) -> Incoming<T> {
+    let permit = admission.admit(Some(ShardId(0)), &Addr::Unix(None)).expect("there is room");
+    Incoming { io, endpoints: Endpoints::new(Addr::Unix(None), Addr::Unix(None)), permit }
+}
+
+fn admission() -> Arc<Admission> {
+    Arc::new(Admission::new(1, 100, None))
 }
 
 fn panics(published: &SharedCounters) -> u64 {
@@ -100,18 +106,72 @@ fn panics(published: &SharedCounters) -> u64 {
 #[test]
 fn a_framing_of_a_refused_connection_that_panics_when_dropped_harms_nobody() {
     let (mut shard, published) = shard();
-    let key = shard.insert((), endpoints()).map_err(drop).expect("it is cloned");
-    assert!(shard.take_back(key).is_some(), "its socket is given back all the same");
-    assert_eq!(shard.counters().panics, 1);
+    let key = shard.insert(incoming(&admission(), ())).expect("it is cloned");
+    shard.with_session(key, |access| access.refuse(std::io::ErrorKind::OutOfMemory.into()));
+    assert!(shard.poll_ended().is_some(), "its socket is given back all the same");
+    let counters = shard.counters();
+    assert_eq!((counters.panics, counters.refused, counters.opened), (1, 1, 0));
     shard.end();
     assert_eq!(panics(&published), 3, "the handler, and the framing that others are cloned from");
+}
+
+/// A socket that looks at the counts when it is closed.
+struct Watcher(Arc<Admission>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        assert_eq!(
+            self.0.total(),
+            1,
+            "a session leaves the counts when its socket is closed, and not before"
+        );
+    }
+}
+
+#[test]
+fn a_connection_leaves_the_counts_after_its_socket_is_closed_wherever_it_got_to() {
+    let admission = admission();
+    let watched = || incoming(&admission, Watcher(admission.clone()));
+    drop(watched());
+    assert_eq!(admission.total(), 0, "it was dropped on its way");
+
+    let (mut shard, _) = shard();
+    let key = shard.insert(watched()).expect("it is cloned");
+    shard.terminate(key, CloseReason::Local, Ending::Close);
+    drop(shard.poll_ended());
+    assert_eq!(admission.total(), 0, "it has ended");
+
+    shard.insert(watched()).expect("it is cloned");
+    drop(shard);
+    assert_eq!(admission.total(), 0, "its shard was dropped with it");
+}
+
+#[test]
+fn a_shard_that_stops_takes_nobody_in() {
+    let (mut shard, _) = shard();
+    shard.cut();
+    let admission = admission();
+    assert_eq!(shard.insert(incoming(&admission, ())), None);
+    assert_eq!((shard.counters().refused, admission.total()), (1, 1));
+    drop(shard.poll_ended());
+    assert_eq!(admission.total(), 0);
+}
+
+#[test]
+fn a_slot_is_a_session_its_framing_its_socket_and_a_word_for_its_permit() {
+    type Slot = super::Slot<LengthPrefix, (), Stream>;
+    /// What a socket takes: which kind it is, and its descriptor.
+    type Stream = [u32; 2];
+    let without = size_of::<Connection>() + size_of::<Contained<FramingCell<LengthPrefix>>>() + 16;
+    assert!(size_of::<Slot>() <= without + size_of::<usize>(), "{} bytes", size_of::<Slot>());
 }
 
 #[test]
 fn a_shard_of_which_everything_panics_when_dropped_can_be_dropped_in_the_middle_of_its_work() {
     let (mut shard, _) = shard();
+    let admission = admission();
     for _ in 0..3 {
-        let key = shard.insert((), endpoints()).map_err(drop).expect("it is cloned");
+        let key = shard.insert(incoming(&admission, ())).expect("it is cloned");
         shard.with_session(key, |access| {
             access.open();
             access.fail(CloseReason::handler(Bomb));

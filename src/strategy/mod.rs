@@ -13,9 +13,9 @@ pub use worker_pool::WorkerPool;
 
 pub(crate) use resident::Resident;
 
-use std::{fmt, sync::atomic::Ordering};
+use std::fmt;
 
-use crate::{addr::Addr, connection_counts::ConnectionCounts};
+use crate::{addr::Addr, id::ShardId, sync::Admission};
 
 /// Decides where an accepted connection lives.
 ///
@@ -108,36 +108,36 @@ pub enum AcceptMode {
 /// How many sessions each shard has, at the time of the question.
 #[derive(Clone, Copy)]
 pub struct ShardLoads<'a> {
-    census: &'a ConnectionCounts,
+    admission: &'a Admission,
 }
 
 impl<'a> ShardLoads<'a> {
-    pub(crate) fn new(census: &'a ConnectionCounts) -> Self {
-        Self { census }
+    pub(crate) fn new(admission: &'a Admission) -> Self {
+        Self { admission }
     }
 
     /// Standing shards, the acceptor's own (number 0) included.
     #[must_use]
     pub fn shards(&self) -> usize {
-        self.census.shards().len()
+        self.admission.standing()
     }
 
     /// Sessions of a standing shard; 0 for one that does not exist.
     #[must_use]
     pub fn sessions(&self, shard: usize) -> usize {
-        self.census.shards().get(shard).map_or(0, |load| load.load(Ordering::Relaxed))
+        self.admission.sessions(ShardId(shard as u32)).unwrap_or(0)
     }
 
     /// Sessions with a thread of their own.
     #[must_use]
     pub fn forked(&self) -> usize {
-        self.census.forked()
+        self.admission.forked()
     }
 
     /// Sessions of the whole server.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.census.total()
+        self.admission.total()
     }
 
     /// The worker (number 1 and up) with the fewest sessions, and how many it has.

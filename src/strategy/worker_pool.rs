@@ -85,24 +85,25 @@ impl ForkingStrategy for WorkerPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection_counts::ConnectionCounts;
+    use crate::{id::ShardId, sync::Admission};
 
     #[test]
     fn connections_go_to_the_worker_with_the_fewest_until_all_are_full() {
-        let census = ConnectionCounts::new(3, 100, None);
+        let admission = Admission::new(3, 100, None);
         let mut pool = WorkerPool::new(2).max_sessions(2);
         let peer = Addr::Unix(None);
-        let mut places = Vec::new();
+        let (mut places, mut permits) = (Vec::new(), Vec::new());
         for _ in 0..5 {
-            let place = pool.place(&peer, ShardLoads::new(&census));
+            let place = pool.place(&peer, ShardLoads::new(&admission));
             if let Placement::On(shard) = place {
-                assert_eq!(census.enter(Some(shard), &peer), Ok(()));
+                permits.push(admission.admit(Some(ShardId(shard as u32)), &peer));
             }
             places.push(place);
         }
         let on = Placement::On;
         assert_eq!(places, [on(1), on(2), on(1), on(2), Placement::Refuse]);
-        census.leave(Some(2), &peer);
-        assert_eq!(pool.place(&peer, ShardLoads::new(&census)), on(2));
+        assert!(permits.iter().all(Result::is_ok));
+        drop(permits.remove(1));
+        assert_eq!(pool.place(&peer, ShardLoads::new(&admission)), on(2));
     }
 }

@@ -5,11 +5,11 @@
 
 // The library formats it.
 #[rustfmt::skip]
-#[path = "../../../src/mailbox.rs"]
+#[path = "../../../src/sync/mailbox.rs"]
 pub mod mailbox;
 
-/// In the place of the library's `sync`.
-mod sync {
+/// In the place of the library's `sync::primitives`.
+mod primitives {
     pub(crate) use loom::sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU8, Ordering},

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     addr::Addr,
-    mailbox::Wake,
     reactor::{Ready, Sys},
+    sync::Wake,
     time::{Clock, Tick},
 };
 

@@ -6,12 +6,10 @@ use std::{
 
 use super::{Conn, Faults, Heard, Log, Net, Network, Probe, SimFd, SimSys, Sizes};
 use crate::{
-    connection_counts::ConnectionCounts,
     contained::Contained,
     framing::{Framing, LengthPrefix},
     id::ShardId,
     limits::Limits,
-    mailbox::{Mailbox, MailboxLimits},
     metrics::{Metrics, SharedCounters},
     reactor::{
         Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, HandOverError, Lifetime, NoDispatch,
@@ -19,6 +17,7 @@ use crate::{
     },
     shard::{Command, CommandSender, Incoming, Shard, ShardConfig},
     strategy::{ForkingStrategy, SingleReactor, WorkerPool},
+    sync::{Admission, Mailbox, MailboxLimits},
     time::Tick,
 };
 
@@ -63,7 +62,7 @@ impl Default for Setup {
 pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) log: Log,
-    pub(crate) counts: Arc<ConnectionCounts>,
+    pub(crate) admission: Arc<Admission>,
     members: Vec<Member>,
     listeners: Vec<usize>,
 }
@@ -81,12 +80,12 @@ struct Member {
 struct Post(Vec<Box_>);
 
 impl Dispatch<SimFd> for Post {
-    fn send(&mut self, shard: usize, incoming: Incoming<SimFd>) -> io::Result<()> {
-        let posted = self.0.get(shard).map(|mailbox| mailbox.post_control(Command::Adopt(incoming)));
+    fn send(&mut self, shard: ShardId, incoming: Incoming<SimFd>) -> io::Result<()> {
+        let posted = self.0.get(shard.index()).map(|mailbox| mailbox.post_control(Command::Adopt(incoming)));
         posted.and_then(Result::ok).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn fork(&mut self, _arrival: Incoming<SimFd>) -> Result<(), HandOverError<SimFd>> {
+    fn fork(&mut self, _incoming: Incoming<SimFd>) -> Result<(), HandOverError<SimFd>> {
         Err(HandOverError { error: io::ErrorKind::NotConnected.into(), incoming: None })
     }
 }
@@ -102,11 +101,8 @@ impl World {
             (net.now, net.slack) = (setup.from, setup.slack);
             net.waits = setup.workers == 0;
         }
-        let counts = Arc::new(ConnectionCounts::new(
-            setup.workers + 1,
-            setup.connections,
-            setup.limits.connections_per_peer,
-        ));
+        let admission =
+            Arc::new(Admission::new(setup.workers + 1, setup.connections, setup.limits.connections_per_peer));
         let limits =
             MailboxLimits { commands: setup.limits.mailbox_commands, bytes: setup.limits.mailbox_bytes };
         let worlds: Vec<_> = (0..=setup.workers).map(|_| SimSys::new(&network)).collect();
@@ -115,7 +111,7 @@ impl World {
         let mut world = Self {
             network: network.clone(),
             log: log.clone(),
-            counts,
+            admission,
             members: Vec::new(),
             listeners: Vec::new(),
         };
@@ -138,10 +134,16 @@ impl World {
         };
         let dispatch: Box<dyn Dispatch<SimFd>> =
             if setup.workers == 0 { Box::new(NoDispatch) } else { Box::new(Post(mailboxes.to_vec())) };
-        let counts = self.counts.clone();
+        let admission = self.admission.clone();
         Acceptor::new(
             sys,
-            AcceptorConfig { listeners, strategy: Contained::new(strategy), dispatch, counts, here: 0 },
+            AcceptorConfig {
+                listeners,
+                strategy: Contained::new(strategy),
+                dispatch,
+                admission,
+                here: ShardId::ACCEPTOR,
+            },
         )
         .expect("listeners are registered")
     }
@@ -176,8 +178,6 @@ impl World {
             shard,
             acceptor,
             mailbox: mailbox.clone(),
-            counts: self.counts.clone(),
-            id,
             lifetime: Lifetime::Server,
             read_budget: setup.limits.read_budget,
         });
@@ -311,7 +311,7 @@ impl World {
         let net = self.net();
         let left = (metrics.sessions, metrics.buffered, net.streams(), net.registered());
         assert_eq!(left, (0, 0, 0, 0), "sessions, bytes buffered, descriptors, registrations");
-        assert_eq!((self.counts.total(), metrics.mailbox), (0, 0), "the counts, commands");
+        assert_eq!((self.admission.total(), metrics.mailbox), (0, 0), "the counts, commands");
         drop(net);
         if !self.has_stopped() {
             assert_eq!(metrics.timers, 0, "timers");
@@ -325,7 +325,7 @@ impl World {
         let net = self.net();
         let on_the_way = net.streams() - net.registered();
         assert_eq!(metrics.sessions as usize, net.registered(), "sessions and registrations");
-        assert_eq!(self.counts.total(), net.streams(), "the counts and descriptors");
+        assert_eq!(self.admission.total(), net.streams(), "the counts and descriptors");
         assert!(on_the_way == 0 || self.members.len() > 1, "accepted, and nowhere");
         assert!(metrics.buffered <= (limits.shard_memory * self.members.len()) as u64);
         drop(net);

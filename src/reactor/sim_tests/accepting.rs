@@ -1,11 +1,11 @@
 //! Accept survives every error and is never deaf.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use crate::{
     addr::Addr,
-    connection_counts::ConnectionCounts,
     contained::Contained,
+    id::ShardId,
     limits::Limits,
     metrics::Counters,
     reactor::{
@@ -13,6 +13,7 @@ use crate::{
         sim::{Call, Fail, Heard, Network, Setup, SimSys, Sizes, World, errno, frame},
     },
     strategy::{ForkingStrategy, Placement, ShardLoads},
+    sync::{Admission, AdmissionPermit},
 };
 
 fn serves_everybody(world: &mut World, clients: usize) {
@@ -87,36 +88,40 @@ fn a_listener_that_may_never_accept_does_not_spin_and_keeps_no_other_from_being_
 
 /// Places everybody here. While it does so, another acceptor takes the last place.
 struct TooLate {
-    counts: Arc<ConnectionCounts>,
-    asked: bool,
+    admission: Arc<Admission>,
+    last: Option<mpsc::Sender<AdmissionPermit>>,
 }
 
 impl ForkingStrategy for TooLate {
     fn place(&mut self, peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
-        if !std::mem::replace(&mut self.asked, true) {
-            assert_eq!(self.counts.enter(Some(0), peer), Ok(()), "the last place");
+        if let Some(last) = self.last.take() {
+            let permit = self.admission.admit(Some(ShardId(0)), peer).expect("the last place");
+            last.send(permit).expect("the test keeps it");
         }
         Placement::On(0)
     }
 }
 
-/// An acceptor of a server that has one place, the descriptor of its listener, and the counts.
-fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<ConnectionCounts>) {
-    let counts = Arc::new(ConnectionCounts::new(1, 1, None));
+/// An acceptor of a server that has one place, the descriptor of its listener, the admission, and the last place.
+fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<Admission>, mpsc::Receiver<AdmissionPermit>) {
+    let admission = Arc::new(Admission::new(1, 1, None));
+    let (last, place) = mpsc::channel();
     let listeners = vec![sys.listen()];
     let listener = listeners[0].0.number;
-    let strategy: Box<dyn ForkingStrategy> = Box::new(TooLate { counts: counts.clone(), asked: false });
+    let strategy: Box<dyn ForkingStrategy> =
+        Box::new(TooLate { admission: admission.clone(), last: Some(last) });
     let strategy = Contained::new(strategy);
     let dispatch = Box::new(NoDispatch);
-    let config = AcceptorConfig { listeners, strategy, dispatch, counts: counts.clone(), here: 0 };
-    (Acceptor::new(sys, config).expect("a listener"), listener, counts)
+    let here = ShardId::ACCEPTOR;
+    let config = AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here };
+    (Acceptor::new(sys, config).expect("a listener"), listener, admission, place)
 }
 
 #[test]
 fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
     let network = Network::new(1, Sizes::default());
     let (mut sys, _) = SimSys::new(&network);
-    let (mut acceptor, listener, counts) = too_late(&mut sys);
+    let (mut acceptor, listener, admission, place) = too_late(&mut sys);
     let conn = network.lock().connect(listener);
     let other = network.lock().connect(listener);
     let mut counters = Counters::default();
@@ -126,12 +131,12 @@ fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
         assert!(!acceptor.has_work(), "nothing but time helps at {now}");
     }
     assert_eq!((counters.accepted, counters.refused), (1, 0), "the other one waits in the backlog");
-    counts.leave(Some(0), &Addr::Unix(None));
+    drop(place.recv().expect("the other acceptor has it"));
     assert_eq!(acceptor.deadline(), Some(300));
     acceptor.begin_turn(300);
     let served = acceptor.poll_accept(&mut sys, &mut counters).expect("there is a place");
     assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there was one");
-    assert_eq!((counters.accepted, counters.refused, counts.total()), (1, 0, 1));
+    assert_eq!((counters.accepted, counters.refused, admission.total()), (1, 0, 1));
     for waiting in [conn, other] {
         assert_eq!(network.lock().hear(waiting, 1), Heard::Nothing, "nobody is turned away");
     }
@@ -144,7 +149,7 @@ fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
 fn a_client_that_waits_for_a_place_is_counted_as_refused_when_the_server_stops() {
     let network = Network::new(1, Sizes::default());
     let (mut sys, _) = SimSys::new(&network);
-    let (mut acceptor, listener, _) = too_late(&mut sys);
+    let (mut acceptor, listener, _, _place) = too_late(&mut sys);
     let conn = network.lock().connect(listener);
     let mut counters = Counters::default();
     acceptor.begin_turn(0);

@@ -84,7 +84,7 @@ fn a_poll_that_fails_for_good_ends_the_loop_with_every_session_closed() {
         world.run_to_rest();
         let outcome = world.outcome().expect("the loop has ended");
         assert_eq!(outcome.map_err(|error| error.raw_os_error()), Err(Some(errno::EBADF)));
-        assert_eq!((world.net().streams(), world.counts.total()), (0, 0));
+        assert_eq!((world.net().streams(), world.admission.total()), (0, 0));
         world.log.assert_balanced(true);
     }
 }

@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
+use super::primitives::{AtomicU8, Mutex, MutexGuard, Ordering};
 
 /// The shard works and has taken everything it was told of.
 const AWAKE: u8 = 0;

@@ -1,0 +1,261 @@
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+};
+
+use crate::{addr::Addr, id::ShardId};
+
+/// Who may come in, and how many have: the numbers that acceptors decide by, shared by all threads of a server.
+///
+/// A connection is counted from [`admit`](Self::admit) until its permit is dropped, on whatever thread that is.
+pub(crate) struct Admission {
+    counts: Arc<Counts>,
+    /// One for each standing shard, shared by its sessions; the last is that of the forked ones.
+    shares: Box<[Arc<Share>]>,
+}
+
+/// A connection's place in the counts: it travels with the connection, and is dropped after its socket is closed.
+#[derive(Debug)]
+pub(crate) struct AdmissionPermit {
+    share: Arc<Share>,
+}
+
+/// What has no room for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Server,
+    Peer,
+}
+
+/// Sessions per shard and in all; per peer address only where there is a limit on it.
+#[derive(Debug)]
+struct Counts {
+    shards: Box<[AtomicUsize]>,
+    forked: AtomicUsize,
+    total: AtomicUsize,
+    max_total: usize,
+    peers: Option<Peers>,
+}
+
+#[derive(Debug)]
+struct Peers {
+    max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// What a permit gives back. Each has one of its own where connections are counted per peer; otherwise all sessions of a shard
+/// share theirs, so that a permit is one word of the session.
+#[derive(Debug)]
+struct Share {
+    counts: Arc<Counts>,
+    /// A standing shard; `None` for forked ones.
+    shard: Option<ShardId>,
+    peer: Option<IpAddr>,
+}
+
+impl Admission {
+    /// For this many standing shards.
+    pub(crate) fn new(standing: usize, max_total: usize, max_per_peer: Option<usize>) -> Self {
+        let counts = Arc::new(Counts {
+            shards: (0..standing).map(|_| AtomicUsize::new(0)).collect(),
+            forked: AtomicUsize::new(0),
+            total: AtomicUsize::new(0),
+            max_total,
+            peers: max_per_peer.map(|max| Peers { max, counts: Mutex::default() }),
+        });
+        let shards = (0..standing).map(|shard| Some(ShardId(shard as u32))).chain([None]);
+        let shares = shards.map(|shard| Arc::new(Share { counts: counts.clone(), shard, peer: None }));
+        Self { shares: shares.collect(), counts }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.total() >= self.counts.max_total
+    }
+
+    /// Whether the peer has as many connections as one may have.
+    pub(crate) fn peer_is_full(&self, peer: &Addr) -> bool {
+        match (&self.counts.peers, peer.ip()) {
+            (Some(peers), Some(ip)) => peers.lock().get(&ip).is_some_and(|count| *count >= peers.max),
+            _ => false,
+        }
+    }
+
+    /// One more session on that standing shard, or on a forked one (`None`), unless that would be one too many.
+    pub(crate) fn admit(&self, shard: Option<ShardId>, peer: &Addr) -> Result<AdmissionPermit, Full> {
+        let counts = &*self.counts;
+        let one_more = |total: usize| (total < counts.max_total).then_some(total + 1);
+        counts.total.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full::Server)?;
+        let counted = match (&counts.peers, peer.ip()) {
+            (Some(peers), Some(ip)) if peers.enter(ip) => Some(ip),
+            (Some(_), Some(_)) => {
+                counts.total.fetch_sub(1, Relaxed);
+                return Err(Full::Peer);
+            }
+            _ => None,
+        };
+        counts.of(shard).fetch_add(1, Relaxed);
+        let shared = if counted.is_none() { self.shares.get(self.place_of(shard)) } else { None };
+        let share = shared
+            .cloned()
+            .unwrap_or_else(|| Arc::new(Share { counts: self.counts.clone(), shard, peer: counted }));
+        Ok(AdmissionPermit { share })
+    }
+
+    fn place_of(&self, shard: Option<ShardId>) -> usize {
+        shard.map_or(self.standing(), ShardId::index)
+    }
+
+    /// How many standing shards there are.
+    pub(crate) fn standing(&self) -> usize {
+        self.counts.shards.len()
+    }
+
+    /// Sessions of a standing shard; `None` if there is no such shard.
+    pub(crate) fn sessions(&self, shard: ShardId) -> Option<usize> {
+        self.counts.shards.get(shard.index()).map(|sessions| sessions.load(Relaxed))
+    }
+
+    pub(crate) fn forked(&self) -> usize {
+        self.counts.forked.load(Relaxed)
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.counts.total.load(Acquire)
+    }
+}
+
+impl Drop for AdmissionPermit {
+    fn drop(&mut self) {
+        let Share { counts, shard, peer } = &*self.share;
+        counts.of(*shard).fetch_sub(1, Relaxed);
+        if let (Some(peers), Some(ip)) = (&counts.peers, peer) {
+            peers.leave(*ip);
+        }
+        // Last: a reader that sees that a session has left finds its place on the shard and its peer's share free as well.
+        counts.total.fetch_sub(1, Release);
+    }
+}
+
+impl Counts {
+    fn of(&self, shard: Option<ShardId>) -> &AtomicUsize {
+        shard.and_then(|shard| self.shards.get(shard.index())).unwrap_or(&self.forked)
+    }
+}
+
+impl Peers {
+    /// Whether there is room for one more of this peer, which it then takes.
+    fn enter(&self, peer: IpAddr) -> bool {
+        let mut counts = self.lock();
+        let count = counts.entry(peer).or_default();
+        let has_room = *count < self.max;
+        *count += usize::from(has_room);
+        has_room
+    }
+
+    fn leave(&self, peer: IpAddr) {
+        let mut counts = self.lock();
+        if let Some(count) = counts.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&peer);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Tested = Result<(), std::net::AddrParseError>;
+
+    #[test]
+    fn limits_are_exact_however_many_enter_at_once() -> Tested {
+        for (total, per_peer, expected) in [(100, None, 100), (500, Some(100), 100), (100, Some(500), 100)] {
+            let admission = Admission::new(4, total, per_peer);
+            let peer = Addr::Ip("10.0.0.1:1000".parse()?);
+            let permits = Mutex::new(Vec::new());
+            std::thread::scope(|scope| {
+                for shard in 0..4 {
+                    let (admission, peer, permits) = (&admission, &peer, &permits);
+                    scope.spawn(move || {
+                        let admitted =
+                            (0..1_000).filter_map(|_| admission.admit(Some(ShardId(shard)), peer).ok());
+                        let admitted: Vec<_> = admitted.collect();
+                        permits.lock().unwrap_or_else(PoisonError::into_inner).extend(admitted);
+                    });
+                }
+            });
+            let permits = permits.into_inner().unwrap_or_else(PoisonError::into_inner);
+            assert_eq!((permits.len(), admission.total()), (expected, expected));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_reader_that_sees_that_a_session_has_left_finds_its_place_free() -> Tested {
+        const TIMES: usize = 2_000;
+        let admission = Admission::new(1, 10, Some(1));
+        let peer = Addr::Ip("10.0.0.1:1000".parse()?);
+        let (sender, permits) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || permits.into_iter().for_each(drop::<AdmissionPermit>));
+            for _ in 0..TIMES {
+                let permit = admission.admit(Some(ShardId(0)), &peer);
+                assert!(permit.is_ok_and(|permit| sender.send(permit).is_ok()), "its place is taken");
+                while admission.total() > 0 {
+                    std::thread::yield_now();
+                }
+                assert_eq!(admission.sessions(ShardId(0)), Some(0));
+            }
+            drop(sender);
+        });
+        Ok(())
+    }
+
+    #[test]
+    fn a_peer_is_full_at_its_limit_and_forgotten_when_it_left() -> Tested {
+        let admission = Admission::new(1, 2, Some(2));
+        let peer = Addr::Ip("10.0.0.1:1000".parse()?);
+        let same = Addr::Ip("10.0.0.1:2000".parse()?);
+        let first = admission.admit(Some(ShardId(0)), &peer);
+        assert!(!admission.peer_is_full(&same) && !admission.is_full());
+        let second = admission.admit(None, &same);
+        assert!(admission.peer_is_full(&peer) && admission.is_full());
+        assert_eq!((admission.sessions(ShardId(0)), admission.forked()), (Some(1), 1));
+        let third = admission.admit(Some(ShardId(0)), &peer);
+        assert_eq!(third.err(), Some(Full::Server), "the total is at its limit");
+        assert!(first.is_ok() && second.is_ok());
+        drop((first, second));
+        assert_eq!((admission.total(), admission.forked()), (0, 0));
+        assert!(admission.counts.peers.as_ref().is_some_and(|peers| peers.lock().is_empty()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_peer_that_is_refused_takes_no_place() -> Tested {
+        let admission = Admission::new(1, 10, Some(1));
+        let peer = Addr::Ip("10.0.0.1:1000".parse()?);
+        let permit = admission.admit(Some(ShardId(0)), &peer);
+        assert!(permit.is_ok());
+        assert_eq!(admission.admit(None, &peer).err(), Some(Full::Peer));
+        assert_eq!((admission.total(), admission.forked()), (1, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_permit_is_one_word_of_the_session() {
+        assert_eq!(size_of::<AdmissionPermit>(), size_of::<usize>());
+    }
+}

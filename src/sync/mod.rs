@@ -1,0 +1,13 @@
+//! What threads share: the way into a shard, the truth about a packet, and the room that is left for connections.
+
+mod admission;
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
+mod mailbox;
+mod primitives;
+mod ticket;
+
+pub use mailbox::{Mailbox, MailboxLimits, Rejected, Wake};
+pub use ticket::SendTicket;
+
+pub(crate) use admission::{Admission, AdmissionPermit, Full};
+pub(crate) use ticket::{Completion, TICKET};

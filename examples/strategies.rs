@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::{thread, time::Duration};
 
 use framewire::{
-    Addr, ForkingStrategy, Placement, Separator, Server, ShardLoads, SingleReactor, ThreadPerConnection,
-    WorkerPool, packet_fn,
+    Addr, ForkingStrategy, NewConnection, Placement, Separator, Server, ShardId, ShardLoads, SingleReactor,
+    ThreadPerConnection, WorkerPool, packet_fn,
 };
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
@@ -25,9 +25,9 @@ impl ForkingStrategy for ByPeer {
         WORKERS
     }
 
-    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement {
-        let hash = self.hasher.hash_one(peer.ip());
-        let worker = 1 + (hash % WORKERS as u64) as usize;
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        let hash = self.hasher.hash_one(connection.peer().ip());
+        let worker = ShardId::new(1 + (hash % WORKERS as u64) as u32);
         if loads.sessions(worker) < self.quota { Placement::On(worker) } else { Placement::Refuse }
     }
 

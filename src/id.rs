@@ -11,6 +11,12 @@ impl ShardId {
     /// The shard of the thread that accepts.
     pub const ACCEPTOR: Self = Self(0);
 
+    /// The shard of this number, for a [`Placement`](crate::Placement): workers are numbered from 1.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Its number.
     #[must_use]
     pub fn index(self) -> usize {

@@ -186,7 +186,8 @@ pub use server::{BindAddr, Handlers, PerShard, RunningServer, Server, ServerHand
 pub use session::{Session, SessionHandle, SessionStats, TimerError, TimerId};
 pub use shard::{SessionInfo, ShardContext};
 pub use strategy::{
-    AcceptMode, ForkingStrategy, Placement, ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
+    AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,
+    WorkerPool,
 };
 pub use sync::SendTicket;
 

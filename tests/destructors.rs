@@ -16,8 +16,8 @@ use common::{
     Client, Journal, ON_PURPOSE, On, PATIENCE, Served, Watched, audit, hush, on_each_strategy, until,
 };
 use framewire::{
-    AcceptMode, Addr, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix,
-    Limits, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor,
+    AcceptMode, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix, Limits,
+    NewConnection, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor,
     ThreadPerConnection, WorkerPool, per_shard,
 };
 
@@ -180,8 +180,8 @@ impl ForkingStrategy for Explosive {
         self.inner.accepting()
     }
 
-    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement {
-        self.inner.place(peer, loads)
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        self.inner.place(connection, loads)
     }
 
     fn descriptors_per_session(&self) -> usize {

@@ -375,9 +375,13 @@ impl<S: framewire::ForkingStrategy> framewire::ForkingStrategy for Hesitant<S> {
         self.inner.workers()
     }
 
-    fn place(&mut self, peer: &framewire::Addr, loads: framewire::ShardLoads<'_>) -> framewire::Placement {
+    fn place(
+        &mut self,
+        connection: &framewire::NewConnection<'_>,
+        loads: framewire::ShardLoads<'_>,
+    ) -> framewire::Placement {
         assert!(!self.armed.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: place");
-        self.inner.place(peer, loads)
+        self.inner.place(connection, loads)
     }
 }
 

@@ -17,9 +17,9 @@ use common::{
     Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until, until_counted,
 };
 use framewire::{
-    Addr, CloseReason, ForkingStrategy, LengthPrefix, Limits, PacketHandler, Placement, RunningServer,
-    ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor, ThreadPerConnection,
-    Unframed, WorkerPool, packet_fn, per_shard,
+    Addr, CloseReason, ForkingStrategy, LengthPrefix, Limits, NewConnection, PacketHandler, Placement,
+    RunningServer, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
+    ThreadPerConnection, Unframed, WorkerPool, packet_fn, per_shard,
 };
 use socket2::SockAddr;
 
@@ -299,8 +299,8 @@ impl ForkingStrategy for Slow {
         2
     }
 
-    fn place(&mut self, _peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
-        Placement::On(1)
+    fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
+        Placement::On(ShardId::new(1))
     }
 
     fn on_start(&mut self, _addrs: &[Addr]) {
@@ -396,8 +396,9 @@ impl ForkingStrategy for ByPort {
         2
     }
 
-    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement {
-        let shard = peer.socket_addr().map_or(0, |addr| 1 + usize::from(addr.port() % 2));
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        let port = connection.peer().socket_addr().map_or(0, |addr| addr.port());
+        let shard = ShardId::new(1 + u32::from(port % 2));
         if loads.sessions(shard) < 3 { Placement::On(shard) } else { Placement::Refuse }
     }
 
@@ -452,8 +453,8 @@ fn a_strategy_that_names_no_shard_refuses() {
     #[derive(Debug)]
     struct Lost;
     impl ForkingStrategy for Lost {
-        fn place(&mut self, _peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
-            Placement::On(7)
+        fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
+            Placement::On(ShardId::new(7))
         }
     }
     let served = echo(Server::bind("127.0.0.1:0").expect("a free port").strategy(Lost));

@@ -14,7 +14,7 @@ use std::{
 
 use common::{Client, Journal, On, PATIENCE, Served, audit, on_each_strategy, until};
 use framewire::{
-    Addr, CloseReason, ForkingStrategy, LengthPrefix, Limits, PacketHandler, Placement, QueryError,
+    CloseReason, ForkingStrategy, LengthPrefix, Limits, NewConnection, PacketHandler, Placement, QueryError,
     SendError, Separator, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
     ThreadPerConnection, WorkerPool, packet_fn,
 };
@@ -166,7 +166,7 @@ impl ForkingStrategy for BlockingPlace {
         1
     }
 
-    fn place(&mut self, _peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
+    fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
         self.handler.block();
         self.placement
     }
@@ -174,7 +174,7 @@ impl ForkingStrategy for BlockingPlace {
 
 #[test]
 fn a_stop_returns_while_the_strategy_blocks_the_acceptor_and_names_its_shard() {
-    for placement in [Placement::On(0), Placement::On(1), Placement::Fork] {
+    for placement in [Placement::On(ShardId::ACCEPTOR), Placement::On(ShardId::new(1)), Placement::Fork] {
         let (gate, handler) = gate();
         let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
         let echo = packet_fn(|session, packet| session.send(packet));

@@ -12,7 +12,7 @@ use crate::{
     id::ShardId,
     metrics::Counters,
     shard::Incoming,
-    strategy::{ForkingStrategy, Placement, ShardLoads},
+    strategy::{ForkingStrategy, NewConnection, Placement, ShardLoads},
     sync::{Admission, Full},
     time::Tick,
 };
@@ -61,6 +61,8 @@ pub(crate) struct Acceptor<Y: Sys> {
 struct Accepted<T> {
     io: T,
     endpoints: Endpoints,
+    /// The number of its listener.
+    listener: usize,
 }
 
 struct ListenerState<L> {
@@ -242,10 +244,11 @@ impl<Y: Sys> Acceptor<Y> {
             Ok((io, peer)) => {
                 ear.failures = 0;
                 counters.accepted += 1;
+                let listener = ear.number;
                 let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already: there is nobody to serve.
                 counters.refused += u64::from(local.is_none());
-                Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local) }))
+                Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local), listener }))
             }
             Err(error) => {
                 self.handle_failure(sys, at, error, counters);
@@ -274,8 +277,8 @@ impl<Y: Sys> Acceptor<Y> {
         counters: &mut Counters,
     ) -> Option<(Incoming<Y::Stream>, Option<ShardId>)> {
         let peer = accepted.endpoints.peer();
-        let shard = match self.place(&peer, counters) {
-            Placement::On(shard) if shard < self.admission.standing() => Some(ShardId(shard as u32)),
+        let shard = match self.place(&accepted, counters) {
+            Placement::On(shard) if shard.index() < self.admission.standing() => Some(shard),
             Placement::Fork => None,
             Placement::On(_) | Placement::Refuse => return refuse(sys, accepted, counters),
         };
@@ -289,16 +292,17 @@ impl<Y: Sys> Acceptor<Y> {
             }
             Err(Full::Peer) => return refuse(sys, accepted, counters),
         };
-        let Accepted { io, endpoints } = accepted;
-        Some((Incoming { io, endpoints, permit }, shard))
+        let Accepted { io, endpoints, listener } = accepted;
+        Some((Incoming { io, endpoints, listener, permit }, shard))
     }
 
-    fn place(&mut self, peer: &Addr, counters: &mut Counters) -> Placement {
-        if self.admission.peer_is_full(peer) {
+    fn place(&mut self, accepted: &Accepted<Y::Stream>, counters: &mut Counters) -> Placement {
+        let connection = NewConnection::new(&accepted.endpoints, accepted.listener);
+        if self.admission.peer_is_full(&connection.peer()) {
             return Placement::Refuse;
         }
         let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.admission));
-        catch_unwind(AssertUnwindSafe(|| strategy.place(peer, loads))).unwrap_or_else(|panic| {
+        catch_unwind(AssertUnwindSafe(|| strategy.place(&connection, loads))).unwrap_or_else(|panic| {
             counters.panics += 1;
             tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
             Placement::Refuse
@@ -315,7 +319,8 @@ impl<Y: Sys> Acceptor<Y> {
         };
         let Err(HandOverError { error, incoming }) = sent else { return };
         counters.refused += u64::from(incoming.is_none());
-        self.held = incoming.map(|Incoming { io, endpoints, .. }| Accepted { io, endpoints });
+        self.held =
+            incoming.map(|Incoming { io, endpoints, listener, .. }| Accepted { io, endpoints, listener });
         self.pause("cannot hand over an accepted connection", &error, counters);
     }
 

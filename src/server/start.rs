@@ -184,6 +184,7 @@ fn listen(
     options.reuse_port = true;
     let mut parts = Vec::new();
     for worker in 1..=strategy.workers() {
+        let worker = ShardId(worker as u32);
         let strategy: Box<dyn ForkingStrategy> = Box::new(Resident { worker, max_sessions });
         let strategy = Contained::new(strategy);
         parts.push(AcceptorParts { listeners: Vec::new(), strategy, dispatch: Box::new(NoDispatch) });

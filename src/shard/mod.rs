@@ -151,7 +151,7 @@ where
     /// by [`poll_ended`](Self::poll_ended). It is not told to the handler before `SessionAccess::open`.
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
         let framing = if self.stopping { None } else { self.clone_framing() };
-        let Incoming { io, endpoints, permit } = incoming;
+        let Incoming { io, endpoints, permit, .. } = incoming;
         let Some(framing) = framing else {
             self.core.counters.refused += 1;
             self.ended.push(Ended { io, permit, how: Ending::Close });

@@ -2,11 +2,13 @@
 //!
 //! A strategy decides nothing but the place. Reading, writing, limits and callbacks are the same for all.
 
+mod new_connection;
 mod resident;
 mod single_reactor;
 mod thread_per_connection;
 mod worker_pool;
 
+pub use new_connection::NewConnection;
 pub use single_reactor::SingleReactor;
 pub use thread_per_connection::ThreadPerConnection;
 pub use worker_pool::WorkerPool;
@@ -22,7 +24,7 @@ use crate::{addr::Addr, id::ShardId, sync::Admission};
 /// Called on the acceptor's thread, once per connection; it should not block.
 ///
 /// ```
-/// use framewire::{ForkingStrategy, ShardLoads, Addr, Placement};
+/// use framewire::{ForkingStrategy, NewConnection, Placement, ShardId, ShardLoads};
 ///
 /// /// Even and odd ports, each with a shard.
 /// #[derive(Debug)]
@@ -33,16 +35,17 @@ use crate::{addr::Addr, id::ShardId, sync::Admission};
 ///         2
 ///     }
 ///
-///     fn place(&mut self, peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
-///         match peer.socket_addr() {
-///             Some(addr) => Placement::On(1 + usize::from(addr.port() % 2)),
+///     fn place(&mut self, connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
+///         match connection.peer().socket_addr() {
+///             Some(addr) => Placement::On(ShardId::new(1 + u32::from(addr.port() % 2))),
 ///             None => Placement::Refuse,
 ///         }
 ///     }
 /// }
 /// ```
 pub trait ForkingStrategy: Send {
-    /// Standing shards besides the acceptor's own, each with a thread. They are numbered from 1; 0 is the acceptor's.
+    /// Standing shards besides the acceptor's own, each with a thread. They are numbered from 1;
+    /// [`ShardId::ACCEPTOR`] is 0.
     fn workers(&self) -> usize {
         0
     }
@@ -53,7 +56,7 @@ pub trait ForkingStrategy: Send {
     }
 
     /// Where this connection is to live. A shard that does not exist is as [`Placement::Refuse`].
-    fn place(&mut self, peer: &Addr, loads: ShardLoads<'_>) -> Placement;
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement;
 
     /// Descriptors that one session takes, its socket included. Where [`Limits::connections`](crate::Limits::connections) is 0,
     /// the server has as many connections as the descriptor limit leaves when each takes so many. Default 1; a session
@@ -82,9 +85,10 @@ pub trait ForkingStrategy: Send {
 
 /// A place for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Placement {
-    /// On this standing shard: 0 is the acceptor's own, 1 to [`workers`](ForkingStrategy::workers) are the workers.
-    On(usize),
+    /// On this standing shard: [`ShardId::ACCEPTOR`], or a worker, from 1 to [`workers`](ForkingStrategy::workers).
+    On(ShardId),
     /// On a fresh shard with a thread of its own, which ends with the connection.
     Fork,
     /// Nowhere: the connection is reset.
@@ -116,16 +120,15 @@ impl<'a> ShardLoads<'a> {
         Self { admission }
     }
 
-    /// Standing shards, the acceptor's own (number 0) included.
-    #[must_use]
-    pub fn shards(&self) -> usize {
-        self.admission.standing()
+    /// The standing shards: the acceptor's own, then the workers.
+    pub fn shards(&self) -> impl ExactSizeIterator<Item = ShardId> + use<> {
+        (0..self.admission.standing() as u32).map(ShardId::new)
     }
 
     /// Sessions of a standing shard; 0 for one that does not exist.
     #[must_use]
-    pub fn sessions(&self, shard: usize) -> usize {
-        self.admission.sessions(ShardId(shard as u32)).unwrap_or(0)
+    pub fn sessions(&self, shard: ShardId) -> usize {
+        self.admission.sessions(shard).unwrap_or(0)
     }
 
     /// Sessions with a thread of their own.
@@ -140,15 +143,16 @@ impl<'a> ShardLoads<'a> {
         self.admission.total()
     }
 
-    /// The worker (number 1 and up) with the fewest sessions, and how many it has.
+    /// The worker with the fewest sessions, and how many it has; `None` without workers.
     #[must_use]
-    pub fn least_loaded(&self) -> Option<(usize, usize)> {
-        (1..self.shards()).map(|shard| (shard, self.sessions(shard))).min_by_key(|(_, sessions)| *sessions)
+    pub fn least_loaded(&self) -> Option<(ShardId, usize)> {
+        let workers = self.shards().filter(|shard| *shard != ShardId::ACCEPTOR);
+        workers.map(|shard| (shard, self.sessions(shard))).min_by_key(|(_, sessions)| *sessions)
     }
 }
 
 impl fmt::Debug for ShardLoads<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries((0..self.shards()).map(|shard| self.sessions(shard))).finish()
+        f.debug_map().entries(self.shards().map(|shard| (shard, self.sessions(shard)))).finish()
     }
 }

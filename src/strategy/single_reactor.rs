@@ -1,5 +1,5 @@
-use super::{ForkingStrategy, Placement, ShardLoads};
-use crate::addr::Addr;
+use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
+use crate::id::ShardId;
 
 /// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
 ///
@@ -45,7 +45,8 @@ impl ForkingStrategy for SingleReactor {
         }
     }
 
-    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
-        if loads.sessions(0) < self.max_sessions { Placement::On(0) } else { Placement::Refuse }
+    fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        let here = ShardId::ACCEPTOR;
+        if loads.sessions(here) < self.max_sessions { Placement::On(here) } else { Placement::Refuse }
     }
 }

@@ -1,5 +1,4 @@
-use super::{ForkingStrategy, Placement, ShardLoads};
-use crate::addr::Addr;
+use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
 
 /// Each connection has a thread, and a handler, of its own: the handler may block without holding up anybody else.
 ///
@@ -39,7 +38,7 @@ impl ForkingStrategy for ThreadPerConnection {
         3
     }
 
-    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
+    fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
         if loads.forked() < self.max { Placement::Fork } else { Placement::Refuse }
     }
 }

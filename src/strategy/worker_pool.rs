@@ -1,5 +1,4 @@
-use super::{AcceptMode, ForkingStrategy, Placement, ShardLoads};
-use crate::addr::Addr;
+use super::{AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads};
 
 /// A fixed number of reactor threads, each with its own poll, sessions and handler; nothing is shared between them.
 ///
@@ -74,7 +73,7 @@ impl ForkingStrategy for WorkerPool {
         }
     }
 
-    fn place(&mut self, _peer: &Addr, loads: ShardLoads<'_>) -> Placement {
+    fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
         match loads.least_loaded() {
             Some((shard, sessions)) if sessions < self.max_sessions => Placement::On(shard),
             _ => Placement::Refuse,
@@ -85,25 +84,30 @@ impl ForkingStrategy for WorkerPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{id::ShardId, sync::Admission};
+    use crate::{
+        addr::{Addr, Endpoints},
+        id::ShardId,
+        sync::Admission,
+    };
 
     #[test]
     fn connections_go_to_the_worker_with_the_fewest_until_all_are_full() {
         let admission = Admission::new(3, 100, None);
         let mut pool = WorkerPool::new(2).max_sessions(2);
-        let peer = Addr::Unix(None);
+        let endpoints = Endpoints::new(Addr::Unix(None), Addr::Unix(None));
+        let connection = NewConnection::new(&endpoints, 0);
         let (mut places, mut permits) = (Vec::new(), Vec::new());
         for _ in 0..5 {
-            let place = pool.place(&peer, ShardLoads::new(&admission));
+            let place = pool.place(&connection, ShardLoads::new(&admission));
             if let Placement::On(shard) = place {
-                permits.push(admission.admit(Some(ShardId(shard as u32)), &peer));
+                permits.push(admission.admit(Some(shard), &connection.peer()));
             }
             places.push(place);
         }
-        let on = Placement::On;
+        let on = |shard| Placement::On(ShardId::new(shard));
         assert_eq!(places, [on(1), on(2), on(1), on(2), Placement::Refuse]);
         assert!(permits.iter().all(Result::is_ok));
         drop(permits.remove(1));
-        assert_eq!(pool.place(&peer, ShardLoads::new(&admission)), on(2));
+        assert_eq!(pool.place(&connection, ShardLoads::new(&admission)), on(2));
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, mpsc};
 
 use crate::{
-    addr::Addr,
     contained::Contained,
     id::ShardId,
     limits::Limits,
@@ -12,7 +11,7 @@ use crate::{
         Acceptor, AcceptorConfig, NoDispatch,
         sim::{Call, Fail, Heard, Network, Setup, SimSys, Sizes, World, errno, frame},
     },
-    strategy::{ForkingStrategy, Placement, ShardLoads},
+    strategy::{ForkingStrategy, NewConnection, Placement, ShardLoads},
     sync::{Admission, AdmissionPermit},
 };
 
@@ -93,12 +92,13 @@ struct TooLate {
 }
 
 impl ForkingStrategy for TooLate {
-    fn place(&mut self, peer: &Addr, _loads: ShardLoads<'_>) -> Placement {
+    fn place(&mut self, connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
         if let Some(last) = self.last.take() {
-            let permit = self.admission.admit(Some(ShardId(0)), peer).expect("the last place");
+            let permit =
+                self.admission.admit(Some(ShardId::ACCEPTOR), &connection.peer()).expect("the last place");
             last.send(permit).expect("the test keeps it");
         }
-        Placement::On(0)
+        Placement::On(ShardId::ACCEPTOR)
     }
 }
 

@@ -88,7 +88,7 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`] |
+//! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
 //! | answering packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending from elsewhere | [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use framewire::framing::LengthFieldBuilder;
-use framewire::testing::{Cutter, law};
+use framewire::testing::{Collector, law};
 use framewire::{
     ByteOrder, Decoded, FixedLength, FrameError, Framing, LengthField, LengthPrefix, Netstring, Oversize,
     Raw, Separator, UntilEof, VarintPrefix,
@@ -148,11 +148,11 @@ fn the_default_maximum_is_exact_for_every_framing() {
         assert!(framing.encode(&over, &mut wire).is_err());
         wire.clear();
         framing.encode(&exact, &mut wire).expect("exactly the maximum");
-        let mut cutter = Cutter::new(framing.clone());
+        let mut collector = Collector::new(framing.clone());
         for chunk in wire.chunks(10_000) {
-            cutter.feed(chunk).expect("exactly the maximum");
+            collector.feed(chunk).expect("exactly the maximum");
         }
-        assert!(cutter.packets() == [exact.as_slice()]);
+        assert!(collector.packets() == [exact.as_slice()]);
     }
 }
 
@@ -160,23 +160,23 @@ fn the_default_maximum_is_exact_for_every_framing() {
 fn a_discarded_netstring_without_its_comma_is_reported_the_same_however_it_is_cut() {
     let wire = format!("41:{};2:ok,", "x".repeat(41));
     for piece in 1..=wire.len() {
-        let mut cutter = Cutter::new(boxed(Netstring::new().max(MAX).oversize(Oversize::Discard)));
-        let end = feed(&mut cutter, wire.as_bytes(), &[piece]);
+        let mut collector = Collector::new(boxed(Netstring::new().max(MAX).oversize(Oversize::Discard)));
+        let end = feed(&mut collector, wire.as_bytes(), &[piece]);
         assert!(matches!(end, Err(FrameError::Malformed { .. })), "{piece}: {end:?}");
-        assert_eq!((cutter.rejected().len(), cutter.packets().len()), (1, 0), "{piece}");
+        assert_eq!((collector.rejected().len(), collector.packets().len()), (1, 0), "{piece}");
     }
 }
 
 /// Feeds `wire` in pieces; `cuts` are their sizes, over and over.
-fn feed(cutter: &mut Cutter<Boxed>, wire: &[u8], cuts: &[usize]) -> Result<(), FrameError> {
+fn feed(collector: &mut Collector<Boxed>, wire: &[u8], cuts: &[usize]) -> Result<(), FrameError> {
     let mut rest = wire;
     for cut in cuts.iter().cycle() {
         if rest.is_empty() {
             break;
         }
         let (piece, next) = rest.split_at((*cut).min(rest.len()));
-        cutter.feed(piece)?;
-        let held = cutter.held().len();
+        collector.feed(piece)?;
+        let held = collector.held().len();
         assert!(held <= MAX + 20, "{held} bytes are held");
         rest = next;
     }
@@ -247,10 +247,10 @@ proptest! {
             for payload in &payloads {
                 framing.encode(payload, &mut wire).expect("within the maximum");
             }
-            let mut cutter = Cutter::new(framing);
-            prop_assert_eq!(feed(&mut cutter, &wire, &cuts), Ok(()), "{}", name);
-            prop_assert_eq!(cutter.packets(), &payloads, "{}", name);
-            prop_assert_eq!(cutter.finish(), Ok(()), "{}", name);
+            let mut collector = Collector::new(framing);
+            prop_assert_eq!(feed(&mut collector, &wire, &cuts), Ok(()), "{}", name);
+            prop_assert_eq!(collector.packets(), &payloads, "{}", name);
+            prop_assert_eq!(collector.end(), Ok(()), "{}", name);
         }
     }
 
@@ -261,12 +261,12 @@ proptest! {
             for payload in &payloads {
                 writer.encode(payload, &mut wire).expect("within the default maximum");
             }
-            let mut cutter = Cutter::new(reader);
-            prop_assert_eq!(feed(&mut cutter, &wire, &cuts), Ok(()));
+            let mut collector = Collector::new(reader);
+            prop_assert_eq!(feed(&mut collector, &wire, &cuts), Ok(()));
             let (short, long): (Vec<_>, Vec<_>) = payloads.iter().cloned().partition(|payload| payload.len() <= MAX);
-            prop_assert_eq!(cutter.packets(), &short);
-            prop_assert_eq!(cutter.rejected().len(), long.len());
-            prop_assert_eq!(cutter.finish(), Ok(()));
+            prop_assert_eq!(collector.packets(), &short);
+            prop_assert_eq!(collector.rejected().len(), long.len());
+            prop_assert_eq!(collector.end(), Ok(()));
         }
     }
 
@@ -277,10 +277,10 @@ proptest! {
             for payload in &payloads {
                 writer.encode(payload, &mut wire).expect("within the default maximum");
             }
-            let mut cutter = Cutter::new(reader);
-            let end = feed(&mut cutter, &wire, &cuts);
+            let mut collector = Collector::new(reader);
+            let end = feed(&mut collector, &wire, &cuts);
             let before: Vec<_> = payloads.iter().take_while(|payload| payload.len() <= MAX).cloned().collect();
-            prop_assert_eq!(cutter.packets(), &before);
+            prop_assert_eq!(collector.packets(), &before);
             prop_assert_eq!(matches!(end, Err(FrameError::TooLong { .. })), before.len() < payloads.len());
         }
     }
@@ -291,8 +291,8 @@ proptest! {
         cuts in cuts(),
     ) {
         for (name, framing) in everything() {
-            let mut whole = Cutter::new(framing.clone());
-            let mut cut = Cutter::new(framing);
+            let mut whole = Collector::new(framing.clone());
+            let mut cut = Collector::new(framing);
             let ends = (whole.feed(&wire), feed(&mut cut, &wire, &cuts));
             let faulty = [&ends.0, &ends.1].into_iter().any(|end| matches!(end, Err(FrameError::InvalidDecode { .. })));
             prop_assert!(!faulty, "{}: {:?}", name, ends);
@@ -304,7 +304,7 @@ proptest! {
             prop_assert_eq!(whole.packets(), cut.packets(), "{}", name);
             prop_assert_eq!(whole.rejected().len(), cut.rejected().len(), "{}", name);
             if ends.0.is_ok() {
-                prop_assert_eq!(whole.finish().is_ok(), cut.finish().is_ok(), "{}", name);
+                prop_assert_eq!(whole.end().is_ok(), cut.end().is_ok(), "{}", name);
                 prop_assert_eq!(whole.packets(), cut.packets(), "{}", name);
             }
         }

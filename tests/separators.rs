@@ -1,6 +1,6 @@
 //! Separators against a model that sees the whole stream at once, for every short separator and stream over two letters.
 
-use framewire::testing::Cutter;
+use framewire::testing::Collector;
 use framewire::{FrameError, Framing, Oversize, Separator};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -31,12 +31,12 @@ fn strings(lens: std::ops::RangeInclusive<u32>) -> impl Iterator<Item = Vec<u8>>
     })
 }
 
-fn in_pieces(framing: &Separator, wire: &[u8], piece: usize) -> Cutter<Separator> {
-    let mut cutter = Cutter::new(framing.clone().deliver_tail());
+fn in_pieces(framing: &Separator, wire: &[u8], piece: usize) -> Collector<Separator> {
+    let mut collector = Collector::new(framing.clone().deliver_tail());
     for chunk in wire.chunks(piece) {
-        cutter.feed(chunk).expect("nothing is too long here");
+        collector.feed(chunk).expect("nothing is too long here");
     }
-    cutter
+    collector
 }
 
 fn check(separators: &[Vec<u8>], wire: &[u8], pieces: &[usize]) {
@@ -44,9 +44,9 @@ fn check(separators: &[Vec<u8>], wire: &[u8], pieces: &[usize]) {
     let (mut packets, tail) = model(separators, wire);
     packets.extend(Some(tail).filter(|tail| !tail.is_empty()));
     for piece in pieces {
-        let mut cutter = in_pieces(&framing, wire, *piece);
-        cutter.finish().expect("the tail is delivered");
-        assert_eq!(cutter.packets(), packets, "{separators:?} in {} by {piece}", wire.escape_ascii());
+        let mut collector = in_pieces(&framing, wire, *piece);
+        collector.end().expect("the tail is delivered");
+        assert_eq!(collector.packets(), packets, "{separators:?} in {} by {piece}", wire.escape_ascii());
     }
 }
 
@@ -123,18 +123,18 @@ proptest! {
         let framing = Separator::any_of(&separators).expect("none is empty").max(max);
         let packets = model(&separators, &wire).0;
         let kept: Vec<_> = packets.iter().filter(|packet| packet.len() <= max).cloned().collect();
-        let mut discarding = Cutter::new(framing.clone().oversize(Oversize::Discard));
-        let mut closing = Cutter::new(framing.clone());
+        let mut discarding = Collector::new(framing.clone().oversize(Oversize::Discard));
+        let mut closing = Collector::new(framing.clone());
         let mut end = Ok(());
         for chunk in wire.chunks(piece) {
             prop_assert_eq!(discarding.feed(chunk), Ok(()));
             prop_assert!(discarding.held().len() <= framing.max_frame().unwrap_or(0));
             end = end.and_then(|()| closing.feed(chunk));
         }
-        let _ = discarding.finish();
+        let _ = discarding.end();
         prop_assert_eq!(discarding.packets(), &kept);
         let before: Vec<_> = packets.iter().take_while(|packet| packet.len() <= max).cloned().collect();
-        let end = end.and_then(|()| closing.finish());
+        let end = end.and_then(|()| closing.end());
         prop_assert_eq!(closing.packets(), &before);
         if before.len() < packets.len() {
             let is_too_long = matches!(end, Err(FrameError::TooLong { .. }));
@@ -156,8 +156,8 @@ proptest! {
                 Err(_) => prop_assert_eq!(wire.len(), before),
             }
         }
-        let mut cutter = Cutter::new(framing);
-        prop_assert_eq!(cutter.feed(&wire), Ok(()));
-        prop_assert_eq!(cutter.packets(), &sent);
+        let mut collector = Collector::new(framing);
+        prop_assert_eq!(collector.feed(&wire), Ok(()));
+        prop_assert_eq!(collector.packets(), &sent);
     }
 }

@@ -11,6 +11,7 @@
 
 mod closure;
 mod config_error;
+mod deframer;
 mod error;
 mod fixed;
 mod length_field;
@@ -24,6 +25,7 @@ mod varint;
 
 pub use closure::{FramingFn, framing_fn};
 pub use config_error::FramingConfigError;
+pub use deframer::{Deframed, Deframer};
 pub use error::{BytesPreview, FrameError};
 pub use fixed::FixedLength;
 pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
@@ -35,6 +37,8 @@ pub use separator::{MAX_SEPARATOR, MAX_SEPARATORS, Separator};
 pub use until_eof::UntilEof;
 pub use varint::VarintPrefix;
 
+pub(crate) use deframer::{Cut, Position, decode};
+
 use std::ops::Range;
 
 use bytes::BytesMut;
@@ -45,8 +49,8 @@ use bytes::BytesMut;
 /// scanned: `buf` always begins at the first byte that was not yet consumed, and only ever grows at its end between
 /// two calls that consume nothing.
 ///
-/// `decode` answers with a range of `buf`, not with a borrow of it. A range outside of `buf`, or a frame that consumes
-/// nothing, ends the session with [`FrameError::InvalidDecode`]; it never panics.
+/// `decode` answers with a range of `buf`, not with a borrow of it. A range outside of `buf`, and a frame that consumes
+/// nothing or more than there is, ends the session with [`FrameError::InvalidDecode`]; it never panics.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no framing",
     note = "a server is given one before it is served: `Server::bind(..)?.framing(Separator::lines())`"
@@ -62,7 +66,7 @@ pub trait Framing {
 
     /// The stream has ended: `buf` is what is left and `decode` has answered `None` for it (or it is empty).
     ///
-    /// Called until it answers `None` or has consumed everything. By default an empty rest is a clean end.
+    /// Called until it returns `None`, at last with an empty `buf`. By default an empty rest is a clean end.
     ///
     /// # Errors
     /// By default, [`FrameError::Truncated`] when bytes are left.
@@ -122,7 +126,7 @@ pub enum Decoded {
     /// A frame that is refused, but behind which the stream goes on ([`Oversize::Discard`]): reported once, to
     /// [`PacketHandler::on_rejected`](crate::PacketHandler::on_rejected). More of its bytes may follow as `Skipped`.
     Rejected {
-        /// How many bytes to drop from the front; 0 is allowed here.
+        /// How many bytes to drop from the front; 0 is allowed here, once for the same bytes.
         consumed: usize,
         /// Why.
         error: FrameError,

@@ -14,44 +14,22 @@ pub(crate) enum FramingCell<F> {
     Swapped(Box<Box<dyn Framing>>),
 }
 
-impl<F: Framing> FramingCell<F> {
+impl<F: Framing> Framing for FramingCell<F> {
     #[inline]
-    pub(crate) fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
         match self {
             Self::Own(framing) => framing.decode(buf),
             Self::Swapped(framing) => framing.decode(buf),
         }
     }
 
-    pub(crate) fn decode_eof(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+    fn decode_eof(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
         match self {
             Self::Own(framing) => framing.decode_eof(buf),
             Self::Swapped(framing) => framing.decode_eof(buf),
         }
     }
 
-    pub(crate) fn max_frame(&self) -> Option<usize> {
-        match self {
-            Self::Own(framing) => framing.max_frame(),
-            Self::Swapped(framing) => framing.max_frame(),
-        }
-    }
-
-    pub(crate) fn is_discarding(&self) -> bool {
-        match self {
-            Self::Own(framing) => framing.is_discarding(),
-            Self::Swapped(framing) => framing.is_discarding(),
-        }
-    }
-}
-
-/// A [`FramingCell`] as a session sees it, whatever the server's framing is.
-pub(crate) trait FramingSlot {
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError>;
-    fn swap(&mut self, framing: Box<dyn Framing>);
-}
-
-impl<F: Framing> FramingSlot for FramingCell<F> {
     #[inline]
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
         match self {
@@ -60,6 +38,34 @@ impl<F: Framing> FramingSlot for FramingCell<F> {
         }
     }
 
+    fn offer_max(&mut self, max: usize) {
+        match self {
+            Self::Own(framing) => framing.offer_max(max),
+            Self::Swapped(framing) => framing.offer_max(max),
+        }
+    }
+
+    fn max_frame(&self) -> Option<usize> {
+        match self {
+            Self::Own(framing) => framing.max_frame(),
+            Self::Swapped(framing) => framing.max_frame(),
+        }
+    }
+
+    fn is_discarding(&self) -> bool {
+        match self {
+            Self::Own(framing) => framing.is_discarding(),
+            Self::Swapped(framing) => framing.is_discarding(),
+        }
+    }
+}
+
+/// A [`FramingCell`] as a session sees it, whatever the server's framing is.
+pub(crate) trait FramingSlot: Framing {
+    fn swap(&mut self, framing: Box<dyn Framing>);
+}
+
+impl<F: Framing> FramingSlot for FramingCell<F> {
     fn swap(&mut self, framing: Box<dyn Framing>) {
         *self = Self::Swapped(Box::new(framing));
     }

@@ -6,7 +6,7 @@ use super::{Ending, SessionAccess, Slot, callbacks::guard, session_access::Share
 use crate::{
     buffer::{Inbox, ReceiveBuffer},
     error::CloseReason,
-    framing::{Decoded, FrameError, Framing},
+    framing::{Cut, Decoded, FrameError, Framing, Position, decode},
     handler::PacketHandler,
     session::{Connection, Flags, FramingCell, Phase, Session, ShardCore},
     time::Tick,
@@ -202,25 +202,26 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// done with.
     #[inline]
     fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
-        let mut used = 0;
-        if let Err(stop) = self.cut(region, since, &mut used, decode) {
-            self.stop(stop);
+        match self.cut(region, since, decode) {
+            Ok(used) => used,
+            Err(stop) => {
+                self.stop(stop);
+                0
+            }
         }
-        used
     }
 
-    /// Hands out as many frames as the session may have in this turn.
+    /// Hands out as many frames as the session may have in this turn; how many bytes are done with.
     #[inline]
     fn cut(
         &mut self,
         region: &mut [u8],
         since: Tick,
-        used: &mut usize,
-        decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
-    ) -> Result<(), Stop> {
+        ask: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
+    ) -> Result<usize, Stop> {
         let (handler, slot, core, share) =
             (&mut *self.handler, &mut *self.slot, &mut *self.core, &mut self.share);
-        guard("on_packet", || hand_out(handler, slot, core, share, region, since, used, decode))
+        guard("on_packet", || hand_out(handler, slot, core, share, region, since, ask))
     }
 
     #[cold]
@@ -235,10 +236,10 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     fn deliver_end(&mut self) {
         let mut rest = self.slot.connection.inbox.take();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
-        let (mut used, since) = (0, self.core.clock.stamp());
-        if let Err(stop) = self.cut(region, since, &mut used, decode_eof) {
-            return self.stop(stop);
-        }
+        let used = match self.cut(region, self.core.clock.stamp(), FramingCell::decode_eof) {
+            Ok(used) => used,
+            Err(stop) => return self.stop(stop),
+        };
         if !self.is_open() {
             return;
         }
@@ -257,15 +258,6 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             self.close(CloseReason::PeerClosed);
         }
     }
-}
-
-#[inline]
-fn decode<F: Framing>(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
-    if buf.is_empty() { Ok(None) } else { cell.decode(buf) }
-}
-
-fn decode_eof<F: Framing>(cell: &mut FramingCell<F>, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
-    cell.decode_eof(buf)
 }
 
 /// Why no more packets are handed out. Boxed: what is returned for every batch of packets is one word.
@@ -292,12 +284,9 @@ impl From<CloseReason> for Stop {
     }
 }
 
-/// The inner loop: decode, call, decode, call … until the bytes, the session's share or its willingness end.
+/// The inner loop: decode, call, decode, call … until the bytes, the session's share or its willingness end. How many bytes
+/// are done with.
 #[inline]
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the hot loop: a struct of them costs a store and a load for each packet"
-)]
 fn hand_out<H: PacketHandler, F: Framing, T>(
     handler: &mut H,
     slot: &mut Slot<F, H::State, T>,
@@ -305,11 +294,10 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     share: &mut Share,
     region: &mut [u8],
     since: Tick,
-    used: &mut usize,
-    decode: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
-) -> Result<(), Stop> {
-    let mut rejected_at = None;
-    let Some(state) = slot.state.as_deref_mut() else { return Ok(()) };
+    ask: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
+) -> Result<usize, Stop> {
+    let mut position = Position::default();
+    let Some(state) = slot.state.as_deref_mut() else { return Ok(0) };
     let framing = &mut *slot.framing;
     while !slot.connection.read_block.any() {
         if share.frames == 0 {
@@ -318,42 +306,32 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 break;
             }
         }
-        let rest = region.get_mut(*used..).unwrap_or_default();
-        let Some(decoded) = decode(framing, rest)? else { break };
-        let len = rest.len();
+        let is_first = position.consumed == 0;
+        let rest = position.rest(region);
+        let Some(cut) = position.cut(rest, |rest| ask(framing, rest))? else { break };
         share.frames -= 1;
-        match decoded {
-            Decoded::Packet { payload, consumed } => {
-                *used += checked(consumed, len)?;
-                let packet = rest
-                    .get(payload)
-                    .ok_or(FrameError::InvalidDecode { what: "a packet outside of the buffer" })?;
+        match cut {
+            Cut::Packet(packet) => {
                 slot.connection.traffic.packets_in += 1;
                 core.counters.packets_in += 1;
                 let mut session = Session { connection: &mut slot.connection, framing, core };
-                handler.on_packet(&mut session, state, packet)?;
+                handler.on_packet(&mut session, state, rest.get(packet).unwrap_or_default())?;
             }
-            Decoded::Skipped { consumed } => {
-                let since = if *used == 0 { since } else { core.clock.stamp() };
+            Cut::Skipped => {
+                let since = if is_first { since } else { core.clock.stamp() };
                 note_discarding(&mut slot.connection, framing, since, core);
-                *used += checked(consumed, len)?;
             }
-            Decoded::Rejected { consumed, error } => {
-                let consumed = consumed.min(len);
-                if consumed == 0 && rejected_at.replace(*used) == Some(*used) {
-                    Err(FrameError::InvalidDecode { what: "the same refusal twice" })?;
-                }
+            Cut::Rejected(error) => {
                 slot.connection.flags.remove(Flags::DISCARDING);
-                let since = if *used == 0 { since } else { core.clock.stamp() };
+                let since = if is_first { since } else { core.clock.stamp() };
                 note_discarding(&mut slot.connection, framing, since, core);
-                *used += consumed;
                 core.counters.frames_rejected += 1;
                 let mut session = Session { connection: &mut slot.connection, framing, core };
                 handler.on_rejected(&mut session, state, &error)?;
             }
         }
     }
-    Ok(())
+    Ok(position.consumed)
 }
 
 /// Bytes that began to come at `since` are no packet's: more of a frame that is discarded, or its end.
@@ -368,14 +346,5 @@ fn note_discarding<F: Framing>(
         connection.discard(since, core);
     } else {
         connection.flags.remove(Flags::DISCARDING);
-    }
-}
-
-#[inline]
-fn checked(consumed: usize, len: usize) -> Result<usize, FrameError> {
-    match consumed {
-        0 => Err(FrameError::InvalidDecode { what: "a frame of no bytes" }),
-        n if n > len => Err(FrameError::InvalidDecode { what: "a frame longer than the buffer" }),
-        n => Ok(n),
     }
 }

@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::cutter::Cutter;
+use super::collector::Collector;
 use crate::framing::{FrameError, Framing};
 
 /// Streams up to this many bytes are cut in two at every place and damaged at every byte; of longer ones about as many
@@ -56,8 +56,8 @@ where
     }
     let stream = frames.concat();
     for_cuts(&stream, |pieces| {
-        let cutter = run(&framing, pieces);
-        same(&payloads, cutter.packets(), pieces);
+        let collector = run(&framing, pieces);
+        same(&payloads, collector.packets(), pieces);
     });
     for cut in places(stream.len()) {
         ends_well(&framing, &payloads, stream.get(..cut).unwrap_or_default());
@@ -93,11 +93,11 @@ where
     let payloads: Vec<Vec<u8>> = payloads.into_iter().map(|payload| payload.as_ref().to_vec()).collect();
     let stream: Vec<u8> = payloads.iter().flat_map(|payload| encode(&framing, payload)).collect();
     for_cuts(&stream, |pieces| {
-        let mut cutter = run(&framing, pieces);
-        if let Err(error) = cutter.finish() {
+        let mut collector = run(&framing, pieces);
+        if let Err(error) = collector.end() {
             panic!("the end of a whole stream is refused with {error}; fed: {}", shown(&stream));
         }
-        same(&[payloads.concat()], &[cutter.packets().concat()], pieces);
+        same(&[payloads.concat()], &[collector.packets().concat()], pieces);
     });
     damage(&framing, &stream);
     length(&framing);
@@ -122,29 +122,29 @@ fn comes_with_its_last_byte<F: Framing + Clone>(framing: &F, payload: &[u8], fra
     let Some((last, most)) = frame.split_last() else {
         panic!("the frame of {} has no bytes", shown(payload))
     };
-    let mut cutter = run(framing, &[most]);
+    let mut collector = run(framing, &[most]);
     // A framing may know early that the packet is whole (`\r`, where `\r\n` ends it too), but not give another one.
-    if let Some(early) = cutter.packets().iter().find(|early| *early != payload) {
+    if let Some(early) = collector.packets().iter().find(|early| *early != payload) {
         panic!("{} came out of {}, a part of the frame of {}", shown(early), shown(most), shown(payload));
     }
     if let Some(max) = framing.max_frame().filter(|max| *max < frame.len()) {
         panic!("the frame {} has {} bytes, more than max_frame says: {max}", shown(frame), frame.len());
     }
-    feed(&mut cutter, &[*last]);
-    same(&[payload.to_vec()], cutter.packets(), &[frame]);
+    feed(&mut collector, &[*last]);
+    same(&[payload.to_vec()], collector.packets(), &[frame]);
 }
 
 /// Ends the stream after `wire`, the front of a stream of `payloads`.
 fn ends_well<F: Framing + Clone>(framing: &F, payloads: &[Vec<u8>], wire: &[u8]) {
-    let mut cutter = run(framing, &[wire]);
-    let before = cutter.packets().len();
-    let tail = cutter.held().to_vec();
-    let end = cutter.finish();
+    let mut collector = run(framing, &[wire]);
+    let before = collector.packets().len();
+    let tail = collector.held().to_vec();
+    let end = collector.end();
     no_fault(&end, wire);
-    if end.is_ok() && !cutter.held().is_empty() {
-        panic!("{} was dropped in silence at the end of {}", shown(cutter.held()), shown(wire));
+    if end.is_ok() && !collector.held().is_empty() {
+        panic!("{} was dropped in silence at the end of {}", shown(collector.held()), shown(wire));
     }
-    for (at, packet) in cutter.packets().iter().enumerate() {
+    for (at, packet) in collector.packets().iter().enumerate() {
         let is_sent = payloads.get(at) == Some(packet);
         let is_tail = at == before && *packet == tail;
         if !is_sent && !is_tail {
@@ -159,11 +159,11 @@ fn damage<F: Framing + Clone>(framing: &F, stream: &[u8]) {
         for change in [0x01, 0x80, 0xff] {
             let flip = |stream: &mut Vec<u8>| stream.get_mut(at).into_iter().for_each(|byte| *byte ^= change);
             flip(&mut stream);
-            let mut cutter = Cutter::new(framing.clone());
-            let end = cutter.feed(&stream);
+            let mut collector = Collector::new(framing.clone());
+            let end = collector.feed(&stream);
             no_fault(&end, &stream);
             if end.is_ok() {
-                no_fault(&cutter.finish(), &stream);
+                no_fault(&collector.end(), &stream);
             }
             flip(&mut stream);
         }
@@ -174,17 +174,17 @@ fn damage<F: Framing + Clone>(framing: &F, stream: &[u8]) {
 fn length<F: Framing + Clone>(framing: &F) {
     let Some(max) = framing.max_frame().filter(|max| *max <= FILLABLE) else { return };
     for fill in [0x00, b'1', b'a', 0x7f, 0xff] {
-        let mut cutter = Cutter::new(framing.clone());
+        let mut collector = Collector::new(framing.clone());
         for chunk in vec![fill; max + 2].chunks(1 + max / 16) {
-            let end = cutter.feed(chunk);
+            let end = collector.feed(chunk);
             no_fault(&end, chunk);
             if end.is_err() {
                 break;
             }
-            if cutter.held().len() > max {
+            if collector.held().len() > max {
                 panic!(
                     "{} bytes of {fill:#04x} are held, more than max_frame says: {max}",
-                    cutter.held().len()
+                    collector.held().len()
                 );
             }
         }
@@ -233,28 +233,28 @@ fn numbers(len: usize) -> impl Iterator<Item = Vec<u8>> {
 /// Feeds the header and a body without end, until it is refused, or known to announce no more than the maximum. How many
 /// bytes that took.
 fn flood<F: Framing + Clone>(framing: &F, max: usize, header: &[u8], body: &[u8]) -> usize {
-    let mut cutter = Cutter::new(framing.clone());
+    let mut collector = Collector::new(framing.clone());
     let (front, more) = ([header, body].concat(), vec![b'a'; 1 + max / 16]);
     let mut fed = 0;
     while fed <= max + front.len() {
         let piece = if fed == 0 { &front } else { &more };
-        let end = cutter.feed(piece);
+        let end = collector.feed(piece);
         no_fault(&end, header);
         if end.is_err() {
             break;
         }
         fed += piece.len();
-        let longest = cutter.packets().iter().map(Vec::len).max();
+        let longest = collector.packets().iter().map(Vec::len).max();
         if let Some(longest) = longest.filter(|len| *len > max) {
             panic!(
                 "a packet of {longest} bytes came, more than max_frame says: {max}; behind the header {}",
                 shown(header)
             );
         }
-        if cutter.held().len() > max + header.len() {
+        if collector.held().len() > max + header.len() {
             panic!(
                 "{} bytes are held behind the header {}, more than max_frame says: {max}",
-                cutter.held().len(),
+                collector.held().len(),
                 shown(header)
             );
         }
@@ -265,17 +265,17 @@ fn flood<F: Framing + Clone>(framing: &F, max: usize, header: &[u8], body: &[u8]
     fed
 }
 
-fn run<F: Framing + Clone>(framing: &F, pieces: &[&[u8]]) -> Cutter<F> {
-    let mut cutter = Cutter::new(framing.clone());
-    pieces.iter().for_each(|piece| feed(&mut cutter, piece));
-    cutter
+fn run<F: Framing + Clone>(framing: &F, pieces: &[&[u8]]) -> Collector<F> {
+    let mut collector = Collector::new(framing.clone());
+    pieces.iter().for_each(|piece| feed(&mut collector, piece));
+    collector
 }
 
-fn feed<F: Framing>(cutter: &mut Cutter<F>, piece: &[u8]) {
-    if let Err(error) = cutter.feed(piece) {
+fn feed<F: Framing>(collector: &mut Collector<F>, piece: &[u8]) {
+    if let Err(error) = collector.feed(piece) {
         panic!("what encode wrote is refused by decode: {error}; at {}", shown(piece));
     }
-    if let Some(rejected) = cutter.rejected().first() {
+    if let Some(rejected) = collector.rejected().first() {
         panic!("what encode wrote is rejected by decode: {rejected}; at {}", shown(piece));
     }
 }

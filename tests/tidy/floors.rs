@@ -23,7 +23,7 @@ pub(crate) const FLOORS: [&[&str]; 6] = [
         "sync",
         "time",
         "timer_wheel",
-        "testing::cutter",
+        "testing::collector",
         "testing::law",
     ],
     // 1, one session as a machine.

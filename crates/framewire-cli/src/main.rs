@@ -12,7 +12,6 @@ mod hex;
 mod probe;
 mod show;
 mod spec;
-mod splitter;
 mod target;
 mod trace;
 

@@ -2,7 +2,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use framewire::framing::BytesPreview;
+use framewire::framing::{BytesPreview, Deframed, Deframer};
 use socket2::Socket;
 
 use super::args::ProbeArgs;
@@ -10,14 +10,13 @@ use super::error::ProbeError;
 use super::sender::{InputEvent, SendingError};
 use crate::say;
 use crate::spec::FramingSpec;
-use crate::splitter::{Piece, Splitter};
 use crate::trace::{Direction, Trace};
 
 /// Receives packets and shows them, until there is no more to wait for.
 pub(super) struct PacketReceiver<'a> {
     args: &'a ProbeArgs,
     trace: Option<Trace>,
-    splitter: Splitter<FramingSpec>,
+    deframer: Deframer<FramingSpec>,
     /// Packets shown.
     came: u64,
     input: Receiver<InputEvent>,
@@ -30,8 +29,8 @@ pub(super) struct PacketReceiver<'a> {
 
 impl<'a> PacketReceiver<'a> {
     pub(super) fn new(args: &'a ProbeArgs, trace: Option<Trace>, input: Receiver<InputEvent>) -> Self {
-        let splitter = Splitter::new(args.framing());
-        Self { args, trace, splitter, came: 0, input, input_ended: None, left_out: 0, refused: None }
+        let deframer = Deframer::new(args.framing());
+        Self { args, trace, deframer, came: 0, input, input_ended: None, left_out: 0, refused: None }
     }
 
     pub(super) fn run(&mut self, mut stream: &Socket) -> Result<(), ProbeError> {
@@ -76,19 +75,13 @@ impl<'a> PacketReceiver<'a> {
     }
 
     fn handle_received(&mut self, bytes: &[u8]) -> Result<(), ProbeError> {
-        self.splitter.push(bytes);
-        while !self.has_all() {
-            let Some(piece) = self.splitter.next()? else { return Ok(()) };
-            self.show(piece)?;
-        }
-        Ok(())
+        self.deframer.feed(bytes);
+        self.show_packets()
     }
 
     fn handle_end(&mut self) -> Result<(), ProbeError> {
-        while !self.has_all() {
-            let Some(piece) = self.splitter.next_at_end()? else { break };
-            self.show(piece)?;
-        }
+        self.deframer.end();
+        self.show_packets()?;
         if let Some(trace) = &self.trace {
             trace.line(format_args!("{}    end", Direction::Received)).map_err(ProbeError::Output)?;
         }
@@ -100,7 +93,7 @@ impl<'a> PacketReceiver<'a> {
     /// The peer had its time.
     fn leave(&mut self) -> Result<(), ProbeError> {
         let waited = self.args.patience().unwrap_or_default();
-        let held = self.splitter.held();
+        let held = self.deframer.held();
         if !held.is_empty() {
             return Err(ProbeError::Unfinished { have: held.len(), waited, seen: BytesPreview::new(held) });
         }
@@ -121,26 +114,19 @@ impl<'a> PacketReceiver<'a> {
         }
     }
 
-    fn show(&mut self, piece: Piece) -> Result<(), ProbeError> {
-        let packet = match piece {
-            Piece::Packet(packet) => packet,
-            Piece::Rejected(error) => {
-                say(format_args!("rejected: {error}"));
-                return Ok(());
+    /// As many as have come, and no more than were asked for.
+    fn show_packets(&mut self) -> Result<(), ProbeError> {
+        while !self.has_all() {
+            let Some(deframed) = self.deframer.poll_frame()? else { break };
+            match deframed {
+                Deframed::Packet(packet) => {
+                    self.came += 1;
+                    show(self.args, self.trace.as_ref(), packet).map_err(ProbeError::Output)?;
+                }
+                Deframed::Rejected(error) => say(format_args!("rejected: {error}")),
             }
-        };
-        self.came += 1;
-        let shown = match &self.trace {
-            Some(trace) => trace.packet(Direction::Received, &packet),
-            None => self.print(&packet),
-        };
-        shown.map_err(ProbeError::Output)
-    }
-
-    fn print(&self, packet: &[u8]) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", self.args.show.line(packet, self.args.show_bytes.unwrap_or(usize::MAX)))?;
-        out.flush()
+        }
+        Ok(())
     }
 
     fn has_all(&self) -> bool {
@@ -151,6 +137,15 @@ impl<'a> PacketReceiver<'a> {
         let waited = self.input_ended.map(|ended| ended.elapsed());
         waited.zip(self.args.patience()).is_some_and(|(waited, patience)| waited >= patience)
     }
+}
+
+fn show(args: &ProbeArgs, trace: Option<&Trace>, packet: &[u8]) -> io::Result<()> {
+    if let Some(trace) = trace {
+        return trace.packet(Direction::Received, packet);
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", args.show.line(packet, args.show_bytes.unwrap_or(usize::MAX)))?;
+    out.flush()
 }
 
 fn is_quiet(error: &io::Error) -> bool {

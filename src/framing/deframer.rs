@@ -1,0 +1,411 @@
+//! The one loop that cuts frames: sessions, clients, tests and tools all use it.
+
+use std::ops::Range;
+
+use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
+
+/// Cuts a stream into packets, without a socket: bytes go in, packets come out. It is the loop of a session, for clients,
+/// tools and tests that read by themselves.
+///
+/// ```text
+/// feed ──▶ [ consumed | frame | frame | unfini ] ──▶ poll_frame, poll_frame … until None
+///                     |<------- held --------->|
+/// ```
+///
+/// Of an unfinished frame it holds no more than [`max_frame`](Framing::max_frame), or [`max`](Self::max) where the framing
+/// knows none.
+///
+/// ```
+/// use framewire::framing::{Deframed, Deframer, LengthPrefix};
+///
+/// let mut deframer = Deframer::new(LengthPrefix::u8());
+/// deframer.feed(b"\x02hi\x03y");
+/// assert_eq!(deframer.poll_frame()?, Some(Deframed::Packet(b"hi")));
+/// assert_eq!(deframer.poll_frame()?, None);
+/// deframer.feed(b"ou");
+/// assert_eq!(deframer.poll_frame()?, Some(Deframed::Packet(b"you")));
+/// deframer.end();
+/// assert_eq!(deframer.poll_frame()?, None);
+/// # Ok::<(), framewire::FrameError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Deframer<F> {
+    framing: F,
+    buffer: Vec<u8>,
+    position: Position,
+    stage: Stage,
+    /// For a framing that knows no maximum; `None` holds an unfinished frame of any length.
+    max: Option<usize>,
+}
+
+/// What was found next in a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Deframed<'a> {
+    /// A packet.
+    Packet(&'a [u8]),
+    /// A frame that the framing refuses, and behind which the stream goes on: see [`Decoded::Rejected`].
+    Rejected(FrameError),
+}
+
+/// What the framing is asked next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// `decode`: more bytes may come.
+    Open,
+    /// `decode`, until that finds no more: the last bytes have come.
+    Ending,
+    /// `decode_eof`.
+    Ended,
+}
+
+impl<F: Framing> Deframer<F> {
+    /// The beginning of a stream. A framing that knows no maximum gets one of 1 MiB.
+    pub fn new(framing: F) -> Self {
+        Self {
+            framing,
+            buffer: Vec::new(),
+            position: Position::default(),
+            stage: Stage::Open,
+            max: Some(DEFAULT_MAX_FRAME),
+        }
+    }
+
+    /// The most bytes of one frame, as a server has it in [`Limits::frame`](crate::Limits::frame): it is offered to the
+    /// framing. To be called before the first byte is fed.
+    #[must_use]
+    pub fn max(mut self, bytes: usize) -> Self {
+        self.framing.offer_max(bytes);
+        self.max = Some(bytes);
+        self
+    }
+
+    /// More bytes have come. Behind the [`end`](Self::end) there are none: they are ignored.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        // Moved only when they are fewer than what is dropped: frames that leave one by one do not each move the rest.
+        let Position { consumed, .. } = self.position;
+        if consumed > self.buffer.len() - consumed {
+            self.buffer.drain(..consumed);
+            self.position = Position::default();
+        }
+        self.buffer.extend_from_slice(bytes);
+        self.position.has_refused = false;
+    }
+
+    /// No more bytes will come. What is left over is a last packet or an error, as the framing says.
+    pub fn end(&mut self) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Ending;
+        }
+    }
+
+    /// The next packet or refusal; `None` where more bytes are needed, and where nothing is left behind the
+    /// [`end`](Self::end). Nothing is to be asked after an error.
+    ///
+    /// # Errors
+    /// What the framing returns, [`FrameError::InvalidDecode`] where that cannot be, and [`FrameError::TooLong`] when the
+    /// unfinished frame is longer than the maximum.
+    pub fn poll_frame(&mut self) -> Result<Option<Deframed<'_>>, FrameError> {
+        let packet = loop {
+            let start = self.position.consumed;
+            match self.cut()? {
+                Some(Cut::Packet(packet)) => break start + packet.start..start + packet.end,
+                Some(Cut::Skipped) => {}
+                Some(Cut::Rejected(error)) => return Ok(Some(Deframed::Rejected(error))),
+                None if self.stage == Stage::Ending => {
+                    self.stage = Stage::Ended;
+                    self.position.has_refused = false;
+                }
+                None if self.stage == Stage::Open => return self.within().map(|()| None),
+                None => return Ok(None),
+            }
+        };
+        Ok(self.buffer.get(packet).map(Deframed::Packet))
+    }
+
+    /// The bytes that were not consumed yet.
+    pub fn held(&self) -> &[u8] {
+        self.buffer.get(self.position.consumed..).unwrap_or_default()
+    }
+
+    /// Holds an unfinished frame of any length, to find out whether the framing keeps its own maximum.
+    pub(crate) fn unlimited(framing: F) -> Self {
+        Self { max: None, ..Self::new(framing) }
+    }
+
+    fn cut(&mut self) -> Result<Option<Cut>, FrameError> {
+        let Self { framing, buffer, position, stage, .. } = self;
+        position.cut(position.rest(buffer), |rest| match stage {
+            Stage::Ended => framing.decode_eof(rest),
+            Stage::Open | Stage::Ending => decode(framing, rest),
+        })
+    }
+
+    fn within(&self) -> Result<(), FrameError> {
+        let Some(max) = self.max else { return Ok(()) };
+        let (held, max) = (self.held(), self.framing.max_frame().unwrap_or(max));
+        if held.len() > max { Err(FrameError::too_long(held.len() as u64, max as u64, held)) } else { Ok(()) }
+    }
+}
+
+/// Asks for the next frame, which takes at least a byte.
+#[inline]
+pub(crate) fn decode<F: Framing + ?Sized>(
+    framing: &mut F,
+    rest: &mut [u8],
+) -> Result<Option<Decoded>, FrameError> {
+    if rest.is_empty() { Ok(None) } else { framing.decode(rest) }
+}
+
+/// How far a stretch of bytes has been cut into frames.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Position {
+    /// Bytes at its front that are done with.
+    pub(crate) consumed: usize,
+    /// What stands behind them was refused.
+    has_refused: bool,
+}
+
+/// What a framing has found, and may have found.
+pub(crate) enum Cut {
+    /// Where the packet stands in the bytes that the framing was shown, within them.
+    Packet(Range<usize>),
+    Skipped,
+    Rejected(FrameError),
+}
+
+impl Position {
+    /// What is left of `region`, the whole stretch.
+    #[inline]
+    pub(crate) fn rest<'a>(&self, region: &'a mut [u8]) -> &'a mut [u8] {
+        region.get_mut(self.consumed..).unwrap_or_default()
+    }
+
+    /// Takes what the framing finds at the front of `rest` when it is `ask`ed, and checks it: a packet lies within `rest`, a
+    /// frame consumes at least a byte and no more than there are, and a refusal that consumes nothing is not repeated. So
+    /// a loop of these comes to an end.
+    #[inline]
+    pub(crate) fn cut(
+        &mut self,
+        rest: &mut [u8],
+        ask: impl FnOnce(&mut [u8]) -> Result<Option<Decoded>, FrameError>,
+    ) -> Result<Option<Cut>, FrameError> {
+        let Some(decoded) = ask(rest)? else { return Ok(None) };
+        let (cut, consumed) = match decoded {
+            Decoded::Packet { payload, consumed } => {
+                if rest.get(payload.clone()).is_none() {
+                    return invalid("a packet outside of the buffer");
+                }
+                (Cut::Packet(payload), consumed)
+            }
+            Decoded::Skipped { consumed } => (Cut::Skipped, consumed),
+            Decoded::Rejected { consumed: 0, error } => {
+                if self.has_refused {
+                    return invalid("the same refusal twice");
+                }
+                self.has_refused = true;
+                return Ok(Some(Cut::Rejected(error)));
+            }
+            Decoded::Rejected { consumed, error } => (Cut::Rejected(error), consumed),
+        };
+        if consumed == 0 {
+            return invalid("a frame of no bytes");
+        }
+        if consumed > rest.len() {
+            return invalid("a frame longer than the buffer");
+        }
+        self.has_refused = false;
+        // No slice is longer than isize::MAX, so the sum cannot wrap.
+        self.consumed = self.consumed.wrapping_add(consumed);
+        Ok(Some(cut))
+    }
+}
+
+#[cold]
+fn invalid<T>(what: &'static str) -> Result<T, FrameError> {
+    Err(FrameError::InvalidDecode { what })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::framing::{LengthPrefix, Separator};
+
+    /// Everything that there is to be found now.
+    fn packets<F: Framing>(deframer: &mut Deframer<F>) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        while let Some(Deframed::Packet(packet)) = deframer.poll_frame().unwrap() {
+            packets.push(packet.to_vec());
+        }
+        packets
+    }
+
+    fn is_invalid(end: Result<Option<Deframed<'_>>, FrameError>) -> bool {
+        matches!(end, Err(FrameError::InvalidDecode { .. }))
+    }
+
+    fn is_rejected(end: Result<Option<Deframed<'_>>, FrameError>) -> bool {
+        matches!(end, Ok(Some(Deframed::Rejected(_))))
+    }
+
+    /// A framing that answers as it is told, and then nothing; it knows no maximum.
+    #[derive(Debug)]
+    struct Script {
+        decode: VecDeque<Decoded>,
+        decode_eof: VecDeque<Decoded>,
+    }
+
+    impl Script {
+        fn deframer<const N: usize, const M: usize>(
+            decode: [Decoded; N],
+            decode_eof: [Decoded; M],
+        ) -> Deframer<Self> {
+            Deframer::new(Self { decode: decode.into(), decode_eof: decode_eof.into() })
+        }
+    }
+
+    impl Framing for Script {
+        fn decode(&mut self, _: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+            Ok(self.decode.pop_front())
+        }
+
+        fn decode_eof(&mut self, _: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+            Ok(self.decode_eof.pop_front())
+        }
+
+        fn encode(&self, _: &[u8], _: &mut BytesMut) -> Result<(), FrameError> {
+            Ok(())
+        }
+    }
+
+    fn packet(consumed: usize) -> Decoded {
+        Decoded::Packet { payload: 0..1, consumed }
+    }
+
+    fn rejected(consumed: usize) -> Decoded {
+        Decoded::Rejected { consumed, error: FrameError::truncated(&[]) }
+    }
+
+    #[test]
+    fn packets_come_out_however_the_bytes_come_in() {
+        for piece in 1..8 {
+            let mut deframer = Deframer::new(LengthPrefix::u8());
+            let mut found = Vec::new();
+            for bytes in b"\x02hi\0\x03you".chunks(piece) {
+                deframer.feed(bytes);
+                found.extend(packets(&mut deframer));
+            }
+            assert_eq!(found, [&b"hi"[..], b"", b"you"]);
+            deframer.end();
+            assert_eq!(deframer.poll_frame(), Ok(None));
+            assert_eq!(deframer.held(), b"");
+        }
+    }
+
+    #[test]
+    fn many_frames_leave_a_buffer_that_keeps_up_with_them() {
+        let mut deframer = Deframer::new(LengthPrefix::u8());
+        deframer.feed(b"\x01");
+        for _ in 0..10_000 {
+            deframer.feed(b"i\x01");
+            assert_eq!(packets(&mut deframer), [b"i"]);
+            assert_eq!(deframer.held(), b"\x01");
+        }
+        assert!(deframer.buffer.capacity() < 100, "{} bytes", deframer.buffer.capacity());
+    }
+
+    #[test]
+    fn a_cut_off_packet_is_an_error_at_the_end() {
+        let mut deframer = Deframer::new(LengthPrefix::u8());
+        deframer.feed(b"\x05hel");
+        assert_eq!(deframer.poll_frame(), Ok(None));
+        deframer.end();
+        assert_eq!(deframer.poll_frame(), Err(FrameError::truncated(b"\x05hel")));
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_counts_where_the_framing_says_so() {
+        let mut deframer = Deframer::new(Separator::lines().deliver_tail());
+        deframer.feed(b"one\ntwo");
+        deframer.end();
+        deframer.feed(b" and more");
+        assert_eq!(packets(&mut deframer), [b"one", b"two"]);
+    }
+
+    #[test]
+    fn a_frame_is_refused_before_the_first_of_its_bytes_is_dropped() {
+        let skipped = Decoded::Skipped { consumed: 2 };
+        let mut deframer = Script::deframer([rejected(0), skipped, packet(1)], []);
+        deframer.feed(b"xxy");
+        assert!(is_rejected(deframer.poll_frame()));
+        assert_eq!(deframer.poll_frame(), Ok(Some(Deframed::Packet(b"y"))));
+    }
+
+    #[test]
+    fn the_same_refusal_twice_is_the_framings_own_fault() {
+        let mut deframer = Script::deframer([rejected(0), rejected(0), rejected(0)], []);
+        deframer.feed(b"x");
+        assert!(is_rejected(deframer.poll_frame()));
+        deframer.feed(b"x");
+        assert!(is_rejected(deframer.poll_frame()), "more bytes came");
+        assert!(is_invalid(deframer.poll_frame()));
+    }
+
+    #[test]
+    fn an_end_that_is_refused_for_ever_comes_to_an_end() {
+        let mut deframer = Script::deframer([], [rejected(0), rejected(0)]);
+        deframer.end();
+        assert!(is_rejected(deframer.poll_frame()));
+        assert!(is_invalid(deframer.poll_frame()));
+    }
+
+    #[test]
+    fn behind_the_end_of_the_stream_only_decode_eof_is_asked() {
+        let mut deframer = Script::deframer([packet(1)], [packet(1), packet(1)]);
+        deframer.feed(b"wxy");
+        deframer.end();
+        assert_eq!(deframer.poll_frame(), Ok(Some(Deframed::Packet(b"w"))), "what is whole comes first");
+        assert_eq!(deframer.poll_frame(), Ok(Some(Deframed::Packet(b"x"))));
+        deframer.framing.decode.push_back(packet(9));
+        assert_eq!(deframer.poll_frame(), Ok(Some(Deframed::Packet(b"y"))));
+        assert_eq!(deframer.poll_frame(), Ok(None));
+    }
+
+    #[test]
+    fn an_impossible_answer_is_the_framings_own_fault() {
+        let bad = [
+            Decoded::Packet { payload: 0..9, consumed: 1 },
+            #[allow(clippy::reversed_empty_ranges, reason = "a careless framing may answer so")]
+            Decoded::Packet { payload: 2..1, consumed: 1 },
+            packet(0),
+            packet(9),
+            Decoded::Packet { payload: 0..1, consumed: usize::MAX },
+            Decoded::Skipped { consumed: 0 },
+            Decoded::Skipped { consumed: 4 },
+            rejected(4),
+        ];
+        for answer in bad {
+            let mut deframer = Script::deframer([answer.clone()], []);
+            deframer.feed(b"abc");
+            assert!(is_invalid(deframer.poll_frame()), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn no_more_than_the_maximum_is_held_of_an_unfinished_frame() {
+        let mut deframer = Script::deframer([], []).max(8);
+        deframer.feed(b"12345678");
+        assert_eq!(deframer.poll_frame(), Ok(None));
+        deframer.feed(b"9");
+        assert_eq!(deframer.poll_frame(), Err(FrameError::too_long(9, 8, b"123456789")));
+        let mut deframer = Deframer::new(LengthPrefix::u8()).max(2);
+        deframer.feed(b"\x03");
+        assert_eq!(deframer.poll_frame(), Err(FrameError::too_long(3, 2, b"\x03")), "it was offered");
+    }
+}

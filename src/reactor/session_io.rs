@@ -4,10 +4,11 @@ use std::io::{self, ErrorKind, IoSlice};
 
 use super::{Ready, Sys};
 use crate::{
-    buffer::{MAX_SLICES, Outbox, ReceiveBuffer},
+    buffer::{MAX_SLICES, ReceiveBuffer},
     framing::Framing,
     handler::PacketHandler,
-    shard::{InputExhausted, SessionAccess},
+    session::{InputExhausted, Slices, Transmit},
+    shard::SessionAccess,
 };
 
 /// Keeps in mind what happened to a session that is served later.
@@ -64,8 +65,8 @@ pub(super) fn flush<Y: Sys, H: PacketHandler, F: Framing>(
         return;
     }
     access.begin_flush();
-    while let Some((io, outbox)) = access.poll_transmit() {
-        let sent = transmit(sys, io, outbox);
+    while let Some((io, bytes)) = access.poll_transmit() {
+        let sent = transmit(sys, io, &bytes);
         access.handle_sent(sent);
     }
     if let Some(io) = access.poll_shutdown() {
@@ -88,15 +89,14 @@ pub(super) fn find_error<Y: Sys, H: PacketHandler, F: Framing>(
 
 /// One system call: `send` for a single chunk, `writev` for several.
 #[inline(always)]
-fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
-    match outbox.single() {
-        Some(bytes) => sys.send(io, bytes),
-        None => transmit_vectored(sys, io, outbox),
+fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, bytes: &Transmit<'_>) -> io::Result<usize> {
+    match bytes {
+        Transmit::Slice(slice) => sys.send(io, slice),
+        Transmit::Slices(slices) => transmit_vectored(sys, io, slices),
     }
 }
 
-fn transmit_vectored<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, outbox: &Outbox) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let count = outbox.slices(&mut slices);
-    sys.send_vectored(io, slices.get(..count).unwrap_or_default())
+fn transmit_vectored<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, slices: &Slices<'_>) -> io::Result<usize> {
+    let mut space = [IoSlice::new(&[]); MAX_SLICES];
+    sys.send_vectored(io, slices.fill(&mut space))
 }

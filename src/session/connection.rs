@@ -1,4 +1,5 @@
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,13 +11,15 @@ use crate::{
     error::CloseReason,
     id::{Key, SessionId},
     session::{
-        Flags, FramingSlot, HandleState, ReadBlock, SessionStats, ShardCore, TimerId, TimerPurpose, overhead,
+        FramingSlot, HandleState, SessionStats, ShardCore, TimerId,
+        flags::{Flags, ReadBlock},
+        overhead,
     },
     time::Tick,
     timer_wheel::TimerKey,
 };
 
-/// Everything of a session that does not depend on the user's types.
+/// Everything of a session that does not depend on the user's types: a machine that others ask by verbs.
 ///
 /// ```text
 /// Open ──close──▶ Draining ──outbox empty──▶ Lingering ──peer's end──▶ (removed)
@@ -24,43 +27,44 @@ use crate::{
 ///   └────abort, reset, stall: removed at once ──────────────────────────┘
 /// ```
 ///
-/// Kept small: one stands in each of very many idle sessions.
+/// This file has its lifecycle; what is received is in `receive.rs`, what is sent in `transmit.rs`, its deadlines in
+/// `liveness.rs`, the handler's timers in `timers.rs`. Kept small: one stands in each of very many idle sessions.
 pub(crate) struct Connection {
-    pub(crate) key: Key,
-    pub(crate) phase: Phase,
-    pub(crate) read_block: ReadBlock,
-    pub(crate) flags: Flags,
-    pub(crate) inbox: Option<Box<Inbox>>,
-    pub(crate) outbox: Option<Box<Outbox>>,
-    pub(crate) endpoints: Endpoints,
-    pub(crate) traffic: Traffic,
+    pub(super) key: Key,
+    pub(super) phase: Phase,
+    pub(super) read_block: ReadBlock,
+    pub(super) flags: Flags,
+    pub(super) inbox: Option<Box<Inbox>>,
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) endpoints: Endpoints,
+    pub(super) traffic: Traffic,
     /// When `on_open` had returned.
-    pub(crate) opened: Tick,
+    pub(super) opened: Tick,
     /// When something was last received (or `on_idle` last called).
-    pub(crate) heard: Tick,
+    pub(super) heard: Tick,
     /// The one entry in the wheel for all deadlines.
-    pub(crate) alarm: Option<TimerKey>,
+    pub(super) alarm: Option<TimerKey>,
     /// Bytes that the shard has counted as buffered by this session.
-    pub(crate) held: u32,
-    cold: Option<Box<ColdState>>,
+    held: u32,
+    pub(super) cold: Option<Box<ColdState>>,
 }
 
 /// What few sessions have.
 #[derive(Default)]
-struct ColdState {
+pub(super) struct ColdState {
     handle_state: Option<Arc<HandleState>>,
-    timers: Vec<(TimerId, TimerKey)>,
+    pub(super) timers: Vec<(TimerId, TimerKey)>,
     reason: Option<Contained<CloseReason>>,
     /// The end of a graceful close, and the ticks that were lost before it was set.
     close_by: Option<(Tick, Tick)>,
     /// The end of a pause before the first packet, or of a callback that held it up.
-    listening_since: Tick,
+    pub(super) listening_since: Tick,
     /// When the frame began that is being discarded.
-    discarding_since: Tick,
+    pub(super) discarding_since: Tick,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(super) enum Phase {
     /// Packets go in and out.
     Open,
     /// Closing: what is queued still goes out, what comes in is discarded.
@@ -70,11 +74,20 @@ pub(crate) enum Phase {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Traffic {
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-    pub(crate) packets_in: u64,
-    pub(crate) packets_out: u64,
+pub(super) struct Traffic {
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) packets_in: u64,
+    pub(super) packets_out: u64,
+}
+
+/// The next step of a session that is closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShutdownStep {
+    /// Our side of the stream is to be ended.
+    EndSide,
+    /// Both sides have ended.
+    Over,
 }
 
 impl Connection {
@@ -97,21 +110,57 @@ impl Connection {
         }
     }
 
-    /// The connection has failed, and the session ends for this `reason` when what was received is handed out: in the turns
-    /// to come, and within the time of a graceful close, should a peer send on that does not read.
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Whether packets go in and out.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// The connection has failed, which says nothing about what was received before: that is handed out in the turns to come,
+    /// and within the time of a graceful close, should a peer send on that does not read.
+    ///
+    /// # Errors
+    /// The session ends for this at once: it is closing, or paused, and nobody knows until when.
     #[cold]
-    pub(crate) fn break_down(&mut self, reason: CloseReason, core: &mut ShardCore) {
-        self.flags.insert(Flags::BROKEN | Flags::READABLE | Flags::HANGUP);
-        let cold = self.cold.get_or_insert_default();
-        cold.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
-        cold.reason = Some(Contained::new(reason));
+    pub(crate) fn handle_broken(&mut self, error: io::Error, core: &mut ShardCore) -> Result<(), io::Error> {
+        if self.phase != Phase::Open || self.read_block.has(ReadBlock::PAUSED) {
+            return Err(error);
+        }
+        if self.flags.insert(Flags::BROKEN) {
+            self.flags.insert(Flags::READABLE | Flags::HANGUP);
+            let cold = self.cold.get_or_insert_default();
+            cold.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
+            cold.reason = Some(Contained::new(CloseReason::Io(error)));
+            self.discard_output(core);
+            core.read_later(self);
+        }
+        Ok(())
+    }
+
+    /// Whether a session whose connection has failed lives on, because there is something left to hand out.
+    #[cold]
+    pub(crate) fn outlives_break(&mut self, core: &mut ShardCore) -> bool {
         self.discard_output(core);
-        core.read_later(self);
+        let is_late = self.close_by(core.clock.lost()).is_some_and(|at| at <= core.clock.now());
+        let takes = self.phase == Phase::Open && !self.read_block.has(ReadBlock::PAUSED) && !is_late;
+        let lives = takes && self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
+        if lives {
+            core.read_later(self);
+        }
+        lives
     }
 
     /// What was sent over a connection that has failed.
     #[cold]
-    pub(crate) fn discard_output(&mut self, core: &mut ShardCore) {
+    fn discard_output(&mut self, core: &mut ShardCore) {
         self.give_back_outbox(core);
         self.flags.remove(Flags::BLOCKED | Flags::DRAINED);
         if self.read_block.has(ReadBlock::FULL) {
@@ -154,12 +203,47 @@ impl Connection {
         core.flush_later(self);
     }
 
+    /// What a session that is closing and has nothing more to write does next.
+    #[inline]
+    pub(crate) fn poll_shutdown(&mut self, core: &mut ShardCore) -> Option<ShutdownStep> {
+        if self.phase == Phase::Open || self.queued() > 0 {
+            return None;
+        }
+        if self.flags.has(Flags::ENDED) {
+            return Some(ShutdownStep::Over);
+        }
+        if self.phase == Phase::Lingering {
+            return None;
+        }
+        self.linger(core);
+        Some(ShutdownStep::EndSide)
+    }
+
     /// Our end is sent: gives the peer a while to send its own.
-    pub(crate) fn linger(&mut self, core: &mut ShardCore) {
+    fn linger(&mut self, core: &mut ShardCore) {
         self.phase = Phase::Lingering;
         let by = (core.clock.deadline(core.timeouts.linger), core.clock.lost());
         self.cold.get_or_insert_default().close_by = Some(by);
         self.arm(core);
+    }
+
+    /// `on_closing` is due.
+    pub(crate) fn is_closing_untold(&self) -> bool {
+        self.flags.has(Flags::CLOSING)
+    }
+
+    /// `on_closing` was called.
+    pub(crate) fn note_closing_told(&mut self) {
+        self.flags.remove(Flags::CLOSING);
+    }
+
+    /// The server shuts down. Returns whether the session is closed for it now: packets that wait are handed out first.
+    pub(crate) fn begin_shutdown(&mut self) -> bool {
+        let waits = self.has_packets_to_hand_out();
+        if waits {
+            self.flags.insert(Flags::SHUTDOWN);
+        }
+        !waits
     }
 
     /// Asks for a reset, at the end of the callback.
@@ -167,6 +251,15 @@ impl Connection {
         self.close(CloseReason::Local, core);
         self.flags.insert(Flags::ABORT);
         core.flush_later(self);
+    }
+
+    /// Its socket is to be reset rather than closed.
+    pub(crate) fn reset_at_end(&mut self) {
+        self.flags.insert(Flags::ABORT);
+    }
+
+    pub(crate) fn is_reset_at_end(&self) -> bool {
+        self.flags.has(Flags::ABORT)
     }
 
     pub(crate) fn pause(&mut self, core: &mut ShardCore) {
@@ -184,104 +277,9 @@ impl Connection {
         self.arm(core);
     }
 
-    /// Whether packets wait that the handler would take: its outbox is full, or its share of the turn was used up.
-    pub(crate) fn has_packets_to_hand_out(&self) -> bool {
-        self.phase == Phase::Open && self.flags.has(Flags::BACKLOG) && !self.read_block.has(ReadBlock::PAUSED)
-    }
-
     pub(crate) fn resume(&mut self, core: &mut ShardCore) {
         if self.read_block.has(ReadBlock::PAUSED) {
             self.lift(ReadBlock::PAUSED, core);
-        }
-    }
-
-    /// One cause less not to read. If it was the last: takes up what waits, in the next turn. The peer is not blamed for
-    /// the time in which we did not listen.
-    pub(crate) fn lift(&mut self, cause: ReadBlock, core: &mut ShardCore) {
-        self.read_block.clear(cause);
-        if self.read_block.any() {
-            return;
-        }
-        let begin = core.clock.read_stamp();
-        self.heard = begin;
-        if self.traffic.packets_in == 0 {
-            self.listen_from(begin);
-        }
-        if let Some(inbox) = &mut self.inbox {
-            inbox.restart_clock(begin);
-        }
-        if self.flags.remove(Flags::DISCARDING) {
-            self.discard(begin, core);
-        }
-        self.arm(core);
-        if self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED | Flags::SHUTDOWN) {
-            core.read_later(self);
-        }
-    }
-
-    /// The first packet is awaited from then on.
-    pub(super) fn listen_from(&mut self, since: Tick) {
-        self.cold.get_or_insert_default().listening_since = since;
-    }
-
-    /// The framing discards a frame that began at `since`. That is known already if it goes on with it.
-    #[cold]
-    pub(crate) fn discard(&mut self, since: Tick, core: &mut ShardCore) {
-        if self.flags.insert(Flags::DISCARDING) {
-            self.cold.get_or_insert_default().discarding_since = since;
-            self.arm(core);
-        }
-    }
-
-    pub(super) fn restamp_cold(&mut self, from: Tick, to: Tick) {
-        if let Some(cold) = &mut self.cold {
-            for stamp in [&mut cold.discarding_since, &mut cold.listening_since] {
-                *stamp = if *stamp >= from { to } else { *stamp };
-            }
-        }
-    }
-
-    pub(crate) fn set_timer(
-        &mut self,
-        timer: TimerId,
-        due: Tick,
-        limit: usize,
-        core: &mut ShardCore,
-    ) -> bool {
-        let alarm = TimerPurpose::User(self.key);
-        let timers = &mut self.cold.get_or_insert_default().timers;
-        if let Some((_, key)) = timers.iter_mut().find(|(id, _)| *id == timer) {
-            core.wheel.cancel(*key);
-            *key = core.wheel.insert(due, alarm);
-        } else if timers.len() < limit {
-            timers.push((timer, core.wheel.insert(due, alarm)));
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// A timer rang: which, if it is still wanted (it may have been cancelled, or moved, in the same turn).
-    pub(crate) fn take_timer(&mut self, rang: TimerKey) -> Option<TimerId> {
-        let timers = &mut self.cold.as_mut()?.timers;
-        let at = timers.iter().position(|(_, key)| *key == rang)?;
-        Some(timers.swap_remove(at).0)
-    }
-
-    /// Forgets a timer; whether it was set.
-    pub(crate) fn cancel_timer(&mut self, timer: TimerId, core: &mut ShardCore) -> bool {
-        let Some(cold) = &mut self.cold else { return false };
-        let Some(at) = cold.timers.iter().position(|(id, _)| *id == timer) else { return false };
-        let (_, key) = cold.timers.swap_remove(at);
-        core.wheel.cancel(key);
-        true
-    }
-
-    fn cancel_timers(&mut self, core: &mut ShardCore) {
-        if let Some(cold) = &mut self.cold {
-            for (_, key) in std::mem::take(&mut cold.timers) {
-                core.wheel.cancel(key);
-            }
         }
     }
 
@@ -296,6 +294,7 @@ impl Connection {
         }
         self.inbox = None;
         self.give_back_outbox(core);
+        core.counters.buffered -= u64::from(std::mem::take(&mut self.held));
         self.cold.as_mut().and_then(|cold| cold.reason.take()).map(Contained::into_inner)
     }
 
@@ -310,8 +309,27 @@ impl Connection {
         }
     }
 
+    /// Bytes that the shard has counted as buffered by this session.
+    pub(crate) fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Counts what the session buffers now, and tells it to the session's handles. Returns whether it is or was anything.
+    #[inline]
+    pub(crate) fn account(&mut self, core: &mut ShardCore) -> bool {
+        self.tell_handles();
+        if self.held == 0 && self.inbox.is_none() && self.outbox.is_none() {
+            return false;
+        }
+        let held = u32::try_from(self.capacity()).unwrap_or(u32::MAX);
+        let buffered = &mut core.counters.buffered;
+        *buffered = *buffered - u64::from(self.held) + u64::from(held);
+        self.held = held;
+        true
+    }
+
     /// Bytes held in buffers, by capacity.
-    pub(crate) fn capacity(&self) -> usize {
+    fn capacity(&self) -> usize {
         self.inbox.as_ref().map_or(0, |inbox| inbox.capacity())
             + self.outbox.as_ref().map_or(0, |outbox| outbox.capacity())
     }
@@ -328,40 +346,14 @@ impl Connection {
         }
     }
 
-    /// The kept part of a frame is not what the new framing takes it for: it looks at it again.
-    pub(crate) fn framing_swapped(&mut self, framing: &dyn FramingSlot, core: &mut ShardCore) {
-        if let Some(handle_state) = self.handle_state() {
-            handle_state.set_overhead(overhead(framing));
-        }
-        self.flags.remove(Flags::DISCARDING);
-        if self.inbox.is_some() {
-            self.flags.insert(Flags::BACKLOG);
-            if !self.read_block.any() {
-                core.read_later(self);
-            }
-        }
-    }
-
     /// The end of a graceful close. The peer is given the time back in which it was not served.
     pub(crate) fn close_by(&self, lost: Tick) -> Option<Tick> {
         let (by, lost_before) = self.cold.as_ref()?.close_by?;
         Some(by + (lost - lost_before))
     }
 
-    /// Since when the peer could have been heard: from the start, or from the end of a pause.
-    pub(crate) fn listening_since(&self) -> Tick {
-        self.cold.as_ref().map_or(self.opened, |cold| cold.listening_since.max(self.opened))
-    }
-
     pub(crate) fn handle_state(&self) -> Option<&Arc<HandleState>> {
         self.cold.as_ref().and_then(|cold| cold.handle_state.as_ref())
-    }
-
-    /// Since when the peer is at a frame that is not complete, one that is kept or one that is discarded.
-    pub(crate) fn frame_since(&self) -> Option<Tick> {
-        let kept = self.inbox.as_ref().map(|inbox| inbox.since());
-        let cold = self.cold.as_ref().filter(|_| self.flags.has(Flags::DISCARDING));
-        kept.into_iter().chain(cold.map(|cold| cold.discarding_since)).min()
     }
 
     /// The part of the session that handles share, made when the first one is.

@@ -2,10 +2,7 @@ use std::time::Duration;
 
 use crate::{
     limits::Limits,
-    session::{
-        ShardCore, TimerPurpose,
-        connection::{Connection, Phase},
-    },
+    session::{Connection, ShardCore, TimerPurpose, connection::Phase, flags::Flags},
     time::{Tick, ticks},
     timer_wheel::TimerKey,
 };
@@ -59,7 +56,7 @@ impl TimeoutKind {
 
 impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
-    pub(crate) fn next_deadline(&self, core: &ShardCore) -> Option<(Tick, TimeoutKind)> {
+    fn next_deadline(&self, core: &ShardCore) -> Option<(Tick, TimeoutKind)> {
         let timeouts = &core.timeouts;
         let stall = timeouts.stall.zip(self.outbox.as_ref().and_then(|outbox| outbox.blocked_since()));
         let stall = stall.map(|(after, since)| (since + after, TimeoutKind::Stall));
@@ -141,5 +138,30 @@ impl Connection {
             inbox.restart_clock(to);
         }
         self.restamp_cold(from, to);
+    }
+
+    /// The first packet is awaited from then on.
+    pub(super) fn listen_from(&mut self, since: Tick) {
+        self.cold.get_or_insert_default().listening_since = since;
+    }
+
+    fn restamp_cold(&mut self, from: Tick, to: Tick) {
+        if let Some(cold) = &mut self.cold {
+            for stamp in [&mut cold.discarding_since, &mut cold.listening_since] {
+                *stamp = if *stamp >= from { to } else { *stamp };
+            }
+        }
+    }
+
+    /// Since when the peer could have been heard: from the start, or from the end of a pause.
+    fn listening_since(&self) -> Tick {
+        self.cold.as_ref().map_or(self.opened, |cold| cold.listening_since.max(self.opened))
+    }
+
+    /// Since when the peer is at a frame that is not complete, one that is kept or one that is discarded.
+    fn frame_since(&self) -> Option<Tick> {
+        let kept = self.inbox.as_ref().map(|inbox| inbox.since());
+        let cold = self.cold.as_ref().filter(|_| self.flags.has(Flags::DISCARDING));
+        kept.into_iter().chain(cold.map(|cold| cold.discarding_since)).min()
     }
 }

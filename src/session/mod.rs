@@ -5,16 +5,19 @@ mod flags;
 mod framing_cell;
 mod handle;
 mod liveness;
+mod receive;
 mod shard_core;
+mod timers;
 mod transmit;
 mod view;
 
 pub use handle::SessionHandle;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
-pub(crate) use connection::{Connection, Phase};
-pub(crate) use flags::{Flags, ReadBlock};
+pub(crate) use connection::{Connection, ShutdownStep};
 pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
 pub(crate) use handle::{Deliver, HandleState, SessionCommand};
 pub(crate) use liveness::{TimeoutKind, Timeouts};
+pub(crate) use receive::{InputExhausted, InputStep};
 pub(crate) use shard_core::{ShardCore, TimerPurpose};
+pub(crate) use transmit::{Due, Slices, Transmit};

@@ -5,7 +5,7 @@ use crate::{
     id::{Key, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Deliver, Flags, Timeouts, connection::Connection},
+    session::{Connection, Deliver, Timeouts, flags::Flags},
     time::{ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };

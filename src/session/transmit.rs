@@ -1,12 +1,167 @@
-//! Into the outbox, within its limits.
+//! Into the outbox, within its limits, and from there to the kernel.
+
+use std::io::{self, ErrorKind, IoSlice};
 
 use crate::{
+    buffer::{MAX_SLICES, Outbox},
     error::SendError,
-    session::{Connection, FramingSlot, ReadBlock, ShardCore},
+    session::{
+        Connection, FramingSlot, ShardCore,
+        connection::Phase,
+        flags::{Flags, ReadBlock},
+    },
     sync::Completion,
 };
 
+/// What was put off to the next look at a session.
+const DUE: Flags =
+    Flags::union(&[Flags::DIRTY, Flags::RETRY, Flags::CLOSING, Flags::ABORT, Flags::DRAINED, Flags::BROKEN]);
+/// Bytes of replies that do not wait for more, as many as one read brings.
+const REPLIES_THAT_WAIT: usize = 64 * 1024;
+
+/// What is to be done before a session is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// It is to be reset.
+    Abort,
+    /// Its connection has failed.
+    Broken,
+    /// Its outbox has fallen below the low-water mark, which the handler is to be told.
+    Drained,
+}
+
+/// Bytes for the kernel.
+pub(crate) enum Transmit<'a> {
+    /// For one `send`.
+    Slice(&'a [u8]),
+    /// For one `writev`.
+    Slices(Slices<'a>),
+}
+
+/// Chunks that wait.
+pub(crate) struct Slices<'a>(&'a Outbox);
+
+impl<'a> Slices<'a> {
+    /// Shows the first of them in `space`.
+    pub(crate) fn fill<'s>(&self, space: &'s mut [IoSlice<'a>; MAX_SLICES]) -> &'s [IoSlice<'a>] {
+        let count = self.0.slices(space);
+        space.get(..count).unwrap_or_default()
+    }
+}
+
 impl Connection {
+    /// The kernel takes bytes again. Returns whether some were waiting for that.
+    #[inline]
+    pub(crate) fn handle_writable(&mut self) -> bool {
+        self.flags.remove(Flags::BLOCKED)
+    }
+
+    /// Whether the replies so far wait for those to the packets that the session still has to hand out, in the turns to come:
+    /// one write for all that one read has brought, and not one for each share of it.
+    #[inline]
+    pub(crate) fn replies_wait(&self) -> bool {
+        self.flags.has(Flags::BACKLOG)
+            && self.flags.has(Flags::UNFINISHED)
+            && !self.flags.has(DUE)
+            && !self.read_block.any()
+            && self
+                .outbox
+                .as_ref()
+                .is_none_or(|outbox| outbox.weight() < REPLIES_THAT_WAIT && outbox.blocked_since().is_none())
+    }
+
+    /// Whether something was put off to this look at the session, which is over now.
+    #[inline]
+    pub(crate) fn begin_flush(&mut self) -> bool {
+        let due = self.flags.has(DUE);
+        if due {
+            self.flags.remove(Flags::DIRTY | Flags::RETRY);
+        }
+        due
+    }
+
+    /// What was put off.
+    pub(crate) fn poll_due(&mut self) -> Option<Due> {
+        if self.flags.has(Flags::ABORT) {
+            Some(Due::Abort)
+        } else if self.flags.has(Flags::BROKEN) {
+            Some(Due::Broken)
+        } else {
+            let drained = self.flags.remove(Flags::DRAINED) && !self.read_block.has(ReadBlock::FULL);
+            drained.then_some(Due::Drained)
+        }
+    }
+
+    /// The bytes to write, if there are any and the kernel may take them.
+    #[inline]
+    pub(crate) fn poll_transmit(&mut self, core: &mut ShardCore) -> Option<Transmit<'_>> {
+        if self.flags.has(Flags::BLOCKED | Flags::RETRY | Flags::BROKEN) {
+            return None;
+        }
+        if self.outbox.as_ref()?.is_empty() {
+            // What was to be sent had no frame, or one of no bytes: writing nothing would look like a broken connection.
+            self.give_back_outbox(core);
+        }
+        let outbox = self.outbox.as_deref()?;
+        Some(outbox.single().map_or_else(|| Transmit::Slices(Slices(outbox)), Transmit::Slice))
+    }
+
+    /// What the kernel said to the last transmit.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    #[inline]
+    pub(crate) fn handle_sent(
+        &mut self,
+        sent: io::Result<usize>,
+        core: &mut ShardCore,
+    ) -> Result<(), io::Error> {
+        match sent {
+            Ok(n) if n > 0 => self.handle_written(n, core),
+            Ok(_) => return Err(ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.handle_blocked(core),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                // Not the kernel's refusal, but no reason to insist within this turn either.
+                self.flags.insert(Flags::RETRY);
+                core.flush_later(self);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn handle_written(&mut self, n: usize, core: &mut ShardCore) {
+        self.traffic.bytes_out += n as u64;
+        core.counters.bytes_out += n as u64;
+        let Some(outbox) = &mut self.outbox else { return };
+        outbox.advance(n);
+        let left = outbox.weight();
+        if left == 0 {
+            if let Some(outbox) = self.outbox.take() {
+                core.pool.put(outbox);
+            }
+        }
+        if self.read_block.has(ReadBlock::FULL) && left <= core.limits.outbox_low {
+            self.lift(ReadBlock::FULL, core);
+            if self.phase == Phase::Open {
+                self.flags.insert(Flags::DRAINED);
+                core.flush_later(self);
+            }
+        }
+    }
+
+    fn handle_blocked(&mut self, core: &mut ShardCore) {
+        self.flags.insert(Flags::BLOCKED);
+        if let Some(outbox) = &mut self.outbox {
+            outbox.block(core.clock.deadline(0));
+            if let Some(buffer) = outbox.settle() {
+                core.pool.put_buffer(buffer);
+            }
+        }
+        self.arm(core);
+    }
+
     /// Frames `payload` into the outbox, if the limit allows it.
     #[inline]
     pub(crate) fn enqueue(
@@ -82,7 +237,7 @@ impl Connection {
 
     /// Gives back an outbox with nothing in it, or with what cannot be written any more.
     #[cold]
-    pub(crate) fn give_back_outbox(&mut self, core: &mut ShardCore) {
+    pub(super) fn give_back_outbox(&mut self, core: &mut ShardCore) {
         if let Some(outbox) = self.outbox.take() {
             core.pool.put(outbox);
         }
@@ -93,6 +248,11 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |outbox| outbox.weight())
     }
 
+    /// Whether a callback has sent anything.
+    pub(crate) fn has_output(&self) -> bool {
+        self.outbox.is_some()
+    }
+
     /// Bytes that wait to be written.
     pub(crate) fn unsent(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())
@@ -100,7 +260,7 @@ impl Connection {
 
     /// Tells the handles how much waits.
     #[inline]
-    pub(crate) fn tell_handles(&self) {
+    pub(super) fn tell_handles(&self) {
         if let Some(handle_state) = self.handle_state() {
             handle_state.set_backlog(self.queued());
         }

@@ -12,7 +12,7 @@ use crate::{
     error::{CloseReason, SendError},
     framing::Framing,
     id::SessionId,
-    session::{FramingSlot, SessionHandle, ShardCore, connection::Connection},
+    session::{Connection, FramingSlot, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -21,9 +21,20 @@ use crate::{
 /// What is asked of it here is recorded and takes effect when the callback has returned: a callback is never called
 /// within another.
 pub struct Session<'a> {
-    pub(crate) connection: &'a mut Connection,
-    pub(crate) framing: &'a mut dyn FramingSlot,
-    pub(crate) core: &'a mut ShardCore,
+    connection: &'a mut Connection,
+    framing: &'a mut dyn FramingSlot,
+    core: &'a mut ShardCore,
+}
+
+impl<'a> Session<'a> {
+    #[inline]
+    pub(crate) fn new(
+        connection: &'a mut Connection,
+        framing: &'a mut dyn FramingSlot,
+        core: &'a mut ShardCore,
+    ) -> Self {
+        Self { connection, framing, core }
+    }
 }
 
 impl Session<'_> {
@@ -177,19 +188,19 @@ impl Session<'_> {
     /// The session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        SessionId { shard: self.core.shard, key: self.connection.key }
+        SessionId { shard: self.core.shard, key: self.connection.key() }
     }
 
     /// The peer's address.
     #[must_use]
     pub fn peer_addr(&self) -> Addr {
-        self.connection.endpoints.peer()
+        self.connection.endpoints().peer()
     }
 
     /// The address on our side that the peer connected to.
     #[must_use]
     pub fn local_addr(&self) -> Addr {
-        self.connection.endpoints.local()
+        self.connection.endpoints().local()
     }
 
     /// What went through this session so far.

@@ -12,17 +12,13 @@ use crate::{
     framing::{FrameError, Framing},
     handler::PacketHandler,
     id::SessionId,
-    session::{Flags, Phase, Session, ShardCore, TimerId},
+    session::{Session, ShardCore, TimerId},
 };
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Tells the handler of a new session, which may refuse it: what it sent is then delivered, and nothing is read.
     pub(crate) fn open(&mut self) {
-        let mut session = Session {
-            connection: &mut self.slot.connection,
-            framing: &mut *self.slot.framing,
-            core: self.core,
-        };
+        let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         match guard::<_, CloseReason>("on_open", || self.handler.on_open(&mut session)) {
             Ok(state) => {
                 self.slot.state = Some(Contained::new(state));
@@ -32,12 +28,12 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             Err(reason) => {
                 self.core.counters.refused += 1;
                 if matches!(reason, CloseReason::Panicked { .. }) && self.slot.connection.queued() == 0 {
-                    self.slot.connection.flags.insert(Flags::ABORT);
+                    self.slot.connection.reset_at_end();
                 }
                 self.fail(reason);
             }
         }
-        if self.slot.connection.outbox.is_some() {
+        if self.slot.connection.has_output() {
             self.core.flush_later(&mut self.slot.connection);
         }
     }
@@ -79,7 +75,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if let Some(state) = &mut self.slot.state {
             tell_closing(self.handler, self.core, id, state, reason);
         }
-        self.slot.connection.flags.remove(Flags::CLOSING);
+        self.slot.connection.note_closing_told();
     }
 
     /// The peer broke the wire: the handler may say so to it, then the session ends.
@@ -104,7 +100,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// Begins the graceful end. The first reason counts.
     pub(super) fn close(&mut self, reason: CloseReason) {
-        if self.slot.connection.phase == Phase::Open {
+        if self.slot.connection.is_open() {
             self.slot.connection.close(reason, self.core);
         } else {
             self.core.forget(self.id(), Contained::new(reason));
@@ -121,11 +117,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             return;
         }
         let Some(state) = self.slot.state.as_deref_mut() else { return };
-        let mut session = Session {
-            connection: &mut self.slot.connection,
-            framing: &mut *self.slot.framing,
-            core: self.core,
-        };
+        let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         if let Err(reason) = guard(name, || callback(self.handler, &mut session, state)) {
             self.fail(reason);
         }

@@ -7,7 +7,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{SessionId, ShardId},
-    session::{Phase, Session, SessionHandle, SessionStats},
+    session::{Session, SessionHandle, SessionStats},
 };
 
 /// A shard, within a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute).
@@ -116,11 +116,11 @@ where
 
     fn sessions(&mut self) -> Vec<SessionInfo> {
         let shard = self.core.shard;
-        let open = self.slots.iter().filter(|(_, slot)| slot.connection.phase == Phase::Open);
+        let open = self.slots.iter().filter(|(_, slot)| slot.connection.is_open());
         let info = open.map(|(key, slot)| SessionInfo {
             id: SessionId { shard, key },
-            peer: slot.connection.endpoints.peer(),
-            local: slot.connection.endpoints.local(),
+            peer: slot.connection.endpoints().peer(),
+            local: slot.connection.endpoints().local(),
             stats: slot.connection.stats(self.core.origin),
         });
         info.collect()

@@ -8,49 +8,27 @@ use crate::{
     error::CloseReason,
     framing::{Cut, Decoded, FrameError, Framing, Position, decode},
     handler::PacketHandler,
-    session::{Connection, Flags, FramingCell, Phase, Session, ShardCore},
+    session::{Connection, FramingCell, InputExhausted, InputStep, Session, ShardCore},
     time::Tick,
 };
-
-/// How it is known that the kernel has no more to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InputExhausted {
-    /// It said so.
-    WouldBlock,
-    /// It filled less than the space it was given.
-    ShortRead,
-}
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The kernel announced something to read, or (`hangup`) that the end can be read.
     #[inline]
     pub(crate) fn handle_readable(&mut self, hangup: bool) {
-        let flags = if hangup { Flags::READABLE | Flags::HANGUP } else { Flags::READABLE };
-        self.slot.connection.flags.insert(flags);
+        self.slot.connection.handle_readable(hangup);
     }
 
     /// The socket to receive from, if there may be something and it is wanted now.
     #[inline]
     pub(crate) fn poll_reading(&mut self) -> Option<&mut T> {
-        let connection = &self.slot.connection;
-        // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
-        let ready = !connection.read_block.any() && !connection.flags.has(Flags::BACKLOG);
-        let wanted = ready || connection.phase != Phase::Open;
-        let possible =
-            connection.flags.has(Flags::READABLE) && !connection.flags.has(Flags::ENDED | Flags::SHUTDOWN);
-        (wanted && possible && self.is_alive()).then_some(&mut self.slot.io)
+        (self.slot.connection.wants_input() && self.is_alive()).then_some(&mut self.slot.io)
     }
 
-    /// The kernel has no more to read, until its next event. Answers whether that is certain: once an end was announced,
-    /// no event will tell again, and a short read does not prove that there is no more.
+    /// The kernel has no more to read, until its next event. Returns whether that is certain.
     #[inline]
     pub(crate) fn handle_exhausted(&mut self, how: InputExhausted) -> bool {
-        let flags = &mut self.slot.connection.flags;
-        if how == InputExhausted::ShortRead && flags.has(Flags::HANGUP) {
-            return false;
-        }
-        flags.remove(Flags::READABLE);
-        true
+        self.slot.connection.handle_exhausted(how)
     }
 
     /// Whether the session has handed out its share of frames.
@@ -70,31 +48,26 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Whether the session waits to be served without an event, in this turn or the next.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        self.slot.connection.flags.has(Flags::UNFINISHED)
+        self.slot.connection.is_waiting()
     }
 
-    /// Lets the session wait to be served without an event.
+    /// Lets the session wait to be served without an event. Returns whether it did not already.
     pub(crate) fn wait(&mut self) -> bool {
-        self.slot.connection.flags.insert(Flags::UNFINISHED)
+        self.slot.connection.wait()
     }
 
     /// The session has waited long enough.
     pub(crate) fn begin_serving(&mut self) {
-        self.slot.connection.flags.remove(Flags::UNFINISHED);
+        self.slot.connection.begin_serving();
     }
 
-    /// `n` bytes came, and are in `scratch`.
+    /// `n` bytes came, and are in `buffer`.
     #[inline]
     pub(crate) fn handle_received(&mut self, buffer: &mut ReceiveBuffer, n: usize) {
-        let connection = &mut self.slot.connection;
-        connection.heard = self.core.clock.stamp();
-        connection.traffic.bytes_in += n as u64;
-        self.core.counters.bytes_in += n as u64;
-        if connection.phase != Phase::Open {
+        if !self.slot.connection.handle_received(n, self.core) {
             return;
         }
-        debug_assert!(!connection.read_block.any(), "read from a session that wants nothing");
-        let Some(mut inbox) = connection.inbox.take() else {
+        let Some(mut inbox) = self.slot.connection.take_inbox() else {
             let region = buffer.received(n);
             let used = self.deliver(region, self.core.clock.stamp());
             if used < n {
@@ -113,9 +86,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// The peer has ended its side.
     pub(crate) fn handle_end(&mut self) {
-        self.slot.connection.flags.insert(Flags::ENDED);
-        self.slot.connection.flags.remove(Flags::READABLE);
-        if self.slot.connection.phase == Phase::Open {
+        self.slot.connection.handle_end();
+        if self.slot.connection.is_open() {
             self.handle_resumed();
         }
     }
@@ -128,22 +100,13 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
     pub(crate) fn handle_resumed(&mut self) {
-        if !self.slot.connection.read_block.any() && self.slot.connection.flags.remove(Flags::BACKLOG) {
-            if let Some(inbox) = self.slot.connection.inbox.take() {
-                // The peer was not silent while this has waited for us.
-                self.slot.connection.heard = self.core.clock.stamp();
-                self.deliver_from(inbox);
-            }
+        if let Some(inbox) = self.slot.connection.poll_backlog(self.core) {
+            self.deliver_from(inbox);
         }
-        let Connection { read_block, flags, .. } = &self.slot.connection;
-        if flags.has(Flags::SHUTDOWN) {
-            if !self.slot.connection.has_packets_to_hand_out() {
-                self.shut_down();
-            }
-        } else if flags.has(Flags::BACKLOG) {
-            // The end comes behind it.
-        } else if flags.has(Flags::ENDED) && !read_block.any() {
-            self.deliver_end();
+        match self.slot.connection.poll_input_step() {
+            Some(InputStep::ShutDown) => self.shut_down(),
+            Some(InputStep::End) => self.deliver_end(),
+            None => {}
         }
     }
 
@@ -152,7 +115,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         let used = self.deliver(inbox.as_mut_slice(), since);
         inbox.consume(used, self.core.clock.stamp());
         if self.is_open() && !inbox.as_slice().is_empty() {
-            self.slot.connection.inbox = Some(inbox);
+            self.slot.connection.keep_inbox(inbox);
             self.after_tail();
         }
     }
@@ -162,39 +125,21 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if tail.is_empty() || !self.is_open() {
             return;
         }
-        let now = self.core.clock.stamp();
-        self.slot.connection.inbox = Some(match inbox {
-            None => Inbox::new(tail, now),
-            Some(mut inbox) => {
-                let since = if used == 0 { inbox.since() } else { now };
-                inbox.restart(tail, since);
-                inbox
-            }
-        });
+        self.slot.connection.keep_tail(inbox, tail, used, self.core);
         self.after_tail();
     }
 
     /// A tail was kept: is it an unfinished frame, and not too long for one, or packets that wait?
     fn after_tail(&mut self) {
-        if self.slot.connection.read_block.any() {
-            self.slot.connection.flags.insert(Flags::BACKLOG);
-            return;
+        if self.share.frames == 0 || !self.slot.connection.takes_packets() {
+            return self.slot.connection.put_off(self.core);
         }
-        if self.share.frames == 0 {
-            self.slot.connection.flags.insert(Flags::BACKLOG);
-            self.core.read_later(&mut self.slot.connection);
-            return;
-        }
-        let held = self.slot.connection.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
         let max = match guard("max_frame", || Ok::<_, CloseReason>(self.slot.framing.max_frame())) {
             Ok(max) => max.unwrap_or(self.core.limits.frame),
             Err(panic) => return self.fail(panic),
         };
-        if held.len() > max {
-            let error = FrameError::too_long(held.len() as u64, max as u64, held);
+        if let Err(error) = self.slot.connection.handle_unfinished(max, self.core) {
             self.violate(error);
-        } else if self.core.limits.packet_timeout.is_some() {
-            self.slot.connection.arm(self.core);
         }
     }
 
@@ -234,7 +179,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// After the last byte: the last packets, then the end of the session.
     fn deliver_end(&mut self) {
-        let mut rest = self.slot.connection.inbox.take();
+        let mut rest = self.slot.connection.take_inbox();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
         let used = match self.cut(region, self.core.clock.stamp(), FramingCell::decode_eof) {
             Ok(used) => used,
@@ -243,13 +188,13 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if !self.is_open() {
             return;
         }
-        if self.slot.connection.read_block.any() || self.share.frames == 0 {
+        if self.share.frames == 0 || !self.slot.connection.takes_packets() {
             // Paused on the last packet: the end waits until the handler resumes. Or until the next turn.
             if let Some(mut inbox) = rest {
                 inbox.consume(used, self.core.clock.stamp());
-                self.slot.connection.inbox = Some(inbox).filter(|inbox| !inbox.as_slice().is_empty());
+                self.slot.connection.keep_inbox(inbox);
             }
-            if !self.slot.connection.read_block.any() {
+            if self.slot.connection.takes_packets() {
                 self.core.read_later(&mut self.slot.connection);
             }
         } else if self.slot.connection.queued() == 0 {
@@ -299,7 +244,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     let mut position = Position::default();
     let Some(state) = slot.state.as_deref_mut() else { return Ok(0) };
     let framing = &mut *slot.framing;
-    while !slot.connection.read_block.any() {
+    while slot.connection.takes_packets() {
         if share.frames == 0 {
             share.renew(core);
             if share.frames == 0 {
@@ -312,9 +257,8 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
         share.frames -= 1;
         match cut {
             Cut::Packet(packet) => {
-                slot.connection.traffic.packets_in += 1;
-                core.counters.packets_in += 1;
-                let mut session = Session { connection: &mut slot.connection, framing, core };
+                slot.connection.count_packet_in(core);
+                let mut session = Session::new(&mut slot.connection, framing, core);
                 handler.on_packet(&mut session, state, rest.get(packet).unwrap_or_default())?;
             }
             Cut::Skipped => {
@@ -322,11 +266,11 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 note_discarding(&mut slot.connection, framing, since, core);
             }
             Cut::Rejected(error) => {
-                slot.connection.flags.remove(Flags::DISCARDING);
+                slot.connection.end_discarding();
                 let since = if is_first { since } else { core.clock.stamp() };
                 note_discarding(&mut slot.connection, framing, since, core);
                 core.counters.frames_rejected += 1;
-                let mut session = Session { connection: &mut slot.connection, framing, core };
+                let mut session = Session::new(&mut slot.connection, framing, core);
                 handler.on_rejected(&mut session, state, &error)?;
             }
         }
@@ -345,6 +289,6 @@ fn note_discarding<F: Framing>(
     if framing.is_discarding() {
         connection.discard(since, core);
     } else {
-        connection.flags.remove(Flags::DISCARDING);
+        connection.end_discarding();
     }
 }

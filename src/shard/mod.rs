@@ -16,7 +16,6 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 pub use context::{SessionInfo, ShardContext};
 
 pub(crate) use command::{Command, CommandSender, Incoming, Job};
-pub(crate) use input::InputExhausted;
 pub(crate) use session_access::SessionAccess;
 
 use self::callbacks::{Before, guard};
@@ -29,7 +28,7 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::{Counters, SharedCounters},
-    session::{Connection, Deliver, Flags, FramingCell, Phase, ShardCore, Timeouts, TimerPurpose},
+    session::{Connection, Deliver, FramingCell, ShardCore, Timeouts, TimerPurpose},
     slots::Slots,
     sync::AdmissionPermit,
     time::{Clock, ShardClock, Tick, ticks},
@@ -243,9 +242,7 @@ where
         }
         for key in self.keys() {
             self.with_session(key, |access| {
-                if access.slot.connection.has_packets_to_hand_out() {
-                    access.slot.connection.flags.insert(Flags::SHUTDOWN);
-                } else {
+                if access.slot.connection.begin_shutdown() {
                     access.shut_down();
                 }
             });
@@ -270,14 +267,13 @@ where
     /// Ends a session: `on_closing` where that is still due, `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
     pub(super) fn terminate(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
-        let draining = slot.connection.phase != Phase::Open;
-        let told = draining && !slot.connection.flags.has(Flags::CLOSING);
+        let draining = !slot.connection.is_open();
+        let told = draining && !slot.connection.is_closing_untold();
         let reason = slot.connection.release(&mut self.core).unwrap_or(reason);
         self.core.pool.fit(self.slots.len());
-        self.core.counters.buffered -= u64::from(slot.connection.held);
-        let how = if slot.connection.flags.has(Flags::ABORT) { Ending::Reset } else { how };
+        let how = if slot.connection.is_reset_at_end() { Ending::Reset } else { how };
         let id = SessionId { shard: self.core.shard, key };
-        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.endpoints.peer());
+        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.endpoints().peer());
         tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
         if let Some(state) = slot.state.take() {
             self.core.counters.count_close(kind);
@@ -307,8 +303,8 @@ where
             return;
         }
         tracing::warn!(shard = %self.core.shard, limit, "too much is buffered, ending the sessions that hold most");
-        let holders = self.slots.iter().filter(|(_, slot)| slot.connection.held > 0);
-        let mut holders: Vec<(u32, Key)> = holders.map(|(key, slot)| (slot.connection.held, key)).collect();
+        let holders = self.slots.iter().filter(|(_, slot)| slot.connection.held() > 0);
+        let mut holders: Vec<(u32, Key)> = holders.map(|(key, slot)| (slot.connection.held(), key)).collect();
         holders.sort_unstable_by(|a, b| b.cmp(a));
         for (held, key) in holders {
             if self.core.counters.buffered <= (limit - limit / 8) as u64 {

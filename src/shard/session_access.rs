@@ -5,7 +5,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId},
-    session::{Phase, Session, ShardCore},
+    session::{Session, ShardCore},
     time::MAX_STRIDE,
 };
 
@@ -79,7 +79,7 @@ where
         let mut access =
             SessionAccess { handler: &mut *self.handler, slot, core: &mut self.core, share, verdict: None };
         let answer = body(&mut access);
-        let holds = access.account();
+        let holds = access.slot.connection.account(access.core);
         access.share.end(access.core);
         if let Some((reason, how)) = access.verdict.take() {
             self.terminate(key, reason, how);
@@ -103,11 +103,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
-        &self.slot.connection.endpoints
+        self.slot.connection.endpoints()
     }
 
     pub(super) fn id(&self) -> SessionId {
-        SessionId { shard: self.core.shard, key: self.slot.connection.key }
+        SessionId { shard: self.core.shard, key: self.slot.connection.key() }
     }
 
     /// Whether there is still something to be done with the session.
@@ -118,26 +118,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     #[inline]
     pub(super) fn is_open(&self) -> bool {
-        self.is_alive() && self.slot.connection.phase == Phase::Open
+        self.is_alive() && self.slot.connection.is_open()
     }
 
     /// The session as the user's code sees it.
     pub(super) fn session(&mut self) -> Session<'_> {
-        Session { connection: &mut self.slot.connection, framing: &mut *self.slot.framing, core: self.core }
-    }
-
-    /// Counts what the session buffers now, and tells it to the session's handles. Returns whether it is or was anything.
-    #[inline]
-    fn account(&mut self) -> bool {
-        let connection = &mut self.slot.connection;
-        connection.tell_handles();
-        if connection.held == 0 && connection.inbox.is_none() && connection.outbox.is_none() {
-            return false;
-        }
-        let held = u32::try_from(connection.capacity()).unwrap_or(u32::MAX);
-        let buffered = &mut self.core.counters.buffered;
-        *buffered = *buffered - u64::from(connection.held) + u64::from(held);
-        connection.held = held;
-        true
+        Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core)
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::Key,
-    session::{Flags, Phase, TimeoutKind, TimerPurpose},
+    session::{TimeoutKind, TimerPurpose},
     time::Tick,
     timer_wheel::Fired,
 };
@@ -61,9 +61,7 @@ where
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Whatever the kernel has announced: what it has to read, or takes, is not known for certain before it was asked.
     pub(crate) fn doubt(&mut self) {
-        let flags = &mut self.slot.connection.flags;
-        flags.insert(Flags::READABLE);
-        flags.remove(Flags::BLOCKED);
+        self.slot.connection.doubt();
     }
 
     /// Ends the session if a deadline of it has passed.
@@ -72,7 +70,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             return;
         }
         let Some((deadline, lapse)) = self.slot.connection.poll_lapse(self.core) else { return };
-        if lapse.is_silence() && self.slot.connection.flags.has(Flags::BACKLOG) {
+        if lapse.is_silence() && self.slot.connection.has_backlog() {
             // It has sent, and waits for us: what it has sent is handed out when its turn comes.
             return self.slot.connection.look_again(LOOK_AGAIN, self.core);
         }
@@ -81,7 +79,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         match lapse {
             TimeoutKind::Idle => {
                 self.tell_idle(CloseReason::Idle(known(limits.idle_timeout)));
-                if self.slot.connection.phase == Phase::Open {
+                if self.slot.connection.is_open() {
                     self.slot.connection.listen_anew(self.core);
                 }
             }
@@ -95,7 +93,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 self.close(CloseReason::FirstPacket(known(limits.first_packet_timeout)))
             }
             TimeoutKind::SlowPacket => {
-                let more = self.slot.connection.flags.has(Flags::READABLE);
+                let more = self.slot.connection.is_readable();
                 // Not for ever: what is left to read may be without end.
                 if more && self.slot.connection.may_wait(deadline, self.core) {
                     return self.slot.connection.look_again(LOOK_AGAIN, self.core);

@@ -1,0 +1,253 @@
+//! From the kernel to the framing: what was received, what of it waits, and whether more is wanted.
+
+use crate::{
+    buffer::Inbox,
+    framing::FrameError,
+    session::{
+        Connection, FramingSlot, ShardCore,
+        connection::Phase,
+        flags::{Flags, ReadBlock},
+        overhead,
+    },
+    time::Tick,
+};
+
+/// How it is known that the kernel has no more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InputExhausted {
+    /// It said so.
+    WouldBlock,
+    /// It filled less than the space it was given.
+    ShortRead,
+}
+
+/// What follows when everything that waited was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InputStep {
+    /// The server shuts down, and waits for this session no longer.
+    ShutDown,
+    /// The peer's end.
+    End,
+}
+
+impl Connection {
+    /// The kernel announced something to read, or (`hangup`) that the end can be read.
+    #[inline]
+    pub(crate) fn handle_readable(&mut self, hangup: bool) {
+        self.flags.insert(if hangup { Flags::READABLE | Flags::HANGUP } else { Flags::READABLE });
+    }
+
+    /// Whether the kernel may have more to read.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.flags.has(Flags::READABLE)
+    }
+
+    /// Whether there may be something to receive, and it is wanted now.
+    #[inline]
+    pub(crate) fn wants_input(&self) -> bool {
+        // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
+        let ready = !self.read_block.any() && !self.flags.has(Flags::BACKLOG);
+        let wanted = ready || self.phase != Phase::Open;
+        wanted && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::ENDED | Flags::SHUTDOWN)
+    }
+
+    /// The kernel has no more to read, until its next event. Answers whether that is certain: once an end was announced,
+    /// no event will tell again, and a short read does not prove that there is no more.
+    #[inline]
+    pub(crate) fn handle_exhausted(&mut self, how: InputExhausted) -> bool {
+        if how == InputExhausted::ShortRead && self.flags.has(Flags::HANGUP) {
+            return false;
+        }
+        self.flags.remove(Flags::READABLE);
+        true
+    }
+
+    /// `n` bytes came. Returns whether they are for the framing: a session that is closing discards them.
+    #[inline]
+    pub(crate) fn handle_received(&mut self, n: usize, core: &mut ShardCore) -> bool {
+        self.heard = core.clock.stamp();
+        self.traffic.bytes_in += n as u64;
+        core.counters.bytes_in += n as u64;
+        let is_open = self.phase == Phase::Open;
+        debug_assert!(!is_open || !self.read_block.any(), "read from a session that wants nothing");
+        is_open
+    }
+
+    /// The peer has ended its side.
+    pub(crate) fn handle_end(&mut self) {
+        self.flags.insert(Flags::ENDED);
+        self.flags.remove(Flags::READABLE);
+    }
+
+    /// Whatever the kernel has announced: what it has to read, or takes, is not known for certain before it was asked.
+    pub(crate) fn doubt(&mut self) {
+        self.flags.insert(Flags::READABLE);
+        self.flags.remove(Flags::BLOCKED);
+    }
+
+    /// Whether the session waits to be served without an event, in this turn or the next.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.flags.has(Flags::UNFINISHED)
+    }
+
+    /// Lets the session wait to be served without an event. Returns whether it did not already.
+    pub(crate) fn wait(&mut self) -> bool {
+        self.flags.insert(Flags::UNFINISHED)
+    }
+
+    /// The session has waited long enough.
+    pub(crate) fn begin_serving(&mut self) {
+        self.flags.remove(Flags::UNFINISHED);
+    }
+
+    /// Whether the handler is given packets: it has not paused, its outbox has room, and the session is not closing.
+    #[inline]
+    pub(crate) fn takes_packets(&self) -> bool {
+        !self.read_block.any()
+    }
+
+    /// A packet goes to the handler.
+    #[inline]
+    pub(crate) fn count_packet_in(&mut self, core: &mut ShardCore) {
+        self.traffic.packets_in += 1;
+        core.counters.packets_in += 1;
+    }
+
+    /// Whether bytes wait that were not yet offered to the framing.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.flags.has(Flags::BACKLOG)
+    }
+
+    /// Whether packets wait that the handler would take: its outbox is full, or its share of the turn was used up.
+    pub(super) fn has_packets_to_hand_out(&self) -> bool {
+        self.phase == Phase::Open && self.flags.has(Flags::BACKLOG) && !self.read_block.has(ReadBlock::PAUSED)
+    }
+
+    /// The beginning of the frame that is to be continued.
+    #[inline]
+    pub(crate) fn take_inbox(&mut self) -> Option<Box<Inbox>> {
+        self.inbox.take()
+    }
+
+    /// What has waited and may be handed out now.
+    pub(crate) fn poll_backlog(&mut self, core: &ShardCore) -> Option<Box<Inbox>> {
+        if self.read_block.any() || !self.flags.remove(Flags::BACKLOG) {
+            return None;
+        }
+        let inbox = self.inbox.take()?;
+        // The peer was not silent while this has waited for us.
+        self.heard = core.clock.stamp();
+        Some(inbox)
+    }
+
+    /// What follows when what waited was handed out, as far as the handler takes it.
+    pub(crate) fn poll_input_step(&self) -> Option<InputStep> {
+        if self.flags.has(Flags::SHUTDOWN) {
+            return (!self.has_packets_to_hand_out()).then_some(InputStep::ShutDown);
+        }
+        // The end comes behind what still waits.
+        let ends = self.flags.has(Flags::ENDED) && !self.flags.has(Flags::BACKLOG) && !self.read_block.any();
+        ends.then_some(InputStep::End)
+    }
+
+    /// Keeps what the framing did not consume.
+    pub(crate) fn keep_inbox(&mut self, inbox: Box<Inbox>) {
+        self.inbox = Some(inbox).filter(|inbox| !inbox.as_slice().is_empty());
+    }
+
+    /// Keeps what the framing did not consume, in the `inbox` that held its beginning if there is one; `used` bytes before it
+    /// were consumed.
+    pub(crate) fn keep_tail(
+        &mut self,
+        inbox: Option<Box<Inbox>>,
+        tail: &[u8],
+        used: usize,
+        core: &ShardCore,
+    ) {
+        let now = core.clock.stamp();
+        self.inbox = Some(match inbox {
+            None => Inbox::new(tail, now),
+            Some(mut inbox) => {
+                let since = if used == 0 { inbox.since() } else { now };
+                inbox.restart(tail, since);
+                inbox
+            }
+        });
+    }
+
+    /// What is in the inbox waits: until the handler takes packets again, or for the next turn.
+    pub(crate) fn put_off(&mut self, core: &mut ShardCore) {
+        self.flags.insert(Flags::BACKLOG);
+        if !self.read_block.any() {
+            core.read_later(self);
+        }
+    }
+
+    /// What is in the inbox is the beginning of a frame, which may have `max` bytes.
+    ///
+    /// # Errors
+    /// It is longer than that.
+    pub(crate) fn handle_unfinished(&mut self, max: usize, core: &mut ShardCore) -> Result<(), FrameError> {
+        let held = self.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
+        if held.len() > max {
+            return Err(FrameError::too_long(held.len() as u64, max as u64, held));
+        }
+        if core.limits.packet_timeout.is_some() {
+            self.arm(core);
+        }
+        Ok(())
+    }
+
+    /// One cause less not to read. If it was the last: takes up what waits, in the next turn. The peer is not blamed for
+    /// the time in which we did not listen.
+    pub(super) fn lift(&mut self, cause: ReadBlock, core: &mut ShardCore) {
+        self.read_block.clear(cause);
+        if self.read_block.any() {
+            return;
+        }
+        let begin = core.clock.read_stamp();
+        self.heard = begin;
+        if self.traffic.packets_in == 0 {
+            self.listen_from(begin);
+        }
+        if let Some(inbox) = &mut self.inbox {
+            inbox.restart_clock(begin);
+        }
+        if self.flags.remove(Flags::DISCARDING) {
+            self.discard(begin, core);
+        }
+        self.arm(core);
+        if self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED | Flags::SHUTDOWN) {
+            core.read_later(self);
+        }
+    }
+
+    /// The framing discards a frame that began at `since`. That is known already if it goes on with it.
+    #[cold]
+    pub(crate) fn discard(&mut self, since: Tick, core: &mut ShardCore) {
+        if self.flags.insert(Flags::DISCARDING) {
+            self.cold.get_or_insert_default().discarding_since = since;
+            self.arm(core);
+        }
+    }
+
+    /// The frame that was being discarded has ended, or there was none.
+    pub(crate) fn end_discarding(&mut self) {
+        self.flags.remove(Flags::DISCARDING);
+    }
+
+    /// The kept part of a frame is not what the new framing takes it for: it looks at it again.
+    pub(crate) fn framing_swapped(&mut self, framing: &dyn FramingSlot, core: &mut ShardCore) {
+        if let Some(handle_state) = self.handle_state() {
+            handle_state.set_overhead(overhead(framing));
+        }
+        self.flags.remove(Flags::DISCARDING);
+        if self.inbox.is_some() {
+            self.flags.insert(Flags::BACKLOG);
+            if !self.read_block.any() {
+                core.read_later(self);
+            }
+        }
+    }
+}

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use framewire::{CloseReason, PacketHandler, SendError, Separator, Server};
-use framewire::{Session, SessionHandle, SessionId, WorkerPool};
+use framewire::{CloseReason, Failure, Handled, PacketHandler, SendError, Separator, Server, SessionInfo};
+use framewire::{Session, SessionHandle, WorkerPool};
 
 const MAX_MEMBERS: usize = 1000;
 const MAX_NAME: usize = 20;
 /// What a member may say at once, in bytes. It is sent on behind the name.
 const MAX_LINE: usize = 500;
 
-type Done = Result<(), CloseReason>;
+type Done = Handled;
 type Room = BTreeMap<String, SessionHandle>;
 
 /// Who is in the room, by name; the same for all shards.
@@ -36,18 +36,18 @@ fn tell(room: &Room, except: &str, line: &str) {
 impl PacketHandler for Chat {
     type State = Option<String>; // The name, once there is one.
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<Self::State, CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<Self::State> {
         Ok(session.send("* your name?").map(|()| None)?)
     }
 
     fn on_packet(&mut self, session: &mut Session<'_>, state: &mut Self::State, line: &[u8]) -> Done {
-        let line = std::str::from_utf8(line).map_err(CloseReason::handler)?;
+        let line = std::str::from_utf8(line)?;
         let mut room = lock(&self.0);
         match (&*state, line) {
             (_, line) if line.len() > MAX_LINE => session.send("* too long")?,
             (Some(_), "/who") => room.keys().try_for_each(|name| session.send(format!("* {name}")))?,
             (Some(name), line) => tell(&room, name, &format!("{name}: {line}")),
-            (None, _) if room.len() == MAX_MEMBERS => return Err(CloseReason::handler("the room is full")),
+            (None, _) if room.len() == MAX_MEMBERS => return Err(Failure::because("the room is full")),
             (None, name) if room.contains_key(name) => session.send("* that name is taken")?,
             (_, "") => session.send("* say something")?,
             (None, name) if name.len() > MAX_NAME => session.send("* 20 bytes at most")?,
@@ -62,7 +62,7 @@ impl PacketHandler for Chat {
     }
 
     // When the end begins, not when the peer lets it be over: who was cut off is gone for the others at once.
-    fn on_closing(&mut self, _session: SessionId, state: &mut Self::State, _reason: &CloseReason) {
+    fn on_closing(&mut self, _session: &SessionInfo, state: &mut Self::State, _reason: &CloseReason) {
         if let Some(name) = state.take() {
             let mut room = lock(&self.0);
             room.remove(&name);

@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use bytes::{BufMut, BytesMut};
-use framewire::{Decoded, FrameError, Framing, Server, packet_fn};
+use framewire::{Decoded, EncodeError, FrameError, Framing, Server, packet_fn};
 
 /// The most bytes of a packet, and of its frame.
 pub(crate) const MAX: usize = 4096;
@@ -30,8 +30,10 @@ impl Framing for Cobs {
         Ok(Some(Decoded::Packet { payload: 0..len, consumed: zero + 1 }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
-        within(MAX, payload.len(), payload)?;
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
+        if payload.len() > MAX {
+            return Err(EncodeError::too_long(payload.len() as u64, MAX as u64));
+        }
         for run in payload.split(|byte| *byte == 0) {
             let blocks = run.chunks_exact(254);
             for block in blocks.clone().chain([blocks.remainder()]) {
@@ -72,7 +74,7 @@ fn unescape(frame: &mut [u8]) -> Option<usize> {
 
 fn main() -> Result<(), framewire::ServeError> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    let echo = packet_fn(|session, packet| session.send(packet));
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
     let running = Server::bind(addr)?.framing(Cobs::default()).spawn(echo)?;
     running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
     running.wait()

@@ -11,7 +11,7 @@ fn main() -> Result<(), framewire::ServeError> {
         .framing(Separator::lines())
         // The line to change: SingleReactor::new(), WorkerPool::new(4), ThreadPerConnection::max(1024).
         .strategy(WorkerPool::per_core())
-        .spawn(packet_fn(|session, packet| session.send(packet)))?;
+        .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
     for addr in running.local_addrs() {
         println!("listening on {addr}");
     }

@@ -4,7 +4,7 @@
 
 use std::{error::Error, thread, time::Duration};
 
-use framewire::{CloseKind, CloseReason, PacketHandler, Separator, Server, Session, WorkerPool};
+use framewire::{CloseKind, Handled, PacketHandler, Separator, Server, Session, Then, WorkerPool};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 /// What the sessions are given to take their last bytes; then they are cut.
@@ -16,22 +16,18 @@ struct Shout;
 impl PacketHandler for Shout {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        _state: &mut (),
-        line: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, _state: &mut (), line: &[u8]) -> Handled {
         Ok(session.send(line.to_ascii_uppercase())?)
     }
 
-    fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut ()) {
+    fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut ()) -> Handled<Then> {
         // Who cannot take a farewell is closed without one.
         let _ = session.send("goodbye");
+        Ok(Then::Close)
     }
 }
 

@@ -97,7 +97,7 @@ impl Options {
             other => return Err(format!("no strategy {other:?}; use single, pool or threads").into()),
         };
         let mut signals = Signals::new(TERM_SIGNALS)?;
-        let running = server.spawn(packet_fn(|session, packet| session.send(packet)))?;
+        let running = server.spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
         for addr in running.local_addrs() {
             println!("listening on {addr}");
         }

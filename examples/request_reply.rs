@@ -4,7 +4,7 @@
 //! Each session is a machine: Hello → Login → Ready, and what does not fit its place is answered with an error.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
-use framewire::{CloseReason, LengthPrefix, PacketHandler, Server, Session, TimerId};
+use framewire::{Failure, Handled, LengthPrefix, PacketHandler, Server, Session, TimerId};
 use std::time::Duration;
 
 const MAX_REQUEST: usize = 1024;
@@ -12,7 +12,7 @@ const TRIES: u8 = 3;
 const LOGIN_TIMER: TimerId = TimerId(1);
 const LOGIN_WITHIN: Duration = Duration::from_secs(30);
 
-type Done = Result<(), CloseReason>;
+type Done = Handled;
 
 /// Where a session stands.
 enum Phase {
@@ -30,7 +30,7 @@ struct Desk;
 impl PacketHandler for Desk {
     type State = Phase;
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<Phase, CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<Phase> {
         session.set_timer(LOGIN_TIMER, LOGIN_WITHIN)?;
         Ok(Phase::Hello)
     }
@@ -52,7 +52,7 @@ impl PacketHandler for Desk {
                 *tries_left -= 1;
                 session.send(format!("DENIED {tries_left} tries left"))?;
                 if *tries_left == 0 {
-                    return Err(CloseReason::handler("wrong password"));
+                    return Err(Failure::because("wrong password"));
                 }
             }
             (Phase::Ready { sum }, ["ADD", number]) => {
@@ -67,7 +67,7 @@ impl PacketHandler for Desk {
     }
 
     fn on_timer(&mut self, _: &mut Session<'_>, _: &mut Phase, _: TimerId) -> Done {
-        Err(CloseReason::handler("no login in time"))
+        Err(Failure::because("no login in time"))
     }
 }
 

@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("no strategy {other:?}").into()),
     };
     let mut signals = Signals::new(TERM_SIGNALS)?;
-    let answer = packet_fn(|session, _line| session.send(format!("shard {}", session.id().shard())));
+    let answer = packet_fn(|session, _line| Ok(session.send(format!("shard {}", session.id().shard()))?));
     let running = server.spawn(answer)?;
     running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
     let server = running.handle();

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use framewire::{CloseReason, LengthPrefix, Limits, PacketHandler, Separator, Server, Session};
+use framewire::{Failure, Handled, LengthPrefix, Limits, PacketHandler, Separator, Server, Session};
 
 const MAX_LINE: usize = 100;
 const MAX_PACKET: usize = 64 * 1024;
@@ -23,23 +23,18 @@ enum Stage {
 impl PacketHandler for Upgrade {
     type State = Stage;
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<Stage, CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<Stage> {
         session.send("LOGIN please")?;
         Ok(Stage::Lines)
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        stage: &mut Stage,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, stage: &mut Stage, packet: &[u8]) -> Handled {
         match stage {
             Stage::Lines => {
                 let line = std::str::from_utf8(packet).unwrap_or_default();
                 let Some(user) = line.strip_prefix("LOGIN ").filter(|user| !user.is_empty()) else {
                     session.send("NO")?;
-                    return Err(CloseReason::handler("no login"));
+                    return Err(Failure::because("no login"));
                 };
                 // The answer is still a line; everything after it is binary, both ways.
                 session.send("OK")?;

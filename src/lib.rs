@@ -3,13 +3,13 @@
 //! per connection.
 //!
 //! ```no_run
-//! use framewire::{Separator, Server, WorkerPool, packet_fn};
+//! use framewire::{Handled, SessionInfo, Separator, Server, WorkerPool, packet_fn};
 //!
 //! fn main() -> Result<(), framewire::ServeError> {
 //!     Server::bind("127.0.0.1:7000")?
 //!         .framing(Separator::lines())
 //!         .strategy(WorkerPool::per_core()) // or SingleReactor::new(), or ThreadPerConnection::max(1024)
-//!         .serve(packet_fn(|session, packet| session.send(packet)))
+//!         .serve(packet_fn(|session, packet| Ok(session.send(packet)?)))
 //! }
 //! ```
 //!
@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use std::{io::{Read, Write}, net::TcpStream, time::Duration};
-//! use framewire::{CloseReason, LengthPrefix, Limits, PacketHandler, Server, Session, SessionId};
+//! use framewire::{CloseReason, Handled, LengthPrefix, Limits, PacketHandler, Server, Session, SessionInfo};
 //!
 //! /// Answers each packet with how many bytes its session has sent so far.
 //! #[derive(Clone)]
@@ -29,17 +29,17 @@
 //! impl PacketHandler for Sum {
 //!     type State = u64; // one per session
 //!
-//!     fn on_open(&mut self, _: &mut Session<'_>) -> Result<u64, CloseReason> {
+//!     fn on_open(&mut self, _: &mut Session<'_>) -> Handled<u64> {
 //!         Ok(0)
 //!     }
 //!
-//!     fn on_packet(&mut self, session: &mut Session<'_>, sum: &mut u64, packet: &[u8]) -> Result<(), CloseReason> {
+//!     fn on_packet(&mut self, session: &mut Session<'_>, sum: &mut u64, packet: &[u8]) -> Handled {
 //!         *sum += packet.len() as u64;
 //!         Ok(session.send(sum.to_be_bytes())?)
 //!     }
 //!
-//!     fn on_close(&mut self, session: SessionId, sum: u64, reason: &CloseReason) {
-//!         println!("{session} ended after {sum} bytes: {reason}");
+//!     fn on_close(&mut self, session: &SessionInfo, sum: u64, reason: &CloseReason) {
+//!         println!("{} ended after {sum} bytes: {reason}", session.id);
 //!     }
 //! }
 //!
@@ -94,7 +94,7 @@
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`], [`RunningServer`], [`ServerHandle`] |
 //! | bounds and timeouts | [`Limits`] |
-//! | what went wrong | [`CloseReason`] (why a session ended), [`SendError`], [`FrameError`] (the peer broke the wire), [`ServeError`], [`FramingConfigError`] |
+//! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback gave up), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
 //!
 //! # What happens when
@@ -111,7 +111,8 @@
 //!   the server drops the value, and logged; no session but the value's own has a part in it, and the server stops in peace. One
 //!   that panics while a callback's own panic unwinds ends the process, as everywhere in Rust.
 //! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on
-//!   another thread, with a [`SessionHandle`] for the answer, or under [`ThreadPerConnection`]. [`RunningServer::stop`] returns in
+//!   another thread, with a [`SessionHandle`] for the answer (and [`Then::Stay`] from [`PacketHandler::on_end`], so that the
+//!   answer still reaches a peer that has ended its side), or under [`ThreadPerConnection`]. [`RunningServer::stop`] returns in
 //!   time all the same, and names the shard that still runs.
 //! - **Descriptors run out.** AcceptMode pauses and goes on by itself; open sessions are served.
 //!
@@ -173,18 +174,18 @@ mod server;
 pub use bytes;
 
 pub use addr::Addr;
-pub use error::{CloseKind, CloseReason, QueryError, SendError, ServeError, TicketError};
+pub use error::{CloseKind, CloseReason, Failure, Handled, QueryError, SendError, ServeError, TicketError};
 pub use framing::{
-    ByteOrder, BytesPreview, Decoded, FixedLength, FrameError, Framing, FramingConfigError, LengthField,
-    LengthPrefix, Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix, framing_fn,
+    ByteOrder, BytesPreview, Decoded, EncodeError, FixedLength, FrameError, Framing, FramingConfigError,
+    LengthField, LengthPrefix, Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix, framing_fn,
 };
-pub use handler::{PacketFn, PacketHandler, packet_fn};
+pub use handler::{PacketFn, PacketHandler, Then, packet_fn};
 pub use id::{SessionId, ShardId};
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use server::{BindAddr, Handlers, PerShard, RunningServer, Server, ServerHandle, Unframed, per_shard};
-pub use session::{Session, SessionHandle, SessionStats, TimerError, TimerId};
-pub use shard::{SessionInfo, ShardContext};
+pub use session::{Session, SessionHandle, SessionInfo, SessionStats, TimerError, TimerId};
+pub use shard::ShardContext;
 pub use strategy::{
     AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,
     WorkerPool,

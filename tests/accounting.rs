@@ -20,7 +20,7 @@ fn tracked_packets_without_a_byte_fill_the_outbox_of_a_dead_reader(on: On) {
     const STUCK: usize = 1 << 20;
     let limits = Limits::default().outbox_hard(STUCK + 512 * 1024);
     let server = on.bind().framing(Raw::new()).limits(limits).send_buffer(16 * 1024);
-    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
     let (mut client, session) = served.known(Served::connect_narrow);
     assert_eq!(session.send(vec![7; STUCK]), Ok(()));
     let mut tickets: Vec<SendTicket> = Vec::new();
@@ -50,12 +50,9 @@ fn tracked_packets_without_a_byte_fill_the_outbox_of_a_dead_reader(on: On) {
 fn sessions_that_are_idle_again_keep_little_for_their_next_sends(on: On) {
     const REPLY: usize = 1 << 20;
     const CLIENTS: u64 = 4;
-    let handler =
-        packet_fn(
-            |session: &mut Session<'_>, packet: &[u8]| {
-                if packet == b"much" { session.send(vec![7; REPLY]) } else { session.send(packet) }
-            },
-        );
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
+        if packet == b"much" { Ok(session.send(vec![7; REPLY])?) } else { Ok(session.send(packet)?) }
+    });
     let server = on.bind().framing(LengthPrefix::u32_be()).send_buffer(16 * 1024);
     let served = Served::start(server, handler);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| served.connect_narrow()).collect();
@@ -80,7 +77,7 @@ fn a_frame_that_is_discarded_by_the_byte_ends_the_session(on: On) {
         .linger_timeout(Duration::from_millis(50));
     let framing = LengthPrefix::u32_be().max(100).oversize(Oversize::Discard);
     let server = on.bind().framing(framing).limits(limits);
-    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
     let (mut client, session) = served.connect_known();
     client.write(&[0x7f; 4]);
     until("the session ends", || {

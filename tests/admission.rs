@@ -63,7 +63,7 @@ fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
         On::ThreadPerConnection => (server.strategy(ThreadPerConnection::max(3)), 3),
         _ => (server.strategy(SingleReactor::new().max_sessions(3)), 3),
     };
-    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
     let mut clients: Vec<Client> = (0..room).map(|_| served.connect()).collect();
     for client in &mut clients {
         client.assert_echo("admitted");
@@ -107,7 +107,7 @@ fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
 fn come_at_once(limits: Limits) -> (Served, Vec<io::Result<Client>>) {
     let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
     let server = server.strategy(WorkerPool::new(4).reuse_port()).limits(limits);
-    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
     let addr = served.addr();
     let start = Barrier::new(60);
     let clients: Vec<io::Result<Client>> = thread::scope(|scope| {
@@ -178,8 +178,9 @@ fn a_strategy_is_shown_both_addresses_and_the_listener() {
     // The second is a wildcard: there the connection knows its address on our side, and the listener does not.
     let server =
         Server::bind(["127.0.0.1:0", "0.0.0.0:0"]).expect("free ports").framing(LengthPrefix::u32_be());
-    let running =
-        server.strategy(ByListener(shown.clone())).spawn(packet_fn(|session, packet| session.send(packet)));
+    let running = server
+        .strategy(ByListener(shown.clone()))
+        .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)));
     let running = running.expect("it starts");
     let ports: Vec<u16> =
         running.local_addrs().iter().filter_map(Addr::socket_addr).map(|addr| addr.port()).collect();

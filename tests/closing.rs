@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Client, On, Served, on_each_strategy, on_each_strategy_and_transport};
-use framewire::{CloseKind, CloseReason, LengthPrefix, Limits, Session, SessionHandle, packet_fn};
+use framewire::{CloseKind, Failure, Handled, LengthPrefix, Limits, Session, SessionHandle, packet_fn};
 
 on_each_strategy_and_transport! {
     a_peer_that_is_closed_but_keeps_its_end_open_is_told_of_at_once
@@ -45,7 +45,7 @@ fn a_peer_that_does_not_take_what_was_sent_before_its_close_is_told_of_at_once(o
     let handler = packet_fn(|session: &mut Session<'_>, _packet: &[u8]| {
         let sent = session.send(vec![1; SENT]);
         session.close();
-        sent
+        Ok(sent?)
     });
     let server =
         on.bind().framing(LengthPrefix::u32_be().max(SENT)).limits(unhurried()).send_buffer(16 * 1024);
@@ -61,8 +61,8 @@ fn a_peer_that_does_not_take_what_was_sent_before_its_close_is_told_of_at_once(o
 }
 
 fn a_session_that_a_handler_closes_is_told_of_for_that_reason(on: On) {
-    let handler = packet_fn(|_: &mut Session<'_>, packet: &[u8]| -> Result<(), CloseReason> {
-        Err(CloseReason::handler(String::from_utf8_lossy(packet).into_owned()))
+    let handler = packet_fn(|_: &mut Session<'_>, packet: &[u8]| -> Handled {
+        Err(Failure::because(String::from_utf8_lossy(packet).into_owned()))
     });
     let served = on.serve(unhurried(), handler);
     let (mut client, session) = served.connect_known();
@@ -83,7 +83,7 @@ fn serve_kicks(on: On) -> Served {
             session.close_with("once is enough");
             return Ok(());
         }
-        session.send(packet)
+        Ok(session.send(packet)?)
     });
     on.serve(Limits::default(), handler)
 }

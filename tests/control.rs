@@ -9,8 +9,7 @@ use std::{
 
 use common::{On, PATIENCE, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
-    Addr, CloseKind, CloseReason, Limits, QueryError, SendError, ServerHandle, Session, SessionStats,
-    packet_fn,
+    Addr, CloseKind, Limits, QueryError, SendError, ServerHandle, Session, SessionStats, packet_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -128,7 +127,7 @@ fn a_question_that_would_wait_for_itself_is_refused(on: On) {
         // What waits for nobody is answered as always.
         let (count, opened) = (server.session_count(), server.metrics().opened);
         assert!(count >= 1 && opened <= count as u64);
-        session.send(format!("{answer:?}"))
+        Ok(session.send(format!("{answer:?}"))?)
     });
     let served = on.serve(Limits::default(), handler);
     server.set(served.running.handle()).expect("set once");
@@ -237,7 +236,7 @@ fn a_session_knows_its_numbers_within_a_callback() {
         let stats = session.stats();
         assert!(stats.opened_at.elapsed() < PATIENCE);
         noted.lock().expect("nobody panics").push((stats.packets_in, stats.bytes_in, stats.queued));
-        Ok::<(), CloseReason>(())
+        Ok(())
     });
     let served = On::SingleReactor.serve(Limits::default(), handler);
     let mut client = served.connect();

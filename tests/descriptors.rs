@@ -185,7 +185,7 @@ fn the_server_of_the_other_tests() {
     };
     let limits = Limits::default().connections(connections.parse().expect("a number"));
     let server = on.bind().framing(LengthPrefix::u32_be()).limits(limits);
-    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
     let mut out = io::stdout();
     let addr = served.running.local_addr().expect("TCP");
     writeln!(out, "told: {addr}").expect("the parent listens");
@@ -202,7 +202,7 @@ fn more_addresses_than_a_server_may_have_are_refused() {
     if env::var_os("FRAMEWIRE_MANY_ADDRESSES").is_some() {
         let server =
             framewire::Server::bind(vec!["127.0.0.1:0"; 1025]).expect("there are enough descriptors");
-        let echo = packet_fn(|session: &mut framewire::Session<'_>, packet: &[u8]| session.send(packet));
+        let echo = packet_fn(|session: &mut framewire::Session<'_>, packet: &[u8]| Ok(session.send(packet)?));
         let error = server.framing(LengthPrefix::u32_be()).spawn(echo).expect_err("too many");
         assert_eq!(error.to_string(), "bind: 1025 addresses; at most 1024 are possible");
         return;

@@ -16,9 +16,9 @@ use common::{
     Client, Journal, ON_PURPOSE, On, PATIENCE, Served, Watched, audit, hush, on_each_strategy, until,
 };
 use framewire::{
-    AcceptMode, CloseKind, CloseReason, Decoded, ForkingStrategy, FrameError, Framing, LengthPrefix, Limits,
-    NewConnection, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor,
-    ThreadPerConnection, WorkerPool, per_shard,
+    AcceptMode, CloseKind, Decoded, EncodeError, ForkingStrategy, FrameError, Framing, Handled, LengthPrefix,
+    Limits, NewConnection, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor,
+    Then, ThreadPerConnection, WorkerPool, per_shard,
 };
 
 on_each_strategy! {
@@ -61,16 +61,11 @@ const FLOOD: usize = 1_000_000;
 impl<B> PacketHandler for Echo<B> {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         session.send(packet)?;
         if packet == b"flood" {
             session.send(vec![3; FLOOD])?;
@@ -78,8 +73,9 @@ impl<B> PacketHandler for Echo<B> {
         Ok(())
     }
 
-    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) {
-        session.send("farewell").expect("the session is open");
+    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) -> Handled<Then> {
+        session.send("farewell")?;
+        Ok(Then::Close)
     }
 }
 
@@ -205,7 +201,7 @@ impl Framing for Fragile {
         self.inner.decode(buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.inner.encode(payload, out)
     }
 }

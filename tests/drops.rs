@@ -15,8 +15,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use common::{Client, ON_PURPOSE, On, Served, hush, on_each_strategy, until};
 use framewire::{
-    CloseKind, CloseReason, Decoded, FrameError, Framing, LengthPrefix, PacketHandler, ServerHandle, Session,
-    SessionId, packet_fn,
+    CloseKind, CloseReason, Decoded, EncodeError, Failure, FrameError, Framing, Handled, LengthPrefix,
+    PacketHandler, ServerHandle, Session, SessionInfo, packet_fn,
 };
 
 on_each_strategy! {
@@ -70,16 +70,11 @@ struct Careless;
 impl PacketHandler for Careless {
     type State = Bomb;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Bomb, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Bomb> {
         Ok(Bomb(false))
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        state: &mut Bomb,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, state: &mut Bomb, packet: &[u8]) -> Handled {
         session.send(packet)?;
         match packet {
             b"payload" => panic_any(Bomb(true)),
@@ -89,19 +84,19 @@ impl PacketHandler for Careless {
             }
             b"framing" => session.close(),
             b"replaced framing" => session.set_framing(LengthPrefix::u32_be()),
-            b"reason" => return Err(CloseReason::handler(Bomb(true))),
-            b"reason and framing" => return Err(CloseReason::handler(Bomb(true))),
+            b"reason" => return Err(Failure::from(Bomb(true))),
+            b"reason and framing" => return Err(Failure::from(Bomb(true))),
             b"new" => session.set_framing(Stillborn(Bomb(true))),
             b"second reason" => {
                 session.close();
-                return Err(CloseReason::handler(Bomb(true)));
+                return Err(Failure::from(Bomb(true)));
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn on_close(&mut self, _session: SessionId, state: Bomb, _reason: &CloseReason) {
+    fn on_close(&mut self, _session: &SessionInfo, state: Bomb, _reason: &CloseReason) {
         drop(state);
     }
 }
@@ -132,7 +127,7 @@ impl Framing for Explosive {
         self.inner.decode(buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.inner.encode(payload, out)
     }
 }
@@ -145,7 +140,7 @@ impl Framing for Stillborn {
         Ok(None)
     }
 
-    fn encode(&self, _payload: &[u8], _out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, _payload: &[u8], _out: &mut BytesMut) -> Result<(), EncodeError> {
         Ok(())
     }
 
@@ -240,16 +235,11 @@ impl Clone for Unique {
 impl PacketHandler for Unique {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         Ok(session.send(packet)?)
     }
 }
@@ -291,22 +281,17 @@ struct Heirloom(ServerHandle);
 impl PacketHandler for Heirloom {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         Ok(session.send(packet)?)
     }
 
-    fn on_close(&mut self, session: SessionId, (): (), _reason: &CloseReason) {
+    fn on_close(&mut self, session: &SessionInfo, (): (), _reason: &CloseReason) {
         let bomb = Bomb(true);
-        let told = self.0.execute(session.shard(), move |_| assert!(carries(&bomb)));
+        let told = self.0.execute(session.id.shard(), move |_| assert!(carries(&bomb)));
         assert_eq!(told, Ok(()));
     }
 }
@@ -326,7 +311,7 @@ fn a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown(on
 
 fn a_packet_that_panics_when_dropped_harms_nobody(on: On) {
     hush();
-    let echo = packet_fn(|session, packet| session.send(packet));
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
     let served = Served::start(on.bind().framing(LengthPrefix::u32_be()), echo);
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();

@@ -4,11 +4,17 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
+    },
 };
 
-use common::{Client, On, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
-use framewire::{CloseKind, CloseReason, Limits, PacketHandler, Session, packet_fn};
+use common::{Client, On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use framewire::{
+    CloseKind, Failure, Handled, Limits, PacketHandler, Session, SessionHandle, Then, packet_fn,
+};
 
 on_each_strategy_and_transport! {
     what_was_sent_before_a_half_close_is_answered_in_full
@@ -16,6 +22,7 @@ on_each_strategy_and_transport! {
     a_handler_that_refuses_a_session_may_say_why
     an_error_of_the_handler_ends_the_session_after_what_was_sent
     requests_of_a_peer_that_leaves_before_its_replies_are_all_handled
+    a_reply_that_another_thread_computes_reaches_a_peer_that_has_ended_its_side
 }
 
 on_each_strategy! {
@@ -23,9 +30,52 @@ on_each_strategy! {
     an_abort_reaches_the_peer_as_a_reset
 }
 
+/// Lets another thread compute the replies, and stays for them when the peer ends its side.
+#[derive(Clone)]
+struct Delegating {
+    /// What another thread waits for before it answers.
+    asked: Sender<(SessionHandle, Vec<u8>)>,
+    ended: Arc<AtomicUsize>,
+}
+
+impl PacketHandler for Delegating {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
+        Ok(())
+    }
+
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+        Ok(self.asked.send((session.handle(), packet.to_vec()))?)
+    }
+
+    fn on_end(&mut self, _session: &mut Session<'_>, (): &mut ()) -> Handled<Then> {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        Ok(Then::Stay)
+    }
+}
+
+fn a_reply_that_another_thread_computes_reaches_a_peer_that_has_ended_its_side(on: On) {
+    let (asked, questions) = channel();
+    let ended = Arc::<AtomicUsize>::default();
+    let served = on.serve(Limits::default(), Delegating { asked, ended: ended.clone() });
+    let mut client = served.connect();
+    client.send("question");
+    client.end();
+    until("its end is known", || ended.load(Ordering::Relaxed) == 1);
+    let (session, question) = questions.recv_timeout(PATIENCE).expect("it was asked before its end");
+    assert_eq!(session.send([question.as_slice(), b" answered"].concat()), Ok(()));
+    assert_eq!(session.close(), Ok(()));
+    assert_eq!(client.recv_text(), "question answered");
+    client.assert_end();
+    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
+    drop((client, session, questions));
+    served.finish();
+}
+
 /// Answers the number `n` (four bytes) with as many bytes, each of them `n % 251`.
-fn amplify(session: &mut Session<'_>, packet: &[u8]) -> Result<(), CloseReason> {
-    let number = u32::from_be_bytes(packet.try_into().map_err(CloseReason::handler)?);
+fn amplify(session: &mut Session<'_>, packet: &[u8]) -> Handled {
+    let number = u32::from_be_bytes(packet.try_into()?);
     Ok(session.send(vec![(number % 251) as u8; number as usize])?)
 }
 
@@ -65,7 +115,7 @@ fn the_last_reply_of_a_graceful_close_survives_input_that_nobody_reads(on: On) {
             if packet.starts_with(b"last") {
                 session.close();
             }
-            Ok::<(), CloseReason>(())
+            Ok(())
         }),
     );
     let mut bystander = served.connect();
@@ -89,23 +139,18 @@ struct Moody;
 impl PacketHandler for Moody {
     type State = ();
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
         // The first of a shard is welcome, as is everybody on a thread of its own.
         if session.id().to_string().ends_with("0#0") {
             return Ok(());
         }
         session.send("go away")?;
-        Err(CloseReason::handler("not today"))
+        Err(Failure::because("not today"))
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         session.send(packet)?;
-        if packet == b"fail" { Err(CloseReason::handler("told to fail")) } else { Ok(()) }
+        if packet == b"fail" { Err(Failure::because("told to fail")) } else { Ok(()) }
     }
 }
 
@@ -152,16 +197,11 @@ struct Calm;
 impl PacketHandler for Calm {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         Moody.on_packet(session, &mut (), packet)
     }
 }
@@ -191,7 +231,7 @@ fn an_abort_reaches_the_peer_as_a_reset(on: On) {
         if packet == b"abort" {
             session.abort();
         }
-        Ok::<(), CloseReason>(())
+        Ok(())
     });
     let served = on.serve(Limits::default(), handler);
     let mut bystander = served.connect();
@@ -223,10 +263,10 @@ fn requests_of_a_peer_that_leaves_before_its_replies_are_all_handled(on: On) {
     let served = on.serve(
         Limits::default(),
         packet_fn(move |session: &mut Session<'_>, packet: &[u8]| {
-            let number = u32::from_be_bytes(packet.try_into().map_err(CloseReason::handler)?);
+            let number = u32::from_be_bytes(packet.try_into()?);
             log.lock().expect("nobody panics").push(number);
             // Far more in all than kernels and outboxes hold.
-            Ok::<(), CloseReason>(session.send([7; 16 * 1024])?)
+            Ok(session.send([7; 16 * 1024])?)
         }),
     );
     for ends in [false, true] {

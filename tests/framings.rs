@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use framewire::framing::LengthFieldBuilder;
 use framewire::testing::{Collector, law};
 use framewire::{
-    ByteOrder, Decoded, FixedLength, FrameError, Framing, LengthField, LengthPrefix, Netstring, Oversize,
-    Raw, Separator, UntilEof, VarintPrefix,
+    ByteOrder, Decoded, EncodeError, FixedLength, FrameError, Framing, LengthField, LengthPrefix, Netstring,
+    Oversize, Raw, Separator, UntilEof, VarintPrefix,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ impl Framing for Boxed {
     fn decode_eof(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
         self.0.decode_eof(buf)
     }
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.0.encode(payload, out)
     }
     fn max_frame(&self) -> Option<usize> {

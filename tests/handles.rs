@@ -10,8 +10,8 @@ use std::{
 
 use common::{On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
-    CloseKind, CloseReason, LengthPrefix, Limits, PacketHandler, SendError, Session, SessionHandle,
-    SessionId, TicketError, packet_fn,
+    CloseKind, CloseReason, Handled, LengthPrefix, Limits, PacketHandler, SendError, Session, SessionHandle,
+    SessionInfo, TicketError, packet_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -56,16 +56,11 @@ impl Lobby {
 impl PacketHandler for Lobby {
     type State = Guest;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Guest, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Guest> {
         Ok(Guest::default())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        guest: &mut Guest,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, guest: &mut Guest, packet: &[u8]) -> Handled {
         let text = String::from_utf8_lossy(packet).into_owned();
         let (verb, name) = text.split_once(' ').unwrap_or((&text, ""));
         let reply = match (verb, name) {
@@ -93,7 +88,7 @@ impl PacketHandler for Lobby {
         }
     }
 
-    fn on_close(&mut self, _session: SessionId, guest: Guest, _reason: &CloseReason) {
+    fn on_close(&mut self, _session: &SessionInfo, guest: Guest, _reason: &CloseReason) {
         if let Some(heir) = guest.heir {
             let _ = heir.send("inherited");
         }
@@ -206,7 +201,7 @@ fn a_storm_of_sends_from_eight_threads_loses_nothing_and_keeps_the_order_of_each
     const SENDS: u32 = 20_000;
     let served = on.serve(
         Limits::default().outbox_hard(512 * 1024).mailbox_commands(4096),
-        packet_fn(|session, packet| session.send(packet)),
+        packet_fn(|session, packet| Ok(session.send(packet)?)),
     );
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
@@ -310,7 +305,7 @@ fn a_ticket_tells_that_the_packet_was_written(on: On) {
 
 /// A session whose kernel buffers are full, so that nothing more is written.
 fn congested(on: On) -> (Served, common::Client, SessionHandle) {
-    let echo = packet_fn(|session, packet| session.send(packet));
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
     let limits = Limits::default().outbox_hard(16 << 20);
     let server = on.bind().framing(LengthPrefix::u32_be()).limits(limits).send_buffer(16 * 1024);
     let served = Served::start(server, echo);
@@ -349,12 +344,12 @@ fn a_ticket_tells_that_the_session_closed_first(on: On) {
 }
 
 fn a_ticket_tells_that_the_packet_was_refused_and_the_session_stays(on: On) {
-    let echo = packet_fn(|session, packet| session.send(packet));
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
     let served = Served::start(on.bind().framing(LengthPrefix::u8()), echo);
     let (mut client, session) = served.connect_known();
     let ticket = session.send_tracked([0; 300]).expect("it is refused later");
     let refused = ticket.wait(PATIENCE);
-    assert!(matches!(refused, Err(TicketError::Refused(SendError::Frame(_)))), "{refused:?}");
+    assert!(matches!(refused, Err(TicketError::Refused(SendError::Encode(_)))), "{refused:?}");
     client.write(b"\x02ok");
     assert_eq!(client.read(3), b"\x02ok");
     // Without a ticket there is nobody to tell, and nobody to punish: it is counted.

@@ -7,8 +7,8 @@ use std::{sync::mpsc, thread, time::Duration};
 use bytes::BytesMut;
 use common::{On, PATIENCE, Served, frame, on_each_strategy, until};
 use framewire::{
-    CloseKind, CloseReason, Decoded, FrameError, Framing, LengthPrefix, Limits, PacketHandler, Separator,
-    Session, SessionHandle, TimerId, packet_fn,
+    CloseKind, Decoded, EncodeError, Failure, FrameError, Framing, Handled, LengthPrefix, Limits,
+    PacketHandler, Separator, Session, SessionHandle, TimerId, packet_fn,
 };
 
 on_each_strategy! {
@@ -26,23 +26,18 @@ struct Sluggish;
 impl PacketHandler for Sluggish {
     type State = u32;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<u32, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<u32> {
         Ok(0)
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        next: &mut u32,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, next: &mut u32, packet: &[u8]) -> Handled {
         assert_eq!(packet, next.to_be_bytes());
         *next += 1;
         session.pause();
         Ok(session.set_timer(TimerId(0), Duration::ZERO)?)
     }
 
-    fn on_timer(&mut self, session: &mut Session<'_>, next: &mut u32, _: TimerId) -> Result<(), CloseReason> {
+    fn on_timer(&mut self, session: &mut Session<'_>, next: &mut u32, _: TimerId) -> Handled {
         session.resume();
         // A busy shard: meanwhile more of the flood comes.
         thread::sleep(Duration::from_micros(300));
@@ -78,15 +73,15 @@ struct Switch;
 impl PacketHandler for Switch {
     type State = ();
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
         Ok(session.set_timer(TimerId(0), Duration::from_millis(50))?)
     }
 
-    fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), packet: &[u8]) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), packet: &[u8]) -> Handled {
         Ok(session.send(packet)?)
     }
 
-    fn on_timer(&mut self, session: &mut Session<'_>, _: &mut (), _: TimerId) -> Result<(), CloseReason> {
+    fn on_timer(&mut self, session: &mut Session<'_>, _: &mut (), _: TimerId) -> Handled {
         if session.stats().bytes_in < 4 {
             return Ok(session.set_timer(TimerId(0), Duration::from_millis(5))?);
         }
@@ -109,12 +104,12 @@ fn a_handle_knows_that_an_outbox_has_emptied(on: On) {
     struct Introduce(mpsc::Sender<SessionHandle>);
     impl PacketHandler for Introduce {
         type State = ();
-        fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+        fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
             Ok(())
         }
-        fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
+        fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Handled {
             session.send([7; 50_000])?;
-            self.0.send(session.handle()).map_err(CloseReason::handler)
+            self.0.send(session.handle()).map_err(Failure::from)
         }
     }
     let (sender, handles) = mpsc::channel();
@@ -139,7 +134,7 @@ impl Framing for Stubborn {
         Ok(Some(Decoded::Rejected { consumed: 0, error: FrameError::malformed("no", buf) }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         out.extend_from_slice(payload);
         Ok(())
     }
@@ -147,7 +142,7 @@ impl Framing for Stubborn {
 
 fn a_refusal_that_never_moves_on_ends_the_session(on: On) {
     let served =
-        Served::start(on.bind().framing(Stubborn), packet_fn(|session, packet| session.send(packet)));
+        Served::start(on.bind().framing(Stubborn), packet_fn(|session, packet| Ok(session.send(packet)?)));
     let (mut client, session) = served.connect_known();
     client.write(b"x");
     client.assert_end();
@@ -164,11 +159,11 @@ struct Polite;
 impl PacketHandler for Polite {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), packet: &[u8]) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), packet: &[u8]) -> Handled {
         session.send(packet)?;
         match packet {
             b"bad" => Err(FrameError::malformed("said so itself", packet).into()),

@@ -14,8 +14,8 @@ use std::{
 use bytes::BytesMut;
 use common::{ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy, until};
 use framewire::{
-    CloseKind, CloseReason, Decoded, FrameError, Framing, LengthPrefix, Limits, Oversize, PacketHandler,
-    SendError, Session, SessionId, TimerId, packet_fn,
+    CloseKind, CloseReason, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits,
+    Oversize, PacketHandler, SendError, Session, SessionInfo, Then, TimerId, packet_fn,
 };
 
 on_each_strategy! {
@@ -69,13 +69,13 @@ impl Fragile {
     }
 }
 
-type Outcome = Result<(), CloseReason>;
+type Outcome = Handled;
 
 impl PacketHandler for Fragile {
     /// Whether it is trapped.
     type State = bool;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<bool, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<bool> {
         self.reach(Spot::Open, self.armed.swap(false, Ordering::Relaxed));
         Ok(false)
     }
@@ -101,9 +101,9 @@ impl PacketHandler for Fragile {
         Ok(())
     }
 
-    fn on_idle(&mut self, _session: &mut Session<'_>, trapped: &mut bool, _reason: CloseReason) -> Outcome {
+    fn on_idle(&mut self, _session: &mut Session<'_>, trapped: &mut bool) -> Handled<Then> {
         self.reach(Spot::Idle, *trapped);
-        Ok(())
+        Ok(Then::Stay)
     }
 
     fn on_rejected(
@@ -116,17 +116,18 @@ impl PacketHandler for Fragile {
         Ok(())
     }
 
-    fn on_shutdown(&mut self, session: &mut Session<'_>, trapped: &mut bool) {
+    fn on_shutdown(&mut self, session: &mut Session<'_>, trapped: &mut bool) -> Handled<Then> {
         let said = session.send("farewell");
         assert_eq!(said, Ok(()));
         self.reach(Spot::Shutdown, *trapped);
+        Ok(Then::Close)
     }
 
-    fn on_closing(&mut self, _session: SessionId, trapped: &mut bool, _reason: &CloseReason) {
+    fn on_closing(&mut self, _session: &SessionInfo, trapped: &mut bool, _reason: &CloseReason) {
         self.reach(Spot::Closing, *trapped);
     }
 
-    fn on_close(&mut self, _session: SessionId, trapped: bool, _reason: &CloseReason) {
+    fn on_close(&mut self, _session: &SessionInfo, trapped: bool, _reason: &CloseReason) {
         self.reach(Spot::Close, trapped);
     }
 }
@@ -247,7 +248,7 @@ impl Framing for Brittle {
         self.0.decode(buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         out.extend_from_slice(b"half a frame");
         assert!(payload != b"unencodable", "{ON_PURPOSE}: encode");
         out.truncate(out.len() - 12);
@@ -257,7 +258,7 @@ impl Framing for Brittle {
 
 fn serve_brittle(on: On) -> Served {
     hush();
-    let echo = packet_fn(|session, packet| session.send(packet));
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
     Served::start(on.bind().framing(Brittle(LengthPrefix::u32_be())), echo)
 }
 
@@ -299,7 +300,7 @@ fn a_panic_in_the_encoding_that_the_handler_catches_leaves_nothing_in_the_outbox
         if sent.is_err() && packet == b"unencodable" {
             return Ok(());
         }
-        session.send("whole")
+        Ok(session.send("whole")?)
     });
     let served = Served::start(on.bind().framing(Brittle(LengthPrefix::u32_be())), handler);
     let mut client = served.connect();
@@ -397,7 +398,7 @@ fn a_panic_of_the_strategy_refuses_that_connection(on: On) {
         }
         _ => server.strategy(Hesitant { armed: given, inner: framewire::SingleReactor::new() }),
     };
-    let served = Served::start(server, packet_fn(|session, packet| session.send(packet)));
+    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
     let mut bystander = served.connect();
     bystander.assert_echo("placed");
     armed.store(true, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use common::{
     Client, On, PATIENCE, Served, audit, frame, on_each_strategy, on_each_strategy_and_transport, until,
 };
 use framewire::{
-    CloseKind, CloseReason, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, ShardContext,
+    CloseKind, Handled, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, ShardContext, Then,
     packet_fn,
 };
 
@@ -38,13 +38,16 @@ on_each_strategy! {
 /// An echo at an address of this process: once it has stopped, no test that runs at the same time gets its port.
 fn echo_apart(on: On) -> Served {
     let server = if on == On::UnixSocket { on.bind() } else { on.bind_at(common::own_address()) };
-    Served::start(server.framing(LengthPrefix::u32_be()), packet_fn(|session, packet| session.send(packet)))
+    Served::start(
+        server.framing(LengthPrefix::u32_be()),
+        packet_fn(|session, packet| Ok(session.send(packet)?)),
+    )
 }
 
 const FLOOD: usize = 1_000_000;
 
 /// Answers with far more than a pair of kernel buffers takes.
-fn flood(session: &mut Session<'_>, packet: &[u8]) -> Result<(), CloseReason> {
+fn flood(session: &mut Session<'_>, packet: &[u8]) -> Handled {
     session.send(packet)?;
     if packet == b"flood" {
         session.send(vec![3; FLOOD])?;
@@ -137,21 +140,17 @@ struct Polite;
 impl PacketHandler for Polite {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         Ok(session.send(packet)?)
     }
 
-    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) {
-        session.send("farewell").expect("the session is open");
+    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) -> Handled<Then> {
+        session.send("farewell")?;
+        Ok(Then::Close)
     }
 }
 
@@ -180,7 +179,7 @@ fn a_shutdown_can_be_asked_for_in_a_callback(on: On) {
             known.get().expect("set before the first client").shutdown(PATIENCE);
             session.send("as you wish")?;
         }
-        Ok::<(), CloseReason>(())
+        Ok(())
     });
     let served = on.serve(patient(), handler);
     server.set(served.running.handle()).expect("set once");
@@ -261,7 +260,7 @@ fn a_stopped_server_gives_its_address_back(on: On) {
     let again = framewire::Server::bind(addr).expect("the address is free again");
     let again = Served::start(
         again.framing(LengthPrefix::u32_be()),
-        packet_fn(|session, packet| session.send(packet)),
+        packet_fn(|session, packet| Ok(session.send(packet)?)),
     );
     again.connect().assert_echo("at work again");
     again.finish();
@@ -317,7 +316,7 @@ fn a_handler_that_was_given_the_server_can_stop_it(on: On) {
         if packet == b"shut down" {
             known.shutdown(PATIENCE);
         }
-        Ok::<(), CloseReason>(())
+        Ok(())
     });
     let served = Served::start(server, handler);
     let (mut bystander, mut client) = (served.connect(), served.connect());

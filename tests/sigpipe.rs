@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::{Client, On, Served, frame};
-use framewire::{CloseKind, LengthPrefix, Session, packet_fn};
+use framewire::{CloseKind, Handled, LengthPrefix, Session, packet_fn};
 use signal_hook::{consts::SIGPIPE, flag};
 
 const CHUNK: usize = 64 * 1024;
@@ -23,11 +23,12 @@ const CHUNK: usize = 64 * 1024;
 const CHUNKS: usize = 48;
 
 /// One small reply, or one of many chunks that no client has taken when it leaves.
-fn reply(session: &mut Session<'_>, packet: &[u8]) -> Result<(), framewire::SendError> {
+fn reply(session: &mut Session<'_>, packet: &[u8]) -> Handled {
     match packet {
-        b"much" => (0..CHUNKS).try_for_each(|_| session.send([7; CHUNK])),
-        small => session.send(small),
+        b"much" => (0..CHUNKS).try_for_each(|_| session.send([7; CHUNK]))?,
+        small => session.send(small)?,
     }
+    Ok(())
 }
 
 /// The server writes to a connection whose peer has ended its side and is gone.

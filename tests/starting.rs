@@ -17,7 +17,7 @@ use common::{
     Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until, until_counted,
 };
 use framewire::{
-    Addr, CloseReason, ForkingStrategy, LengthPrefix, Limits, NewConnection, PacketHandler, Placement,
+    Addr, ForkingStrategy, Handled, LengthPrefix, Limits, NewConnection, PacketHandler, Placement,
     RunningServer, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
     ThreadPerConnection, Unframed, WorkerPool, packet_fn, per_shard,
 };
@@ -29,7 +29,10 @@ on_each_strategy_and_transport! {
 }
 
 fn echo(server: Server<Unframed>) -> Served {
-    Served::start(server.framing(LengthPrefix::u32_be()), packet_fn(|session, packet| session.send(packet)))
+    Served::start(
+        server.framing(LengthPrefix::u32_be()),
+        packet_fn(|session, packet| Ok(session.send(packet)?)),
+    )
 }
 
 fn failure<T>(outcome: Result<T, ServeError>) -> String {
@@ -105,7 +108,7 @@ fn an_address_that_is_none_or_not_ours_is_named() {
 }
 
 #[test]
-fn a_setting_that_can_not_work_is_named() {
+fn a_setting_that_cannot_work_is_named() {
     let limits = Limits::default();
     let cases = [
         ("limits.frame", limits.clone().frame(0)),
@@ -117,7 +120,7 @@ fn a_setting_that_can_not_work_is_named() {
         ("limits.connections_per_peer", limits.clone().connections_per_peer(0)),
         ("limits.mailbox_commands", limits.mailbox_commands(0)),
     ];
-    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| session.send(packet));
+    let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| Ok(session.send(packet)?));
     let server = || Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
     for (option, limits) in cases {
         let error = failure(server().limits(limits).spawn(handler));
@@ -195,7 +198,7 @@ struct Counting {
 impl PacketHandler for Counting {
     type State = Rc<Cell<u32>>;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Rc<Cell<u32>>, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Rc<Cell<u32>>> {
         Ok(self.packets.clone())
     }
 
@@ -204,7 +207,7 @@ impl PacketHandler for Counting {
         session: &mut Session<'_>,
         packets: &mut Rc<Cell<u32>>,
         _packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    ) -> Handled {
         packets.set(packets.get() + 1);
         Ok(session.send(packets.get().to_string())?)
     }
@@ -328,7 +331,7 @@ fn a_worker_that_fails_while_the_server_starts_stops_all_of_it() {
 
 /// A server that tells its name.
 fn named(server: Server<Unframed>, name: &'static str) -> Served {
-    let handler = packet_fn(move |session: &mut Session<'_>, _packet: &[u8]| session.send(name));
+    let handler = packet_fn(move |session: &mut Session<'_>, _packet: &[u8]| Ok(session.send(name)?));
     Served::start(server.framing(LengthPrefix::u32_be()), handler)
 }
 
@@ -471,7 +474,7 @@ fn serve_blocks_until_somebody_shuts_the_server_down() {
     let addr = server.local_addrs()[0].socket_addr().expect("TCP");
     let handle = server.handle();
     let serving = std::thread::spawn(move || {
-        let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| session.send(packet));
+        let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| Ok(session.send(packet)?));
         server.framing(LengthPrefix::u32_be()).serve(handler)
     });
     // Bound is not yet listening: that comes with serving.

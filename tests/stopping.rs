@@ -14,7 +14,7 @@ use std::{
 
 use common::{Client, Journal, On, PATIENCE, Served, audit, on_each_strategy, until};
 use framewire::{
-    CloseReason, ForkingStrategy, LengthPrefix, Limits, NewConnection, PacketHandler, Placement, QueryError,
+    ForkingStrategy, Handled, LengthPrefix, Limits, NewConnection, PacketHandler, Placement, QueryError,
     SendError, Separator, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
     ThreadPerConnection, WorkerPool, packet_fn,
 };
@@ -94,16 +94,11 @@ impl Blocking {
 impl PacketHandler for Blocking {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         if packet == b"block" {
             self.block();
         }
@@ -177,7 +172,7 @@ fn a_stop_returns_while_the_strategy_blocks_the_acceptor_and_names_its_shard() {
     for placement in [Placement::On(ShardId::ACCEPTOR), Placement::On(ShardId::new(1)), Placement::Fork] {
         let (gate, handler) = gate();
         let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
-        let echo = packet_fn(|session, packet| session.send(packet));
+        let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
         let running = server.strategy(BlockingPlace { handler, placement }).spawn(echo).expect("it starts");
         let addr = running.local_addr().expect("TCP").into();
         let _client = Client::connect(&addr).expect("it listens");
@@ -227,7 +222,7 @@ fn a_shard_that_is_busy_refuses_jobs_and_still_stops() {
     let (hold, held) = channel::<()>();
     let limits = Limits::default().mailbox_commands(10);
     let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be()).limits(limits);
-    let echo = packet_fn(|session, packet| session.send(packet));
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
     let running = server.strategy(SingleReactor::new()).spawn(echo).expect("it starts");
     let (started, waits) = channel();
     let block = move |_: &mut framewire::ShardContext<'_>| {
@@ -251,7 +246,7 @@ fn a_server_that_was_stopped_before_it_served_serves_nobody() {
     let handle = server.handle();
     handle.abort();
     handle.shutdown(PATIENCE);
-    server.serve(packet_fn(|session, packet| session.send(packet))).expect("it stops at once");
+    server.serve(packet_fn(|session, packet| Ok(session.send(packet)?))).expect("it stops at once");
     assert_eq!(handle.shards(), []);
 }
 
@@ -266,7 +261,7 @@ fn a_handler_stops_its_own_server() {
             if packet == b"stop" {
                 handle.shutdown(PATIENCE);
             }
-            Ok::<_, SendError>(())
+            Ok(Ok::<_, SendError>(())?)
         }))
     });
     let mut client = Client::connect(&addr).expect("it listens since it is bound");
@@ -281,7 +276,7 @@ fn a_handler_stops_its_own_server() {
 fn a_strategy_that_refuses_everybody_is_no_strategy() {
     fn refused(strategy: impl ForkingStrategy + 'static) -> String {
         let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
-        let spawned = server.strategy(strategy).spawn(packet_fn(|session, packet| session.send(packet)));
+        let spawned = server.strategy(strategy).spawn(packet_fn(|session, packet| Ok(session.send(packet)?)));
         spawned.map(drop).expect_err("it cannot work").to_string()
     }
     assert!(refused(WorkerPool::new(0)).starts_with("strategy: a WorkerPool of 0 workers"));

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Client, On, frame, on_each_strategy_and_transport, until};
-use framewire::{CloseKind, CloseReason, Limits, PacketHandler, Session, TimerId, packet_fn};
+use framewire::{CloseKind, Failure, Handled, Limits, PacketHandler, Session, Then, TimerId, packet_fn};
 
 on_each_strategy_and_transport! {
     timers_ring_once_in_the_order_they_are_due
@@ -33,19 +33,14 @@ struct Clock;
 impl PacketHandler for Clock {
     type State = ();
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         let text = String::from_utf8_lossy(packet).into_owned();
         let words: Vec<&str> = text.split(' ').collect();
-        let number = |word: &str| word.parse::<u32>().map_err(CloseReason::handler);
+        let number = |word: &str| word.parse::<u32>().map_err(Failure::from);
         let reply = match words[..] {
             ["set", id, after] => {
                 match session.set_timer(TimerId(number(id)?), millis(number(after)?.into())) {
@@ -63,12 +58,7 @@ impl PacketHandler for Clock {
         Ok(session.send(reply)?)
     }
 
-    fn on_timer(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        timer: TimerId,
-    ) -> Result<(), CloseReason> {
+    fn on_timer(&mut self, session: &mut Session<'_>, (): &mut (), timer: TimerId) -> Handled {
         Ok(session.send(format!("rang {}", timer.0))?)
     }
 }
@@ -100,29 +90,19 @@ struct Alarms;
 impl PacketHandler for Alarms {
     type State = Vec<(Instant, Duration)>;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Self::State, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Self::State> {
         Ok(Vec::new())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        set: &mut Self::State,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
-        let text = std::str::from_utf8(packet).map_err(CloseReason::handler)?;
-        let after = millis(text.parse().map_err(CloseReason::handler)?);
+    fn on_packet(&mut self, session: &mut Session<'_>, set: &mut Self::State, packet: &[u8]) -> Handled {
+        let text = std::str::from_utf8(packet)?;
+        let after = millis(text.parse()?);
         std::thread::sleep(Duration::from_micros(1_700));
         set.push((Instant::now(), after));
         Ok(session.set_timer(TimerId(set.len() as u32 - 1), after)?)
     }
 
-    fn on_timer(
-        &mut self,
-        session: &mut Session<'_>,
-        set: &mut Self::State,
-        timer: TimerId,
-    ) -> Result<(), CloseReason> {
+    fn on_timer(&mut self, session: &mut Session<'_>, set: &mut Self::State, timer: TimerId) -> Handled {
         let (at, after) = set[timer.0 as usize];
         let early = after.saturating_sub(at.elapsed());
         Ok(session.send(format!("{early:?}"))?)
@@ -215,31 +195,22 @@ struct Pinging;
 impl PacketHandler for Pinging {
     type State = u32;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<u32, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<u32> {
         Ok(0)
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        pings: &mut u32,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, pings: &mut u32, packet: &[u8]) -> Handled {
         *pings = 0;
         Ok(session.send(packet)?)
     }
 
-    fn on_idle(
-        &mut self,
-        session: &mut Session<'_>,
-        pings: &mut u32,
-        reason: CloseReason,
-    ) -> Result<(), CloseReason> {
+    fn on_idle(&mut self, session: &mut Session<'_>, pings: &mut u32) -> Handled<Then> {
         *pings += 1;
         if *pings == 3 {
-            return Err(reason);
+            return Ok(Then::Close);
         }
-        Ok(session.send(format!("ping {pings}"))?)
+        session.send(format!("ping {pings}"))?;
+        Ok(Then::Stay)
     }
 }
 
@@ -294,7 +265,7 @@ fn a_packet_that_is_not_completed_in_time_ends_the_session(on: On) {
 fn a_timer_of_an_hour_is_kept_and_given_back() {
     let handler = packet_fn(|session: &mut Session<'_>, packet: &[u8]| {
         session.set_timer(TimerId(1), HOUR)?;
-        Ok::<(), CloseReason>(session.send(packet)?)
+        Ok(session.send(packet)?)
     });
     let served = On::SingleReactor.serve(Limits::default(), handler);
     let mut client = served.connect();

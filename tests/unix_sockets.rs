@@ -51,7 +51,7 @@ fn bind_on(on: On, path: &Path) -> Server<Unframed> {
 
 fn echo(server: Server<Unframed>) -> Served {
     let server = server.framing(LengthPrefix::u32_be());
-    Served::start(server, packet_fn(|session, packet| session.send(packet)))
+    Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)))
 }
 
 fn client(path: &Path) -> Client {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framewire::{CloseReason, PacketHandler, Session};
+use framewire::{Handled, PacketHandler, Session};
 
 use crate::{
     framing::Arguments,
@@ -21,7 +21,7 @@ const FULL: &str = "-OOM command not allowed when used memory > 'maxmemory'\r\n"
 /// The longest name of a command, in bytes.
 const NAME: usize = 16;
 
-type Done = Result<(), CloseReason>;
+type Done = Handled;
 
 /// Answers the requests of all sessions of a shard. Between two requests nothing of a session is kept.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! The Redis wire format (RESP 2) as a framing: one request is one packet.
 
 use bytes::BytesMut;
-use framewire::{Decoded, FrameError, Framing};
+use framewire::{Decoded, EncodeError, FrameError, Framing};
 
 /// The shortest argument: `$0\r\n\r\n`.
 const SHORTEST: u64 = 6;
@@ -125,9 +125,9 @@ impl Framing for Resp {
         }
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         if payload.len() > self.max {
-            return Err(FrameError::too_long(payload.len() as u64, self.max as u64, payload));
+            return Err(EncodeError::too_long(payload.len() as u64, self.max as u64));
         }
         out.extend_from_slice(payload);
         Ok(())

@@ -54,17 +54,24 @@ mod tests {
     use std::error::Error;
 
     use super::*;
-    use crate::{error::CloseReason, framing::FrameError};
+    use crate::{
+        error::{CloseReason, Failure},
+        framing::FrameError,
+    };
+
+    fn handler(why: impl Into<std::borrow::Cow<'static, str>>) -> CloseReason {
+        CloseReason::failed(Failure::because(why))
+    }
 
     #[test]
     fn a_reason_in_the_log_is_one_line_of_bounded_length_without_control_characters() {
-        let reason = CloseReason::handler("no such \"user\": o'neil\r\nforged line \u{1b}[2J\u{202e}\\");
+        let reason = handler("no such \"user\": o'neil\r\nforged line \u{1b}[2J\u{202e}\\");
         assert_eq!(
             Logged(&reason).to_string(),
             "handler: no such \"user\": o'neil\\r\\nforged line \\u{1b}[2J\\u{202e}\\\\"
         );
         for long in ["x", "\n", "ü", "\u{1b}"] {
-            let line = Logged(&CloseReason::handler(long.repeat(10_000))).to_string();
+            let line = Logged(&handler(long.repeat(10_000))).to_string();
             assert!((LOGGED - 8..=LOGGED + '…'.len_utf8()).contains(&line.len()), "{} bytes", line.len());
             assert!(line.ends_with('…') && !line.contains(char::is_control), "{line}");
         }
@@ -81,7 +88,7 @@ mod tests {
             }
         }
         impl Error for Shy {}
-        let line = Logged(&CloseReason::handler(Shy)).to_string();
+        let line = Logged(&CloseReason::failed(Shy.into())).to_string();
         assert_eq!(line, "handler: I am (then its Display panicked: not\\ntelling)");
     }
 

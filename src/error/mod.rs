@@ -1,5 +1,6 @@
 //! Why a packet could not be queued, why a session ended, why a server could not start: one enum per question.
 
+mod failure;
 mod logged;
 mod serve;
 
@@ -14,11 +15,14 @@ use std::{
 
 use thiserror::Error;
 
-pub use self::serve::ServeError;
+pub use self::{
+    failure::{Failure, Handled},
+    serve::ServeError,
+};
 
 pub(crate) use self::logged::Logged;
 
-use crate::framing::FrameError;
+use crate::framing::{EncodeError, FrameError};
 
 /// We cannot queue this packet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -27,6 +31,7 @@ pub enum SendError {
     /// The session's outbox is at [`Limits::outbox_hard`](crate::Limits::outbox_hard): the peer does not read as fast as
     /// we send. `?` in a callback closes this slow consumer.
     #[error("outbox full: {queued} bytes wait for a peer that does not read, the limit is {limit}")]
+    #[non_exhaustive]
     Full {
         /// Bytes already queued for the session.
         queued: usize,
@@ -37,6 +42,7 @@ pub enum SendError {
     #[error(
         "mailbox of the shard full: {commands} commands of {bytes} bytes wait; send slower or raise limits.mailbox_*"
     )]
+    #[non_exhaustive]
     MailboxFull {
         /// Commands waiting.
         commands: usize,
@@ -48,33 +54,34 @@ pub enum SendError {
     Closed,
     /// The payload has no frame; the fault is the sender's.
     #[error("payload cannot be framed: {0}")]
-    Frame(#[from] FrameError),
+    Encode(#[from] EncodeError),
 }
 
-/// Why a session ended. Each variant says whose doing it was.
-#[derive(Debug, Error)]
+/// Why a session ended. Each variant says whose doing it was. Clones share what is inside.
+#[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseReason {
     /// The peer ended its stream at a frame boundary. The normal end.
     #[error("the peer closed")]
     PeerClosed,
-    /// The peer, or the network, reset the connection.
-    #[error("connection reset: {0}")]
-    Io(#[source] io::Error),
+    /// The connection failed: the peer, or the network, reset it, or the kernel refused to read or to write.
+    #[error("connection failed: {0}")]
+    Io(#[source] Arc<io::Error>),
     /// The peer broke the wire.
     #[error("{0}")]
     Frame(#[from] FrameError),
     /// The handler, or a handle, closed or aborted the session, and gave no reason.
     #[error("closed by this side")]
     Local,
-    /// A send failed and the handler passed the error on.
+    /// A send failed and the handler passed the error on with `?`.
     #[error("send failed: {0}")]
     Send(#[from] SendError),
-    /// The handler, or a handle, ended the session for a reason of its own.
+    /// The handler, by a [`Failure`], or a handle ended the session for a reason of its own.
     #[error("handler: {0}")]
-    Handler(#[source] Why),
+    Handler(#[source] Arc<dyn Error + Send + Sync>),
     /// A callback panicked; the message is the panic's.
     #[error("panic in {callback}: {message}")]
+    #[non_exhaustive]
     Panicked {
         /// The callback, by name. A panic in the framing's `decode` is counted as one in `on_packet`, for which it runs.
         callback: &'static str,
@@ -86,6 +93,7 @@ pub enum CloseReason {
     Idle(Duration),
     /// The peer did not read: no byte left the outbox for [`Limits::stall_timeout`](crate::Limits::stall_timeout).
     #[error("the peer took none of {queued} queued bytes for {after:?}")]
+    #[non_exhaustive]
     Stalled {
         /// Bytes that were still queued.
         queued: usize,
@@ -100,6 +108,7 @@ pub enum CloseReason {
     SlowPacket(Duration),
     /// The shard was over [`Limits::shard_memory`](crate::Limits::shard_memory), and this session held most.
     #[error("the shard buffers more than {limit} bytes and this session held {held}")]
+    #[non_exhaustive]
     Memory {
         /// Bytes this session held.
         held: usize,
@@ -115,14 +124,17 @@ pub enum CloseReason {
 pub(crate) type Why = Arc<dyn Error + Send + Sync>;
 
 impl CloseReason {
-    /// A reason of the handler's own.
-    ///
-    /// ```
-    /// use framewire::CloseReason;
-    /// assert_eq!(CloseReason::handler("bad password").to_string(), "handler: bad password");
-    /// ```
-    pub fn handler(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Handler(error.into().into())
+    /// A callback gave up.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        let error = failure.into_inner();
+        match error.downcast_ref::<SendError>() {
+            Some(error) => Self::Send(error.clone()),
+            None => Self::Handler(error),
+        }
+    }
+
+    pub(crate) fn io(error: impl Into<io::Error>) -> Self {
+        Self::Io(Arc::new(error.into()))
     }
 
     /// This side asked for the end, and may have said why.
@@ -168,12 +180,6 @@ pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
 /// Drops what is the user's, which may panic; the answer is what that panic said.
 pub(crate) fn discard(remains: impl Sized) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| drop(remains))).map_err(panic_message)
-}
-
-impl From<io::Error> for CloseReason {
-    fn from(error: io::Error) -> Self {
-        Self::Handler(Arc::new(error))
-    }
 }
 
 /// [`CloseReason`] without its details: what metrics count by.

@@ -15,7 +15,7 @@ use crate::{framing::FramingConfigError, id::ShardId};
 /// fn main() -> Result<(), ServeError> {
 ///     Server::bind(("0.0.0.0", 7000))?
 ///         .framing(FixedLength::new(5)?)
-///         .serve(packet_fn(|session, packet| session.send(packet)))
+///         .serve(packet_fn(|session, packet| Ok(session.send(packet)?)))
 /// }
 /// ```
 #[derive(Error)]

@@ -2,7 +2,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
+use super::{DEFAULT_MAX_FRAME, Decoded, EncodeError, FrameError, Framing};
 
 /// A framing of two closures: one that looks for a frame at the front of the bytes, one that appends a payload as a frame.
 ///
@@ -18,7 +18,7 @@ use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
 ///
 /// ```
 /// use bytes::{BufMut, BytesMut};
-/// use framewire::framing::{Decoded, FrameError, Framing, framing_fn};
+/// use framewire::framing::{Decoded, EncodeError, FrameError, Framing, framing_fn};
 ///
 /// // The top bit set ends a packet.
 /// let mut framing = framing_fn(
@@ -29,7 +29,7 @@ use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
 ///     },
 ///     |payload: &[u8], out: &mut BytesMut| {
 ///         let Some((last, rest)) = payload.split_last() else {
-///             return Err(FrameError::malformed("an empty packet has no last byte", payload));
+///             return Err(EncodeError::unencodable("an empty packet has no last byte"));
 ///         };
 ///         out.put_slice(rest);
 ///         out.put_u8(last | 0x80);
@@ -42,7 +42,7 @@ use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
 pub fn framing_fn<D, E>(decode: D, encode: E) -> FramingFn<D, E>
 where
     D: FnMut(&mut [u8]) -> Result<Option<Decoded>, FrameError>,
-    E: Fn(&[u8], &mut BytesMut) -> Result<(), FrameError>,
+    E: Fn(&[u8], &mut BytesMut) -> Result<(), EncodeError>,
 {
     FramingFn { decode, encode, max: DEFAULT_MAX_FRAME, max_is_chosen: false }
 }
@@ -57,8 +57,9 @@ pub struct FramingFn<D, E> {
 }
 
 impl<D, E> FramingFn<D, E> {
-    /// The most bytes that one whole frame may take on the wire. Above it, decode and encode answer
-    /// [`FrameError::TooLong`], and the session ends; on decode, its length is that of the frame, or the bytes seen so far.
+    /// The most bytes that one whole frame may take on the wire. Above it, decode returns [`FrameError::TooLong`], with the
+    /// length of the frame or the bytes seen so far, and the session ends; encode returns [`EncodeError::TooLong`], with the
+    /// length of the frame.
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = bytes;
@@ -74,7 +75,7 @@ impl<D, E> FramingFn<D, E> {
 impl<D, E> Framing for FramingFn<D, E>
 where
     D: FnMut(&mut [u8]) -> Result<Option<Decoded>, FrameError>,
-    E: Fn(&[u8], &mut BytesMut) -> Result<(), FrameError>,
+    E: Fn(&[u8], &mut BytesMut) -> Result<(), EncodeError>,
 {
     fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
         let decoded = (self.decode)(buf)?;
@@ -87,10 +88,11 @@ where
         Ok(decoded)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         let before = out.len();
         (self.encode)(payload, out)?;
-        self.within(out.len().saturating_sub(before), payload)
+        let len = out.len().saturating_sub(before);
+        if len > self.max { Err(EncodeError::too_long(len as u64, self.max as u64)) } else { Ok(()) }
     }
 
     fn offer_max(&mut self, max: usize) {
@@ -137,6 +139,6 @@ mod tests {
         assert_eq!(framing.decode(&mut b"abcd.".to_owned()), too_long);
         let mut out = BytesMut::new();
         assert_eq!(framing.encode(b"abc", &mut out), Ok(()));
-        assert_eq!(framing.encode(b"abcd", &mut out), Err(FrameError::too_long(5, 4, b"abcd")));
+        assert_eq!(framing.encode(b"abcd", &mut out), Err(EncodeError::too_long(5, 4)));
     }
 }

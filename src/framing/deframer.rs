@@ -235,7 +235,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::framing::{LengthPrefix, Separator};
+    use crate::framing::{EncodeError, LengthPrefix, Separator};
 
     /// Everything that there is to be found now.
     fn packets<F: Framing>(deframer: &mut Deframer<F>) -> Vec<Vec<u8>> {
@@ -279,7 +279,7 @@ mod tests {
             Ok(self.decode_eof.pop_front())
         }
 
-        fn encode(&self, _: &[u8], _: &mut BytesMut) -> Result<(), FrameError> {
+        fn encode(&self, _: &[u8], _: &mut BytesMut) -> Result<(), EncodeError> {
             Ok(())
         }
     }

@@ -2,13 +2,13 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// The peer broke the wire, or a payload has no frame.
+/// The peer broke the wire.
 ///
 /// Every variant says what was seen; [`Display`](fmt::Display) adds a hint where the bytes look like another protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A frame (or a payload, on encode) is longer than the maximum.
+    /// A frame is longer than the maximum.
     #[error("frame of {len} bytes is over the maximum of {max}{seen}")]
     #[non_exhaustive]
     TooLong {
@@ -62,6 +62,42 @@ impl FrameError {
     #[must_use]
     pub fn truncated(buf: &[u8]) -> Self {
         Self::Truncated { have: buf.len(), seen: BytesPreview::new(buf) }
+    }
+}
+
+/// A payload of ours has no frame. The fault is the sender's: nothing is sent, and the session goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The payload is longer than the framing's maximum, or than its length field can say.
+    #[error("payload of {len} bytes is over the maximum of {max}")]
+    #[non_exhaustive]
+    TooLong {
+        /// Its length, in the unit of the maximum.
+        len: u64,
+        /// The maximum in force.
+        max: u64,
+    },
+    /// The payload cannot be written in this framing: a forbidden byte, or not the one length that every frame has.
+    #[error("{what}")]
+    #[non_exhaustive]
+    Unencodable {
+        /// What is wrong, for a person.
+        what: &'static str,
+    },
+}
+
+impl EncodeError {
+    /// A payload (or its frame) of `len` bytes against a maximum of `max`.
+    #[must_use]
+    pub fn too_long(len: u64, max: u64) -> Self {
+        Self::TooLong { len, max }
+    }
+
+    /// A payload that the framing cannot write; `what` says why, in lower case.
+    #[must_use]
+    pub fn unencodable(what: &'static str) -> Self {
+        Self::Unencodable { what }
     }
 }
 

@@ -1,6 +1,6 @@
 use bytes::BytesMut;
 
-use super::{Decoded, FrameError, Framing, FramingConfigError};
+use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError};
 
 /// Packets of one length, with nothing between them.
 ///
@@ -43,12 +43,12 @@ impl Framing for FixedLength {
         Ok((self.len <= buf.len()).then_some(Decoded::Packet { payload: 0..self.len, consumed: self.len }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         if payload.len() > self.len {
-            return Err(FrameError::too_long(payload.len() as u64, self.len as u64, payload));
+            return Err(EncodeError::too_long(payload.len() as u64, self.len as u64));
         }
         if payload.len() < self.len {
-            return Err(FrameError::malformed("payload is shorter than the fixed length", payload));
+            return Err(EncodeError::unencodable("payload is shorter than the fixed length"));
         }
         out.extend_from_slice(payload);
         Ok(())
@@ -68,8 +68,8 @@ mod tests {
         let framing = FixedLength::new(3).unwrap();
         let mut out = BytesMut::new();
         assert_eq!(framing.encode(b"abc", &mut out), Ok(()));
-        assert_eq!(framing.encode(b"abcd", &mut out), Err(FrameError::too_long(4, 3, b"abcd")));
-        assert!(matches!(framing.encode(b"ab", &mut out), Err(FrameError::Malformed { .. })));
+        assert_eq!(framing.encode(b"abcd", &mut out), Err(EncodeError::too_long(4, 3)));
+        assert!(matches!(framing.encode(b"ab", &mut out), Err(EncodeError::Unencodable { .. })));
         assert_eq!(out, b"abc"[..]);
     }
 

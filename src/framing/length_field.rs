@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 use super::policy::{self, Policy};
-use super::{Decoded, FrameError, Framing, FramingConfigError, Oversize};
+use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Oversize};
 
 /// A length field anywhere in the frame's header, by Netty's `LengthFieldBasedFrameDecoder`.
 ///
@@ -141,18 +141,16 @@ impl LengthField {
     }
 
     /// What the field says in a frame of `frame` bytes.
-    fn value_for(&self, frame: usize, payload: &[u8]) -> Result<u64, FrameError> {
+    fn value_for(&self, frame: usize) -> Result<u64, EncodeError> {
         let most = u64::MAX >> (64 - 8 * u32::from(self.width));
         let max = self.frame_len(most).min(self.max.into());
         if frame as i128 > max {
-            return Err(FrameError::too_long(frame as u64, u64::try_from(max).unwrap_or(0), payload));
+            return Err(EncodeError::too_long(frame as u64, u64::try_from(max).unwrap_or(0)));
         }
         let value = frame as i128 - self.frame_len(0);
         match u64::try_from(value) {
             Ok(value) if frame >= self.field_end() => Ok(value),
-            _ => {
-                Err(FrameError::malformed("payload is shorter than the header that it has to bring", payload))
-            }
+            _ => Err(EncodeError::unencodable("payload is shorter than the header that it has to bring")),
         }
     }
 }
@@ -184,10 +182,10 @@ impl Framing for LengthField {
         policy::end(self.left, buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         let strip = usize::from(self.strip);
         let frame = strip.saturating_add(payload.len());
-        let value = self.value_for(frame, payload)?;
+        let value = self.value_for(frame)?;
         let start = out.len();
         out.reserve(frame);
         match &self.header {

@@ -26,7 +26,7 @@ mod varint;
 pub use closure::{FramingFn, framing_fn};
 pub use config_error::FramingConfigError;
 pub use deframer::{Deframed, Deframer};
-pub use error::{BytesPreview, FrameError};
+pub use error::{BytesPreview, EncodeError, FrameError};
 pub use fixed::FixedLength;
 pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
 pub use length_prefix::LengthPrefix;
@@ -81,7 +81,7 @@ pub trait Framing {
     ///
     /// # Errors
     /// The payload has no frame: it is longer than the maximum or than its length field can say.
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError>;
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError>;
 
     /// Offers the limit of the server ([`Limits::frame`](crate::Limits::frame), bytes), once, before the first byte.
     ///

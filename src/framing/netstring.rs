@@ -1,7 +1,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::policy::{self, Policy};
-use super::{Decoded, FrameError, Framing, Oversize};
+use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 
 /// Netstrings, as D. J. Bernstein wrote them down (<https://cr.yp.to/proto/netstrings.txt>, 1997).
 ///
@@ -111,10 +111,10 @@ impl Framing for Netstring {
         policy::end(self.left, buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         let len = payload.len() as u64;
         if len > self.max.into() {
-            return Err(FrameError::too_long(len, self.max.into(), payload));
+            return Err(EncodeError::too_long(len, self.max.into()));
         }
         out.reserve(digits(len) + payload.len() + 2);
         let mut power = 10_u64.pow(digits(len) as u32 - 1);

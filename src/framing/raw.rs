@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 
 use super::policy;
-use super::{Decoded, FrameError, Framing};
+use super::{Decoded, EncodeError, FrameError, Framing};
 
 /// No framing: whatever was read is the packet.
 ///
@@ -59,7 +59,7 @@ impl Framing for Raw {
         Ok((consumed > 0).then_some(Decoded::Packet { payload: 0..consumed, consumed }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         out.extend_from_slice(payload);
         Ok(())
     }

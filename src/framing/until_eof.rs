@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 
 use super::policy;
-use super::{Decoded, FrameError, Framing};
+use super::{Decoded, EncodeError, FrameError, Framing};
 
 /// The whole stream is one packet, handed out when the peer has closed its sending side.
 ///
@@ -74,8 +74,11 @@ impl Framing for UntilEof {
         Ok((consumed > 0).then_some(Decoded::Packet { payload: 0..consumed, consumed }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
-        self.within(payload)?;
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
+        let (len, max) = (payload.len() as u64, self.max.into());
+        if len > max {
+            return Err(EncodeError::too_long(len, max));
+        }
         out.extend_from_slice(payload);
         Ok(())
     }

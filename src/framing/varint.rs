@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 
 use super::policy::{self, Policy};
-use super::{Decoded, FrameError, Framing, Oversize};
+use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 
 /// A length in LEB128 in front of each packet, as Protocol Buffers' delimited streams and Minecraft have it.
 ///
@@ -30,7 +30,7 @@ use super::{Decoded, FrameError, Framing, Oversize};
 /// framing.encode(&[7; 300], &mut wire)?;
 /// assert_eq!(wire[..3], [0xac, 0x02, 7]);
 /// assert_eq!(framing.decode(&mut wire)?, Some(Decoded::Packet { payload: 2..302, consumed: 302 }));
-/// # Ok::<(), framewire::FrameError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct VarintPrefix {
@@ -112,10 +112,10 @@ impl Framing for VarintPrefix {
         policy::end(self.left, buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         let len = payload.len() as u64;
         if len > self.max.into() {
-            return Err(FrameError::too_long(len, self.max.into(), payload));
+            return Err(EncodeError::too_long(len, self.max.into()));
         }
         out.reserve(spelled(len) + payload.len());
         let mut rest = len;

@@ -13,8 +13,8 @@ use crate::{
     id::{SessionId, ShardId},
     metrics::Metrics,
     reactor::{PostOutcome, ShardRegistry, Stream},
-    session::SessionCommand,
-    shard::{Command, SessionInfo, ShardContext},
+    session::{SessionCommand, SessionInfo},
+    shard::{Command, ShardContext},
 };
 
 /// How long a query waits for the shards to answer.
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let server = Server::bind("127.0.0.1:0")?
 ///     .framing(Raw::new())
-///     .spawn(packet_fn(|session, packet| session.send(packet)))?;
+///     .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
 /// let peer = TcpStream::connect(server.local_addr().ok_or("not TCP")?)?;
 /// let me = peer.local_addr()?;
 ///
@@ -319,7 +319,8 @@ mod tests {
     fn a_server_that_has_forked_as_many_shards_as_there_are_numbers_goes_on_and_stops() {
         let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Raw::new());
         let server = server.strategy(ThreadPerConnection::max(10));
-        let running = server.spawn(packet_fn(|session, packet| session.send(packet))).expect("it starts");
+        let running =
+            server.spawn(packet_fn(|session, packet| Ok(session.send(packet)?))).expect("it starts");
         running.registry().expect("it has started").begin_forks_at(u32::MAX);
         let mut clients = Vec::new();
         for _ in 0..4 {

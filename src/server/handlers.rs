@@ -12,7 +12,7 @@ use crate::{handler::PacketHandler, id::ShardId};
     message = "`{Self}` cannot be handed to every shard",
     label = "neither a `PacketHandler` that is `Clone + Send + 'static`, nor `per_shard(..)`",
     note = "each shard has a handler of its own: derive `Clone` for it, or make one on each shard with `per_shard(|shard| ..)`",
-    note = "a closure over packets is a handler when it is wrapped: `packet_fn(|session, packet| session.send(packet))`"
+    note = "a closure over packets is a handler when it is wrapped: `packet_fn(|session, packet| Ok(session.send(packet)?))`"
 )]
 pub trait Handlers<H>: sealed::Sealed<H> {}
 
@@ -42,7 +42,7 @@ impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
 ///
 /// ```no_run
 /// use std::{cell::Cell, rc::Rc};
-/// use framewire::{CloseReason, PacketHandler, Separator, Server, Session, WorkerPool, per_shard};
+/// use framewire::{Handled, PacketHandler, Separator, Server, Session, WorkerPool, per_shard};
 ///
 /// /// Numbers the packets of its shard.
 /// struct Number(Rc<Cell<u64>>);
@@ -50,11 +50,11 @@ impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
 /// impl PacketHandler for Number {
 ///     type State = ();
 ///
-///     fn on_open(&mut self, _: &mut Session<'_>) -> Result<(), CloseReason> {
+///     fn on_open(&mut self, _: &mut Session<'_>) -> Handled {
 ///         Ok(())
 ///     }
 ///
-///     fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
+///     fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Handled {
 ///         self.0.set(self.0.get() + 1);
 ///         Ok(session.send(self.0.get().to_string())?)
 ///     }
@@ -71,12 +71,12 @@ impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
 /// Without `per_shard` such a handler is refused by the compiler, which says what to do:
 ///
 /// ```compile_fail,E0277
-/// # use framewire::{CloseReason, PacketHandler, Separator, Server, Session};
+/// # use framewire::{PacketHandler, Separator, Server, Session};
 /// struct NotClone;
 /// # impl PacketHandler for NotClone {
 /// #     type State = ();
-/// #     fn on_open(&mut self, _: &mut Session<'_>) -> Result<(), CloseReason> { Ok(()) }
-/// #     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> { Ok(()) }
+/// #     fn on_open(&mut self, _: &mut Session<'_>) -> Handled { Ok(()) }
+/// #     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut (), _: &[u8]) -> Handled { Ok(()) }
 /// # }
 /// # fn main() -> Result<(), framewire::ServeError> {
 /// Server::bind("127.0.0.1:7000")?.framing(Separator::lines()).serve(NotClone)

@@ -42,7 +42,7 @@ use crate::{
 /// Server::bind("127.0.0.1:7000")?
 ///     .framing(LengthPrefix::u32_be())
 ///     .strategy(WorkerPool::per_core())
-///     .serve(packet_fn(|session, packet| session.send(packet)))
+///     .serve(packet_fn(|session, packet| Ok(session.send(packet)?)))
 /// # }
 /// ```
 #[must_use = "a server does nothing until it is served or spawned"]
@@ -163,7 +163,7 @@ impl<F> Server<F> {
     /// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines());
     /// let handle = server.handle();
     /// thread::spawn(move || handle.shutdown(Duration::from_secs(5)));
-    /// server.serve(packet_fn(|session, packet| session.send(packet)))
+    /// server.serve(packet_fn(|session, packet| Ok(session.send(packet)?)))
     /// # }
     /// ```
     #[must_use]

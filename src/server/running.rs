@@ -21,7 +21,7 @@ const OVERTIME: Duration = Duration::from_millis(75);
 /// use framewire::{Separator, Server, packet_fn};
 ///
 /// # fn main() -> Result<(), framewire::ServeError> {
-/// let echo = packet_fn(|session, packet| session.send(packet));
+/// let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
 /// let server = Server::bind("127.0.0.1:0")?.framing(Separator::lines()).spawn(echo)?;
 /// println!("listening on {:?}", server.local_addrs());
 /// server.stop(Duration::from_secs(5))

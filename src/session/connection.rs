@@ -11,7 +11,7 @@ use crate::{
     error::CloseReason,
     id::{Key, SessionId},
     session::{
-        FramingSlot, HandleState, SessionStats, ShardCore, TimerId,
+        FramingSlot, HandleState, SessionInfo, SessionStats, ShardCore, TimerId,
         flags::{Flags, ReadBlock},
         overhead,
     },
@@ -128,17 +128,21 @@ impl Connection {
     /// and within the time of a graceful close, should a peer send on that does not read.
     ///
     /// # Errors
-    /// The session ends for this at once: it is closing, or paused, and nobody knows until when.
+    /// The session ends for this at once: it is closing, it has nothing more to hand out, or it is paused, and nobody knows
+    /// until when.
     #[cold]
     pub(crate) fn handle_broken(&mut self, error: io::Error, core: &mut ShardCore) -> Result<(), io::Error> {
-        if self.phase != Phase::Open || self.read_block.has(ReadBlock::PAUSED) {
+        if self.phase != Phase::Open
+            || self.read_block.has(ReadBlock::PAUSED)
+            || self.flags.has(Flags::END_TOLD)
+        {
             return Err(error);
         }
         if self.flags.insert(Flags::BROKEN) {
             self.flags.insert(Flags::READABLE | Flags::HANGUP);
             let cold = self.cold.get_or_insert_default();
             cold.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
-            cold.reason = Some(Contained::new(CloseReason::Io(error)));
+            cold.reason = Some(Contained::new(CloseReason::io(error)));
             self.discard_output(core);
             core.read_later(self);
         }
@@ -156,6 +160,24 @@ impl Connection {
             core.read_later(self);
         }
         lives
+    }
+
+    /// The last packet was handed out, and the handler is told that the peer has ended its side.
+    pub(crate) fn note_end_told(&mut self) {
+        self.flags.insert(Flags::END_TOLD);
+    }
+
+    /// Whether the connection has failed, so that nothing can be sent any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.flags.has(Flags::BROKEN)
+    }
+
+    /// A shutdown has begun, and the session stays open until the grace period is over.
+    pub(crate) fn stay(&mut self, core: &mut ShardCore) {
+        self.flags.remove(Flags::SHUTDOWN);
+        if self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED) {
+            core.read_later(self);
+        }
     }
 
     /// What was sent over a connection that has failed.
@@ -332,6 +354,12 @@ impl Connection {
     fn capacity(&self) -> usize {
         self.inbox.as_ref().map_or(0, |inbox| inbox.capacity())
             + self.outbox.as_ref().map_or(0, |outbox| outbox.capacity())
+    }
+
+    /// What is told of this session; `origin` is what tick 0 was.
+    pub(crate) fn info(&self, id: SessionId, origin: Instant) -> SessionInfo {
+        let (peer, local) = (self.endpoints.peer(), self.endpoints.local());
+        SessionInfo { id, peer, local, stats: self.stats(origin) }
     }
 
     /// What went through so far; `origin` is what tick 0 was.

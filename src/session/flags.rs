@@ -64,6 +64,8 @@ impl Flags {
     pub(crate) const DISCARDING: Self = Self(4096);
     /// `on_closing` is due.
     pub(crate) const CLOSING: Self = Self(8192);
+    /// `on_end` was called: nothing more comes in, and our side stays open.
+    pub(crate) const END_TOLD: Self = Self(16384);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     error::discard,
-    framing::{Decoded, FrameError, Framing},
+    framing::{Decoded, EncodeError, FrameError, Framing},
 };
 
 /// The framing of one session: the server's own, known at compile time, until the handler swaps it.
@@ -31,7 +31,7 @@ impl<F: Framing> Framing for FramingCell<F> {
     }
 
     #[inline]
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         match self {
             Self::Own(framing) => framing.encode(payload, out),
             Self::Swapped(framing) => framing.encode(payload, out),

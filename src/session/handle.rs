@@ -24,7 +24,7 @@ use crate::{
 ///
 /// ```
 /// use std::{io::Read, net::TcpStream, sync::mpsc::{Sender, channel}, time::Duration};
-/// use framewire::{CloseReason, PacketHandler, Separator, Server, Session, SessionHandle};
+/// use framewire::{Handled, Failure, PacketHandler, Separator, Server, Session, SessionHandle};
 ///
 /// /// Hands each new session over to another thread.
 /// #[derive(Clone)]
@@ -33,11 +33,11 @@ use crate::{
 /// impl PacketHandler for Register {
 ///     type State = ();
 ///
-///     fn on_open(&mut self, session: &mut Session<'_>) -> Result<(), CloseReason> {
-///         self.0.send(session.handle()).map_err(CloseReason::handler)
+///     fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
+///         self.0.send(session.handle()).map_err(Failure::from)
 ///     }
 ///
-///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut (), _: &[u8]) -> Result<(), CloseReason> {
+///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut (), _: &[u8]) -> Handled {
 ///         Ok(())
 ///     }
 /// }

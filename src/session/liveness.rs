@@ -66,7 +66,9 @@ impl Connection {
         // While we do not read, silence says nothing about the peer.
         let idle = timeouts.idle.filter(|_| !self.read_block.any());
         let idle = idle.map(|after| (self.heard + after, TimeoutKind::Idle));
-        let first = timeouts.first_packet.filter(|_| self.traffic.packets_in == 0 && !self.read_block.any());
+        let first = timeouts.first_packet.filter(|_| {
+            self.traffic.packets_in == 0 && !self.read_block.any() && !self.flags.has(Flags::END_TOLD)
+        });
         let first = first.map(|after| (self.listening_since() + after, TimeoutKind::FirstPacket));
         let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.read_block.any()));
         let slow = slow.map(|(after, since)| (since + after, TimeoutKind::SlowPacket));

@@ -4,6 +4,7 @@ mod connection;
 mod flags;
 mod framing_cell;
 mod handle;
+mod info;
 mod liveness;
 mod receive;
 mod shard_core;
@@ -12,6 +13,7 @@ mod transmit;
 mod view;
 
 pub use handle::SessionHandle;
+pub use info::SessionInfo;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, ShutdownStep};

@@ -147,8 +147,8 @@ impl Connection {
             return (!self.has_packets_to_hand_out()).then_some(InputStep::ShutDown);
         }
         // The end comes behind what still waits.
-        let ends = self.flags.has(Flags::ENDED) && !self.flags.has(Flags::BACKLOG) && !self.read_block.any();
-        ends.then_some(InputStep::End)
+        let ends = self.flags.has(Flags::ENDED) && !self.flags.has(Flags::BACKLOG | Flags::END_TOLD);
+        (ends && !self.read_block.any()).then_some(InputStep::End)
     }
 
     /// Keeps what the framing did not consume.

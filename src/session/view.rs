@@ -58,7 +58,7 @@ impl Session<'_> {
     }
 
     /// As [`close`](Self::close), and says why: the log and `on_close` show it, as [`CloseReason::Handler`]. Returning
-    /// `Err(CloseReason::handler(why))` from a callback does the same. The first reason of a session counts.
+    /// `Err(CloseReason::Handler(why.into().into()))` from a callback does the same. The first reason of a session counts.
     ///
     /// ```
     /// use framewire::packet_fn;
@@ -67,11 +67,11 @@ impl Session<'_> {
     ///     if packet == b"quit" {
     ///         session.close_with("the user said goodbye");
     ///     }
-    ///     session.send(packet)
+    ///     Ok(session.send(packet)?)
     /// });
     /// ```
     pub fn close_with(&mut self, why: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.connection.close(CloseReason::handler(why), self.core);
+        self.connection.close(CloseReason::Handler(why.into().into()), self.core);
     }
 
     /// Resets the connection: what is queued is lost.
@@ -97,7 +97,7 @@ impl Session<'_> {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use framewire::{CloseReason, PacketHandler, Session, TimerId};
+    /// use framewire::{Handled, PacketHandler, Session, TimerId};
     ///
     /// const TICK: TimerId = TimerId(0);
     ///
@@ -108,16 +108,16 @@ impl Session<'_> {
     /// impl PacketHandler for Clock {
     ///     type State = u64;
     ///
-    ///     fn on_open(&mut self, session: &mut Session<'_>) -> Result<u64, CloseReason> {
+    ///     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<u64> {
     ///         session.set_timer(TICK, Duration::from_secs(1))?;
     ///         Ok(0)
     ///     }
     ///
-    ///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut u64, _: &[u8]) -> Result<(), CloseReason> {
+    ///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut u64, _: &[u8]) -> Handled {
     ///         Ok(())
     ///     }
     ///
-    ///     fn on_timer(&mut self, session: &mut Session<'_>, ticks: &mut u64, timer: TimerId) -> Result<(), CloseReason> {
+    ///     fn on_timer(&mut self, session: &mut Session<'_>, ticks: &mut u64, timer: TimerId) -> Handled {
     ///         *ticks += 1;
     ///         session.send(format!("tick {ticks}"))?;
     ///         Ok(session.set_timer(timer, Duration::from_secs(1))?)
@@ -143,7 +143,7 @@ impl Session<'_> {
     /// again, and lives on the heap from the first time on.
     ///
     /// ```
-    /// use framewire::{CloseReason, LengthPrefix, PacketHandler, Session};
+    /// use framewire::{Handled, LengthPrefix, PacketHandler, Session};
     ///
     /// /// A line to log in, then binary.
     /// #[derive(Clone)]
@@ -152,7 +152,7 @@ impl Session<'_> {
     /// impl PacketHandler for Login {
     ///     type State = Option<String>;
     ///
-    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Result<Option<String>, CloseReason> {
+    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Handled<Option<String>> {
     ///         Ok(None)
     ///     }
     ///
@@ -161,7 +161,7 @@ impl Session<'_> {
     ///         session: &mut Session<'_>,
     ///         user: &mut Option<String>,
     ///         packet: &[u8],
-    ///     ) -> Result<(), CloseReason> {
+    ///     ) -> Handled {
     ///         if user.is_some() {
     ///             return Ok(session.send(packet)?);
     ///         }
@@ -246,10 +246,4 @@ pub struct TimerId(pub u32);
 #[error("{limit} timers are set on this session, the limit; cancel one or raise limits.session_timers")]
 pub struct TimerError {
     limit: usize,
-}
-
-impl From<TimerError> for CloseReason {
-    fn from(error: TimerError) -> Self {
-        Self::handler(error)
-    }
 }

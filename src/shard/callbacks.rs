@@ -3,23 +3,24 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 use super::{Command, Ending, Job, SessionAccess, Shard, ShardContext};
 use crate::{
     contained::Contained,
-    error::{CloseReason, Logged},
+    error::{CloseReason, Handled, Logged},
     framing::{FrameError, Framing},
-    handler::PacketHandler,
+    handler::{PacketHandler, Then},
     id::SessionId,
-    session::{Session, ShardCore, TimerId},
+    session::{Session, SessionInfo, ShardCore, TimerId},
 };
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Tells the handler of a new session, which may refuse it: what it sent is then delivered, and nothing is read.
     pub(crate) fn open(&mut self) {
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
-        match guard::<_, CloseReason>("on_open", || self.handler.on_open(&mut session)) {
+        match guarded("on_open", || self.handler.on_open(&mut session)) {
             Ok(state) => {
                 self.slot.state = Some(Contained::new(state));
                 self.core.counters.opened += 1;
@@ -43,7 +44,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     pub(crate) fn refuse(&mut self, error: io::Error) {
         tracing::warn!(%error, "cannot poll an accepted connection, closing it");
         self.core.counters.refused += 1;
-        self.terminate(error.into(), Ending::Close);
+        self.terminate(CloseReason::io(error), Ending::Close);
     }
 
     pub(super) fn tell_drained(&mut self) {
@@ -54,26 +55,46 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.call("on_timer", |handler, session, state| handler.on_timer(session, state, timer));
     }
 
-    pub(super) fn tell_idle(&mut self, reason: CloseReason) {
-        self.call("on_idle", |handler, session, state| handler.on_idle(session, state, reason));
+    /// Nothing was received for this time.
+    pub(super) fn tell_idle(&mut self, timeout: Duration) {
+        match self.call("on_idle", |handler, session, state| handler.on_idle(session, state)) {
+            Some(Then::Stay) if self.is_open() => self.slot.connection.listen_anew(self.core),
+            Some(Then::Stay) | None => {}
+            Some(Then::Close) => self.close(CloseReason::Idle(timeout)),
+        }
     }
 
-    /// Lets the handler say farewell, and closes.
+    /// The last packet was handed out, and the peer has ended its side.
+    pub(super) fn tell_end(&mut self) {
+        self.slot.connection.note_end_told();
+        let then = self.call("on_end", |handler, session, state| handler.on_end(session, state));
+        // Nothing can be sent any more on a connection that has failed.
+        if then == Some(Then::Stay) && !self.slot.connection.is_broken() {
+            return;
+        }
+        if self.is_open() && self.slot.connection.queued() == 0 {
+            self.terminate(CloseReason::PeerClosed, Ending::Close);
+        } else {
+            self.close(CloseReason::PeerClosed);
+        }
+    }
+
+    /// Lets the handler say farewell, and closes, unless the handler has work to finish.
     pub(super) fn shut_down(&mut self) {
-        self.call("on_shutdown", |handler, session, state| {
-            handler.on_shutdown(session, state);
-            Ok(())
-        });
-        self.close(CloseReason::Shutdown);
+        match self.call("on_shutdown", |handler, session, state| handler.on_shutdown(session, state)) {
+            Some(Then::Stay) => self.slot.connection.stay(self.core),
+            Some(Then::Close) | None => self.close(CloseReason::Shutdown),
+        }
     }
 
     /// The session has begun to close; the callback that asked for it has returned.
     #[cold]
     pub(super) fn tell_closing(&mut self) {
         let id = self.id();
+        let info = self.slot.connection.info(id, self.core.origin);
         let Some(reason) = self.slot.connection.reason() else { return };
         if let Some(state) = &mut self.slot.state {
-            tell_closing(self.handler, self.core, id, state, reason);
+            tell_closing(self.handler, self.core, &info, state, reason);
         }
         self.slot.connection.note_closing_told();
     }
@@ -107,21 +128,26 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// One callback of an open session, with its consequences.
-    fn call(
+    /// One callback of an open session, with its consequences. Returns what it returned, unless it failed.
+    fn call<R>(
         &mut self,
         name: &'static str,
-        callback: impl FnOnce(&mut H, &mut Session<'_>, &mut H::State) -> Result<(), CloseReason>,
-    ) {
+        callback: impl FnOnce(&mut H, &mut Session<'_>, &mut H::State) -> Handled<R>,
+    ) -> Option<R> {
         if !self.is_open() {
-            return;
+            return None;
         }
-        let Some(state) = self.slot.state.as_deref_mut() else { return };
+        let state = self.slot.state.as_deref_mut()?;
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
-        if let Err(reason) = guard(name, || callback(self.handler, &mut session, state)) {
-            self.fail(reason);
-        }
+        let returned = match guarded(name, || callback(self.handler, &mut session, state)) {
+            Ok(returned) => Some(returned),
+            Err(reason) => {
+                self.fail(reason);
+                None
+            }
+        };
         self.core.flush_later(&mut self.slot.connection);
+        returned
     }
 }
 
@@ -137,17 +163,17 @@ pub(super) enum Before {
 fn tell_closing<H: PacketHandler>(
     handler: &mut H,
     core: &mut ShardCore,
-    id: SessionId,
+    session: &SessionInfo,
     state: &mut H::State,
     reason: &CloseReason,
 ) {
     let told: Result<(), CloseReason> = guard("on_closing", || {
-        handler.on_closing(id, state, reason);
+        handler.on_closing(session, state, reason);
         Ok(())
     });
     if let Err(panic) = told {
         core.counters.panics += 1;
-        tracing::error!(session = %id, panic = %Logged(&panic), "the session closes all the same");
+        tracing::error!(session = %session.id, panic = %Logged(&panic), "the session closes all the same");
     }
 }
 
@@ -159,21 +185,21 @@ where
     /// The session is over. One that was open until now begins to close and has closed at once.
     pub(super) fn tell_closed(
         &mut self,
-        id: SessionId,
+        session: &SessionInfo,
         mut state: Contained<H::State>,
         reason: &CloseReason,
         before: Before,
     ) {
         if before == Before::Closing {
-            tell_closing(&mut *self.handler, &mut self.core, id, &mut *state, reason);
+            tell_closing(&mut *self.handler, &mut self.core, session, &mut *state, reason);
         }
         let told: Result<(), CloseReason> = guard("on_close", || {
-            self.handler.on_close(id, state.into_inner(), reason);
+            self.handler.on_close(session, state.into_inner(), reason);
             Ok(())
         });
         if let Err(panic) = told {
             self.core.counters.panics += 1;
-            tracing::error!(session = %id, panic = %Logged(&panic), "the session was already closed");
+            tracing::error!(session = %session.id, panic = %Logged(&panic), "the session was already closed");
         }
     }
 
@@ -213,6 +239,12 @@ impl ShardCore {
             tracing::error!(%session, panic = %Logged(&panic), "what was left of a session panicked when it was dropped");
         }
     }
+}
+
+/// Runs a callback, see [`guard`].
+#[inline]
+fn guarded<R>(callback: &'static str, body: impl FnOnce() -> Handled<R>) -> Result<R, CloseReason> {
+    guard(callback, || body().map_err(CloseReason::failed))
 }
 
 /// Runs user code. The session's state is dropped with it, so a half-done change there is seen by nobody; the handler's own

@@ -96,7 +96,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         match (sent, completion) {
             (Ok(Ok(())), _) => {}
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
-            (Ok(Err(SendError::Frame(error))), None) => {
+            (Ok(Err(SendError::Encode(error))), None) => {
                 // The sender's fault, which this session and its peer have no part in.
                 core.counters.sends_refused += 1;
                 tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");

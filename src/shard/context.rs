@@ -2,12 +2,11 @@ use std::{error::Error, fmt};
 
 use super::{Shard, callbacks::guard};
 use crate::{
-    addr::Addr,
     error::{CloseReason, SendError},
     framing::Framing,
     handler::PacketHandler,
     id::{SessionId, ShardId},
-    session::{Session, SessionHandle, SessionStats},
+    session::{Session, SessionHandle, SessionInfo},
 };
 
 /// A shard, within a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute).
@@ -48,7 +47,7 @@ impl<'a> ShardContext<'a> {
     /// As [`close`](Self::close), and says why, with a text or any error: the log and
     /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
     pub fn close_with(&mut self, session: SessionId, why: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.shard.close_session(session, CloseReason::handler(why));
+        self.shard.close_session(session, CloseReason::Handler(why.into().into()));
     }
 
     /// A handle to a session of this shard, if it is open.
@@ -62,20 +61,6 @@ impl fmt::Debug for ShardContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardContext").field("id", &self.id()).finish_non_exhaustive()
     }
-}
-
-/// An open session, as a list of them shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SessionInfo {
-    /// Its id.
-    pub id: SessionId,
-    /// The peer's address.
-    pub peer: Addr,
-    /// The address on our side.
-    pub local: Addr,
-    /// What went through it.
-    pub stats: SessionStats,
 }
 
 /// A [`Shard`] without its types.
@@ -117,13 +102,7 @@ where
     fn sessions(&mut self) -> Vec<SessionInfo> {
         let shard = self.core.shard;
         let open = self.slots.iter().filter(|(_, slot)| slot.connection.is_open());
-        let info = open.map(|(key, slot)| SessionInfo {
-            id: SessionId { shard, key },
-            peer: slot.connection.endpoints().peer(),
-            local: slot.connection.endpoints().local(),
-            stats: slot.connection.stats(self.core.origin),
-        });
-        info.collect()
+        open.map(|(key, slot)| slot.connection.info(SessionId { shard, key }, self.core.origin)).collect()
     }
 
     fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {

@@ -5,7 +5,7 @@ use std::io;
 use super::{Ending, SessionAccess, Slot, callbacks::guard, session_access::Share};
 use crate::{
     buffer::{Inbox, ReceiveBuffer},
-    error::CloseReason,
+    error::{CloseReason, Failure},
     framing::{Cut, Decoded, FrameError, Framing, Position, decode},
     handler::PacketHandler,
     session::{Connection, FramingCell, InputExhausted, InputStep, Session, ShardCore},
@@ -95,7 +95,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The connection failed.
     #[cold]
     pub(crate) fn handle_failed(&mut self, error: io::Error) {
-        self.terminate(CloseReason::Io(error), Ending::Close);
+        self.terminate(CloseReason::io(error), Ending::Close);
     }
 
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
@@ -197,10 +197,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             if self.slot.connection.takes_packets() {
                 self.core.read_later(&mut self.slot.connection);
             }
-        } else if self.slot.connection.queued() == 0 {
-            self.terminate(CloseReason::PeerClosed, Ending::Close);
         } else {
-            self.close(CloseReason::PeerClosed);
+            self.tell_end();
         }
     }
 }
@@ -219,6 +217,13 @@ impl From<FrameError> for Stop {
     #[cold]
     fn from(error: FrameError) -> Self {
         Self(Box::new(Cause::Wire(error)))
+    }
+}
+
+impl From<Failure> for Stop {
+    #[cold]
+    fn from(failure: Failure) -> Self {
+        CloseReason::failed(failure).into()
     }
 }
 

@@ -13,7 +13,7 @@ mod timers;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-pub use context::{SessionInfo, ShardContext};
+pub use context::ShardContext;
 
 pub(crate) use command::{Command, CommandSender, Incoming, Job};
 pub(crate) use session_access::SessionAccess;
@@ -277,7 +277,8 @@ where
         tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
         if let Some(state) = slot.state.take() {
             self.core.counters.count_close(kind);
-            self.tell_closed(id, state, &reason, if told { Before::Closed } else { Before::Closing });
+            let info = slot.connection.info(id, self.core.origin);
+            self.tell_closed(&info, state, &reason, if told { Before::Closed } else { Before::Closing });
         }
         self.core.forget(id, Contained::new(reason));
         self.core.forget(id, slot.framing);

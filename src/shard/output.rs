@@ -39,7 +39,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             Some(Due::Abort) => self.terminate(CloseReason::Local, Ending::Reset),
             Some(Due::Broken) if self.slot.connection.outlives_break(self.core) => {}
             Some(Due::Broken) => {
-                self.terminate(CloseReason::Io(ErrorKind::BrokenPipe.into()), Ending::Reset);
+                self.terminate(CloseReason::io(ErrorKind::BrokenPipe), Ending::Reset);
             }
             Some(Due::Drained) => self.tell_drained(),
             None => {}

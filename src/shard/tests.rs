@@ -5,8 +5,8 @@ use bytes::BytesMut;
 use super::*;
 use crate::{
     addr::{Addr, Endpoints},
-    error::SendError,
-    framing::{Decoded, FrameError, LengthPrefix},
+    error::{Handled, SendError},
+    framing::{Decoded, EncodeError, FrameError, LengthPrefix},
     session::{Session, SessionCommand},
     sync::Admission,
 };
@@ -27,7 +27,7 @@ impl Framing for Bomb {
         Ok(None)
     }
 
-    fn encode(&self, _payload: &[u8], _out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, _payload: &[u8], _out: &mut BytesMut) -> Result<(), EncodeError> {
         Ok(())
     }
 }
@@ -35,16 +35,11 @@ impl Framing for Bomb {
 impl PacketHandler for Bomb {
     type State = Self;
 
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Result<Self, CloseReason> {
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Self> {
         Ok(Self)
     }
 
-    fn on_packet(
-        &mut self,
-        _session: &mut Session<'_>,
-        _state: &mut Self,
-        _packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, _session: &mut Session<'_>, _state: &mut Self, _packet: &[u8]) -> Handled {
         Ok(())
     }
 }
@@ -174,7 +169,7 @@ fn a_shard_of_which_everything_panics_when_dropped_can_be_dropped_in_the_middle_
         let key = shard.insert(incoming(&admission, ())).expect("it is cloned");
         shard.with_session(key, |access| {
             access.open();
-            access.fail(CloseReason::handler(Bomb));
+            access.fail(CloseReason::failed(Bomb.into()));
         });
     }
     assert_eq!(shard.len(), 3);

@@ -78,10 +78,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         let known = |timeout: Option<Duration>| timeout.unwrap_or_default();
         match lapse {
             TimeoutKind::Idle => {
-                self.tell_idle(CloseReason::Idle(known(limits.idle_timeout)));
-                if self.slot.connection.is_open() {
-                    self.slot.connection.listen_anew(self.core);
-                }
+                let timeout = known(limits.idle_timeout);
+                self.tell_idle(timeout);
             }
             TimeoutKind::Stall => {
                 let (queued, after) = (self.slot.connection.unsent(), known(limits.stall_timeout));

@@ -1,7 +1,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use framewire::{
-    CloseKind, CloseReason, FrameError, PacketHandler, Session, SessionHandle, SessionId, TimerId,
+    CloseKind, CloseReason, FrameError, Handled, PacketHandler, Session, SessionHandle, SessionId,
+    SessionInfo, Then, TimerId,
 };
 
 /// What was told about the beginning and the end of each session, in the order of the beginnings.
@@ -101,12 +102,12 @@ impl<H> Watched<H> {
     }
 }
 
-type Outcome = Result<(), CloseReason>;
+type Outcome = Handled;
 
 impl<H: PacketHandler> PacketHandler for Watched<H> {
     type State = H::State;
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<H::State, CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<H::State> {
         let state = self.inner.on_open(session)?;
         self.journal.begin(session.handle());
         Ok(state)
@@ -124,8 +125,12 @@ impl<H: PacketHandler> PacketHandler for Watched<H> {
         self.inner.on_timer(session, state, timer)
     }
 
-    fn on_idle(&mut self, session: &mut Session<'_>, state: &mut H::State, reason: CloseReason) -> Outcome {
-        self.inner.on_idle(session, state, reason)
+    fn on_idle(&mut self, session: &mut Session<'_>, state: &mut H::State) -> Handled<Then> {
+        self.inner.on_idle(session, state)
+    }
+
+    fn on_end(&mut self, session: &mut Session<'_>, state: &mut H::State) -> Handled<Then> {
+        self.inner.on_end(session, state)
     }
 
     fn on_violation(&mut self, session: &mut Session<'_>, state: &mut H::State, error: &FrameError) {
@@ -141,17 +146,17 @@ impl<H: PacketHandler> PacketHandler for Watched<H> {
         self.inner.on_rejected(session, state, error)
     }
 
-    fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut H::State) {
-        self.inner.on_shutdown(session, state);
+    fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut H::State) -> Handled<Then> {
+        self.inner.on_shutdown(session, state)
     }
 
-    fn on_closing(&mut self, session: SessionId, state: &mut H::State, reason: &CloseReason) {
-        self.journal.begin_end(session, reason);
+    fn on_closing(&mut self, session: &SessionInfo, state: &mut H::State, reason: &CloseReason) {
+        self.journal.begin_end(session.id, reason);
         self.inner.on_closing(session, state, reason);
     }
 
-    fn on_close(&mut self, session: SessionId, state: H::State, reason: &CloseReason) {
-        self.journal.end(session, reason);
+    fn on_close(&mut self, session: &SessionInfo, state: H::State, reason: &CloseReason) {
+        self.journal.end(session.id, reason);
         self.inner.on_close(session, state, reason);
     }
 }

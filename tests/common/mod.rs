@@ -112,7 +112,7 @@ impl On {
     }
 
     pub(crate) fn echo(self, limits: Limits) -> Served {
-        self.serve(limits, packet_fn(|session, packet| session.send(packet)))
+        self.serve(limits, packet_fn(|session, packet| Ok(session.send(packet)?)))
     }
 }
 

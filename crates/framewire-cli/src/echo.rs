@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use framewire::{
-    CloseReason, Limits, PacketHandler, ServeError, Server, ServerHandle, Session, SessionId, SingleReactor,
-    ThreadPerConnection, WorkerPool,
+    CloseReason, Handled, Limits, PacketHandler, ServeError, Server, ServerHandle, Session, SessionInfo,
+    SingleReactor, ThreadPerConnection, WorkerPool,
 };
 use thiserror::Error;
 
@@ -151,7 +151,7 @@ impl Echo {
 impl PacketHandler for Echo {
     type State = ();
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<(), CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
         self.show(|trace| {
             // the path of a Unix peer is of its own choice
             let peer = show::text(session.peer_addr().to_string().as_bytes());
@@ -160,19 +160,14 @@ impl PacketHandler for Echo {
         Ok(())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        (): &mut (),
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
         self.show(|trace| trace.packet_of(session.id(), Direction::Received, packet));
         Ok(session.send(packet)?)
     }
 
-    fn on_close(&mut self, session: SessionId, (): (), reason: &CloseReason) {
+    fn on_close(&mut self, session: &SessionInfo, (): (), reason: &CloseReason) {
         self.show(|trace| {
-            trace.line(format_args!("{session} - {}", show::text(reason.to_string().as_bytes())))
+            trace.line(format_args!("{} - {}", session.id, show::text(reason.to_string().as_bytes())))
         });
     }
 }

@@ -2,8 +2,8 @@ use std::str::FromStr;
 
 use bytes::BytesMut;
 use framewire::{
-    Decoded, FixedLength, FrameError, Framing, LengthPrefix, Netstring, Raw, Separator, UntilEof,
-    VarintPrefix,
+    Decoded, EncodeError, FixedLength, FrameError, Framing, LengthPrefix, Netstring, Raw, Separator,
+    UntilEof, VarintPrefix,
 };
 
 /// What `--framing` accepts, for the help.
@@ -135,7 +135,7 @@ impl Framing for FramingSpec {
         self.inner_mut().decode_eof(buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.inner().encode(payload, out)
     }
 

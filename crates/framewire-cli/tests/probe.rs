@@ -165,7 +165,7 @@ fn a_line_that_is_no_packet_is_not_sent() {
     let echo = Echo::start(&["--framing", "u8"]);
     let output = probe(&echo.addr, &["-f", "u8"], &[b'x'; 300]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("not sent: frame of 300 bytes"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("not sent: payload of 300 bytes"), "{}", text(&output.stderr));
     let output = probe(&echo.addr, &["-f", "u8", "--hex-input"], b"no hex\n");
     assert_eq!(output.status.code(), Some(2));
 }

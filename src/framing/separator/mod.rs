@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use self::pattern::{Found, Pattern, Stream};
 use super::policy::{self, Policy};
-use super::{Decoded, FrameError, Framing, FramingConfigError, Oversize};
+use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Oversize};
 
 pub use self::alternatives::{MAX_SEPARATOR, MAX_SEPARATORS};
 
@@ -242,9 +242,9 @@ impl Framing for Separator {
         Ok(Some(Decoded::Packet { payload: 0..buf.len(), consumed: buf.len() }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         if payload.len() > self.limit() {
-            return Err(FrameError::too_long(payload.len() as u64, self.max.into(), payload));
+            return Err(EncodeError::too_long(payload.len() as u64, self.max.into()));
         }
         let separator = self.pattern.written_after(payload);
         let start = out.len();
@@ -256,7 +256,7 @@ impl Framing for Separator {
             Found::At { start, .. } if start == payload.len() => Ok(()),
             _ => {
                 out.truncate(start);
-                Err(FrameError::malformed("payload contains its separator, or runs into it", payload))
+                Err(EncodeError::unencodable("payload contains its separator, or runs into it"))
             }
         }
     }

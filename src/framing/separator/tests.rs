@@ -1,4 +1,5 @@
 use super::*;
+use crate::framing::EncodeError;
 
 /// Feeds `wire` in pieces of `piece` bytes and gives the packets, then what stopped it; checks the bound on what is held.
 fn packets(mut framing: Separator, wire: &[u8], piece: usize) -> (Vec<Vec<u8>>, Result<(), FrameError>) {
@@ -67,7 +68,7 @@ fn a_self_overlapping_separator_is_found_leftmost_and_without_overlap() {
 }
 
 #[test]
-fn separators_that_can_not_work_are_refused_when_built() {
+fn separators_that_cannot_work_are_refused_when_built() {
     use FramingConfigError as E;
     assert_eq!(Separator::bytes("").unwrap_err(), E::EmptySeparator);
     assert_eq!(Separator::any_of(["a", ""]).unwrap_err(), E::EmptySeparator);
@@ -190,7 +191,7 @@ fn a_payload_that_would_not_come_back_whole_is_refused_on_encode() {
     let refused = |framing: &Separator, payload: &[u8]| {
         let mut out = BytesMut::from(&b"before"[..]);
         let error = framing.encode(payload, &mut out).unwrap_err();
-        assert!(matches!(error, FrameError::Malformed { .. }), "{error}");
+        assert!(matches!(error, EncodeError::Unencodable { .. }), "{error}");
         assert_eq!(out, b"before"[..]);
     };
     refused(&Separator::lines(), b"a\nb");

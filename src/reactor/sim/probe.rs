@@ -2,11 +2,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Network;
 use crate::{
-    error::{CloseKind, CloseReason},
+    error::{CloseKind, CloseReason, Handled},
     framing::FrameError,
-    handler::PacketHandler,
+    handler::{PacketHandler, Then},
     id::SessionId,
-    session::{Session, TimerId},
+    session::{Session, SessionInfo, TimerId},
     time::Tick,
 };
 
@@ -18,6 +18,7 @@ pub(crate) enum Callback {
     Drained,
     Timer(u32),
     Idle,
+    End,
     Shutdown,
     Violation,
     Closing(CloseKind),
@@ -106,8 +107,8 @@ impl Log {
     }
 }
 
-type Hook<A> = Box<dyn FnMut(&mut Session<'_>, A) -> Result<(), CloseReason>>;
-type PacketHook = Box<dyn FnMut(&mut Session<'_>, &[u8]) -> Result<(), CloseReason>>;
+type Hook<A, R = ()> = Box<dyn FnMut(&mut Session<'_>, A) -> Handled<R>>;
+type PacketHook = Box<dyn FnMut(&mut Session<'_>, &[u8]) -> Handled>;
 
 /// A handler that logs what it is told, and by default sends each packet back.
 pub(crate) struct Probe {
@@ -118,9 +119,10 @@ pub(crate) struct Probe {
     pub(crate) packet: PacketHook,
     pub(crate) timer: Hook<u32>,
     pub(crate) drained: Hook<()>,
-    pub(crate) idle: Hook<CloseReason>,
+    pub(crate) idle: Hook<(), Then>,
+    pub(crate) end: Hook<(), Then>,
     pub(crate) violation: Hook<()>,
-    pub(crate) shutdown: Hook<()>,
+    pub(crate) shutdown: Hook<(), Then>,
     pub(crate) closing: Box<dyn FnMut(SessionId)>,
 }
 
@@ -133,9 +135,10 @@ impl Probe {
             packet: Box::new(|session, packet| Ok(session.send(packet)?)),
             timer: Box::new(|_, _| Ok(())),
             drained: Box::new(|_, ()| Ok(())),
-            idle: Box::new(|_, reason| Err(reason)),
+            idle: Box::new(|_, ()| Ok(Then::Close)),
+            end: Box::new(|_, ()| Ok(Then::Close)),
             violation: Box::new(|_, ()| Ok(())),
-            shutdown: Box::new(|_, ()| Ok(())),
+            shutdown: Box::new(|_, ()| Ok(Then::Close)),
             closing: Box::new(|_| ()),
         }
     }
@@ -150,18 +153,13 @@ impl Probe {
 impl PacketHandler for Probe {
     type State = SessionId;
 
-    fn on_open(&mut self, session: &mut Session<'_>) -> Result<SessionId, CloseReason> {
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<SessionId> {
         (self.open)(session, ())?;
         self.log.add(session.id(), Callback::Open);
         Ok(session.id())
     }
 
-    fn on_packet(
-        &mut self,
-        session: &mut Session<'_>,
-        state: &mut SessionId,
-        packet: &[u8],
-    ) -> Result<(), CloseReason> {
+    fn on_packet(&mut self, session: &mut Session<'_>, state: &mut SessionId, packet: &[u8]) -> Handled {
         assert_eq!(*state, session.id(), "the state of another session");
         if !self.quiet {
             self.log.add(session.id(), Callback::Packet(packet.to_vec()));
@@ -169,29 +167,24 @@ impl PacketHandler for Probe {
         (self.packet)(session, packet)
     }
 
-    fn on_drained(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Result<(), CloseReason> {
+    fn on_drained(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Handled {
         self.log.add(session.id(), Callback::Drained);
         (self.drained)(session, ())
     }
 
-    fn on_timer(
-        &mut self,
-        session: &mut Session<'_>,
-        _state: &mut SessionId,
-        timer: TimerId,
-    ) -> Result<(), CloseReason> {
+    fn on_timer(&mut self, session: &mut Session<'_>, _state: &mut SessionId, timer: TimerId) -> Handled {
         self.log.add(session.id(), Callback::Timer(timer.0));
         (self.timer)(session, timer.0)
     }
 
-    fn on_idle(
-        &mut self,
-        session: &mut Session<'_>,
-        _state: &mut SessionId,
-        reason: CloseReason,
-    ) -> Result<(), CloseReason> {
+    fn on_idle(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Handled<Then> {
         self.log.add(session.id(), Callback::Idle);
-        (self.idle)(session, reason)
+        (self.idle)(session, ())
+    }
+
+    fn on_end(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Handled<Then> {
+        self.log.add(session.id(), Callback::End);
+        (self.end)(session, ())
     }
 
     fn on_violation(&mut self, session: &mut Session<'_>, _state: &mut SessionId, _error: &FrameError) {
@@ -199,19 +192,19 @@ impl PacketHandler for Probe {
         let _ = (self.violation)(session, ());
     }
 
-    fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) {
+    fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut SessionId) -> Handled<Then> {
         self.log.add(session.id(), Callback::Shutdown);
-        let _ = (self.shutdown)(session, ());
+        (self.shutdown)(session, ())
     }
 
-    fn on_closing(&mut self, session: SessionId, state: &mut SessionId, reason: &CloseReason) {
-        assert_eq!(*state, session, "the state of another session");
-        self.log.add(session, Callback::Closing(reason.kind()));
-        (self.closing)(session);
+    fn on_closing(&mut self, session: &SessionInfo, state: &mut SessionId, reason: &CloseReason) {
+        assert_eq!(*state, session.id, "the state of another session");
+        self.log.add(session.id, Callback::Closing(reason.kind()));
+        (self.closing)(session.id);
     }
 
-    fn on_close(&mut self, session: SessionId, state: SessionId, reason: &CloseReason) {
-        assert_eq!(state, session, "the state of another session");
-        self.log.add(session, Callback::Close(reason.kind()));
+    fn on_close(&mut self, session: &SessionInfo, state: SessionId, reason: &CloseReason) {
+        assert_eq!(state, session.id, "the state of another session");
+        self.log.add(session.id, Callback::Close(reason.kind()));
     }
 }

@@ -93,7 +93,7 @@ fn says_and_goes(goodbye: fn(&World, Conn)) -> (World, Conn) {
 #[test]
 fn a_half_close_with_the_output_blocked_gets_every_byte_and_then_the_end() {
     let (mut world, conn) = says_and_goes(|world, conn| world.net().end(conn));
-    assert_eq!(world.log.lines().len(), 32, "one open, 30 packets, and that it closes");
+    assert_eq!(world.log.lines().len(), 33, "one open, 30 packets, the end, and that it closes");
     let heard = world.expect(conn, 30 * 204);
     assert_eq!(heard, (0..30).flat_map(|number| frame(&[number; 200])).collect::<Vec<_>>());
     world.run_to_rest();
@@ -233,7 +233,7 @@ fn a_paused_session_whose_connection_fails_ends_at_once() {
 }
 
 #[test]
-fn a_peer_that_sends_on_over_a_connection_that_can_not_be_written_is_not_served_for_ever() {
+fn a_peer_that_sends_on_over_a_connection_that_cannot_be_written_is_not_served_for_ever() {
     let limits = Limits::default().read_budget(100).close_timeout(Duration::from_secs(1));
     let mut setup = Setup { limits, ..Setup::default() };
     setup.faults.fail = Some(Fail { call: Some(Call::Send), nth: 1, errno: errno::EPIPE });

@@ -113,7 +113,7 @@ fn a_close_that_fails_is_told_with_the_reason_that_began_it_and_ends_with_what_e
 #[test]
 fn a_session_refused_in_on_open_is_not_told_of_its_closing() {
     let mut world = World::new(Setup::default(), |probe| {
-        probe.open = Box::new(|_, ()| Err(crate::CloseReason::handler("banned")));
+        probe.open = Box::new(|_, ()| Err(crate::Failure::because("banned")));
     });
     let conn = world.connect();
     world.run_for(1);

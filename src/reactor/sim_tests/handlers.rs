@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     SessionHandle,
-    error::{CloseKind, CloseReason},
+    error::{CloseKind, Failure, Handled},
     reactor::sim::{Callback, Heard, Probe, Setup, World, frame},
     shard::Command,
 };
@@ -17,7 +17,7 @@ type Handles = Arc<Mutex<Vec<SessionHandle>>>;
 /// A world whose handler knows a handle of every session.
 fn world_with(
     setup: Setup,
-    packet: impl Fn(&mut crate::Session<'_>, &[u8], &[SessionHandle]) -> Result<(), CloseReason> + Clone + 'static,
+    packet: impl Fn(&mut crate::Session<'_>, &[u8], &[SessionHandle]) -> Handled + Clone + 'static,
 ) -> World {
     let handles = Handles::default();
     World::new(setup, |probe: &mut Probe| {
@@ -127,7 +127,7 @@ fn a_session_refused_in_on_open_leaves_nothing() {
     let mut world = World::new(Setup::default(), |probe| {
         probe.open = Box::new(|session, ()| {
             session.send("not you")?;
-            Err(CloseReason::handler("banned"))
+            Err(Failure::because("banned"))
         });
     });
     let conn = world.connect();

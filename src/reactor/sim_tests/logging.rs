@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    CloseReason,
+    error::Failure,
     reactor::sim::{Setup, World, frame},
 };
 
@@ -35,7 +35,7 @@ fn log_of(workers: usize, said: &[u8]) -> Vec<String> {
         setup.sizes.up = 1 << 20;
         let mut world = World::new(setup, |probe| {
             probe.packet =
-                Box::new(|_, packet| Err(CloseReason::handler(String::from_utf8_lossy(packet).into_owned())));
+                Box::new(|_, packet| Err(Failure::because(String::from_utf8_lossy(packet).into_owned())));
         });
         let conn = world.connect();
         assert_eq!(world.net().say(conn, said), said.len());

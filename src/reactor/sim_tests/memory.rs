@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use crate::{
     SendTicket, SessionHandle,
     error::{CloseKind, SendError},
-    framing::{Decoded, FrameError, Framing, LengthField, Raw},
+    framing::{Decoded, EncodeError, FrameError, Framing, LengthField, Raw},
     limits::Limits,
     reactor::sim::{Conn, Setup, World, frame},
 };
@@ -211,7 +211,7 @@ impl Framing for Verbose {
         Raw::new().decode(buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         (0..100).for_each(|_| out.extend_from_slice(payload));
         Ok(())
     }

@@ -8,6 +8,7 @@ mod differential;
 mod dribble;
 mod failing_calls;
 mod fairness;
+mod half_close;
 mod handlers;
 mod logging;
 mod memory;

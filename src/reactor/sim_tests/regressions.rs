@@ -19,7 +19,7 @@ fn a_send_that_is_refused_leaves_the_session_open() {
     let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
         probe.packet = Box::new(|session, packet| {
             match packet {
-                b"too long" => assert!(matches!(session.send([7; 1_001]), Err(SendError::Frame(_)))),
+                b"too long" => assert!(matches!(session.send([7; 1_001]), Err(SendError::Encode(_)))),
                 b"too much" => assert!(matches!(session.send([7; 2_001]), Err(SendError::Full { .. }))),
                 _ => session.send(packet)?,
             }
@@ -199,6 +199,6 @@ fn an_error_of_the_wire_that_the_handler_gives_itself_is_no_violation() {
     world.net().end(conn);
     world.run_to_rest();
     assert_eq!((world.log.count(&Callback::Violation), world.log.closes().len()), (0, 1));
-    assert_eq!(world.log.closes()[0].1, CloseKind::Frame);
+    assert_eq!(world.log.closes()[0].1, CloseKind::Handler);
     assert_eq!(world.net().hear_all(conn), b"");
 }

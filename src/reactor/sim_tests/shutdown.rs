@@ -8,6 +8,7 @@ use std::{
 use crate::{
     SessionHandle,
     error::CloseKind,
+    handler::Then,
     limits::Limits,
     reactor::sim::{Callback, Heard, Setup, World, frame},
 };
@@ -57,7 +58,7 @@ fn waiting_world(packets: usize) -> (World, crate::reactor::sim::Conn) {
     setup.sizes.down = 1_000;
     let mut world = World::new(setup, |probe| {
         probe.packet = Box::new(|session, packet| Ok(session.send([packet, &[7; 3_000]].concat())?));
-        probe.shutdown = Box::new(|session, ()| Ok(session.send("farewell")?));
+        probe.shutdown = Box::new(|session, ()| Ok(session.send("farewell").map(|()| Then::Close)?));
     });
     let conn = world.connect();
     let wire: Vec<u8> = (0..packets).flat_map(|number| frame(&[number as u8])).collect();
@@ -137,7 +138,7 @@ fn packets_of_a_session_that_is_paused_in_a_shutdown_are_not_waited_for() {
                 }
                 Ok(session.send([packet, &[7; 3_000]].concat())?)
             });
-            probe.shutdown = Box::new(|session, ()| Ok(session.send("farewell")?));
+            probe.shutdown = Box::new(|session, ()| Ok(session.send("farewell").map(|()| Then::Close)?));
         });
         let conn = world.connect();
         let wire: Vec<u8> = (0..20).flat_map(|number| frame(&[number])).collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     TimerId,
     error::CloseKind,
+    handler::Then,
     limits::Limits,
     reactor::sim::{Callback, Conn, Heard, Setup, World, frame},
 };
@@ -236,7 +237,7 @@ fn a_session_that_is_pinged_just_before_a_callback_blocked_has_its_whole_time_to
         probe.idle = Box::new(move |session, _| {
             pings += 1;
             block(if pings == 2 { 3_000 } else { 0 });
-            Ok(session.send("ping")?)
+            Ok(session.send("ping").map(|()| Then::Stay)?)
         });
     });
     let [first, _second] = [(); 2].map(|()| world.connect());
@@ -320,7 +321,7 @@ fn an_idle_session_that_is_forgiven_after_blocking_has_its_whole_time_again() {
         let block = probe.block();
         probe.idle = Box::new(move |_, _| {
             block(1_000);
-            Ok(())
+            Ok(Then::Stay)
         });
     });
     world.connect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     TimerId,
     error::CloseKind,
+    handler::Then,
     limits::Limits,
     reactor::sim::{Callback, Heard, Setup, World, frame},
 };
@@ -63,8 +64,9 @@ fn idleness_counts_from_the_last_byte() {
 #[test]
 fn a_session_that_says_ok_to_idleness_is_told_again_after_the_same_time() {
     let limits = Limits::default().idle_timeout(ms(300));
-    let mut world =
-        World::new(Setup { limits, ..Setup::default() }, |probe| probe.idle = Box::new(|_, _| Ok(())));
+    let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
+        probe.idle = Box::new(|_, _| Ok(Then::Stay))
+    });
     world.connect();
     world.run_until(1_000);
     assert_eq!(world.log.times(&Callback::Idle), [300, 600, 900]);

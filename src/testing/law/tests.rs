@@ -3,6 +3,7 @@ use std::panic::catch_unwind;
 use bytes::BufMut;
 
 use super::*;
+use crate::framing::EncodeError;
 use crate::framing::{Decoded, Raw, UntilEof};
 
 /// A length byte before each packet, broken in the way that is asked for.
@@ -46,9 +47,9 @@ impl Framing for Broken {
         }
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         if payload.len() > 100 && self.0 != Fault::HasNoMaximum {
-            return Err(FrameError::too_long(payload.len() as u64, 100, payload));
+            return Err(EncodeError::too_long(payload.len() as u64, 100));
         }
         out.put_u8(payload.len() as u8);
         out.put_slice(payload);
@@ -152,9 +153,9 @@ impl Framing for Gullible {
         Ok(Some(Decoded::Packet { payload: start..end, consumed: end }))
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         if payload.len() > CLAIMED - 6 {
-            return Err(FrameError::too_long(payload.len() as u64, CLAIMED as u64, payload));
+            return Err(EncodeError::too_long(payload.len() as u64, CLAIMED as u64));
         }
         out.put_u8(b'L');
         match self.header {
@@ -188,7 +189,7 @@ impl Framing for Careful {
         }
     }
 
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.0.encode(payload, out)
     }
 

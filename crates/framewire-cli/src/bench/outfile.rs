@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_can_not_be_written_is_found_out_at_once() {
+    fn a_file_that_cannot_be_written_is_found_out_at_once() {
         assert!(OutFile::open(Path::new("/no such directory/x.json")).is_err());
         assert!(OutFile::open(&std::env::temp_dir()).is_err());
     }

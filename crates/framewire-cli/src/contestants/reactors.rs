@@ -29,7 +29,7 @@ fn echo(addr: SocketAddr, strategy: impl ForkingStrategy + 'static) -> io::Resul
         .map_err(io::Error::other)?
         .framing(LengthPrefix::u32_be().max(super::MAX_FRAME))
         .strategy(strategy)
-        .spawn(packet_fn(|session, packet| session.send(packet)))
+        .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))
         .map_err(io::Error::other)?;
     let addr = running.handle().local_addr().ok_or_else(|| io::Error::other("bound to no address"))?;
     super::announce(addr)?;

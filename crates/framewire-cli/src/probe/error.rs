@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Duration;
 
-use framewire::{FrameError, framing::BytesPreview};
+use framewire::{EncodeError, FrameError, framing::BytesPreview};
 use thiserror::Error;
 
 use crate::target::Target;
@@ -12,7 +12,7 @@ pub(crate) enum ProbeError {
     #[error("cannot connect to {addr}: {source}{}", hint(source))]
     Connect { addr: Target, source: io::Error },
     #[error("packet {number} cannot be sent, so nothing was sent: {source}")]
-    NoPacket { number: usize, source: FrameError },
+    NoPacket { number: usize, source: EncodeError },
     #[error("cannot read standard input: {0}")]
     Input(io::Error),
     #[error("lines of input left out: {0}")]

@@ -3,7 +3,7 @@ use std::net::Shutdown;
 use std::sync::mpsc::Sender;
 
 use bytes::BytesMut;
-use framewire::{FrameError, Framing};
+use framewire::{EncodeError, Framing};
 use socket2::Socket;
 
 use super::error::ProbeError;
@@ -31,7 +31,7 @@ pub(super) struct Framed {
 }
 
 impl Framed {
-    pub(super) fn new(framing: &FramingSpec, packet: Vec<u8>) -> Result<Self, FrameError> {
+    pub(super) fn new(framing: &FramingSpec, packet: Vec<u8>) -> Result<Self, EncodeError> {
         let mut frame = BytesMut::new();
         framing.encode(&packet, &mut frame)?;
         Ok(Self { packet, frame })

@@ -68,10 +68,10 @@
 //!
 //! ```text
 //! 4  facade    Server · RunningServer · ServerHandle
-//! 3  reactor   polls, sockets, the clock, threads: one event loop per shard
+//! 3  world     reactor: polls, sockets, the clock, one event loop per shard · runtime: threads, and how a connection gets to one
 //! 2  shard     many sessions, one handler · the strategy says which shard a connection lives on
 //! 1  session   one connection: open → draining → closed, its timers and limits · PacketHandler
-//! 0  bytes     framings · inbox and outbox · mailbox · timer wheel
+//! 0  bytes     framings · inbox and outbox · timer wheel · what threads share: mailbox, ticket, admission
 //! ```
 //!
 //! The path of a byte, there and back:
@@ -166,9 +166,14 @@ mod strategy;
 
 // Floor 3: the world.
 mod reactor;
+mod runtime;
 
 // Floor 4: the facade.
 mod server;
+
+/// A simulated network under the runtime and the reactor.
+#[cfg(test)]
+mod sim;
 
 /// The crate whose `BytesMut` and `Bytes` [`Framing::encode`] and [`SessionHandle::send_bytes`] take.
 pub use bytes;

@@ -112,22 +112,7 @@ where
         }
     }
 
-    /// Turns until told to stop, or until the poll fails. Either way every session has been closed, and what the user
-    /// gave to the shard is dropped.
-    pub(crate) fn run(mut self) -> io::Result<()> {
-        let outcome = loop {
-            match self.turn() {
-                Ok(Flow::Continue) => {}
-                Ok(Flow::Stop) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        self.tear_down();
-        self.shard.end();
-        outcome
-    }
-
-    /// One turn.
+    /// One turn. The caller turns until told to stop, or until the poll fails, and then [`finish`](Self::finish)es.
     pub(crate) fn turn(&mut self) -> io::Result<Flow> {
         self.poll()?;
         self.accept();
@@ -451,7 +436,8 @@ where
         }
     }
 
-    pub(super) fn tear_down(&mut self) {
+    /// The last turn is over, or the poll has failed: closes every session, and drops what the user gave to the shard.
+    pub(crate) fn finish(mut self) {
         self.stop_accepting();
         self.shard.cut();
         self.commands.extend(self.mailbox.close());
@@ -461,5 +447,11 @@ where
         self.close_ended();
         self.shard.counters().mailbox = 0;
         self.shard.end_turn();
+        self.shard.end();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sys(&self) -> &Y {
+        &self.sys
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     error::{QueryError, Why},
     id::{SessionId, ShardId},
     metrics::Metrics,
-    reactor::{PostOutcome, ShardRegistry, Stream},
+    reactor::Stream,
+    runtime::{PostOutcome, ShardRegistry, Stop, System},
     session::{SessionCommand, SessionInfo},
     shard::{Command, ShardContext},
 };
@@ -61,24 +62,9 @@ pub struct ServerHandle {
 struct Shared {
     addrs: Vec<Addr>,
     /// From the start of the server on.
-    registry: OnceLock<Arc<ShardRegistry>>,
+    registry: OnceLock<Arc<ShardRegistry<System>>>,
     /// What was last asked for.
     stop: Mutex<Option<Stop>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Stop {
-    Within(Duration),
-    Now,
-}
-
-impl Stop {
-    fn sooner(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Within(a), Self::Within(b)) => Self::Within(a.min(b)),
-            _ => Self::Now,
-        }
-    }
 }
 
 impl ServerHandle {
@@ -87,7 +73,7 @@ impl ServerHandle {
     }
 
     /// The server starts.
-    pub(super) fn attach(&self, registry: Arc<ShardRegistry>) {
+    pub(super) fn attach(&self, registry: Arc<ShardRegistry<System>>) {
         let _held = self.stop_asked();
         let _ = self.shared.registry.set(registry);
     }
@@ -95,7 +81,7 @@ impl ServerHandle {
     /// All shards are there: if the server was asked to stop before, they are told now.
     pub(super) fn started(&self) {
         if let (Some(stop), Some(registry)) = (*self.stop_asked(), self.registry()) {
-            stop_crew(registry, stop);
+            registry.stop(stop);
         }
     }
 
@@ -118,7 +104,7 @@ impl ServerHandle {
         let mut asked = self.stop_asked();
         *asked = Some(asked.map_or(stop, |before| before.sooner(stop)));
         if let Some(registry) = self.registry() {
-            stop_crew(registry, stop);
+            registry.stop(stop);
         }
     }
 
@@ -126,7 +112,7 @@ impl ServerHandle {
         self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn registry(&self) -> Option<&Arc<ShardRegistry>> {
+    fn registry(&self) -> Option<&Arc<ShardRegistry<System>>> {
         self.shared.registry.get()
     }
 
@@ -286,14 +272,6 @@ impl ServerHandle {
     pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
         self.registry().map_or(Ok(()), |registry| registry.wait(within))
     }
-}
-
-fn stop_crew(registry: &ShardRegistry, stop: Stop) {
-    registry.begin_stopping();
-    registry.order_all(|| match stop {
-        Stop::Within(grace) => Command::Shutdown(grace),
-        Stop::Now => Command::Abort,
-    });
 }
 
 impl fmt::Debug for ServerHandle {

@@ -17,7 +17,7 @@ use crate::{handler::PacketHandler, id::ShardId};
 pub trait Handlers<H>: sealed::Sealed<H> {}
 
 pub(super) mod sealed {
-    use crate::reactor::HandlerFactory;
+    use crate::runtime::HandlerFactory;
 
     pub trait Sealed<H> {
         type HandlerFactory: HandlerFactory<H> + Clone + 'static;

@@ -3,7 +3,7 @@ use std::{fmt, ops::Deref, time::Duration};
 use super::ServerHandle;
 use crate::{
     error::{ServeError, panic_message},
-    reactor::ShardThread,
+    runtime::ShardThread,
 };
 
 /// After the deadline of a shutdown: the time to cut what is left, and to end. It leaves the caller enough to be back

@@ -9,9 +9,9 @@ use crate::{
     handler::PacketHandler,
     id::ShardId,
     limits::Limits,
-    reactor::{
-        AcceptorParts, BoundSocket, HandOver, HandlerFactory, Listener, NoDispatch, ShardLauncher,
-        ShardRegistry, SocketOptions, descriptors_left,
+    reactor::{BoundSocket, Listener, MioSys, NoDispatch, SocketOptions, descriptors_left},
+    runtime::{
+        AcceptorParts, HandlerFactory, ServerParts, ShardLauncher, ShardRegistry, System, start_workers,
     },
     strategy::{AcceptMode, ForkingStrategy, Resident},
     sync::Admission,
@@ -69,7 +69,7 @@ where
     F: Framing + Clone + Send + 'static,
     S: HandlerFactory<H> + Clone + 'static,
 {
-    let (mut running, acceptor) = start_workers(server, factory)?;
+    let (mut running, acceptor) = start(server, factory)?;
     running.add(acceptor.spawn().map_err(ServeError::system("start a thread"))?);
     Ok(running)
 }
@@ -82,49 +82,39 @@ where
     F: Framing + Clone + Send + 'static,
     S: HandlerFactory<H> + Clone + 'static,
 {
-    let (running, acceptor) = start_workers(server, factory)?;
-    let served = acceptor.work();
+    let (running, acceptor) = start(server, factory)?;
+    let served = acceptor.run();
     served.and(running.wait())
 }
 
-type Started<H, F> = (RunningServer, ShardLauncher<H, F>);
+type Started<H, F> = (RunningServer, ShardLauncher<System, H, F>);
 
 /// Listens and starts the workers; the acceptor is ready to start.
-fn start_workers<H, F, S>(server: Server<F>, factory: S) -> Result<Started<H, F>, ServeError>
+fn start<H, F, S>(server: Server<F>, factory: S) -> Result<Started<H, F>, ServeError>
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
     S: HandlerFactory<H> + Clone + 'static,
 {
     let Server { sockets, framing, strategy, limits, options, handle } = server;
-    let (mut framing, mut strategy) = (Contained::new(framing), Contained::new(strategy));
-    let mut factory = Contained::new(factory);
+    let (mut framing, strategy) = (Contained::new(framing), Contained::new(strategy));
+    let factory = Contained::new(factory);
     validate(&limits, &**strategy, &options, &sockets)?;
     framing.offer_max(limits.frame);
-    let workers = strategy.workers();
-    let (central, mut resident) = listen(sockets, &**strategy, options)?;
+    let (listeners, workers) = listen(sockets, &**strategy, options)?;
 
-    let max_total = most_connections(&limits, workers, strategy.descriptors_per_session());
-    let admission = Admission::new(workers + 1, max_total, limits.connections_per_peer);
-    let registry = ShardRegistry::new(admission, limits, workers as u32 + 1);
+    let standing = strategy.workers() + 1;
+    let max_total = most_connections(&limits, standing, strategy.descriptors_per_session());
+    let admission = Admission::new(standing, max_total, limits.connections_per_peer);
+    let registry = ShardRegistry::new(admission, limits, standing as u32);
     handle.attach(registry.clone());
     let mut running = RunningServer::new(handle.clone());
-    for worker in 1..=workers {
-        let launcher = ShardLauncher::standing(
-            &registry,
-            ShardId(worker as u32),
-            framing.clone(),
-            &mut *factory,
-            resident.pop(),
-        )?;
-        running.add(launcher.spawn().map_err(ServeError::system("start a thread"))?);
-    }
-    strategy.on_start(handle.local_addrs());
-    tracing::info!(addrs = ?handle.local_addrs(), workers, max_connections = max_total, "serving");
-    let dispatch = Box::new(HandOver::new(registry.clone(), framing.clone(), Box::new(S::clone(&factory))));
-    let parts = AcceptorParts { listeners: central, strategy, dispatch };
-    let acceptor =
-        ShardLauncher::standing(&registry, ShardId::ACCEPTOR, framing, &mut *factory, Some(parts))?;
+    let addrs = handle.local_addrs().to_vec();
+    let parts =
+        ServerParts { platform: System, registry, framing, factory, strategy, addrs, listeners, workers };
+    let acceptor = start_workers(parts, |thread| running.add(thread))?;
+    let addrs = handle.local_addrs();
+    tracing::info!(?addrs, workers = standing - 1, max_connections = max_total, "serving");
     handle.started();
     Ok((running, acceptor))
 }
@@ -171,7 +161,7 @@ fn listen(
     sockets: Vec<BoundSocket>,
     strategy: &dyn ForkingStrategy,
     mut options: SocketOptions,
-) -> Result<(Vec<Bound>, Vec<AcceptorParts>), ServeError> {
+) -> Result<(Vec<Bound>, Vec<AcceptorParts<MioSys>>), ServeError> {
     let named = |socket: BoundSocket, options: &SocketOptions| {
         let addr = socket.addr().to_string();
         socket.listen(options).map_err(|source| ServeError::Bind { addr, source })
@@ -197,15 +187,14 @@ fn listen(
             parts.listeners.push(named(socket, &options)?);
         }
     }
-    parts.reverse();
     Ok((Vec::new(), parts))
 }
 
 /// As many as asked for; by default as many as the descriptor limit leaves.
-fn most_connections(limits: &Limits, workers: usize, each: usize) -> usize {
+fn most_connections(limits: &Limits, shards: usize, each: usize) -> usize {
     if limits.connections > 0 {
         return limits.connections;
     }
-    let taken = RESERVED + PER_SHARD * (workers + 1);
+    let taken = RESERVED + PER_SHARD * shards;
     descriptors_left().map_or(usize::MAX, |left| (left.saturating_sub(taken) / each.max(1)).max(1))
 }

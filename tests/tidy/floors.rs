@@ -31,7 +31,7 @@ pub(crate) const FLOORS: [&[&str]; 6] = [
     // 2, many sessions as a machine.
     &["shard", "strategy"],
     // 3, the world: polls, sockets, the clock, threads.
-    &["reactor"],
+    &["reactor", "runtime"],
     // 4, the facade.
     &["server", "client", "blocking", "testing"],
     // 5, customers of the public interface.

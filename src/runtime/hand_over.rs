@@ -1,0 +1,70 @@
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    HandlerFactory, Platform, ShardLauncher, ShardRegistry,
+    launcher::{FirstConnection, take},
+    platform::StreamOf,
+};
+use crate::{
+    contained::Contained,
+    error::panic_message,
+    framing::Framing,
+    handler::PacketHandler,
+    id::ShardId,
+    reactor::{Dispatch, HandOverError},
+    shard::{Command, Incoming},
+};
+
+/// Carries connections between the threads of a server.
+pub(super) struct HandOver<P: Platform, H, F> {
+    platform: P,
+    registry: Arc<ShardRegistry<P>>,
+    framing: Contained<F>,
+    factory: Contained<Box<dyn HandlerFactory<H>>>,
+}
+
+impl<P: Platform, H, F> HandOver<P, H, F> {
+    pub(super) fn new(
+        platform: P,
+        registry: Arc<ShardRegistry<P>>,
+        framing: Contained<F>,
+        factory: Box<dyn HandlerFactory<H>>,
+    ) -> Self {
+        Self { platform, registry, framing, factory: Contained::new(factory) }
+    }
+}
+
+impl<P, H, F> Dispatch<StreamOf<P>> for HandOver<P, H, F>
+where
+    P: Platform,
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+{
+    fn send(&mut self, shard: ShardId, incoming: Incoming<StreamOf<P>>) -> io::Result<()> {
+        let member = self.registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
+        let posted = member.mailbox.post_control(Command::Adopt(incoming));
+        posted.map_err(|_| io::ErrorKind::NotConnected.into())
+    }
+
+    fn fork(&mut self, incoming: Incoming<StreamOf<P>>) -> Result<(), HandOverError<StreamOf<P>>> {
+        let first: FirstConnection<_> = Arc::new(Mutex::new(Some(incoming)));
+        // Handler and framing are cloned here, which is the user's code.
+        let forked = catch_unwind(AssertUnwindSafe(|| {
+            let (platform, framing) = (self.platform.clone(), self.framing.clone());
+            ShardLauncher::forked(platform, &self.registry, framing, &mut **self.factory, first.clone())
+        }));
+        match forked {
+            Ok(Ok(launcher)) => {
+                launcher.spawn().map(drop).map_err(|error| HandOverError { error, incoming: take(&first) })
+            }
+            Ok(Err(error)) => Err(HandOverError { error, incoming: take(&first) }),
+            Err(panic) => {
+                Err(HandOverError { error: io::Error::other(panic_message(panic)), incoming: None })
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Threads, and what they share: who they are, how each is started, and how a connection gets from one to another. It knows
+//! polls and threads by a [`Platform`] only, so that the simulation runs pools, forks and shutdowns on one thread.
+
+mod hand_over;
+mod launcher;
+mod platform;
+mod registry;
+mod start;
+
+#[cfg(test)]
+pub(crate) use launcher::RunningShard;
+pub(crate) use launcher::{AcceptorParts, HandlerFactory, ShardLauncher};
+pub(crate) use platform::{Platform, ShardThread, System};
+#[cfg(test)]
+pub(crate) use registry::RegisteredShard;
+pub(crate) use registry::{PostOutcome, ShardRegistry, Stop};
+pub(crate) use start::{ServerParts, start_workers};

@@ -1,0 +1,59 @@
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use super::ShardLauncher;
+use crate::{
+    error::ServeError,
+    framing::Framing,
+    handler::PacketHandler,
+    reactor::{MioSys, Sys},
+    sync::Wake,
+};
+
+/// Where shards run: on threads of the system, or in a simulation.
+pub(crate) trait Platform: Clone + Send + 'static {
+    type Sys: Sys<Stream: Send + 'static, Listener: Send + 'static> + 'static;
+    type Thread;
+
+    /// What one event loop needs of the world, and what wakes it.
+    fn sys(&self, origin: Instant) -> io::Result<(Self::Sys, Arc<dyn Wake>)>;
+
+    /// Runs a shard on a thread of its own.
+    fn spawn<H, F>(&self, name: String, shard: ShardLauncher<Self, H, F>) -> io::Result<Self::Thread>
+    where
+        H: PacketHandler + 'static,
+        F: Framing + Clone + Send + 'static;
+}
+
+/// The sockets of a platform.
+pub(super) type StreamOf<P> = <<P as Platform>::Sys as Sys>::Stream;
+/// Its listeners.
+pub(super) type ListenerOf<P> = <<P as Platform>::Sys as Sys>::Listener;
+
+/// The operating system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct System;
+
+/// A thread of the system that runs a shard.
+pub(crate) type ShardThread = JoinHandle<Result<(), ServeError>>;
+
+impl Platform for System {
+    type Sys = MioSys;
+    type Thread = ShardThread;
+
+    fn sys(&self, origin: Instant) -> io::Result<(MioSys, Arc<dyn Wake>)> {
+        MioSys::new(origin)
+    }
+
+    fn spawn<H, F>(&self, name: String, shard: ShardLauncher<Self, H, F>) -> io::Result<ShardThread>
+    where
+        H: PacketHandler + 'static,
+        F: Framing + Clone + Send + 'static,
+    {
+        thread::Builder::new().name(name).spawn(move || shard.run())
+    }
+}

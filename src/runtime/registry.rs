@@ -1,0 +1,330 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
+};
+
+use super::{Platform, platform::StreamOf};
+use crate::{
+    id::ShardId,
+    limits::Limits,
+    metrics::{Metrics, SharedCounters},
+    shard::Command,
+    sync::{Admission, Mailbox, Rejected},
+};
+
+/// The shards of a server as the outside knows them: how to reach each, and what it has counted.
+pub(crate) struct ShardRegistry<P: Platform> {
+    shards: RwLock<HashMap<ShardId, RegisteredShard<P>>>,
+    /// What the shards counted that have ended.
+    retired: Mutex<Metrics>,
+    /// Threads that still run, forked ones included.
+    running: Mutex<usize>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    failed: AtomicBool,
+    /// Shards that stand for as long as the server does; their numbers are the first.
+    standing: u32,
+    next_fork: AtomicU32,
+    /// Of the first session of a shard; 0, but in tests.
+    first_generation: AtomicU32,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) limits: Limits,
+    pub(crate) origin: Instant,
+}
+
+/// One shard.
+pub(crate) struct RegisteredShard<P: Platform> {
+    pub(crate) mailbox: Arc<Mailbox<Command<StreamOf<P>>>>,
+    pub(crate) counters: Arc<SharedCounters>,
+    pub(super) thread: Arc<OnceLock<ThreadId>>,
+}
+
+/// How a server stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stop {
+    /// Gracefully; what is left after this time is cut.
+    Within(Duration),
+    /// Everything is cut.
+    Now,
+}
+
+impl Stop {
+    pub(crate) fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Within(a), Self::Within(b)) => Self::Within(a.min(b)),
+            _ => Self::Now,
+        }
+    }
+}
+
+/// What became of a command for a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PostOutcome {
+    /// It is in the mailbox.
+    Posted,
+    /// The mailbox is full.
+    Full,
+    /// There is no such shard (any more).
+    Closed,
+}
+
+impl<P: Platform> ShardRegistry<P> {
+    pub(crate) fn new(admission: Admission, limits: Limits, standing: u32) -> Arc<Self> {
+        Arc::new(Self {
+            shards: RwLock::default(),
+            retired: Mutex::default(),
+            running: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            standing,
+            next_fork: AtomicU32::new(standing),
+            first_generation: AtomicU32::new(0),
+            admission: Arc::new(admission),
+            limits,
+            origin: Instant::now(),
+        })
+    }
+
+    /// Asks one shard, if its mailbox has room.
+    pub(crate) fn ask(&self, shard: ShardId, command: Command<StreamOf<P>>) -> PostOutcome {
+        self.member(shard).map_or(PostOutcome::Closed, |member| member.ask(command))
+    }
+
+    /// Asks every shard. The first that is behind is the answer; the others were asked all the same.
+    pub(crate) fn ask_all(&self, command: impl Fn() -> Command<StreamOf<P>>) -> PostOutcome {
+        let answers = self.members().into_iter().map(|member| member.ask(command()));
+        answers.fold(PostOutcome::Posted, |sum, told| if told == PostOutcome::Full { told } else { sum })
+    }
+
+    /// Tells every shard what it cannot be too busy for: to stop. In order behind what waits, where there is room.
+    fn order_all(&self, command: impl Fn() -> Command<StreamOf<P>>) {
+        for member in self.members() {
+            member.order(command());
+        }
+    }
+
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        self.read().keys().copied().collect()
+    }
+
+    /// Has every shard stop, and lets no new one be forked.
+    pub(crate) fn stop(&self, stop: Stop) {
+        self.begin_stopping();
+        self.order_all(|| match stop {
+            Stop::Within(grace) => Command::Shutdown(grace),
+            Stop::Now => Command::Abort,
+        });
+    }
+
+    fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A standing shard has failed, and a server without it is no server: all others are cut, those that are listed now
+    /// and those that will be.
+    pub(super) fn fail(&self) {
+        self.begin_stopping();
+        self.failed.store(true, Ordering::SeqCst);
+        self.order_all(|| Command::Abort);
+    }
+
+    /// Whether the caller is one of the shards.
+    pub(crate) fn is_aboard(&self) -> bool {
+        let me = thread::current().id();
+        self.read().values().any(|member| member.thread.get() == Some(&me))
+    }
+
+    /// Waits until the last thread has ended; when the time is over, the shards that still run, in order.
+    pub(crate) fn wait(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
+        // What no clock can tell is as good as for ever.
+        let deadline = within.and_then(|within| Instant::now().checked_add(within));
+        let mut running = self.running();
+        while *running > 0 {
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                let mut shards = self.shards();
+                shards.sort_unstable();
+                return if shards.is_empty() { Ok(()) } else { Err(shards) };
+            }
+            let waited = self.changed.wait_timeout(running, left);
+            running = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        // Held until the end, as in `retire`: a shard that ends meanwhile is counted once, here or there.
+        let retired = self.retired();
+        let mut metrics = retired.clone();
+        for member in self.read().values() {
+            member.counters.add_to(&mut metrics);
+        }
+        metrics
+    }
+
+    /// A number for a shard that is forked, which no other has: when the numbers begin again, those of standing shards
+    /// and of forked ones that still run are left out.
+    pub(super) fn next_fork(&self) -> ShardId {
+        let listed = self.read();
+        loop {
+            let id = ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed));
+            if id.0 >= self.standing && !listed.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// As if that many shards had been forked.
+    #[cfg(test)]
+    pub(crate) fn begin_forks_at(&self, number: u32) {
+        self.next_fork.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn first_generation(&self) -> u32 {
+        self.first_generation.load(Ordering::Relaxed)
+    }
+
+    /// As if the shards that start from now on had had that many sessions.
+    #[cfg(test)]
+    pub(crate) fn begin_generations_at(&self, number: u32) {
+        self.first_generation.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn enlist(&self, id: ShardId, member: RegisteredShard<P>) {
+        let before = self.write().insert(id, member.clone());
+        debug_assert!(before.is_none(), "shard {id} is listed twice");
+        if self.failed.load(Ordering::SeqCst) {
+            member.order(Command::Abort);
+        }
+    }
+
+    /// Forgets a shard, keeps what it counted, and lets the connections go that it had not come to.
+    pub(super) fn retire(&self, id: ShardId) {
+        let member = {
+            let mut retired = self.retired();
+            let member = self.write().remove(&id);
+            if let Some(member) = &member {
+                member.counters.add_to(&mut retired);
+            }
+            member
+        };
+        for command in member.into_iter().flat_map(|member| member.mailbox.close()) {
+            if let Err(panic) = command.discard() {
+                tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
+            }
+        }
+    }
+
+    pub(super) fn thread_started(&self) {
+        *self.running() += 1;
+    }
+
+    pub(super) fn thread_ended(&self) {
+        *self.running() -= 1;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn member(&self, id: ShardId) -> Option<RegisteredShard<P>> {
+        self.read().get(&id).cloned()
+    }
+
+    /// Copied, so that nothing of the user's is dropped while the list is locked.
+    fn members(&self) -> Vec<RegisteredShard<P>> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<ShardId, RegisteredShard<P>>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, RegisteredShard<P>>> {
+        self.shards.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Metrics> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, usize> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Platform> Clone for RegisteredShard<P> {
+    fn clone(&self) -> Self {
+        let Self { mailbox, counters, thread } = self;
+        Self { mailbox: mailbox.clone(), counters: counters.clone(), thread: thread.clone() }
+    }
+}
+
+impl<P: Platform> RegisteredShard<P> {
+    fn ask(&self, command: Command<StreamOf<P>>) -> PostOutcome {
+        match self.mailbox.post(command, 0) {
+            Ok(()) => PostOutcome::Posted,
+            Err(Rejected::Full { .. }) => PostOutcome::Full,
+            Err(Rejected::Closed { .. }) => PostOutcome::Closed,
+        }
+    }
+
+    fn order(&self, command: Command<StreamOf<P>>) {
+        if let Err(refused) = self.mailbox.post(command, 0) {
+            // One that has ended needs no order.
+            let _ = self.mailbox.post_control(refused.into_command());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::runtime::System;
+    use crate::sync::{MailboxLimits, Wake};
+
+    struct Silence;
+
+    impl Wake for Silence {
+        fn wake(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn member() -> RegisteredShard<System> {
+        RegisteredShard {
+            mailbox: Arc::new(Mailbox::new(MailboxLimits::default(), Arc::new(Silence))),
+            counters: Arc::default(),
+            thread: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
+        const STANDING: u32 = 3;
+        let registry =
+            ShardRegistry::<System>::new(Admission::new(3, 100, None), Limits::default(), STANDING);
+        (0..STANDING).for_each(|id| registry.enlist(ShardId(id), member()));
+        registry.begin_forks_at(u32::MAX - 1);
+        registry.enlist(ShardId(STANDING + 1), member());
+        let mut forked = Vec::new();
+        for _ in 0..5 {
+            let id = registry.next_fork();
+            registry.enlist(id, member());
+            forked.push(id.0);
+        }
+        assert_eq!(forked, [u32::MAX - 1, u32::MAX, STANDING, STANDING + 2, STANDING + 3]);
+        registry.retire(ShardId(STANDING + 2));
+        registry.begin_forks_at(0);
+        assert_eq!(registry.next_fork(), ShardId(STANDING + 2), "it is free again");
+    }
+}

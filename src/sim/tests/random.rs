@@ -1,0 +1,281 @@
+//! Random clients under random faults, by seed. A seed that fails says how to run it again.
+
+use std::{panic, time::Duration};
+
+use crate::{
+    limits::Limits,
+    sim::{Conn, Faults, Heard, Rng, Setup, World, frame},
+};
+
+const SEEDS: u64 = 300;
+const MOST_CLIENTS: usize = 40;
+
+/// A client of an echo: says frames, in pieces, and knows what it is owed.
+struct Client {
+    conn: Conn,
+    said: Vec<u8>,
+    to_say: Vec<u8>,
+    heard: usize,
+    /// It has ended its side.
+    ended: bool,
+    /// It was reset, by itself or by the server, and is owed nothing more.
+    lost: bool,
+    /// A fault may reset it where it would end its side.
+    fragile: bool,
+    /// It has read to the server's end.
+    over: bool,
+}
+
+impl Client {
+    /// Bytes of whole frames that it has said: what an echo owes.
+    fn owed(&self) -> usize {
+        let mut at = 0;
+        while let Some(header) = self.said.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+            let end = at + 4 + u32::from_be_bytes(*header) as usize;
+            if end > self.said.len() {
+                break;
+            }
+            at = end;
+        }
+        at
+    }
+
+    fn say(&mut self, world: &World, most: usize) {
+        let piece = self.to_say.len().min(most);
+        let taken = world.net().say(self.conn, &self.to_say[..piece]);
+        self.said.extend(self.to_say.drain(..taken));
+    }
+
+    fn hear(&mut self, world: &World, most: usize) {
+        let heard = world.net().hear(self.conn, most);
+        match heard {
+            Heard::Bytes(bytes) => {
+                let owed = &self.said[..self.owed()];
+                let end = self.heard + bytes.len();
+                assert_eq!(owed.get(self.heard..end), Some(&bytes[..]), "an echo of what was said, in order");
+                self.heard = end;
+            }
+            Heard::Reset => {
+                assert!(
+                    self.lost || self.fragile,
+                    "{:?} was reset and had done nothing wrong: {:?}",
+                    self.conn,
+                    world.log.closes()
+                );
+                self.lost = true;
+            }
+            Heard::End => self.over = true,
+            Heard::Nothing => {}
+        }
+    }
+}
+
+struct Run {
+    world: World,
+    rng: Rng,
+    limits: Limits,
+    clients: Vec<Client>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0xfeed);
+        let faults = Faults::swarm(&mut rng);
+        let high = rng.between(100, 5_000) as usize;
+        let limits = Limits::default()
+            .outbox_high(high)
+            .outbox_low(high / 2)
+            .outbox_hard(200_000)
+            .read_budget(rng.between(1, 10_000) as usize)
+            .stall_timeout(Duration::from_secs(3_600))
+            .close_timeout(Duration::from_secs(3_600))
+            .linger_timeout(Duration::from_secs(3_600));
+        let mut setup = Setup { seed, limits: limits.clone(), faults, ..Setup::default() };
+        match rng.below(10) {
+            0..4 => setup.workers = rng.between(1, 3) as usize,
+            4..6 => (setup.forks, setup.late_threads) = (MOST_CLIENTS, rng.below(900) as u32),
+            _ => {}
+        }
+        setup.reuse_port = setup.workers > 0 && rng.chance(250);
+        setup.first_generation = u32::MAX - rng.below(20) as u32;
+        setup.sizes.up = rng.between(1, 3_000) as usize;
+        setup.sizes.down = rng.between(1, 3_000) as usize;
+        setup.sizes.batch = [1, 2, 3, 1024][rng.below(4) as usize];
+        setup.sizes.descriptors = rng.between(6, 30) as usize;
+        Self { world: World::new(setup, |probe| probe.quiet = true), rng, limits, clients: Vec::new() }
+    }
+
+    fn connect(&mut self) {
+        let packets = self.rng.between(0, 12);
+        let mut to_say = Vec::new();
+        for _ in 0..packets {
+            let len = if self.rng.chance(200) { self.rng.below(4_000) } else { self.rng.below(40) };
+            to_say.extend(frame(&self.rng.bytes(len as usize)));
+        }
+        let conn = self.world.connect();
+        let fragile = self.world.net().faults.reset > 0;
+        self.clients.push(Client {
+            conn,
+            said: Vec::new(),
+            to_say,
+            heard: 0,
+            ended: false,
+            lost: false,
+            fragile,
+            over: false,
+        });
+    }
+
+    fn act(&mut self) {
+        if self.clients.len() < MOST_CLIENTS && self.rng.chance(200) {
+            return self.connect();
+        }
+        let at = self.rng.below(self.clients.len() as u64) as usize;
+        let most = self.rng.between(1, 2_000) as usize;
+        let Some(client) = self.clients.get_mut(at) else { return };
+        match self.rng.below(100) {
+            0..45 => client.say(&self.world, most),
+            45..90 => client.hear(&self.world, most),
+            90..96 if !client.ended => {
+                self.world.net().end(client.conn);
+                client.ended = true;
+                client.to_say.clear();
+            }
+            96 => {
+                self.world.net().reset(client.conn);
+                (client.lost, client.ended) = (true, true);
+            }
+            _ => {}
+        }
+    }
+
+    fn play(&mut self) {
+        for _ in 0..400 {
+            for _ in 0..self.rng.below(6) {
+                self.act();
+            }
+            // Time does not run ahead of the clients to a deadline of theirs.
+            let now = self.world.now();
+            self.world.net().horizon = now + self.rng.between(1, 20);
+            self.world.step();
+            self.world.assert_consistent(&self.limits);
+        }
+    }
+
+    /// Without further faults, everything owed arrives and nothing is left.
+    fn settle(&mut self) {
+        let resets = self.world.net().faults.reset > 0;
+        self.world.net().faults = Faults::none();
+        self.world.net().horizon = u64::MAX;
+        for _ in 0..100_000 {
+            self.world.run_for(20);
+            for client in &mut self.clients {
+                client.say(&self.world, usize::MAX);
+                client.hear(&self.world, usize::MAX);
+                if client.to_say.is_empty() && !client.ended {
+                    self.world.net().end(client.conn);
+                    client.ended = true;
+                }
+            }
+            if self.clients.iter().all(|client| client.over || client.lost) {
+                break;
+            }
+        }
+        for client in &self.clients {
+            let all = client.heard == client.owed() || client.lost || resets;
+            assert!(all, "{:?} heard {} of {}", client.conn, client.heard, client.owed());
+        }
+        self.world.run_to_rest();
+        self.world.assert_empty();
+        let metrics = self.world.metrics();
+        assert_eq!(metrics.opened, metrics.closed_total());
+        self.stop();
+        self.world.run_to_rest();
+        self.world.assert_gone();
+    }
+
+    fn stop(&mut self) {
+        if self.rng.chance(500) {
+            self.world.abort();
+        } else {
+            self.world.shut_down(Duration::from_millis(self.rng.below(10_000)));
+        }
+    }
+
+    /// The server stops in the middle of it, under faults: everything ends, and nothing is left.
+    fn play_to_the_stop(&mut self) {
+        for turn in 0..500 {
+            for _ in 0..self.rng.below(6) {
+                self.act();
+            }
+            let now = self.world.now();
+            self.world.net().horizon = now + self.rng.between(1, 20);
+            if turn == 200 {
+                self.stop();
+            }
+            if turn >= 200 {
+                self.clients.iter_mut().for_each(|client| client.fragile = true);
+            }
+            if !self.world.has_stopped() {
+                self.world.step();
+            }
+        }
+        self.world.net().faults = Faults::none();
+        for client in &self.clients {
+            self.world.net().leave(client.conn);
+        }
+        self.world.net().horizon = u64::MAX;
+        self.world.run_to_rest();
+        self.world.assert_gone();
+        assert!(self.world.ended.iter().all(Result::is_ok), "{:?}", self.world.ended);
+    }
+}
+
+fn run(seed: u64) -> u64 {
+    let mut run = Run::new(seed);
+    run.play();
+    run.settle();
+    run.world.network.lock().trace
+}
+
+fn run_to_the_stop(seed: u64) -> u64 {
+    let mut run = Run::new(seed);
+    run.play_to_the_stop();
+    run.world.network.lock().trace
+}
+
+/// Runs one seed; if it fails, says how to run it again.
+fn attempt(run: fn(u64) -> u64, seed: u64) -> u64 {
+    panic::catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
+        let text = crate::error::panic_message(panic);
+        panic!("seed {seed}: {text}; again: FRAMEWIRE_SIM_SEED={seed} cargo test --lib sim::tests::random")
+    })
+}
+
+/// The one seed that is asked for, or all.
+fn seeds(count: u64) -> Vec<u64> {
+    let asked = std::env::var("FRAMEWIRE_SIM_SEED").ok().and_then(|seed| seed.parse().ok());
+    asked.map_or_else(|| (0..count).collect(), |seed| vec![seed])
+}
+
+#[test]
+fn random_clients_under_random_faults_get_what_they_are_owed_and_leave_nothing() {
+    for seed in seeds(SEEDS) {
+        attempt(run, seed);
+    }
+}
+
+#[test]
+fn a_server_that_stops_at_a_random_time_under_random_faults_leaves_nothing() {
+    for seed in seeds(SEEDS) {
+        attempt(run_to_the_stop, seed);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let mut traces: Vec<u64> = (1_000..1_010).map(|seed| attempt(run, seed)).collect();
+    assert!(traces.iter().copied().eq((1_000..1_010).map(|seed| attempt(run, seed))));
+    traces.dedup();
+    assert_eq!(traces.len(), 10, "and another seed another run");
+}

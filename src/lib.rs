@@ -114,7 +114,7 @@
 //!   another thread, with a [`SessionHandle`] for the answer (and [`Then::Stay`] from [`PacketHandler::on_end`], so that the
 //!   answer still reaches a peer that has ended its side), or under [`ThreadPerConnection`]. [`RunningServer::stop`] returns in
 //!   time all the same, and names the shard that still runs.
-//! - **Descriptors run out.** AcceptMode pauses and goes on by itself; open sessions are served.
+//! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
 //!
 //! # Features
 //!

@@ -1,4 +1,5 @@
-//! A server that runs out of descriptors: clients wait, nobody is lost, and nothing spins.
+//! A server that runs out of descriptors, in a process of its own for the sake of its limit: clients wait, nobody is lost, and
+//! nothing spins.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -11,7 +12,7 @@ use std::{
 };
 
 use common::{Client, On, Served, until};
-use framewire::{LengthPrefix, Limits, Metrics, packet_fn};
+use framewire::{LengthPrefix, Limits, Metrics};
 
 /// What the child process has.
 const DESCRIPTORS: usize = 64;
@@ -185,7 +186,7 @@ fn the_server_of_the_other_tests() {
     };
     let limits = Limits::default().connections(connections.parse().expect("a number"));
     let server = on.bind().framing(LengthPrefix::u32_be()).limits(limits);
-    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
+    let served = Served::start(server, common::echo());
     let mut out = io::stdout();
     let addr = served.running.local_addr().expect("TCP");
     writeln!(out, "told: {addr}").expect("the parent listens");
@@ -202,7 +203,7 @@ fn more_addresses_than_a_server_may_have_are_refused() {
     if env::var_os("FRAMEWIRE_MANY_ADDRESSES").is_some() {
         let server =
             framewire::Server::bind(vec!["127.0.0.1:0"; 1025]).expect("there are enough descriptors");
-        let echo = packet_fn(|session: &mut framewire::Session<'_>, packet: &[u8]| Ok(session.send(packet)?));
+        let echo = common::echo();
         let error = server.framing(LengthPrefix::u32_be()).spawn(echo).expect_err("too many");
         assert_eq!(error.to_string(), "bind: 1025 addresses; at most 1024 are possible");
         return;

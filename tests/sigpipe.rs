@@ -1,5 +1,5 @@
-//! In a process in which SIGPIPE is not ignored. The runtime of Rust ignores it where `main` is Rust's; a server within a
-//! program of another language, or one that has restored the default action for its children, is not so lucky.
+//! A server in a process of its own in which SIGPIPE is not ignored. The runtime of Rust ignores it where `main` is Rust's; a server
+//! within a program of another language, or one that has restored the default action for its children, is not so lucky.
 #![cfg(unix)]
 
 mod common;

@@ -12,12 +12,12 @@ use std::{
         Once,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use framewire::{
-    Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, PacketHandler, RunningServer, Server,
+    Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, PacketHandler, RunningServer, ServeError, Server,
     ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn,
 };
 use socket2::{SockAddr, Socket};
@@ -38,52 +38,44 @@ pub(crate) enum On {
     UnixSocket,
 }
 
-/// Makes one test per strategy of a scenario `fn name(on: On)`.
-macro_rules! on_each_strategy {
-    ($($name:ident)+) => { $(
-        mod $name {
+/// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its name.
+macro_rules! instances {
+    ($scenario:ident: $($test:ident = $on:ident)+) => {
+        mod $scenario {
             use crate::common::On;
-            #[test]
-            fn on_a_single_reactor() {
-                super::$name(On::SingleReactor);
-            }
-            #[test]
-            fn on_a_worker_pool() {
-                super::$name(On::WorkerPool);
-            }
-            #[test]
-            fn on_a_thread_per_connection() {
-                super::$name(On::ThreadPerConnection);
-            }
+            $(
+                #[test]
+                fn $test() {
+                    super::$scenario(On::$on);
+                }
+            )+
+        }
+    };
+}
+
+/// Makes one test per strategy of each of these scenarios.
+macro_rules! on_each_strategy {
+    ($($scenario:ident)+) => { $(
+        $crate::common::instances! { $scenario:
+            on_a_single_reactor = SingleReactor
+            on_a_worker_pool = WorkerPool
+            on_a_thread_per_connection = ThreadPerConnection
         }
     )+ };
 }
 
 /// The same, and once more over a Unix socket.
 macro_rules! on_each_strategy_and_transport {
-    ($($name:ident)+) => { $(
-        mod $name {
-            use crate::common::On;
-            #[test]
-            fn on_a_single_reactor() {
-                super::$name(On::SingleReactor);
-            }
-            #[test]
-            fn on_a_worker_pool() {
-                super::$name(On::WorkerPool);
-            }
-            #[test]
-            fn on_a_thread_per_connection() {
-                super::$name(On::ThreadPerConnection);
-            }
-            #[test]
-            fn on_a_unix_socket() {
-                super::$name(On::UnixSocket);
-            }
+    ($($scenario:ident)+) => { $(
+        $crate::common::instances! { $scenario:
+            on_a_single_reactor = SingleReactor
+            on_a_worker_pool = WorkerPool
+            on_a_thread_per_connection = ThreadPerConnection
+            on_a_unix_socket = UnixSocket
         }
     )+ };
 }
-pub(crate) use {on_each_strategy, on_each_strategy_and_transport};
+pub(crate) use {instances, on_each_strategy, on_each_strategy_and_transport};
 
 impl On {
     /// A server that is bound and has its strategy.
@@ -112,8 +104,18 @@ impl On {
     }
 
     pub(crate) fn echo(self, limits: Limits) -> Served {
-        self.serve(limits, packet_fn(|session, packet| Ok(session.send(packet)?)))
+        self.serve(limits, echo())
     }
+}
+
+/// The handler of most tests: each packet comes back.
+pub(crate) fn echo() -> impl PacketHandler<State = ()> + Clone + Send + 'static {
+    packet_fn(|session, packet| Ok(session.send(packet)?))
+}
+
+/// A graceful close may take as long as the tests do; what is cut is cut by a shutdown.
+pub(crate) fn patient() -> Limits {
+    Limits::default().close_timeout(4 * PATIENCE).linger_timeout(4 * PATIENCE).stall_timeout(4 * PATIENCE)
 }
 
 /// A loopback address that no other process of the tests uses, and any free port of it. Connections to it come from
@@ -145,6 +147,11 @@ impl Served {
         let journal = Journal::default();
         let running = server.spawn(Watched::new(handler, &journal)).expect("the server starts");
         Self { running, journal, connected: AtomicUsize::new(0) }
+    }
+
+    /// Echoes packets with lengths of four bytes.
+    pub(crate) fn echo(server: Server<Unframed>) -> Self {
+        Self::start(server.framing(LengthPrefix::u32_be()), echo())
     }
 
     pub(crate) fn addr(&self) -> SockAddr {
@@ -211,6 +218,14 @@ impl Served {
         running.stop(PATIENCE).expect("the server stops in peace");
         audit(&handle, &journal);
     }
+
+    /// Ends a test in which the server was told to stop already.
+    pub(crate) fn await_stop(self) {
+        let Self { running, journal, .. } = self;
+        let handle = running.handle();
+        running.wait().expect("the server stops in peace");
+        audit(&handle, &journal);
+    }
 }
 
 pub(crate) fn addr_of(bound: &Addr) -> SockAddr {
@@ -233,6 +248,20 @@ pub(crate) fn audit(stopped: &ServerHandle, journal: &Journal) {
     assert_eq!(metrics.opened, metrics.closed_total(), "opened and closed: {metrics:?}");
     assert_eq!(metrics.opened, journal.opened() as u64, "{metrics:?}");
     journal.assert_balanced();
+}
+
+/// Why a server could not be made, or could not serve.
+pub(crate) fn failure<T>(outcome: Result<T, ServeError>) -> String {
+    match outcome {
+        Ok(_) => panic!("this must fail"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// What a thread returns that must not take for ever.
+pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
+    until("it has returned", || thread.is_finished());
+    thread.join().expect("it does not panic")
 }
 
 /// Waits until it holds.

@@ -1,6 +1,4 @@
-//! What panics where nobody calls it: values of the user's that panic when they are dropped or cloned.
-
-mod common;
+//! Values of a session, or on their way to one, that panic when they are dropped or cloned.
 
 use std::{
     error::Error,
@@ -13,11 +11,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use common::{Client, ON_PURPOSE, On, Served, hush, on_each_strategy, until};
 use framewire::{
     CloseKind, CloseReason, Decoded, EncodeError, Failure, FrameError, Framing, Handled, LengthPrefix,
-    PacketHandler, ServerHandle, Session, SessionInfo, packet_fn,
+    PacketHandler, ServerHandle, Session, SessionInfo,
 };
+
+use crate::common::{Client, ON_PURPOSE, On, Served, echo, hush, on_each_strategy, until};
 
 on_each_strategy! {
     a_payload_of_a_panic_that_panics_when_dropped_ends_one_session
@@ -311,7 +310,7 @@ fn a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown(on
 
 fn a_packet_that_panics_when_dropped_harms_nobody(on: On) {
     hush();
-    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+    let echo = echo();
     let served = Served::start(on.bind().framing(LengthPrefix::u32_be()), echo);
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();

@@ -1,28 +1,71 @@
-//! A server that is asked things before it serves, while it is busy, or by its own handler; and starts that are refused.
-
-mod common;
+//! Servers that are asked, stopped or dropped while a callback blocks one of their shards.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{self, Receiver, Sender, channel},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
-use common::{Client, Journal, On, PATIENCE, Served, audit, on_each_strategy, until};
 use framewire::{
     ForkingStrategy, Handled, LengthPrefix, Limits, NewConnection, PacketHandler, Placement, QueryError,
-    SendError, Separator, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
-    ThreadPerConnection, WorkerPool, packet_fn,
+    SendError, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
 };
+
+use crate::common::{
+    Client, Journal, On, PATIENCE, Served, audit, echo, join, on_each_strategy,
+    on_each_strategy_and_transport, until,
+};
+
+on_each_strategy_and_transport! {
+    questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through
+}
 
 on_each_strategy! {
     a_stop_returns_while_a_handler_blocks_and_names_its_shard
     a_server_that_is_dropped_while_a_handler_blocks_leaves_its_thread_behind
     a_wait_waits_for_a_handler_that_blocks
+}
+
+fn questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through(on: On) {
+    let served = on.echo(Limits::default().mailbox_commands(10));
+    let (mut client, session) = served.connect_known();
+    let id = session.id();
+    let (begun, begins) = mpsc::channel();
+    let (free, freed) = mpsc::channel::<()>();
+    let told = served.running.execute(id.shard(), move |_| {
+        begun.send(()).expect("the test waits");
+        freed.recv_timeout(PATIENCE).expect("the test sets it free");
+    });
+    assert_eq!((told, begins.recv_timeout(PATIENCE)), (Ok(()), Ok(())));
+    let (ran, runs) = mpsc::channel();
+    for number in 0..10 {
+        let ran = ran.clone();
+        assert_eq!(
+            served.running.execute(id.shard(), move |_| ran.send(number).expect("the test waits")),
+            Ok(())
+        );
+    }
+    drop(ran);
+    assert_eq!(served.running.execute(id.shard(), |_| ()), Err(QueryError::Busy));
+    assert_eq!(served.running.close(id), Err(QueryError::Busy));
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    assert_eq!(served.running.close_peer(nobody), Err(QueryError::Busy));
+    assert_eq!(served.running.sessions(), Err(QueryError::Busy));
+    assert!(matches!(session.send("no room"), Err(SendError::MailboxFull { .. })));
+    // What it cannot be too busy for.
+    served.running.shutdown(PATIENCE);
+    free.send(()).expect("the shard waits");
+    client.assert_end();
+    drop(client);
+    let Served { running, journal, .. } = served;
+    let handle = running.handle();
+    running.wait().expect("it stops in peace");
+    assert_eq!(runs.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>(), "what was taken was done");
+    audit(&handle, &journal);
 }
 
 #[test]
@@ -123,12 +166,6 @@ fn blocked(on: On, limits: Limits) -> Blocked {
     Blocked { served, gate, shard: session.id().shard(), client }
 }
 
-/// Waits for what must not take for ever.
-fn join<T>(thread: JoinHandle<T>) -> T {
-    until("it has returned", || thread.is_finished());
-    thread.join().expect("it does not panic")
-}
-
 /// The shard that was left behind ends by itself.
 fn assert_ends(handle: &ServerHandle, journal: &Journal) {
     until("the shard has ended", || handle.shards().is_empty());
@@ -172,7 +209,7 @@ fn a_stop_returns_while_the_strategy_blocks_the_acceptor_and_names_its_shard() {
     for placement in [Placement::On(ShardId::ACCEPTOR), Placement::On(ShardId::new(1)), Placement::Fork] {
         let (gate, handler) = gate();
         let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
-        let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+        let echo = echo();
         let running = server.strategy(BlockingPlace { handler, placement }).spawn(echo).expect("it starts");
         let addr = running.local_addr().expect("TCP").into();
         let _client = Client::connect(&addr).expect("it listens");
@@ -222,7 +259,7 @@ fn a_shard_that_is_busy_refuses_jobs_and_still_stops() {
     let (hold, held) = channel::<()>();
     let limits = Limits::default().mailbox_commands(10);
     let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be()).limits(limits);
-    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+    let echo = echo();
     let running = server.strategy(SingleReactor::new()).spawn(echo).expect("it starts");
     let (started, waits) = channel();
     let block = move |_: &mut framewire::ShardContext<'_>| {
@@ -238,51 +275,4 @@ fn a_shard_that_is_busy_refuses_jobs_and_still_stops() {
     running.shutdown(PATIENCE);
     drop(hold);
     running.wait().expect("the order to stop got through");
-}
-
-#[test]
-fn a_server_that_was_stopped_before_it_served_serves_nobody() {
-    let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
-    let handle = server.handle();
-    handle.abort();
-    handle.shutdown(PATIENCE);
-    server.serve(packet_fn(|session, packet| Ok(session.send(packet)?))).expect("it stops at once");
-    assert_eq!(handle.shards(), []);
-}
-
-#[test]
-fn a_handler_stops_its_own_server() {
-    let server = Server::bind("127.0.0.1:0").expect("free").framing(Separator::lines());
-    let addr = server.local_addrs()[0].socket_addr().expect("TCP").into();
-    let handle = server.handle();
-    let serving = thread::spawn(move || {
-        server.serve(packet_fn(move |session, packet| {
-            session.send(packet)?;
-            if packet == b"stop" {
-                handle.shutdown(PATIENCE);
-            }
-            Ok(Ok::<_, SendError>(())?)
-        }))
-    });
-    let mut client = Client::connect(&addr).expect("it listens since it is bound");
-    client.write(b"stop\n");
-    assert_eq!(client.read(5), b"stop\n");
-    client.assert_end();
-    drop(client);
-    assert!(matches!(serving.join(), Ok(Ok(()))));
-}
-
-#[test]
-fn a_strategy_that_refuses_everybody_is_no_strategy() {
-    fn refused(strategy: impl ForkingStrategy + 'static) -> String {
-        let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
-        let spawned = server.strategy(strategy).spawn(packet_fn(|session, packet| Ok(session.send(packet)?)));
-        spawned.map(drop).expect_err("it cannot work").to_string()
-    }
-    assert!(refused(WorkerPool::new(0)).starts_with("strategy: a WorkerPool of 0 workers"));
-    assert!(refused(WorkerPool::new(1).max_sessions(0)).starts_with("strategy: WorkerPool::max_sessions(0)"));
-    assert!(
-        refused(SingleReactor::new().max_sessions(0)).starts_with("strategy: SingleReactor::max_sessions(0)")
-    );
-    assert!(refused(ThreadPerConnection::max(0)).starts_with("strategy: ThreadPerConnection::max(0)"));
 }

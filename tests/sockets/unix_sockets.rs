@@ -1,7 +1,4 @@
 //! What Unix sockets have and TCP has not: files, descriptors among the bytes, and peers with a path.
-#![cfg(unix)]
-
-mod common;
 
 use std::{
     fs,
@@ -15,17 +12,59 @@ use std::{
     thread,
 };
 
-use common::{Client, On, Served, frame, on_each_strategy};
-use framewire::{LengthPrefix, Server, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn};
+use framewire::{Server, SingleReactor, ThreadPerConnection, Unframed, WorkerPool};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg},
 };
 use socket2::SockAddr;
 
+use crate::common::{Client, On, Served, failure, frame, on_each_strategy};
+
 on_each_strategy! {
     bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them
     the_path_of_a_peer_breaks_no_line_of_the_log
+}
+
+#[test]
+fn a_taken_path_is_named_and_its_server_goes_on() {
+    let first = Served::echo(On::UnixSocket.bind());
+    let mut client = first.connect();
+    let path = first.running.local_addrs()[0].to_string();
+    let text = failure(Server::bind(&path));
+    assert!(text.starts_with(&format!("cannot bind {path}: ")), "{text}");
+    client.assert_echo("still served");
+    first.connect().assert_echo("and so are new ones");
+    drop(client);
+    first.finish();
+    assert!(!std::path::Path::new(path.trim_start_matches("unix:")).exists(), "its file is removed");
+}
+
+#[test]
+fn a_path_that_a_dead_server_left_behind_is_replaced() {
+    let path = std::env::temp_dir().join(format!("framewire-stale-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+    assert!(path.exists());
+    let served =
+        Served::echo(Server::bind(format!("unix:{}", path.display())).expect("nobody listens there"));
+    served.connect().assert_echo("served");
+    served.finish();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_never_removed() {
+    let path = std::env::temp_dir().join(format!("framewire-file-{}", std::process::id()));
+    std::fs::write(&path, "precious").expect("a free path");
+    let addr = format!("unix:{}", path.display());
+    let text = failure(Server::bind(&addr));
+    assert!(text.starts_with(&format!("cannot bind {addr}: ")), "{text}");
+    assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
+    std::fs::remove_file(&path).expect("it is ours");
+    std::fs::create_dir(&path).expect("a free path");
+    failure(Server::bind(&addr));
+    std::fs::remove_dir(&path).expect("it is still there");
 }
 
 /// A directory of one test, with no trace of an earlier run.
@@ -49,11 +88,6 @@ fn bind_on(on: On, path: &Path) -> Server<Unframed> {
     }
 }
 
-fn echo(server: Server<Unframed>) -> Served {
-    let server = server.framing(LengthPrefix::u32_be());
-    Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)))
-}
-
 fn client(path: &Path) -> Client {
     Client::connect(&SockAddr::unix(path).expect("a path")).expect("the server listens")
 }
@@ -72,15 +106,15 @@ fn names(directory: &Path) -> Vec<String> {
 fn a_server_that_ends_leaves_the_file_of_its_successor_alone() {
     let directory = directory("successor");
     let path = directory.join("socket");
-    let first = echo(bind(&path).expect("a free path"));
+    let first = Served::echo(bind(&path).expect("a free path"));
     let unserved = directory.join("unserved");
     let never_served = bind(&unserved).expect("a free path");
     // A rolling restart: the new servers take the paths while the old ones still drain.
     for path in [&path, &unserved] {
         fs::remove_file(path).expect("it is bound");
     }
-    let second = echo(bind(&path).expect("the path is free again"));
-    let other = echo(bind(&unserved).expect("the path is free again"));
+    let second = Served::echo(bind(&path).expect("the path is free again"));
+    let other = Served::echo(bind(&unserved).expect("the path is free again"));
     first.finish();
     drop(never_served);
     for (served, path) in [(second, &path), (other, &unserved)] {
@@ -96,7 +130,7 @@ fn a_server_that_ends_leaves_the_file_of_its_successor_alone() {
 fn a_file_that_has_replaced_ours_is_never_removed() {
     let directory = directory("replaced");
     let path = directory.join("socket");
-    let served = echo(bind(&path).expect("a free path"));
+    let served = Served::echo(bind(&path).expect("a free path"));
     fs::remove_file(&path).expect("it is bound");
     fs::write(&path, "precious").expect("a free path");
     served.finish();
@@ -135,7 +169,7 @@ fn a_lock_file_that_a_dead_server_left_behind_is_in_nobodys_way() {
     let path = directory.join("socket");
     leave_stale(&path);
     fs::write(directory.join("socket.lock"), "").expect("a free path");
-    let served = echo(bind(&path).expect("nobody holds the lock"));
+    let served = Served::echo(bind(&path).expect("nobody holds the lock"));
     client(&path).assert_echo("served");
     served.finish();
     assert_eq!(names(&directory), [""; 0]);
@@ -153,7 +187,7 @@ fn a_path_whose_lock_is_held_is_refused_and_named() {
     assert!(error.contains("another server holds") && error.contains("socket.lock"), "{error}");
     assert!(path.exists(), "what another server is about to replace is its affair");
     drop(lock);
-    echo(bind(&path).expect("nobody holds it any more")).finish();
+    Served::echo(bind(&path).expect("nobody holds it any more")).finish();
     fs::remove_dir(&directory).expect("it is empty");
 }
 
@@ -171,7 +205,7 @@ fn a_lock_file_is_not_made_through_a_link() {
 #[test]
 fn an_abstract_address_needs_no_file() {
     let name = format!("\0framewire-{}", std::process::id());
-    let served = echo(Server::bind(format!("unix:{name}")).expect("a free name"));
+    let served = Served::echo(Server::bind(format!("unix:{name}")).expect("a free name"));
     client(Path::new(&name)).assert_echo("served");
     let shown = served.running.local_addrs()[0].to_string();
     assert_eq!(shown, format!("unix:\\0{}", name.trim_start_matches('\0')));
@@ -194,7 +228,7 @@ fn bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them(on: On) {
         sendmsg(fd, &part, &rights, MsgFlags::empty(), None::<&UnixAddr>).expect("it is taken");
     }
     client.write(&bytes[7..]);
-    let served = echo(server);
+    let served = Served::echo(server);
     assert_eq!(client.recv(), b"with a descriptor");
     drop(client);
     served.finish();
@@ -204,7 +238,7 @@ fn bytes_that_carry_descriptors_do_not_hold_up_what_comes_after_them(on: On) {
 fn the_path_of_a_peer_breaks_no_line_of_the_log(on: On) {
     let directory = directory(&format!("peer-{on:?}"));
     let path = directory.join("socket");
-    let served = echo(bind_on(on, &path));
+    let served = Served::echo(bind_on(on, &path));
     let own = directory.join("x\n2026-01-01 ERROR all is lost\u{1b}[31m");
     let addr = SockAddr::unix(&path).expect("a path");
     let mut client = Client::connect_with(&addr, |socket| socket.bind(&SockAddr::unix(&own)?));

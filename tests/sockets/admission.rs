@@ -1,27 +1,25 @@
 //! Who is let in, who is refused, and who waits.
 
-mod common;
-
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Barrier, Mutex},
+    sync::Barrier,
     thread,
 };
 
-use common::{Client, On, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
-use framewire::{
-    Addr, CloseKind, ForkingStrategy, LengthPrefix, Limits, NewConnection, Placement, Server, ShardId,
-    ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool, packet_fn,
+use framewire::{CloseKind, LengthPrefix, Limits, Server, SingleReactor, ThreadPerConnection, WorkerPool};
+
+use crate::common::{
+    Client, On, Served, echo, frame, on_each_strategy, on_each_strategy_and_transport, until,
 };
+
+on_each_strategy_and_transport! {
+    clients_past_the_connection_limit_wait_and_are_served_in_their_turn
+}
 
 on_each_strategy! {
     one_peer_address_has_no_more_connections_than_it_may
     a_strategy_refuses_past_its_maximum_and_admits_again_below_it
-}
-
-on_each_strategy_and_transport! {
-    clients_past_the_connection_limit_wait_and_are_served_in_their_turn
 }
 
 fn from(served: &Served, source: Ipv4Addr) -> Client {
@@ -63,7 +61,7 @@ fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
         On::ThreadPerConnection => (server.strategy(ThreadPerConnection::max(3)), 3),
         _ => (server.strategy(SingleReactor::new().max_sessions(3)), 3),
     };
-    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
+    let served = Served::start(server, echo());
     let mut clients: Vec<Client> = (0..room).map(|_| served.connect()).collect();
     for client in &mut clients {
         client.assert_echo("admitted");
@@ -107,7 +105,7 @@ fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
 fn come_at_once(limits: Limits) -> (Served, Vec<io::Result<Client>>) {
     let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
     let server = server.strategy(WorkerPool::new(4).reuse_port()).limits(limits);
-    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
+    let served = Served::start(server, echo());
     let addr = served.addr();
     let start = Barrier::new(60);
     let clients: Vec<io::Result<Client>> = thread::scope(|scope| {
@@ -155,47 +153,4 @@ fn the_limit_of_a_peer_is_exact_where_each_worker_accepts() {
     assert_eq!(served.journal.opened(), 7);
     drop(clients);
     served.finish();
-}
-
-/// A worker for each address of the server; keeps what it was shown.
-struct ByListener(Arc<Mutex<Vec<(usize, Addr, Addr)>>>);
-
-impl ForkingStrategy for ByListener {
-    fn workers(&self) -> usize {
-        2
-    }
-
-    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
-        let shown = (connection.listener(), connection.local(), connection.peer());
-        self.0.lock().expect("nobody panics").push(shown);
-        Placement::On(loads.shards().nth(1 + connection.listener()).unwrap_or(ShardId::ACCEPTOR))
-    }
-}
-
-#[test]
-fn a_strategy_is_shown_both_addresses_and_the_listener() {
-    let shown = Arc::<Mutex<Vec<_>>>::default();
-    // The second is a wildcard: there the connection knows its address on our side, and the listener does not.
-    let server =
-        Server::bind(["127.0.0.1:0", "0.0.0.0:0"]).expect("free ports").framing(LengthPrefix::u32_be());
-    let running = server
-        .strategy(ByListener(shown.clone()))
-        .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)));
-    let running = running.expect("it starts");
-    let ports: Vec<u16> =
-        running.local_addrs().iter().filter_map(Addr::socket_addr).map(|addr| addr.port()).collect();
-    let mut clients = Vec::new();
-    for listener in [1, 0, 1] {
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[listener]));
-        let mut client = Client::connect(&to.into()).expect("it listens");
-        client.assert_echo("placed");
-        let shown = shown.lock().expect("nobody panics").last().cloned().expect("it was asked");
-        assert_eq!((shown.0, shown.1), (listener, Addr::Ip(to)));
-        let sessions = running.sessions().expect("the shards answer");
-        let session = sessions.iter().find(|session| session.peer == shown.2).expect("it is open");
-        assert_eq!(session.id.shard(), ShardId::new(1 + listener as u32));
-        clients.push(client);
-    }
-    drop(clients);
-    running.stop(common::PATIENCE).expect("it stops");
 }

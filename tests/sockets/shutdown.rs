@@ -1,19 +1,19 @@
 //! How a server ends: in full where the peers let it, in time where they do not.
 
-mod common;
-
 use std::{
-    sync::{Arc, OnceLock, mpsc::channel},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc::channel},
     thread,
     time::Duration,
 };
 
-use common::{
-    Client, On, PATIENCE, Served, audit, frame, on_each_strategy, on_each_strategy_and_transport, until,
-};
 use framewire::{
-    CloseKind, Handled, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, ShardContext, Then,
-    packet_fn,
+    CloseKind, Handled, LengthPrefix, PacketHandler, Separator, Server, ServerHandle, Session, ShardContext,
+    SingleReactor, Then, packet_fn,
+};
+
+use crate::common::{
+    Client, On, PATIENCE, Served, audit, echo, frame, join, on_each_strategy, on_each_strategy_and_transport,
+    own_address, patient, until,
 };
 
 on_each_strategy_and_transport! {
@@ -23,8 +23,8 @@ on_each_strategy_and_transport! {
     a_shutdown_can_be_asked_for_in_a_callback
     a_shutdown_can_be_asked_for_twice_and_by_many_threads
     a_running_server_that_is_dropped_stops_and_joins
-    a_handler_that_was_given_the_server_can_stop_it
     serve_returns_when_the_server_was_stopped_before
+    a_handler_that_was_given_the_server_can_stop_it
 }
 
 on_each_strategy! {
@@ -35,13 +35,13 @@ on_each_strategy! {
     a_server_that_was_stopped_before_it_started_stops_as_it_was_told
 }
 
-/// An echo at an address of this process: once it has stopped, no test that runs at the same time gets its port.
-fn echo_apart(on: On) -> Served {
-    let server = if on == On::UnixSocket { on.bind() } else { on.bind_at(common::own_address()) };
-    Served::start(
-        server.framing(LengthPrefix::u32_be()),
-        packet_fn(|session, packet| Ok(session.send(packet)?)),
-    )
+/// An echo whose address no other server takes once it has stopped: it is for this process alone, and within it for one test at a
+/// time, which holds the guard.
+fn echo_apart(on: On) -> (Served, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = if on == On::UnixSocket { on.bind() } else { on.bind_at(own_address()) };
+    (Served::echo(server), guard)
 }
 
 const FLOOD: usize = 1_000_000;
@@ -53,11 +53,6 @@ fn flood(session: &mut Session<'_>, packet: &[u8]) -> Handled {
         session.send(vec![3; FLOOD])?;
     }
     Ok(())
-}
-
-/// A graceful close may take as long as the tests do; what is cut is cut by the shutdown.
-fn patient() -> Limits {
-    Limits::default().close_timeout(4 * PATIENCE).linger_timeout(4 * PATIENCE).stall_timeout(4 * PATIENCE)
 }
 
 fn serve_floods(on: On) -> Served {
@@ -114,10 +109,7 @@ fn a_shutdown_cuts_a_dead_reader_at_its_deadline(on: On) {
     assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Shutdown);
     assert!(dead.read_to_any_end().0.len() < FLOOD);
     idle.read_to_any_end();
-    let Served { running, journal, .. } = served;
-    let handle = running.handle();
-    running.wait().expect("it stops in peace");
-    audit(&handle, &journal);
+    served.await_stop();
 }
 
 fn the_earliest_end_counts_when_a_shutdown_is_asked_for_again(on: On) {
@@ -190,10 +182,7 @@ fn a_shutdown_can_be_asked_for_in_a_callback(on: On) {
     client.assert_end();
     bystander.assert_end();
     drop((bystander, client));
-    let Served { running, journal, .. } = served;
-    let handle = running.handle();
-    running.wait().expect("it stops in peace");
-    audit(&handle, &journal);
+    served.await_stop();
 }
 
 fn a_shutdown_can_be_asked_for_twice_and_by_many_threads(on: On) {
@@ -211,17 +200,15 @@ fn a_shutdown_can_be_asked_for_twice_and_by_many_threads(on: On) {
         asker.join().expect("asking harms nobody");
     }
     drop(client);
-    let Served { running, journal, .. } = served;
-    let handle = running.handle();
-    running.wait().expect("it stops in peace");
-    audit(&handle, &journal);
+    let handle = served.running.handle();
+    served.await_stop();
     // And once more, of a server that is no more.
     handle.shutdown(PATIENCE);
     handle.abort();
 }
 
 fn a_running_server_that_is_dropped_stops_and_joins(on: On) {
-    let served = echo_apart(on);
+    let (served, _alone) = echo_apart(on);
     let addr = served.addr();
     let mut client = served.connect();
     client.assert_echo("at work");
@@ -247,7 +234,7 @@ fn an_abort_of_the_server_resets_every_connection(on: On) {
 }
 
 fn a_stopped_server_gives_its_address_back(on: On) {
-    let served = echo_apart(on);
+    let (served, _alone) = echo_apart(on);
     let addr = served.running.local_addr().expect("bound to TCP");
     let mut client = served.connect();
     client.assert_echo("at work");
@@ -258,18 +245,9 @@ fn a_stopped_server_gives_its_address_back(on: On) {
     drop(client);
     running.wait().expect("it stops in peace");
     let again = framewire::Server::bind(addr).expect("the address is free again");
-    let again = Served::start(
-        again.framing(LengthPrefix::u32_be()),
-        packet_fn(|session, packet| Ok(session.send(packet)?)),
-    );
+    let again = Served::start(again.framing(LengthPrefix::u32_be()), echo());
     again.connect().assert_echo("at work again");
     again.finish();
-}
-
-/// Waits for what must not take for ever.
-fn join<T>(thread: thread::JoinHandle<T>) -> T {
-    until("the server has stopped", || thread.is_finished());
-    thread.join().expect("it does not panic")
 }
 
 fn a_server_that_was_stopped_before_it_started_stops_as_it_was_told(on: On) {
@@ -330,4 +308,61 @@ fn a_handler_that_was_given_the_server_can_stop_it(on: On) {
     let handle = running.handle();
     join(thread::spawn(move || running.wait())).expect("it was asked to stop");
     audit(&handle, &journal);
+}
+
+#[test]
+fn serve_blocks_until_somebody_shuts_the_server_down() {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").strategy(SingleReactor::new());
+    let addr = server.local_addrs()[0].socket_addr().expect("TCP");
+    let handle = server.handle();
+    let serving = std::thread::spawn(move || {
+        let handler = echo();
+        server.framing(LengthPrefix::u32_be()).serve(handler)
+    });
+    // Bound is not yet listening: that comes with serving.
+    let mut client = None;
+    until("it listens", || {
+        client = Client::connect(&addr.into()).ok();
+        client.is_some()
+    });
+    let mut client = client.expect("it is connected");
+    client.assert_echo("served");
+    assert!(!serving.is_finished(), "it blocks");
+    handle.shutdown(PATIENCE);
+    client.assert_end();
+    drop(client);
+    serving.join().expect("it does not panic").expect("it was asked to stop");
+    assert_eq!(handle.session_count(), 0);
+}
+
+#[test]
+fn a_server_that_was_stopped_before_it_served_serves_nobody() {
+    let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
+    let handle = server.handle();
+    handle.abort();
+    handle.shutdown(PATIENCE);
+    server.serve(echo()).expect("it stops at once");
+    assert_eq!(handle.shards(), []);
+}
+
+#[test]
+fn a_handler_stops_its_own_server() {
+    let server = Server::bind("127.0.0.1:0").expect("free").framing(Separator::lines());
+    let addr = server.local_addrs()[0].socket_addr().expect("TCP").into();
+    let handle = server.handle();
+    let serving = thread::spawn(move || {
+        server.serve(packet_fn(move |session, packet| {
+            session.send(packet)?;
+            if packet == b"stop" {
+                handle.shutdown(PATIENCE);
+            }
+            Ok(())
+        }))
+    });
+    let mut client = Client::connect(&addr).expect("it listens since it is bound");
+    client.write(b"stop\n");
+    assert_eq!(client.read(5), b"stop\n");
+    client.assert_end();
+    drop(client);
+    assert!(matches!(serving.join(), Ok(Ok(()))));
 }

@@ -1,16 +1,15 @@
 //! A running server from the outside: lists, closing, jobs, counters.
 
-mod common;
-
 use std::{
     sync::{Arc, Mutex, OnceLock, mpsc},
     thread,
 };
 
-use common::{On, PATIENCE, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
     Addr, CloseKind, Limits, QueryError, SendError, ServerHandle, Session, SessionStats, packet_fn,
 };
+
+use crate::common::{On, PATIENCE, frame, on_each_strategy, on_each_strategy_and_transport, until};
 
 on_each_strategy_and_transport! {
     sessions_are_listed_with_what_went_through_them
@@ -19,7 +18,6 @@ on_each_strategy_and_transport! {
     a_question_that_would_wait_for_itself_is_refused
     a_stopped_server_answers_that_it_has_stopped
     counters_never_fall_while_sessions_come_and_go
-    questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through
 }
 
 on_each_strategy! {
@@ -173,44 +171,6 @@ fn counters_never_fall_while_sessions_come_and_go(on: On) {
     served.finish();
 }
 
-fn questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through(on: On) {
-    let served = on.echo(Limits::default().mailbox_commands(10));
-    let (mut client, session) = served.connect_known();
-    let id = session.id();
-    let (begun, begins) = mpsc::channel();
-    let (free, freed) = mpsc::channel::<()>();
-    let told = served.running.execute(id.shard(), move |_| {
-        begun.send(()).expect("the test waits");
-        freed.recv_timeout(PATIENCE).expect("the test sets it free");
-    });
-    assert_eq!((told, begins.recv_timeout(PATIENCE)), (Ok(()), Ok(())));
-    let (ran, runs) = mpsc::channel();
-    for number in 0..10 {
-        let ran = ran.clone();
-        assert_eq!(
-            served.running.execute(id.shard(), move |_| ran.send(number).expect("the test waits")),
-            Ok(())
-        );
-    }
-    drop(ran);
-    assert_eq!(served.running.execute(id.shard(), |_| ()), Err(QueryError::Busy));
-    assert_eq!(served.running.close(id), Err(QueryError::Busy));
-    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    assert_eq!(served.running.close_peer(nobody), Err(QueryError::Busy));
-    assert_eq!(served.running.sessions(), Err(QueryError::Busy));
-    assert!(matches!(session.send("no room"), Err(SendError::MailboxFull { .. })));
-    // What it cannot be too busy for.
-    served.running.shutdown(PATIENCE);
-    free.send(()).expect("the shard waits");
-    client.assert_end();
-    drop(client);
-    let common::Served { running, journal, .. } = served;
-    let handle = running.handle();
-    running.wait().expect("it stops in peace");
-    assert_eq!(runs.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>(), "what was taken was done");
-    common::audit(&handle, &journal);
-}
-
 #[test]
 fn a_job_for_a_shard_that_never_was_is_refused() {
     let served = On::WorkerPool.echo(Limits::default());
@@ -240,7 +200,7 @@ fn a_session_knows_its_numbers_within_a_callback() {
     });
     let served = On::SingleReactor.serve(Limits::default(), handler);
     let mut client = served.connect();
-    client.write(&[common::frame(b"one"), common::frame(b"three")].concat());
+    client.write(&[frame(b"one"), frame(b"three")].concat());
     assert_eq!((client.recv(), client.recv()), (b"one".to_vec(), b"three".to_vec()));
     assert_eq!(*seen.lock().expect("nobody panics"), [(1, 16, 7), (2, 16, 16)]);
     drop(client);

@@ -1,11 +1,10 @@
-//! When the handler is told that a session closes: at the beginning of it, not when the peer lets it end.
-
-mod common;
+//! When the handler is told that a session closes (at the beginning of it, not when the peer lets it end), and why.
 
 use std::time::Duration;
 
-use common::{Client, On, Served, on_each_strategy, on_each_strategy_and_transport};
 use framewire::{CloseKind, Failure, Handled, LengthPrefix, Limits, Session, SessionHandle, packet_fn};
+
+use crate::common::{Client, On, Served, on_each_strategy, on_each_strategy_and_transport};
 
 on_each_strategy_and_transport! {
     a_peer_that_is_closed_but_keeps_its_end_open_is_told_of_at_once

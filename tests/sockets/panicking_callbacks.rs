@@ -1,6 +1,4 @@
-//! A panic in the user's code ends the session it worked on, and nothing else.
-
-mod common;
+//! A panic in a callback, a framing, a job or a strategy ends the session it worked on, and nothing else.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,11 +10,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use common::{ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy, until};
 use framewire::{
     CloseKind, CloseReason, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits,
     Oversize, PacketHandler, SendError, Session, SessionInfo, Then, TimerId, packet_fn,
 };
+
+use crate::common::{Client, ON_PURPOSE, On, PATIENCE, Served, echo, frame, hush, on_each_strategy, until};
 
 on_each_strategy! {
     a_panic_in_on_open_refuses_that_session
@@ -141,7 +140,7 @@ fn serve(on: On, handler: Fragile) -> Served {
 }
 
 /// Traps a session, does the rest to it, and finds that it ended by its panic and nobody else did.
-fn spring(on: On, spot: Spot, callback: &str, rest: impl FnOnce(&mut common::Client)) {
+fn spring(on: On, spot: Spot, callback: &str, rest: impl FnOnce(&mut Client)) {
     let served = serve(on, Fragile::new(spot));
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
@@ -258,7 +257,7 @@ impl Framing for Brittle {
 
 fn serve_brittle(on: On) -> Served {
     hush();
-    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+    let echo = echo();
     Served::start(on.bind().framing(Brittle(LengthPrefix::u32_be())), echo)
 }
 
@@ -281,7 +280,7 @@ fn a_panic_in_the_encoding_of_a_framing_ends_that_session_and_keeps_what_was_sen
     let served = serve_brittle(on);
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
-    client.write(&[common::frame(b"sent before"), common::frame(b"unencodable")].concat());
+    client.write(&[frame(b"sent before"), frame(b"unencodable")].concat());
     assert_eq!(client.recv(), b"sent before");
     client.assert_end();
     drop(client);
@@ -307,7 +306,7 @@ fn a_panic_in_the_encoding_that_the_handler_catches_leaves_nothing_in_the_outbox
     // First into an outbox that is empty, and stays so; then behind a frame, and before one.
     client.send("unencodable");
     until("it was tried", || served.metrics().packets_in == 1);
-    client.write(&[common::frame(b"one"), common::frame(b"unencodable"), common::frame(b"two")].concat());
+    client.write(&[frame(b"one"), frame(b"unencodable"), frame(b"two")].concat());
     for reply in ["one", "whole", "two", "whole"] {
         assert_eq!(client.recv_text(), reply);
     }
@@ -398,7 +397,7 @@ fn a_panic_of_the_strategy_refuses_that_connection(on: On) {
         }
         _ => server.strategy(Hesitant { armed: given, inner: framewire::SingleReactor::new() }),
     };
-    let served = Served::start(server, packet_fn(|session, packet| Ok(session.send(packet)?)));
+    let served = Served::start(server, echo());
     let mut bystander = served.connect();
     bystander.assert_echo("placed");
     armed.store(true, Ordering::Relaxed);

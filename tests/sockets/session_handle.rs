@@ -1,18 +1,16 @@
 //! Sessions reached from outside their own callbacks: by handle, from other sessions and from other threads.
 
-mod common;
-
 use std::{
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
-use common::{On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
-    CloseKind, CloseReason, Handled, LengthPrefix, Limits, PacketHandler, SendError, Session, SessionHandle,
-    SessionInfo, TicketError, packet_fn,
+    CloseKind, CloseReason, Handled, Limits, PacketHandler, SendError, Session, SessionHandle, SessionInfo,
 };
+
+use crate::common::{Client, On, PATIENCE, echo, frame, on_each_strategy_and_transport, until};
 
 on_each_strategy_and_transport! {
     a_callback_can_close_its_own_session
@@ -21,16 +19,7 @@ on_each_strategy_and_transport! {
     a_packet_can_be_sent_to_another_session_from_on_close
     a_handle_of_an_ended_session_never_reaches_the_next_one
     a_storm_of_sends_from_eight_threads_loses_nothing_and_keeps_the_order_of_each
-    a_session_is_paused_and_resumed_by_handle
     a_session_is_closed_by_handle_after_what_was_sent
-}
-
-on_each_strategy! {
-    a_ticket_tells_that_the_packet_was_written
-    a_ticket_tells_that_the_session_closed_first
-    a_ticket_tells_that_the_packet_was_refused_and_the_session_stays
-    a_ticket_tells_nothing_before_its_time
-    a_handle_is_told_when_more_waits_than_the_outbox_may_hold
 }
 
 /// Knows the sessions that gave themselves a name, and does to them what it is told: "name NAME", "close",
@@ -95,7 +84,7 @@ impl PacketHandler for Lobby {
     }
 }
 
-fn ask(client: &mut common::Client, question: &str) -> String {
+fn ask(client: &mut Client, question: &str) -> String {
     client.send(question);
     client.recv_text()
 }
@@ -199,10 +188,7 @@ fn a_handle_of_an_ended_session_never_reaches_the_next_one(on: On) {
 fn a_storm_of_sends_from_eight_threads_loses_nothing_and_keeps_the_order_of_each(on: On) {
     const THREADS: u32 = 8;
     const SENDS: u32 = 20_000;
-    let served = on.serve(
-        Limits::default().outbox_hard(512 * 1024).mailbox_commands(4096),
-        packet_fn(|session, packet| Ok(session.send(packet)?)),
-    );
+    let served = on.serve(Limits::default().outbox_hard(512 * 1024).mailbox_commands(4096), echo());
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
     let senders: Vec<_> = (0..THREADS)
@@ -247,28 +233,6 @@ fn send_stubbornly(session: &SessionHandle, packet: &[u8]) {
     }
 }
 
-fn a_session_is_paused_and_resumed_by_handle(on: On) {
-    let served = on.echo(Limits::default());
-    let mut bystander = served.connect();
-    let (mut client, session) = served.connect_known();
-    client.assert_echo("before");
-    assert_eq!(session.pause(), Ok(()));
-    assert_eq!(session.send("paused"), Ok(()));
-    assert_eq!(client.recv_text(), "paused", "a paused session still sends");
-    for number in 0..10 {
-        client.send([number]);
-    }
-    bystander.assert_echo("served meanwhile");
-    bystander.assert_echo("and again");
-    until("the rest of it is counted", || served.metrics().packets_in == 3);
-    assert_eq!(session.resume(), Ok(()));
-    for number in 0..10 {
-        assert_eq!(client.recv(), [number]);
-    }
-    drop((client, bystander));
-    served.finish();
-}
-
 fn a_session_is_closed_by_handle_after_what_was_sent(on: On) {
     let served = on.echo(Limits::default());
     let mut bystander = served.connect();
@@ -285,99 +249,5 @@ fn a_session_is_closed_by_handle_after_what_was_sent(on: On) {
     assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Local);
     bystander.assert_echo("still served");
     drop(bystander);
-    served.finish();
-}
-
-fn a_ticket_tells_that_the_packet_was_written(on: On) {
-    let served = on.echo(Limits::default());
-    let (mut client, session) = served.connect_known();
-    let tickets: Vec<_> =
-        (0..50u8).map(|number| session.send_tracked([number; 5000]).expect("there is room")).collect();
-    for number in 0..50u8 {
-        assert_eq!(client.recv(), [number; 5000]);
-    }
-    for ticket in tickets {
-        assert_eq!(ticket.wait(PATIENCE), Ok(()));
-    }
-    drop(client);
-    served.finish();
-}
-
-/// A session whose kernel buffers are full, so that nothing more is written.
-fn congested(on: On) -> (Served, common::Client, SessionHandle) {
-    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
-    let limits = Limits::default().outbox_hard(16 << 20);
-    let server = on.bind().framing(LengthPrefix::u32_be()).limits(limits).send_buffer(16 * 1024);
-    let served = Served::start(server, echo);
-    let (client, session) = served.known(Served::connect_narrow);
-    // More than a pair of small kernel buffers takes.
-    assert_eq!(session.send(vec![7; 1 << 20]), Ok(()));
-    (served, client, session)
-}
-
-fn a_ticket_tells_nothing_before_its_time(on: On) {
-    let (served, mut client, session) = congested(on);
-    let ticket = session.send_tracked("behind it").expect("there is room");
-    let short = Duration::from_millis(20);
-    assert_eq!(ticket.wait(short), Err(TicketError::TimedOut(short)));
-    assert_eq!(ticket.outcome(), None);
-    assert_eq!(client.recv().len(), 1 << 20);
-    assert_eq!(client.recv_text(), "behind it");
-    assert_eq!(ticket.wait(PATIENCE), Ok(()));
-    drop(client);
-    served.finish();
-}
-
-fn a_ticket_tells_that_the_session_closed_first(on: On) {
-    let (served, client, session) = congested(on);
-    let ticket = session.send_tracked("behind it").expect("there is room");
-    client.reset();
-    assert_eq!(ticket.wait(PATIENCE), Err(TicketError::Closed));
-    let (served, _client, session) = {
-        served.finish();
-        congested(on)
-    };
-    let ticket = session.send_tracked("behind it").expect("there is room");
-    session.abort().expect("it is open");
-    assert_eq!(ticket.wait(PATIENCE), Err(TicketError::Closed));
-    served.finish();
-}
-
-fn a_ticket_tells_that_the_packet_was_refused_and_the_session_stays(on: On) {
-    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
-    let served = Served::start(on.bind().framing(LengthPrefix::u8()), echo);
-    let (mut client, session) = served.connect_known();
-    let ticket = session.send_tracked([0; 300]).expect("it is refused later");
-    let refused = ticket.wait(PATIENCE);
-    assert!(matches!(refused, Err(TicketError::Refused(SendError::Encode(_)))), "{refused:?}");
-    client.write(b"\x02ok");
-    assert_eq!(client.read(3), b"\x02ok");
-    // Without a ticket there is nobody to tell, and nobody to punish: it is counted.
-    assert_eq!(session.send([0; 300]), Ok(()));
-    assert_eq!(session.send("behind it"), Ok(()));
-    assert_eq!(client.read(10), b"\x09behind it");
-    until("the refusal is counted", || served.running.metrics().sends_refused == 1);
-    drop(client);
-    served.finish();
-}
-
-fn a_handle_is_told_when_more_waits_than_the_outbox_may_hold(on: On) {
-    let (served, mut client, session) = congested(on);
-    let (mut taken, packet) = (0, vec![1; 1 << 20]);
-    let error = loop {
-        match session.send(&packet) {
-            Ok(()) => taken += 1,
-            Err(error) => break error,
-        }
-        assert!(taken < 100, "the outbox takes without end");
-    };
-    assert!(matches!(error, SendError::Full { limit, .. } if limit == 16 << 20), "{error}");
-    until("it is all in the outbox", || served.metrics().buffered >= 14 << 20);
-    assert!(served.metrics().buffered < 40 << 20, "{} bytes buffered", served.metrics().buffered);
-    for _ in 0..=taken {
-        assert_eq!(client.recv().len(), 1 << 20);
-    }
-    client.assert_echo("still served");
-    drop(client);
     served.finish();
 }

@@ -1,7 +1,5 @@
 //! How connections end: by the peer, by the network, by the handler; and that no reply is lost by it.
 
-mod common;
-
 use std::{
     io::{ErrorKind, Read},
     sync::{
@@ -11,18 +9,21 @@ use std::{
     },
 };
 
-use common::{Client, On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
     CloseKind, Failure, Handled, Limits, PacketHandler, Session, SessionHandle, Then, packet_fn,
 };
 
+use crate::common::{
+    Client, On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until,
+};
+
 on_each_strategy_and_transport! {
+    a_reply_that_another_thread_computes_reaches_a_peer_that_has_ended_its_side
     what_was_sent_before_a_half_close_is_answered_in_full
     the_last_reply_of_a_graceful_close_survives_input_that_nobody_reads
     a_handler_that_refuses_a_session_may_say_why
     an_error_of_the_handler_ends_the_session_after_what_was_sent
     requests_of_a_peer_that_leaves_before_its_replies_are_all_handled
-    a_reply_that_another_thread_computes_reaches_a_peer_that_has_ended_its_side
 }
 
 on_each_strategy! {

@@ -1,11 +1,10 @@
-//! Timers and timeouts. What must come is waited for; what must not come is shown by what came after it.
-
-mod common;
+//! Timers of sessions. What must come is waited for; what must not come is shown by what came after it.
 
 use std::time::{Duration, Instant};
 
-use common::{Client, On, frame, on_each_strategy_and_transport, until};
-use framewire::{CloseKind, Failure, Handled, Limits, PacketHandler, Session, Then, TimerId, packet_fn};
+use framewire::{Failure, Handled, Limits, PacketHandler, Session, TimerId, packet_fn};
+
+use crate::common::{Client, On, frame, on_each_strategy_and_transport, until};
 
 on_each_strategy_and_transport! {
     timers_ring_once_in_the_order_they_are_due
@@ -14,10 +13,6 @@ on_each_strategy_and_transport! {
     a_cancelled_timer_does_not_ring
     more_timers_than_the_limit_are_refused
     timers_of_a_closed_session_do_not_ring
-    a_silent_session_ends_idle
-    a_handler_may_ping_instead_of_closing_an_idle_session
-    a_session_without_a_first_packet_in_time_ends
-    a_packet_that_is_not_completed_in_time_ends_the_session
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -174,89 +169,6 @@ fn timers_of_a_closed_session_do_not_ring(on: On) {
     drop(client);
     tell(&mut bystander, &["set 3 5"]);
     assert_eq!(bystander.recv_text(), "rang 3");
-    drop(bystander);
-    served.finish();
-}
-
-fn a_silent_session_ends_idle(on: On) {
-    let served = on.echo(Limits::default().idle_timeout(millis(100)));
-    let (mut silent, session) = served.connect_known();
-    let reading = std::thread::spawn(move || silent.assert_end());
-    let ending = served.journal.await_ending(session.id());
-    assert_eq!(ending, (CloseKind::Idle, "nothing received for 100ms".to_owned()));
-    reading.join().expect("the stream ended well");
-    served.finish();
-}
-
-/// Pings when idle, and gives up at the third time.
-#[derive(Clone)]
-struct Pinging;
-
-impl PacketHandler for Pinging {
-    type State = u32;
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<u32> {
-        Ok(0)
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, pings: &mut u32, packet: &[u8]) -> Handled {
-        *pings = 0;
-        Ok(session.send(packet)?)
-    }
-
-    fn on_idle(&mut self, session: &mut Session<'_>, pings: &mut u32) -> Handled<Then> {
-        *pings += 1;
-        if *pings == 3 {
-            return Ok(Then::Close);
-        }
-        session.send(format!("ping {pings}"))?;
-        Ok(Then::Stay)
-    }
-}
-
-fn a_handler_may_ping_instead_of_closing_an_idle_session(on: On) {
-    let served = on.serve(Limits::default().idle_timeout(millis(10)), Pinging);
-    let (mut client, session) = served.connect_known();
-    assert_eq!(client.recv_text(), "ping 1");
-    assert_eq!(client.recv_text(), "ping 2");
-    client.assert_end();
-    drop(client);
-    assert_eq!(served.journal.await_ending(session.id()).0, CloseKind::Idle);
-    served.finish();
-}
-
-fn a_session_without_a_first_packet_in_time_ends(on: On) {
-    let served = on.echo(Limits::default().first_packet_timeout(millis(3000)));
-    let mut bystander = served.connect();
-    bystander.assert_echo("in time");
-    let (mut silent, silent_session) = served.connect_known();
-    let (mut slow, slow_session) = served.connect_known();
-    slow.write(&frame(b"not whole")[..5]);
-    // The bystander has been here for longer than these two, and stays.
-    for (client, session) in [(&mut silent, silent_session), (&mut slow, slow_session)] {
-        client.assert_end();
-        drop(client.socket.shutdown(std::net::Shutdown::Both));
-        let ending = served.journal.await_ending(session.id());
-        assert_eq!(ending, (CloseKind::FirstPacket, "no packet within 3s of connecting".to_owned()));
-    }
-    bystander.assert_echo("still served");
-    drop((silent, slow, bystander));
-    served.finish();
-}
-
-fn a_packet_that_is_not_completed_in_time_ends_the_session(on: On) {
-    let served = on.echo(Limits::default().packet_timeout(millis(50)));
-    let mut bystander = served.connect();
-    bystander.assert_echo("whole");
-    let (mut client, session) = served.connect_known();
-    client.write(&[frame(b"whole"), frame(b"not whole")[..5].to_vec()].concat());
-    assert_eq!(client.recv_text(), "whole");
-    client.assert_end();
-    drop(client);
-    let (kind, text) = served.journal.await_ending(session.id());
-    assert_eq!(kind, CloseKind::SlowPacket);
-    assert_eq!(text, "a packet was not completed within 50ms of its first byte");
-    bystander.assert_echo("still served");
     drop(bystander);
     served.finish();
 }

@@ -1,8 +1,6 @@
 //! Destructors of the user's that panic where the server itself drops what it was given: at a shutdown, at the end of a
 //! shard, at a start that fails.
 
-mod common;
-
 use std::{
     panic::panic_any,
     sync::{
@@ -12,13 +10,14 @@ use std::{
 };
 
 use bytes::BytesMut;
-use common::{
-    Client, Journal, ON_PURPOSE, On, PATIENCE, Served, Watched, audit, hush, on_each_strategy, until,
-};
 use framewire::{
     AcceptMode, CloseKind, Decoded, EncodeError, ForkingStrategy, FrameError, Framing, Handled, LengthPrefix,
-    Limits, NewConnection, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor,
-    Then, ThreadPerConnection, WorkerPool, per_shard,
+    NewConnection, PacketHandler, Placement, ServeError, Server, Session, ShardLoads, SingleReactor, Then,
+    ThreadPerConnection, WorkerPool, per_shard,
+};
+
+use crate::common::{
+    Client, Journal, ON_PURPOSE, On, PATIENCE, Served, Watched, audit, hush, on_each_strategy, patient, until,
 };
 
 on_each_strategy! {
@@ -79,19 +78,6 @@ impl<B> PacketHandler for Echo<B> {
     }
 }
 
-/// As long as the tests wait.
-fn patient() -> Limits {
-    Limits::default().close_timeout(4 * PATIENCE).linger_timeout(4 * PATIENCE).stall_timeout(4 * PATIENCE)
-}
-
-/// Has stopped as if nothing had been the matter.
-fn assert_peace(served: Served) {
-    let Served { running, journal, .. } = served;
-    let handle = running.handle();
-    running.wait().expect("no panic of the user's is a failure of the server");
-    audit(&handle, &journal);
-}
-
 fn a_handler_that_panics_when_dropped_harms_no_session_at_shutdown(on: On) {
     hush();
     let bomb = Bomb::default();
@@ -109,7 +95,7 @@ fn a_handler_that_panics_when_dropped_harms_no_session_at_shutdown(on: On) {
     drop(clients);
     until("all are told", || served.journal.ended_by(CloseKind::Shutdown) == 5);
     let handle = served.running.handle();
-    assert_peace(served);
+    served.await_stop();
     assert!(dropped.load(Ordering::Relaxed) > 0);
     assert!(handle.metrics().panics > 0, "they are counted: {:?}", handle.metrics());
 }
@@ -127,7 +113,7 @@ fn an_idle_shard_whose_handler_panics_when_dropped_cuts_nobody(on: On) {
     assert_eq!(client.recv_text(), "farewell");
     client.assert_end();
     drop(client);
-    assert_peace(served);
+    served.await_stop();
 }
 
 #[test]
@@ -236,7 +222,7 @@ fn a_server_of_which_everything_panics_when_dropped_ends_in_peace(on: On) {
         client.assert_end();
     }
     drop(clients);
-    assert_peace(served);
+    served.await_stop();
     assert_eq!(Arc::strong_count(&bomb.0), 1, "all of it was dropped");
 }
 
@@ -252,7 +238,7 @@ fn an_aborted_server_of_which_everything_panics_when_dropped_ends_in_peace(on: O
         client.read_to_any_end();
     }
     drop(clients);
-    assert_peace(served);
+    served.await_stop();
 }
 
 fn a_factory_that_panics_when_dropped_harms_nobody(on: On) {

@@ -1,0 +1,32 @@
+//! Servers and clients over real sockets, a module for each topic.
+//!
+//! All of it is one program, whose tests run beside each other on threads of one process (and in a process each with nextest). What
+//! changes a whole process, its signals or its descriptor limit, is tested by programs of its own beside this directory.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod admission;
+mod backpressure;
+mod binding;
+mod blocked_handlers;
+mod changes_of_framing;
+mod close_reasons;
+mod handler_factories;
+mod memory;
+mod panicking_callbacks;
+mod panicking_destructors;
+mod placement;
+mod reading_in_pieces;
+mod refused_frames;
+mod refused_sends;
+mod server_handle;
+mod session_ends;
+mod session_handle;
+mod settings;
+mod shutdown;
+mod tickets;
+mod timeouts;
+mod timers;
+#[cfg(unix)]
+mod unix_sockets;

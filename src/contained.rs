@@ -1,11 +1,12 @@
-//! Values of the user's, whose destructors may panic.
+//! What is the user's and may panic: code that is called, and values with destructors.
 
 use std::{
     any::type_name,
     ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::error::discard;
+use crate::error::{CloseReason, discard};
 
 /// A value of the user's. Where it is dropped, whatever its destructor does harms nobody: a panic in it is caught, and
 /// logged.
@@ -66,6 +67,17 @@ impl<T: Clone> Clone for Contained<T> {
 #[cold]
 fn gone() -> ! {
     unreachable!("a contained value was used after it was taken")
+}
+
+/// Runs user code. The session's state is dropped with it, so a half-done change there is seen by nobody; the handler's own
+/// fields are its own affair.
+#[inline]
+pub(crate) fn guard<R, E: From<CloseReason>>(
+    callback: &'static str,
+    body: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|panic| Err(CloseReason::panicked(callback, panic).into()))
 }
 
 #[cfg(test)]

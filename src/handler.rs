@@ -3,7 +3,7 @@
 use crate::{
     error::{CloseReason, Handled},
     framing::FrameError,
-    session::{Session, SessionInfo, TimerId},
+    session::{Session, SessionInfo, ShardContext, TimerId},
 };
 
 /// Handles the packets of all sessions of one shard.
@@ -43,6 +43,19 @@ use crate::{
 pub trait PacketHandler {
     /// What is kept for one session. It never leaves the shard's thread and need not be `Send`.
     type State;
+
+    /// The shard begins: called once for each handler, on the shard's thread, before its first session. The place to set the
+    /// shard's timers. A panic here stops the server with [`ServeError::Factory`](crate::ServeError::Factory); on a thread per
+    /// connection it costs that connection.
+    fn on_start(&mut self, shard: &mut ShardContext<'_, Self::State>) {
+        let _ = shard;
+    }
+
+    /// A timer set with [`ShardContext::set_timer`] is due: the tick of a game, a sweep over all sessions. It belongs to no
+    /// session; a panic here is logged and counted, and the shard goes on.
+    fn on_shard_timer(&mut self, shard: &mut ShardContext<'_, Self::State>, timer: TimerId) {
+        let _ = (shard, timer);
+    }
 
     /// A connection was accepted. Sends are allowed.
     ///

@@ -90,7 +90,8 @@
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
 //! | answering packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
-//! | sending from elsewhere | [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
+//! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
+//! | what is about a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`], [`RunningServer`], [`ServerHandle`] |
 //! | bounds and timeouts | [`Limits`] |
@@ -189,8 +190,7 @@ pub use id::{SessionId, ShardId};
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use server::{BindAddr, Handlers, PerShard, RunningServer, Server, ServerHandle, Unframed, per_shard};
-pub use session::{Session, SessionHandle, SessionInfo, SessionStats, TimerError, TimerId};
-pub use shard::ShardContext;
+pub use session::{Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError, TimerId};
 pub use strategy::{
     AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,
     WorkerPool,

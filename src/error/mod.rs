@@ -246,6 +246,15 @@ pub enum QueryError {
     /// A shard did not answer in time: its handler blocks.
     #[error("a shard did not answer within {0:?}; does a handler block?")]
     TimedOut(Duration),
+    /// The server's handler is of another type than the closure was written for.
+    #[error("the closure is for a handler of type {asked}, and the server has one of type {serves}")]
+    #[non_exhaustive]
+    OtherHandler {
+        /// The type that the closure takes.
+        asked: &'static str,
+        /// The type of the server's handler.
+        serves: &'static str,
+    },
     /// Asked from a shard's own thread, which would wait for itself.
     #[error("asked from within a callback, which would wait for itself; ask from another thread")]
     WouldDeadlock,

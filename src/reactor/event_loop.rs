@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     buffer::ReceiveBuffer,
+    error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
     id::Key,
@@ -88,7 +89,7 @@ pub(crate) struct EventLoopConfig<Y: Sys, H: PacketHandler, F> {
 impl<Y, H, F> EventLoop<Y, H, F>
 where
     Y: Sys,
-    H: PacketHandler,
+    H: PacketHandler + 'static,
     F: Framing + Clone,
 {
     pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
@@ -110,6 +111,11 @@ where
             due: Vec::new(),
             served: Vec::new(),
         }
+    }
+
+    /// Before the first turn: the handler begins. Returns what it said if it panicked.
+    pub(crate) fn start(&mut self) -> Result<(), CloseReason> {
+        self.shard.start()
     }
 
     /// One turn. The caller turns until told to stop, or until the poll fails, and then [`finish`](Self::finish)es.
@@ -335,6 +341,7 @@ where
                 break;
             }
         }
+        self.shard.note_commands(!self.commands.is_empty());
     }
 
     fn handle_command(&mut self, command: Command<Y::Stream>) {

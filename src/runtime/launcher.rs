@@ -154,7 +154,7 @@ where
 impl<P, H, F> RunningShard<P, H, F>
 where
     P: Platform,
-    H: PacketHandler,
+    H: PacketHandler + 'static,
     F: Framing + Clone,
 {
     /// One turn; how the shard ended if it was the last.
@@ -204,7 +204,7 @@ pub(super) fn take<T>(first: &FirstConnection<T>) -> Option<Incoming<T>> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-fn event_loop<P: Platform, H: PacketHandler, F: Framing + Clone>(
+fn event_loop<P: Platform, H: PacketHandler + 'static, F: Framing + Clone>(
     registration: &ShardRegistration<P>,
     mut sys: P::Sys,
     member: &RegisteredShard<P>,
@@ -228,17 +228,25 @@ fn event_loop<P: Platform, H: PacketHandler, F: Framing + Clone>(
         clock: sys.clock(),
         origin: registry.origin,
         mailbox: Arc::new(CommandSender(member.mailbox.clone())),
+        shards: registry.clone(),
         published: member.counters.clone(),
         first_generation: registry.first_generation(),
     };
-    Ok(EventLoop::new(EventLoopConfig {
+    let mut event_loop = EventLoop::new(EventLoopConfig {
         sys,
         shard: Shard::new(handler, config),
         acceptor,
         mailbox: member.mailbox.clone(),
         lifetime: registration.lifetime,
         read_budget: registry.limits.read_budget,
-    }))
+    });
+    match event_loop.start() {
+        Ok(()) => Ok(event_loop),
+        Err(panic) => {
+            event_loop.finish();
+            Err(ServeError::Factory { message: panic.to_string() })
+        }
+    }
 }
 
 impl<P: Platform> ShardRegistration<P> {

@@ -10,10 +10,12 @@ use std::{
 
 use super::{Platform, platform::StreamOf};
 use crate::{
-    id::ShardId,
+    error::SendError,
+    id::{SessionId, ShardId},
     limits::Limits,
     metrics::{Metrics, SharedCounters},
-    shard::Command,
+    session::{Deliver, Route, SessionCommand},
+    shard::{Command, CommandSender},
     sync::{Admission, Mailbox, Rejected},
 };
 
@@ -257,6 +259,13 @@ impl<P: Platform> ShardRegistry<P> {
 
     fn running(&self) -> MutexGuard<'_, usize> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Platform> Route for ShardRegistry<P> {
+    fn route(&self, to: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
+        let shard = self.member(to.shard).ok_or(SendError::Closed)?;
+        CommandSender(shard.mailbox).deliver(to.key, command, bytes)
     }
 }
 

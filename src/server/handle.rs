@@ -1,4 +1,5 @@
 use std::{
+    any::{TypeId, type_name},
     error::Error,
     fmt,
     net::SocketAddr,
@@ -10,12 +11,13 @@ use crate::{
     addr::Addr,
     contained::Contained,
     error::{QueryError, Why},
+    handler::PacketHandler,
     id::{SessionId, ShardId},
     metrics::Metrics,
     reactor::Stream,
     runtime::{PostOutcome, ShardRegistry, Stop, System},
-    session::{SessionCommand, SessionInfo},
-    shard::{Command, ShardContext},
+    session::{SessionCommand, SessionInfo, ShardContext},
+    shard::{Command, HandlerJob, Job},
 };
 
 /// How long a query waits for the shards to answer.
@@ -63,17 +65,32 @@ struct Shared {
     addrs: Vec<Addr>,
     /// From the start of the server on.
     registry: OnceLock<Arc<ShardRegistry<System>>>,
+    /// The type of its handlers, from then on.
+    handler: OnceLock<HandlerType>,
     /// What was last asked for.
     stop: Mutex<Option<Stop>>,
 }
 
+struct HandlerType {
+    id: TypeId,
+    name: &'static str,
+}
+
 impl ServerHandle {
     pub(super) fn new(addrs: Vec<Addr>) -> Self {
-        Self { shared: Arc::new(Shared { addrs, registry: OnceLock::new(), stop: Mutex::new(None) }) }
+        Self {
+            shared: Arc::new(Shared {
+                addrs,
+                registry: OnceLock::new(),
+                handler: OnceLock::new(),
+                stop: Mutex::new(None),
+            }),
+        }
     }
 
     /// The server starts.
-    pub(super) fn attach(&self, registry: Arc<ShardRegistry<System>>) {
+    pub(super) fn attach<H: 'static>(&self, registry: Arc<ShardRegistry<System>>) {
+        let _ = self.shared.handler.set(HandlerType { id: TypeId::of::<H>(), name: type_name::<H>() });
         let _held = self.stop_asked();
         let _ = self.shared.registry.set(registry);
     }
@@ -146,10 +163,10 @@ impl ServerHandle {
         let (sender, answers) = mpsc::channel();
         for shard in registry.shards() {
             let sender = sender.clone();
-            let ask = move |shard: &mut ShardContext<'_>| {
+            let ask = Box::new(move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
-            };
-            if registry.ask(shard, Command::Execute(Contained::new(Box::new(ask)))) == PostOutcome::Full {
+            });
+            if registry.ask(shard, Command::Execute(Contained::new(Job::Plain(ask)))) == PostOutcome::Full {
                 return Err(QueryError::Busy);
             }
         }
@@ -235,7 +252,64 @@ impl ServerHandle {
         shard: ShardId,
         job: impl FnOnce(&mut ShardContext<'_>) + Send + 'static,
     ) -> Result<(), QueryError> {
-        self.ask(shard, Command::Execute(Contained::new(Box::new(job))))
+        self.ask(shard, Command::Execute(Contained::new(Job::Plain(Box::new(job)))))
+    }
+
+    /// Runs a closure on a shard's thread, with the shard's handler and the states of its sessions. Does not wait for it. A
+    /// panic in it is caught and counted.
+    ///
+    /// ```
+    /// use framewire::{Handled, PacketHandler, QueryError, ServerHandle, Session};
+    ///
+    /// /// Says a greeting that can be changed while the server runs.
+    /// #[derive(Clone)]
+    /// struct Greeter {
+    ///     greeting: String,
+    /// }
+    ///
+    /// impl PacketHandler for Greeter {
+    ///     type State = u32; // how often it has greeted
+    ///
+    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Handled<u32> {
+    ///         Ok(0)
+    ///     }
+    ///
+    ///     fn on_packet(&mut self, session: &mut Session<'_>, greeted: &mut u32, _: &[u8]) -> Handled {
+    ///         *greeted += 1;
+    ///         Ok(session.send(&self.greeting)?)
+    ///     }
+    /// }
+    ///
+    /// /// Changes the greeting everywhere, and tells those who know the old one.
+    /// fn change(server: &ServerHandle, greeting: &str) -> Result<(), QueryError> {
+    ///     for shard in server.shards() {
+    ///         let greeting = greeting.to_owned();
+    ///         server.execute_with(shard, move |greeter: &mut Greeter, shard| {
+    ///             shard.each(|session, greeted| {
+    ///                 if *greeted > 0 && session.send(&greeting).is_err() {
+    ///                     session.close();
+    ///                 }
+    ///             });
+    ///             greeter.greeting = greeting;
+    ///         })?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute); [`QueryError::OtherHandler`] when the server has a handler of another type.
+    pub fn execute_with<H: PacketHandler + 'static>(
+        &self,
+        shard: ShardId,
+        job: impl FnOnce(&mut H, &mut ShardContext<'_, H::State>) + Send + 'static,
+    ) -> Result<(), QueryError> {
+        let handler = self.shared.handler.get().ok_or(QueryError::NotRunning)?;
+        if handler.id != TypeId::of::<H>() {
+            return Err(QueryError::OtherHandler { asked: type_name::<H>(), serves: handler.name });
+        }
+        let job: HandlerJob<H> = Box::new(job);
+        self.ask(shard, Command::Execute(Contained::new(Job::WithHandler(Box::new(job)))))
     }
 
     fn ask(&self, shard: ShardId, command: Command<Stream>) -> Result<(), QueryError> {

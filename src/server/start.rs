@@ -107,7 +107,7 @@ where
     let max_total = most_connections(&limits, standing, strategy.descriptors_per_session());
     let admission = Admission::new(standing, max_total, limits.connections_per_peer);
     let registry = ShardRegistry::new(admission, limits, standing as u32);
-    handle.attach(registry.clone());
+    handle.attach::<H>(registry.clone());
     let mut running = RunningServer::new(handle.clone());
     let addrs = handle.local_addrs().to_vec();
     let parts =

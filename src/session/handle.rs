@@ -211,6 +211,15 @@ pub(crate) enum SessionCommand {
 pub(crate) trait Deliver: Send + Sync {
     /// `bytes` is what the command holds, for the mailbox's limit.
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
+
+    /// Whether no command waits to be taken. What another thread has posted before it told this one is seen.
+    fn is_empty(&self) -> bool;
+}
+
+/// The ways into all shards of the server.
+pub(crate) trait Route: Send + Sync {
+    /// `bytes` is what the command holds, for the mailbox's limit.
+    fn route(&self, to: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
 }
 
 /// What all handles of one session share with it.
@@ -294,6 +303,10 @@ mod tests {
                 taken.push(command);
             }
             Ok(())
+        }
+
+        fn is_empty(&self) -> bool {
+            self.0.lock().is_ok_and(|taken| taken.is_empty())
         }
     }
 

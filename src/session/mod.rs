@@ -1,12 +1,14 @@
 //! One connection as a machine: no socket, no clock. Bytes and commands go in; packets, bytes to write and deadlines come out.
 
 mod connection;
+mod effects;
 mod flags;
 mod framing_cell;
 mod handle;
 mod info;
 mod liveness;
 mod receive;
+mod shard_context;
 mod shard_core;
 mod timers;
 mod transmit;
@@ -14,12 +16,15 @@ mod view;
 
 pub use handle::SessionHandle;
 pub use info::SessionInfo;
+pub use shard_context::ShardContext;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, ShutdownStep};
+pub(crate) use effects::{Effect, Effects};
 pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
-pub(crate) use handle::{Deliver, HandleState, SessionCommand};
+pub(crate) use handle::{Deliver, HandleState, Route, SessionCommand};
 pub(crate) use liveness::{TimeoutKind, Timeouts};
 pub(crate) use receive::{InputExhausted, InputStep};
+pub(crate) use shard_context::{Body, Inspect};
 pub(crate) use shard_core::{ShardCore, TimerPurpose};
 pub(crate) use transmit::{Due, Slices, Transmit};

@@ -2,10 +2,10 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     buffer::OutboxPool,
-    id::{Key, ShardId},
+    id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Connection, Deliver, Timeouts, flags::Flags},
+    session::{Connection, Deliver, Effects, Route, Timeouts, TimerId, flags::Flags},
     time::{ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
@@ -25,6 +25,14 @@ pub(crate) struct ShardCore {
     pub(crate) counters: Counters,
     /// The way into this shard, for handles.
     pub(crate) mailbox: Arc<dyn Deliver>,
+    /// The ways into the other shards.
+    pub(crate) shards: Arc<dyn Route>,
+    /// Whether commands were taken from the mailbox that the last turn had no time for.
+    pub(crate) commands_wait: bool,
+    /// What callbacks have asked of other sessions of this shard.
+    pub(crate) effects: Effects,
+    /// The handler's timers that belong to no session.
+    pub(crate) shard_timers: Vec<(TimerId, TimerKey)>,
     /// Sessions to settle at the end of the turn.
     pub(crate) dirty: Vec<Key>,
     /// Sessions with input that no event will announce again.
@@ -38,6 +46,8 @@ pub(crate) enum TimerPurpose {
     Liveness(Key),
     /// A timer that the handler set; the session knows which by its key.
     User(Key),
+    /// A timer of the shard that the handler set; its key says which.
+    Shard,
     /// Shutdown has lasted long enough.
     Shutdown,
 }
@@ -54,6 +64,46 @@ impl ShardCore {
     pub(crate) fn read_later(&mut self, connection: &mut Connection) {
         if connection.flags.insert(Flags::UNFINISHED) {
             self.unfinished.push(connection.key);
+        }
+    }
+
+    /// Whether a callback reaches this session without the mailbox: it lives here, and nothing waits in the mailbox that was
+    /// sent to it before and would be overtaken.
+    pub(crate) fn reaches_directly(&self, session: SessionId) -> bool {
+        session.shard == self.shard && !self.commands_wait && self.mailbox.is_empty()
+    }
+
+    /// Sets, or moves, a timer of the shard; returns whether there was room for it.
+    pub(crate) fn set_shard_timer(&mut self, timer: TimerId, due: Tick, limit: usize) -> bool {
+        if let Some((_, key)) = self.shard_timers.iter_mut().find(|(id, _)| *id == timer) {
+            self.wheel.cancel(*key);
+            *key = self.wheel.insert(due, TimerPurpose::Shard);
+        } else if self.shard_timers.len() < limit {
+            self.shard_timers.push((timer, self.wheel.insert(due, TimerPurpose::Shard)));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Forgets a timer of the shard; returns whether it was set.
+    pub(crate) fn cancel_shard_timer(&mut self, timer: TimerId) -> bool {
+        let Some(at) = self.shard_timers.iter().position(|(id, _)| *id == timer) else { return false };
+        let (_, key) = self.shard_timers.swap_remove(at);
+        self.wheel.cancel(key);
+        true
+    }
+
+    /// A timer of the shard is due: returns which, if it is still wanted.
+    pub(crate) fn take_shard_timer(&mut self, due: TimerKey) -> Option<TimerId> {
+        let at = self.shard_timers.iter().position(|(_, key)| *key == due)?;
+        Some(self.shard_timers.swap_remove(at).0)
+    }
+
+    /// Forgets all timers of the shard.
+    pub(crate) fn cancel_shard_timers(&mut self) {
+        for (_, key) in std::mem::take(&mut self.shard_timers) {
+            self.wheel.cancel(key);
         }
     }
 }

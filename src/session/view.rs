@@ -4,15 +4,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
     addr::Addr,
     contained::Contained,
-    error::{CloseReason, SendError},
+    error::{CloseReason, Logged, SendError},
     framing::Framing,
     id::SessionId,
-    session::{Connection, FramingSlot, SessionHandle, ShardCore},
+    session::{Connection, FramingSlot, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -50,6 +51,77 @@ impl Session<'_> {
         self.connection.enqueue(self.framing, packet.as_ref(), self.core)
     }
 
+    /// Sends a packet to another session of the server, or to this one. Never blocks.
+    ///
+    /// Between sessions of one shard this takes no lock and wakes no thread: the packet is framed for the other session
+    /// when this callback has returned, and written in the same turn. A session of another shard gets it through the
+    /// mailbox of that shard. Packets that one session sends to another arrive in order, also beside those that other threads
+    /// send through a [`SessionHandle`]: none overtakes a packet that was sent before.
+    ///
+    /// `Ok` means that the packet is on its way, not that the other session is still there: one that has closed is sent
+    /// nothing. A session whose peer reads so slowly that the packet finds its outbox at
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard) is closed with [`CloseReason::Send`]; a packet that has no frame
+    /// in the other session's framing is logged, counted and dropped.
+    ///
+    /// ```
+    /// use framewire::{Handled, PacketHandler, Session, SessionId};
+    ///
+    /// /// Passes packets on between the two sessions of a game. On one shard: `SingleReactor`.
+    /// #[derive(Clone, Default)]
+    /// struct Duel(Vec<SessionId>);
+    ///
+    /// impl PacketHandler for Duel {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
+    ///         self.0.push(session.id());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+    ///         let me = session.id();
+    ///         for other in self.0.iter().filter(|other| **other != me) {
+    ///             session.send_to(*other, packet)?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::MailboxFull`] when this callback has sent more than
+    /// [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) packets or
+    /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes), or the other shard cannot keep up; [`SendError::Closed`] when
+    /// the other shard has ended; to itself, as [`send`](Self::send).
+    pub fn send_to(&mut self, other: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
+        let packet = packet.as_ref();
+        if other == self.id() {
+            return self.send(packet);
+        }
+        if self.core.reaches_directly(other) {
+            return self.core.effects.send(other.key, packet, &self.core.limits);
+        }
+        let payload = Bytes::copy_from_slice(packet);
+        let command = SessionCommand::Send { payload, completion: None, reserved: 0 };
+        self.core.shards.route(other, command, packet.len())
+    }
+
+    /// Closes another session of the server gracefully when this callback has returned, behind what was sent to it before;
+    /// or this one. Nothing happens when it is gone.
+    ///
+    /// # Errors
+    /// [`SendError::MailboxFull`] and [`SendError::Closed`], as [`send_to`](Self::send_to).
+    pub fn close_session(&mut self, other: SessionId) -> Result<(), SendError> {
+        if other == self.id() {
+            self.close();
+            return Ok(());
+        }
+        if self.core.reaches_directly(other) {
+            return self.core.effects.close(other.key, CloseReason::Local, &self.core.limits);
+        }
+        self.core.shards.route(other, SessionCommand::Close(None), 0)
+    }
+
     /// Closes gracefully: what was sent is flushed (at most [`Limits::close_timeout`](crate::Limits::close_timeout)), our
     /// end of the stream is sent, and the peer's is awaited (at most
     /// [`Limits::linger_timeout`](crate::Limits::linger_timeout)). No further packet is handed out.
@@ -72,6 +144,13 @@ impl Session<'_> {
     /// ```
     pub fn close_with(&mut self, why: impl Into<Box<dyn Error + Send + Sync>>) {
         self.connection.close(CloseReason::Handler(why.into().into()), self.core);
+    }
+
+    /// Its framing panicked outside of a callback.
+    pub(crate) fn fail(&mut self, panic: CloseReason) {
+        self.core.counters.panics += 1;
+        tracing::error!(session = %self.id(), reason = %Logged(&panic), "closing the session");
+        self.connection.close(panic, self.core);
     }
 
     /// Resets the connection: what is queued is lost.
@@ -130,7 +209,7 @@ impl Session<'_> {
     pub fn set_timer(&mut self, timer: TimerId, after: Duration) -> Result<(), TimerError> {
         let (due, limit) = (self.core.clock.deadline(ticks(after)), self.core.limits.session_timers);
         let set = self.connection.set_timer(timer, due, limit, self.core);
-        if set { Ok(()) } else { Err(TimerError { limit }) }
+        if set { Ok(()) } else { Err(TimerError::new(limit)) }
     }
 
     /// Forgets a timer; whether it was set. It does not ring after this, even if it was due.
@@ -241,9 +320,15 @@ pub struct SessionStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(pub u32);
 
-/// The session has as many timers as it may have.
+/// The session, or the shard, has as many timers as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{limit} timers are set on this session, the limit; cancel one or raise limits.session_timers")]
+#[error("{limit} timers are set, the limit; cancel one or raise limits.session_timers")]
 pub struct TimerError {
     limit: usize,
+}
+
+impl TimerError {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit }
+    }
 }

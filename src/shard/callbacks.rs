@@ -1,15 +1,11 @@
 //! Calling the user's code: one guard for all of it, so that a panic ends one session and nothing else.
 
-use std::{
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use super::{Command, Ending, Job, SessionAccess, Shard, ShardContext};
+use super::{Command, Ending, HandlerJob, Job, SessionAccess, Shard};
 use crate::{
-    contained::Contained,
-    error::{CloseReason, Handled, Logged},
+    contained::{Contained, guard},
+    error::{CloseReason, Handled, Logged, discard},
     framing::{FrameError, Framing},
     handler::{PacketHandler, Then},
     id::SessionId,
@@ -208,17 +204,30 @@ where
         self.core.count_discarded(command.discard());
     }
 
-    /// Runs a closure that somebody sent to this shard.
-    pub(crate) fn run(&mut self, job: Contained<Job>) {
-        let job = job.into_inner();
-        let ran: Result<(), CloseReason> = guard("execute", || {
-            job(&mut ShardContext::new(self));
-            Ok(())
-        });
-        if let Err(panic) = ran {
-            self.core.counters.panics += 1;
-            tracing::error!(shard = %self.core.shard, panic = %Logged(&panic), "a closure given to execute failed");
-        }
+    /// Runs a closure that was given to this shard. A panic in it is logged and counted.
+    pub(crate) fn run(&mut self, job: Contained<Job>)
+    where
+        H: 'static,
+    {
+        let _ = match job.into_inner() {
+            Job::Plain(job) => self.run_without_states("execute", job),
+            Job::WithHandler(job) => match job.downcast::<HandlerJob<H>>() {
+                Ok(job) => self.run_with("execute_with", *job),
+                // The type was compared when it was given.
+                Err(job) => return self.core.count_discarded(discard(job)),
+            },
+        };
+    }
+
+    /// Before the first turn. Returns what the handler said if it panicked.
+    pub(crate) fn start(&mut self) -> Result<(), CloseReason> {
+        self.run_with("on_start", |handler, shard| handler.on_start(shard))
+    }
+
+    /// A timer of the shard is due.
+    pub(super) fn tell_shard_timer(&mut self, timer: TimerId) {
+        // Logged and counted; the shard goes on.
+        let _ = self.run_with("on_shard_timer", |handler, shard| handler.on_shard_timer(shard, timer));
     }
 }
 
@@ -245,15 +254,4 @@ impl ShardCore {
 #[inline]
 fn guarded<R>(callback: &'static str, body: impl FnOnce() -> Handled<R>) -> Result<R, CloseReason> {
     guard(callback, || body().map_err(CloseReason::failed))
-}
-
-/// Runs user code. The session's state is dropped with it, so a half-done change there is seen by nobody; the handler's own
-/// fields are its own affair.
-#[inline]
-pub(super) fn guard<R, E: From<CloseReason>>(
-    callback: &'static str,
-    body: impl FnOnce() -> Result<R, E>,
-) -> Result<R, E> {
-    catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|panic| Err(CloseReason::panicked(callback, panic).into()))
 }

@@ -1,19 +1,28 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Ending, SessionAccess, Shard, ShardContext, callbacks::guard};
+use super::{Ending, SessionAccess, Shard};
 use crate::{
     addr::Endpoints,
-    contained::Contained,
+    contained::{Contained, guard},
     error::{CloseReason, SendError, Why},
     framing::Framing,
     handler::PacketHandler,
     id::Key,
-    session::{Deliver, SessionCommand},
+    session::{Deliver, SessionCommand, ShardContext},
     sync::{AdmissionPermit, Completion, Mailbox, Rejected},
 };
 
 /// A closure that runs on a shard's thread.
-pub(crate) type Job = Box<dyn FnOnce(&mut ShardContext<'_>) + Send>;
+pub(crate) enum Job {
+    /// One that knows nothing of the handler.
+    Plain(Box<dyn FnOnce(&mut ShardContext<'_>) + Send>),
+    /// A [`HandlerJob`] for the handler of the shard, whose type is known where it was given, and where it runs.
+    WithHandler(Box<dyn Any + Send>),
+}
+
+/// A closure over the handler of a shard.
+pub(crate) type HandlerJob<H> =
+    Box<dyn FnOnce(&mut H, &mut ShardContext<'_, <H as PacketHandler>::State>) + Send>;
 
 /// What comes through the mailbox of a shard.
 pub(crate) enum Command<T> {
@@ -65,6 +74,10 @@ impl<T: Send> Deliver for CommandSender<T> {
             Rejected::Closed { .. } => SendError::Closed,
         })
     }
+
+    fn is_empty(&self) -> bool {
+        self.0.queued() == 0
+    }
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
@@ -82,7 +95,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 
     /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
-    fn send(&mut self, payload: &[u8], mut completion: Option<Completion>, reserved: usize) {
+    pub(super) fn send(&mut self, payload: &[u8], mut completion: Option<Completion>, reserved: usize) {
         let (connection, framing, core) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.core);
         let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, core)));
         if matches!(sent, Ok(Ok(()))) {

@@ -1,75 +1,84 @@
-use std::{error::Error, fmt};
+//! What a [`ShardContext`] reaches: the sessions of a shard, less its handler, who may be using it.
 
-use super::{Shard, callbacks::guard};
+use super::{Shard, Slot};
 use crate::{
-    error::{CloseReason, SendError},
+    contained::guard,
+    error::{CloseReason, Logged},
     framing::Framing,
     handler::PacketHandler,
-    id::{SessionId, ShardId},
-    session::{Session, SessionHandle, SessionInfo},
+    id::SessionId,
+    session::{Body, Inspect, Session, SessionInfo, ShardContext, ShardCore},
+    slots::Slots,
 };
 
-/// A shard, within a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute).
-pub struct ShardContext<'a> {
-    shard: &'a mut dyn Inspect,
+/// The sessions of a shard, less its handler.
+struct Sessions<'a, F, S, T> {
+    slots: &'a mut Slots<Slot<F, S, T>>,
+    core: &'a mut ShardCore,
 }
 
-impl<'a> ShardContext<'a> {
-    pub(super) fn new(shard: &'a mut dyn Inspect) -> Self {
-        Self { shard }
+impl<F: Framing, S, T> Inspect<S> for Sessions<'_, F, S, T> {
+    fn core(&self) -> &ShardCore {
+        self.core
     }
 
-    /// Which shard this is.
-    #[must_use]
-    pub fn id(&self) -> ShardId {
-        self.shard.id()
+    fn core_mut(&mut self) -> &mut ShardCore {
+        self.core
     }
 
-    /// The open sessions of this shard.
-    #[must_use]
-    pub fn sessions(&mut self) -> Vec<SessionInfo> {
-        self.shard.sessions()
+    fn ids(&self) -> Vec<SessionId> {
+        let open = self.slots.iter().filter(|(_, slot)| slot.is_known());
+        open.map(|(key, _)| SessionId { shard: self.core.shard, key }).collect()
     }
 
-    /// Sends a packet to a session of this shard, as [`Session::send`] does.
-    ///
-    /// # Errors
-    /// As [`Session::send`]; [`SendError::Closed`] for a session that is not open on this shard.
-    pub fn send(&mut self, session: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        self.shard.send(session, packet.as_ref())
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let (shard, origin) = (self.core.shard, self.core.origin);
+        let open = self.slots.iter().filter(|(_, slot)| slot.is_known());
+        open.map(|(key, slot)| slot.connection.info(SessionId { shard, key }, origin)).collect()
     }
 
-    /// Closes a session of this shard gracefully. Nothing happens when it is gone.
-    pub fn close(&mut self, session: SessionId) {
-        self.shard.close_session(session, CloseReason::Local);
-    }
-
-    /// As [`close`](Self::close), and says why, with a text or any error: the log and
-    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
-    pub fn close_with(&mut self, session: SessionId, why: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.shard.close_session(session, CloseReason::Handler(why.into().into()));
-    }
-
-    /// A handle to a session of this shard, if it is open.
-    #[must_use]
-    pub fn handle(&mut self, session: SessionId) -> Option<SessionHandle> {
-        self.shard.handle(session)
+    fn with(&mut self, id: SessionId, body: Body<'_, S>) {
+        if id.shard != self.core.shard {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(id.key).filter(|slot| slot.is_known()) else { return };
+        let Some(state) = slot.state.as_deref_mut() else { return };
+        body(&mut Session::new(&mut slot.connection, &mut *slot.framing, self.core), state);
+        slot.connection.account(self.core);
+        self.core.flush_later(&mut slot.connection);
     }
 }
 
-impl fmt::Debug for ShardContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardContext").field("id", &self.id()).finish_non_exhaustive()
+/// The same for those who know nothing of the handler.
+struct Stateless<I>(I);
+
+impl<F: Framing, S, T> Inspect<()> for Stateless<Sessions<'_, F, S, T>> {
+    fn core(&self) -> &ShardCore {
+        self.0.core()
+    }
+
+    fn core_mut(&mut self) -> &mut ShardCore {
+        self.0.core_mut()
+    }
+
+    fn ids(&self) -> Vec<SessionId> {
+        self.0.ids()
+    }
+
+    fn sessions(&self) -> Vec<SessionInfo> {
+        self.0.sessions()
+    }
+
+    fn with(&mut self, id: SessionId, body: Body<'_, ()>) {
+        self.0.with(id, &mut |session, _| body(session, &mut ()));
     }
 }
 
-/// A [`Shard`] without its types.
-pub(super) trait Inspect {
-    fn id(&self) -> ShardId;
-    fn sessions(&mut self) -> Vec<SessionInfo>;
-    fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError>;
-    fn close_session(&mut self, session: SessionId, reason: CloseReason);
-    fn handle(&mut self, session: SessionId) -> Option<SessionHandle>;
+impl<F, S, T> Slot<F, S, T> {
+    /// Whether the handler knows of the session, and takes part in it.
+    fn is_known(&self) -> bool {
+        self.state.is_some() && self.connection.is_open()
+    }
 }
 
 impl<H, F, T> Shard<H, F, T>
@@ -77,59 +86,41 @@ where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    fn view<R>(&mut self, id: SessionId, body: impl FnOnce(&mut Session<'_>) -> R) -> Option<R> {
-        if id.shard != self.core.shard {
-            return None;
-        }
-        let answer = self.with_session(id.key, |access| {
-            let answer = access.is_open().then(|| body(&mut access.session()));
-            access.core.flush_later(&mut access.slot.connection);
-            answer
+    /// Runs user code that is about the whole shard; does what it has asked for, and returns what it said if it panicked.
+    pub(super) fn run_with(
+        &mut self,
+        callback: &'static str,
+        body: impl FnOnce(&mut H, &mut ShardContext<'_, H::State>),
+    ) -> Result<(), CloseReason> {
+        let mut sessions = Sessions { slots: &mut self.slots, core: &mut self.core };
+        let handler = &mut *self.handler;
+        let ran = guard(callback, || {
+            body(handler, &mut ShardContext::new(&mut sessions));
+            Ok(())
         });
-        answer.flatten()
-    }
-}
-
-impl<H, F, T> Inspect for Shard<H, F, T>
-where
-    H: PacketHandler,
-    F: Framing + Clone,
-{
-    fn id(&self) -> ShardId {
-        self.core.shard
+        self.note_run(ran)
     }
 
-    fn sessions(&mut self) -> Vec<SessionInfo> {
-        let shard = self.core.shard;
-        let open = self.slots.iter().filter(|(_, slot)| slot.connection.is_open());
-        open.map(|(key, slot)| slot.connection.info(SessionId { shard, key }, self.core.origin)).collect()
-    }
-
-    fn send(&mut self, session: SessionId, packet: &[u8]) -> Result<(), SendError> {
-        if session.shard != self.core.shard {
-            return Err(SendError::Closed);
-        }
-        let sent = self.with_session(session.key, |access| {
-            if !access.is_open() {
-                return Err(SendError::Closed);
-            }
-            let sent = guard("encode", || Ok::<_, CloseReason>(access.session().send(packet)));
-            access.core.flush_later(&mut access.slot.connection);
-            sent.unwrap_or_else(|panic| {
-                access.fail(panic);
-                Err(SendError::Closed)
-            })
+    /// The same, for code that knows nothing of the handler.
+    pub(super) fn run_without_states(
+        &mut self,
+        callback: &'static str,
+        body: impl FnOnce(&mut ShardContext<'_>),
+    ) -> Result<(), CloseReason> {
+        let mut sessions = Stateless(Sessions { slots: &mut self.slots, core: &mut self.core });
+        let ran = guard(callback, || {
+            body(&mut ShardContext::new(&mut sessions));
+            Ok(())
         });
-        sent.unwrap_or(Err(SendError::Closed))
+        self.note_run(ran)
     }
 
-    fn close_session(&mut self, session: SessionId, reason: CloseReason) {
-        if session.shard == self.core.shard {
-            self.with_session(session.key, |access| access.close(reason));
+    fn note_run(&mut self, ran: Result<(), CloseReason>) -> Result<(), CloseReason> {
+        self.apply_effects();
+        if let Err(panic) = &ran {
+            self.core.counters.panics += 1;
+            tracing::error!(shard = %self.core.shard, panic = %Logged(panic), "the shard goes on");
         }
-    }
-
-    fn handle(&mut self, session: SessionId) -> Option<SessionHandle> {
-        self.view(session, |session| session.handle())
+        ran
     }
 }

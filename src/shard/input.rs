@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::{Ending, SessionAccess, Slot, callbacks::guard, session_access::Share};
+use super::{Ending, SessionAccess, Slot, session_access::Share};
 use crate::{
     buffer::{Inbox, ReceiveBuffer},
+    contained::guard,
     error::{CloseReason, Failure},
     framing::{Cut, Decoded, FrameError, Framing, Position, decode},
     handler::PacketHandler,

@@ -6,6 +6,7 @@
 mod callbacks;
 mod command;
 mod context;
+mod effects;
 mod input;
 mod output;
 mod session_access;
@@ -13,22 +14,20 @@ mod timers;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-pub use context::ShardContext;
-
-pub(crate) use command::{Command, CommandSender, Incoming, Job};
+pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job};
 pub(crate) use session_access::SessionAccess;
 
-use self::callbacks::{Before, guard};
+use self::callbacks::Before;
 use crate::{
     buffer::OutboxPool,
-    contained::Contained,
+    contained::{Contained, guard},
     error::{CloseReason, Logged},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::{Counters, SharedCounters},
-    session::{Connection, Deliver, FramingCell, ShardCore, Timeouts, TimerPurpose},
+    session::{Connection, Deliver, Effects, FramingCell, Route, ShardCore, Timeouts, TimerPurpose},
     slots::Slots,
     sync::AdmissionPermit,
     time::{Clock, ShardClock, Tick, ticks},
@@ -84,6 +83,8 @@ pub(crate) struct ShardConfig<F> {
     /// What tick 0 was.
     pub(crate) origin: Instant,
     pub(crate) mailbox: Arc<dyn Deliver>,
+    /// The ways into all shards.
+    pub(crate) shards: Arc<dyn Route>,
     pub(crate) published: Arc<SharedCounters>,
     /// The generation of the first session; 0, but in tests.
     pub(crate) first_generation: u32,
@@ -106,6 +107,10 @@ where
             wheel: TimerWheel::new(),
             counters: Counters::default(),
             mailbox: config.mailbox,
+            shards: config.shards,
+            commands_wait: false,
+            effects: Effects::default(),
+            shard_timers: Vec::new(),
             dirty: Vec::new(),
             unfinished: Vec::new(),
         };
@@ -118,6 +123,11 @@ where
             ended: Vec::new(),
             stopping: false,
         }
+    }
+
+    /// Commands for sessions of this shard were taken from its mailbox, and wait for the next turn.
+    pub(crate) fn note_commands(&mut self, wait: bool) {
+        self.core.commands_wait = wait;
     }
 
     pub(crate) fn clock(&mut self) -> &mut ShardClock {
@@ -253,6 +263,7 @@ where
     pub(crate) fn cut(&mut self) {
         self.stopping = true;
         self.forget_cut();
+        self.core.cancel_shard_timers();
         for key in self.keys() {
             self.terminate(key, CloseReason::Shutdown, Ending::Reset);
         }

@@ -5,7 +5,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId},
-    session::{Session, ShardCore},
+    session::ShardCore,
     time::MAX_STRIDE,
 };
 
@@ -87,6 +87,9 @@ where
         if holds && self.is_over_memory() {
             self.make_room();
         }
+        if !self.core.effects.is_empty() {
+            self.apply_effects();
+        }
         Some(answer)
     }
 }
@@ -119,10 +122,5 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[inline]
     pub(super) fn is_open(&self) -> bool {
         self.is_alive() && self.slot.connection.is_open()
-    }
-
-    /// The session as the user's code sees it.
-    pub(super) fn session(&mut self) -> Session<'_> {
-        Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core)
     }
 }

@@ -58,6 +58,16 @@ impl Deliver for Nowhere {
     fn deliver(&self, _key: Key, _command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
         Err(SendError::Closed)
     }
+
+    fn is_empty(&self) -> bool {
+        true
+    }
+}
+
+impl Route for Nowhere {
+    fn route(&self, _to: SessionId, _command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
+        Err(SendError::Closed)
+    }
 }
 
 struct Stopped;
@@ -77,6 +87,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
         clock: Box::new(Stopped),
         origin: Instant::now(),
         mailbox: Arc::new(Nowhere),
+        shards: Arc::new(Nowhere),
         published: published.clone(),
         first_generation: 0,
     };

@@ -49,6 +49,11 @@ where
                     }
                 });
             }
+            TimerPurpose::Shard => {
+                if let Some(timer) = self.core.take_shard_timer(fired.key) {
+                    self.tell_shard_timer(timer);
+                }
+            }
             TimerPurpose::Shutdown if self.core.cut_at.is_some_and(|(_, alarm)| alarm == fired.key) => {
                 self.cut()
             }

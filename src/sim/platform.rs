@@ -83,7 +83,7 @@ where
 
 impl<H, F> Running for RunningShard<SimPlatform, H, F>
 where
-    H: PacketHandler,
+    H: PacketHandler + 'static,
     F: Framing + Clone,
 {
     fn id(&self) -> ShardId {

@@ -6,7 +6,7 @@ use crate::{
     framing::FrameError,
     handler::{PacketHandler, Then},
     id::SessionId,
-    session::{Session, SessionInfo, TimerId},
+    session::{Session, SessionInfo, ShardContext, TimerId},
     time::Tick,
 };
 
@@ -49,11 +49,15 @@ impl Log {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, session: SessionId, told: Callback) {
+    /// Something was done: the loop does not turn for nothing.
+    fn touch(&self) -> Tick {
         let mut net = self.network.lock();
         net.progress += 1;
-        let now = net.now;
-        drop(net);
+        net.now
+    }
+
+    fn add(&self, session: SessionId, told: Callback) {
+        let now = self.touch();
         self.lock().push((now, session, told));
     }
 
@@ -109,6 +113,8 @@ impl Log {
 
 type Hook<A, R = ()> = Box<dyn FnMut(&mut Session<'_>, A) -> Handled<R> + Send>;
 type PacketHook = Box<dyn FnMut(&mut Session<'_>, &[u8]) -> Handled + Send>;
+/// Is told of the shard, and of the timer that is due.
+type ShardHook = Box<dyn FnMut(&mut ShardContext<'_, SessionId>, u32) + Send>;
 
 /// A handler that logs what it is told, and by default sends each packet back.
 pub(crate) struct Probe {
@@ -124,6 +130,8 @@ pub(crate) struct Probe {
     pub(crate) violation: Hook<()>,
     pub(crate) shutdown: Hook<(), Then>,
     pub(crate) closing: Box<dyn FnMut(SessionId) + Send>,
+    pub(crate) start: ShardHook,
+    pub(crate) shard_timer: ShardHook,
 }
 
 impl Probe {
@@ -140,6 +148,8 @@ impl Probe {
             violation: Box::new(|_, ()| Ok(())),
             shutdown: Box::new(|_, ()| Ok(Then::Close)),
             closing: Box::new(|_| ()),
+            start: Box::new(|_, _| ()),
+            shard_timer: Box::new(|_, _| ()),
         }
     }
 
@@ -152,6 +162,15 @@ impl Probe {
 
 impl PacketHandler for Probe {
     type State = SessionId;
+
+    fn on_start(&mut self, shard: &mut ShardContext<'_, SessionId>) {
+        (self.start)(shard, 0);
+    }
+
+    fn on_shard_timer(&mut self, shard: &mut ShardContext<'_, SessionId>, timer: TimerId) {
+        self.log.touch();
+        (self.shard_timer)(shard, timer.0);
+    }
 
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<SessionId> {
         (self.open)(session, ())?;

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use framewire::{
     CloseKind, CloseReason, FrameError, Handled, PacketHandler, Session, SessionHandle, SessionId,
-    SessionInfo, Then, TimerId,
+    SessionInfo, ShardContext, Then, TimerId,
 };
 
 /// What was told about the beginning and the end of each session, in the order of the beginnings.
@@ -106,6 +106,14 @@ type Outcome = Handled;
 
 impl<H: PacketHandler> PacketHandler for Watched<H> {
     type State = H::State;
+
+    fn on_start(&mut self, shard: &mut ShardContext<'_, H::State>) {
+        self.inner.on_start(shard);
+    }
+
+    fn on_shard_timer(&mut self, shard: &mut ShardContext<'_, H::State>, timer: TimerId) {
+        self.inner.on_shard_timer(shard, timer);
+    }
 
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<H::State> {
         let state = self.inner.on_open(session)?;

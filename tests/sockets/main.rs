@@ -8,6 +8,7 @@ mod common;
 
 mod admission;
 mod backpressure;
+mod between_sessions;
 mod binding;
 mod blocked_handlers;
 mod changes_of_framing;

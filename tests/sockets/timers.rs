@@ -148,7 +148,7 @@ fn more_timers_than_the_limit_are_refused(on: On) {
     let served = on.serve(Limits::default().session_timers(2), Clock);
     let (mut bystander, mut client) = (served.connect(), served.connect());
     tell(&mut client, &["set 1 3600000", "set 2 3600000", "set 3 1", "set 2 5"]);
-    let refused = "2 timers are set on this session, the limit; cancel one or raise limits.session_timers";
+    let refused = "2 timers are set, the limit; cancel one or raise limits.session_timers";
     assert_eq!(client.recv_text(), refused);
     assert_eq!(client.recv_text(), "rang 2", "one that is set can be moved");
     // There is room for another again, and for as many on another session.

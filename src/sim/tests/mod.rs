@@ -6,6 +6,7 @@ mod bytes;
 mod closing;
 mod differential;
 mod dribble;
+mod effects;
 mod failing_calls;
 mod failing_starts;
 mod fairness;

@@ -13,7 +13,7 @@ use crate::{
     TimerId,
     contained::Contained,
     limits::Limits,
-    shard::Command,
+    shard::{Command, Job},
     sim::{Call, Callback, Conn, Probe, Setup, World, frame},
     time::Tick,
 };
@@ -246,9 +246,9 @@ fn a_turn_is_over_in_time_however_slow_the_callbacks_are() {
             let job = ran.clone();
             world.post(
                 0,
-                Command::Execute(Contained::new(Box::new(move |_| {
+                Command::Execute(Contained::new(Job::Plain(Box::new(move |_| {
                     job.fetch_add(1, Relaxed);
-                }))),
+                })))),
             );
             let (began, accepted) = (world.now(), world.metrics().accepted);
             world.turn();

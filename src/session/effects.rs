@@ -1,0 +1,145 @@
+use crate::{
+    contained::Contained,
+    error::{CloseReason, SendError},
+    id::Key,
+    limits::Limits,
+};
+
+/// What callbacks have asked of other sessions of their shard. It is done when the callback has returned, so that no
+/// callback ever meets a session in the middle of another's.
+///
+/// ```text
+/// list  │ send 3 bytes to a │ close b │ send 2 bytes to a │
+/// bytes │ x x x │ y y │
+/// ```
+///
+/// Bounded as the mailbox is, by [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) and
+/// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes): it is the same traffic, less the lock. The packets stand one behind
+/// the other in one buffer, so that recording one allocates nothing as a rule.
+#[derive(Default)]
+pub(crate) struct Effects {
+    list: Vec<Effect>,
+    bytes: Vec<u8>,
+}
+
+/// What is asked of one session.
+pub(crate) enum Effect {
+    /// Send the next so many of the bytes.
+    Send { to: Key, len: usize },
+    /// Close gracefully, for this reason.
+    Close { session: Key, reason: Contained<CloseReason> },
+}
+
+/// Bytes of the two buffers that are kept for the next time.
+const KEPT: usize = 64 * 1024;
+
+impl Effects {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Records a packet for another session.
+    pub(crate) fn send(&mut self, to: Key, packet: &[u8], limits: &Limits) -> Result<(), SendError> {
+        let bytes = self.bytes.len();
+        let room = limits.mailbox_bytes.saturating_sub(bytes);
+        if self.list.len() >= limits.mailbox_commands || packet.len() > room {
+            return Err(SendError::MailboxFull { commands: self.list.len(), bytes });
+        }
+        self.bytes.extend_from_slice(packet);
+        self.list.push(Effect::Send { to, len: packet.len() });
+        Ok(())
+    }
+
+    /// Records that another session is to be closed.
+    pub(crate) fn close(
+        &mut self,
+        session: Key,
+        reason: CloseReason,
+        limits: &Limits,
+    ) -> Result<(), SendError> {
+        if self.list.len() >= limits.mailbox_commands {
+            return Err(SendError::MailboxFull { commands: self.list.len(), bytes: self.bytes.len() });
+        }
+        self.list.push(Effect::Close { session, reason: Contained::new(reason) });
+        Ok(())
+    }
+
+    /// Hands each effect to `apply` in the order in which they were recorded, with its bytes.
+    pub(crate) fn drain(&mut self, mut apply: impl FnMut(Effect, &[u8])) {
+        let mut rest = self.bytes.as_slice();
+        for effect in self.list.drain(..) {
+            let len = if let Effect::Send { len, .. } = &effect { *len } else { 0 };
+            let Some((packet, behind)) = rest.split_at_checked(len) else { break };
+            rest = behind;
+            apply(effect, packet);
+        }
+        self.bytes.clear();
+    }
+
+    /// Takes the place of `self`, for its buffers, where that is empty.
+    pub(crate) fn reuse(&mut self, mut drained: Self) {
+        debug_assert!(
+            drained.list.is_empty() && self.list.is_empty(),
+            "nothing is recorded while effects are applied"
+        );
+        drained.bytes.shrink_to(KEPT);
+        drained.list.shrink_to(KEPT / size_of::<Effect>());
+        *self = drained;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(slot: u32) -> Key {
+        Key { slot, generation: 0 }
+    }
+
+    #[test]
+    fn effects_come_back_in_order_with_their_bytes() {
+        let limits = Limits::default();
+        let mut effects = Effects::default();
+        assert_eq!(effects.send(key(1), b"one", &limits), Ok(()));
+        assert_eq!(effects.close(key(2), CloseReason::Local, &limits), Ok(()));
+        assert_eq!(effects.send(key(1), b"", &limits), Ok(()));
+        assert_eq!(effects.send(key(3), b"two", &limits), Ok(()));
+        let mut seen = Vec::new();
+        effects.drain(|effect, packet| match effect {
+            Effect::Send { to, .. } => seen.push((to.slot, packet.to_vec())),
+            Effect::Close { session, .. } => seen.push((session.slot, b"close".into())),
+        });
+        let expected = [(1, &b"one"[..]), (2, b"close"), (1, b""), (3, b"two")];
+        assert_eq!(seen, expected.map(|(slot, packet)| (slot, packet.to_vec())));
+        assert!(effects.is_empty() && effects.bytes.is_empty());
+    }
+
+    #[test]
+    fn no_more_is_recorded_than_a_mailbox_takes() {
+        let limits = Limits::default().mailbox_commands(2).mailbox_bytes(10);
+        let mut effects = Effects::default();
+        assert_eq!(effects.send(key(1), &[0; 10], &limits), Ok(()));
+        assert_eq!(
+            effects.send(key(1), &[0; 1], &limits),
+            Err(SendError::MailboxFull { commands: 1, bytes: 10 })
+        );
+        assert_eq!(effects.close(key(1), CloseReason::Local, &limits), Ok(()));
+        let full = Err(SendError::MailboxFull { commands: 2, bytes: 10 });
+        assert_eq!(effects.close(key(1), CloseReason::Local, &limits), full);
+        assert_eq!(effects.send(key(1), b"", &limits), full);
+    }
+
+    #[test]
+    fn a_burst_does_not_keep_its_memory() {
+        let limits = Limits::default();
+        let mut effects = Effects::default();
+        for _ in 0..10_000 {
+            assert_eq!(effects.send(key(1), &[0; 100], &limits), Ok(()));
+        }
+        effects.drain(|_, _| ());
+        let mut kept = Effects::default();
+        kept.reuse(effects);
+        assert!(kept.bytes.capacity() <= KEPT && kept.list.capacity() * size_of::<Effect>() <= KEPT);
+    }
+}

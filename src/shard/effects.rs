@@ -1,0 +1,40 @@
+//! What a callback has asked of other sessions, done when it has returned.
+
+use std::mem;
+
+use super::{SessionAccess, Shard};
+use crate::{framing::Framing, handler::PacketHandler, session::Effect};
+
+impl<H, F, T> Shard<H, F, T>
+where
+    H: PacketHandler,
+    F: Framing + Clone,
+{
+    /// Does what was asked, in order. No callback runs meanwhile that could ask for more: what they are to be told of it
+    /// waits until the sessions are written to.
+    #[cold]
+    pub(super) fn apply_effects(&mut self) {
+        if self.core.effects.is_empty() {
+            return;
+        }
+        let mut effects = mem::take(&mut self.core.effects);
+        effects.drain(|effect, packet| match effect {
+            Effect::Send { to, .. } => {
+                self.with_session(to, |access| access.take_packet(packet));
+            }
+            Effect::Close { session, reason } => {
+                self.with_session(session, |access| access.close(reason.into_inner()));
+            }
+        });
+        self.core.effects.reuse(effects);
+    }
+}
+
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
+    /// Sends a packet that another session of this shard has sent to this one.
+    fn take_packet(&mut self, packet: &[u8]) {
+        if self.is_open() {
+            self.send(packet, None, 0);
+        }
+    }
+}

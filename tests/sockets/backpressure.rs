@@ -2,9 +2,10 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use framewire::{CloseKind, Failure, Handled, Limits, PacketHandler, Session, SessionHandle, TimerId};
+use framewire::{CloseKind, Handled, Limits, Session, TimerId, packet_fn};
 
 use crate::common::{On, PATIENCE, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     on_drained_paces_a_producer
@@ -17,50 +18,36 @@ on_each_strategy! {
     a_handle_knows_that_an_outbox_has_emptied
 }
 
-/// Answers any packet with a thousand numbered ones, no faster than they are taken.
-#[derive(Clone)]
-struct Producer;
-
 const PRODUCED: u32 = 1000;
 
-impl Producer {
-    fn produce(session: &mut Session<'_>, next: &mut Option<u32>) -> Handled {
-        while let Some(number) = next.filter(|number| *number < PRODUCED) {
-            let mut packet = vec![b'.'; 10_000];
-            packet[..4].copy_from_slice(&number.to_be_bytes());
-            session.send(&packet)?;
-            *next = Some(number + 1);
-            if session.stats().queued > 200_000 {
-                break;
-            }
+/// Sends a thousand numbered packets, no faster than they are taken.
+fn produce(session: &mut Session<'_>, next: &mut Option<u32>) -> Handled {
+    while let Some(number) = next.filter(|number| *number < PRODUCED) {
+        let mut packet = vec![b'.'; 10_000];
+        packet[..4].copy_from_slice(&number.to_be_bytes());
+        session.send(&packet)?;
+        *next = Some(number + 1);
+        if session.stats().queued > 200_000 {
+            break;
         }
-        Ok(())
     }
+    Ok(())
 }
 
-impl PacketHandler for Producer {
-    type State = Option<u32>;
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Option<u32>> {
-        Ok(None)
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, next: &mut Option<u32>, packet: &[u8]) -> Handled {
+fn producer() -> Scripted<Option<u32>> {
+    let begin = |session: &mut Session<'_>, next: &mut Option<u32>, packet: &[u8]| {
         if packet != b"go" {
             return Ok(session.send(packet)?);
         }
         *next = Some(0);
-        Self::produce(session, next)
-    }
-
-    fn on_drained(&mut self, session: &mut Session<'_>, next: &mut Option<u32>) -> Handled {
-        Self::produce(session, next)
-    }
+        produce(session, next)
+    };
+    Scripted::answering(begin).on_drained(produce)
 }
 
 fn on_drained_paces_a_producer(on: On) {
     let limits = Limits::default().outbox_high(100_000).outbox_low(10_000).outbox_hard(300_000);
-    let served = on.serve(limits, Producer);
+    let served = on.serve(limits, producer());
     let mut bystander = served.connect();
     let mut client = served.connect();
     client.send("go");
@@ -76,34 +63,25 @@ fn on_drained_paces_a_producer(on: On) {
     served.finish();
 }
 
-#[derive(Clone)]
-struct Dozing;
-
-impl PacketHandler for Dozing {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+/// Echoes, and takes a nap when it is told to.
+fn dozing() -> Scripted<()> {
+    let doze = |session: &mut Session<'_>, (): &mut (), packet: &[u8]| {
         session.send(packet)?;
         if packet == b"doze" {
             session.pause();
-            session.set_timer(framewire::TimerId(0), Duration::from_millis(5))?;
+            session.set_timer(TimerId(0), Duration::from_millis(5))?;
         }
         Ok(())
-    }
-
-    fn on_timer(&mut self, session: &mut Session<'_>, (): &mut (), _timer: framewire::TimerId) -> Handled {
+    };
+    Scripted::answering(doze).on_timer(|session, (), _| {
         session.send("awake")?;
         session.resume();
         Ok(())
-    }
+    })
 }
 
 fn a_paused_session_waits_and_loses_nothing(on: On) {
-    let served = on.serve(Limits::default(), Dozing);
+    let served = on.serve(Limits::default(), dozing());
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
     // All in one piece, so that what follows the pause was already received; the end of the stream as well.
@@ -149,37 +127,27 @@ fn a_session_is_paused_and_resumed_by_handle(on: On) {
     served.finish();
 }
 
+const PACKETS: u32 = 400_000;
+
 /// Takes one packet at a time, and the next one a little later.
-#[derive(Clone)]
-struct Sluggish;
-
-impl PacketHandler for Sluggish {
-    type State = u32;
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<u32> {
-        Ok(0)
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, next: &mut u32, packet: &[u8]) -> Handled {
+fn sluggish() -> Scripted<u32> {
+    let take = |session: &mut Session<'_>, next: &mut u32, packet: &[u8]| {
         assert_eq!(packet, next.to_be_bytes());
         *next += 1;
         session.pause();
         Ok(session.set_timer(TimerId(0), Duration::ZERO)?)
-    }
-
-    fn on_timer(&mut self, session: &mut Session<'_>, next: &mut u32, _: TimerId) -> Handled {
+    };
+    Scripted::answering(take).on_timer(|session, next, _| {
         session.resume();
         // A busy shard: meanwhile more of the flood comes.
         thread::sleep(Duration::from_micros(300));
         if *next == PACKETS { Ok(session.send("all")?) } else { Ok(()) }
-    }
+    })
 }
-
-const PACKETS: u32 = 400_000;
 
 fn a_session_that_pauses_at_each_packet_does_not_pile_up_what_its_peer_sends(on: On) {
     // All of them would take long: the bound shows within the first hundreds.
-    let served = on.serve(Limits::default().frame(100), Sluggish);
+    let served = on.serve(Limits::default().frame(100), sluggish());
     let (mut flood, session) = served.connect_known();
     let stream: Vec<u8> = (0..PACKETS).flat_map(|number| frame(&number.to_be_bytes())).collect();
     let writing = thread::spawn(move || {
@@ -198,21 +166,13 @@ fn a_session_that_pauses_at_each_packet_does_not_pile_up_what_its_peer_sends(on:
 }
 
 fn a_handle_knows_that_an_outbox_has_emptied(on: On) {
-    #[derive(Clone)]
-    struct Introduce(mpsc::Sender<SessionHandle>);
-    impl PacketHandler for Introduce {
-        type State = ();
-        fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-            Ok(())
-        }
-        fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), _: &[u8]) -> Handled {
-            session.send([7; 50_000])?;
-            self.0.send(session.handle()).map_err(Failure::from)
-        }
-    }
     let (sender, handles) = mpsc::channel();
+    let introduce = packet_fn(move |session: &mut Session<'_>, _packet: &[u8]| {
+        session.send([7; 50_000])?;
+        Ok(sender.send(session.handle())?)
+    });
     let limits = Limits::default().outbox_low(1_000).outbox_high(60_000).outbox_hard(64_000);
-    let served = on.serve(limits, Introduce(sender));
+    let served = on.serve(limits, introduce);
     let mut client = served.connect();
     client.send("who are you");
     let handle = handles.recv_timeout(PATIENCE).expect("it introduces itself");

@@ -1,24 +1,17 @@
 //! Servers that are asked, stopped or dropped while a callback blocks one of their shards.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, Sender, channel},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::mpsc::channel, thread, time::Duration};
 
 use framewire::{
-    ForkingStrategy, Handled, LengthPrefix, Limits, NewConnection, PacketHandler, Placement, QueryError,
-    SendError, ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, SingleReactor,
+    ForkingStrategy, LengthPrefix, Limits, NewConnection, Placement, QueryError, SendError, ServeError,
+    Server, ServerHandle, ShardId, ShardLoads, SingleReactor,
 };
 
 use crate::common::{
     Client, Journal, On, PATIENCE, Served, audit, echo, join, on_each_strategy,
     on_each_strategy_and_transport, until,
 };
+use crate::handlers::{Blocker, Gate, gate};
 
 on_each_strategy_and_transport! {
     questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through
@@ -34,20 +27,14 @@ fn questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through(on: 
     let served = on.echo(Limits::default().mailbox_commands(10));
     let (mut client, session) = served.connect_known();
     let id = session.id();
-    let (begun, begins) = mpsc::channel();
-    let (free, freed) = mpsc::channel::<()>();
-    let told = served.running.execute(id.shard(), move |_| {
-        begun.send(()).expect("the test waits");
-        freed.recv_timeout(PATIENCE).expect("the test sets it free");
-    });
-    assert_eq!((told, begins.recv_timeout(PATIENCE)), (Ok(()), Ok(())));
-    let (ran, runs) = mpsc::channel();
+    let (gate, blocker) = gate();
+    assert_eq!(served.running.execute(id.shard(), move |_| blocker.block()), Ok(()));
+    gate.await_blocked();
+    let (ran, runs) = channel();
     for number in 0..10 {
         let ran = ran.clone();
-        assert_eq!(
-            served.running.execute(id.shard(), move |_| ran.send(number).expect("the test waits")),
-            Ok(())
-        );
+        let told = served.running.execute(id.shard(), move |_| ran.send(number).expect("the test waits"));
+        assert_eq!(told, Ok(()));
     }
     drop(ran);
     assert_eq!(served.running.execute(id.shard(), |_| ()), Err(QueryError::Busy));
@@ -58,23 +45,20 @@ fn questions_to_a_shard_that_blocks_answer_busy_and_a_shutdown_gets_through(on: 
     assert!(matches!(session.send("no room"), Err(SendError::MailboxFull { .. })));
     // What it cannot be too busy for.
     served.running.shutdown(PATIENCE);
-    free.send(()).expect("the shard waits");
+    gate.open();
     client.assert_end();
     drop(client);
-    let Served { running, journal, .. } = served;
-    let handle = running.handle();
-    running.wait().expect("it stops in peace");
+    served.await_stop();
     assert_eq!(runs.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>(), "what was taken was done");
-    audit(&handle, &journal);
 }
 
 #[test]
 fn serve_returns_when_the_last_handler_does() {
     for on in [On::WorkerPool, On::ThreadPerConnection] {
-        let (gate, handler) = gate();
+        let (gate, blocker) = gate();
         let server = on.bind().framing(LengthPrefix::u32_be());
         let (handle, addr) = (server.handle(), server.local_addrs()[0].socket_addr().expect("TCP"));
-        let serving = thread::spawn(move || server.serve(handler));
+        let serving = thread::spawn(move || server.serve(blocker.handler()));
         let mut client = Client::connect(&addr.into()).expect("it listens since it is bound");
         client.send("block");
         gate.await_blocked();
@@ -83,69 +67,6 @@ fn serve_returns_when_the_last_handler_does() {
         assert!(!serving.is_finished(), "a handler still blocks");
         gate.open();
         join(serving).expect("it was asked to stop");
-    }
-}
-
-/// Echoes; blocks on the packet that says so, until the test lets it go on.
-#[derive(Clone)]
-struct Blocking {
-    blocked: Sender<()>,
-    released: Arc<AtomicBool>,
-}
-
-/// The test's end of it. Whatever becomes of the test, nothing blocks for ever.
-struct Gate {
-    blocked: Receiver<()>,
-    released: Arc<AtomicBool>,
-}
-
-fn gate() -> (Gate, Blocking) {
-    let (told, blocked) = channel();
-    let released = Arc::<AtomicBool>::default();
-    (Gate { blocked, released: released.clone() }, Blocking { blocked: told, released })
-}
-
-impl Gate {
-    fn await_blocked(&self) {
-        self.blocked.recv_timeout(PATIENCE).expect("the handler blocks");
-    }
-
-    fn open(&self) {
-        self.released.store(true, Ordering::Release);
-    }
-
-    fn is_open(&self) -> bool {
-        self.released.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.open();
-    }
-}
-
-impl Blocking {
-    fn block(&self) {
-        let _ = self.blocked.send(());
-        while !self.released.load(Ordering::Acquire) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-impl PacketHandler for Blocking {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        if packet == b"block" {
-            self.block();
-        }
-        Ok(session.send(packet)?)
     }
 }
 
@@ -158,8 +79,8 @@ struct Blocked {
 }
 
 fn blocked(on: On, limits: Limits) -> Blocked {
-    let (gate, handler) = gate();
-    let served = on.serve(limits, handler);
+    let (gate, blocker) = gate();
+    let served = on.serve(limits, blocker.handler());
     let (mut client, session) = served.connect_known();
     client.send("block");
     gate.await_blocked();
@@ -189,7 +110,7 @@ fn a_stop_returns_while_a_handler_blocks_and_names_its_shard(on: On) {
 
 /// Places everybody on its one worker, or on a thread of their own; blocks first.
 struct BlockingPlace {
-    handler: Blocking,
+    blocker: Blocker,
     placement: Placement,
 }
 
@@ -199,7 +120,7 @@ impl ForkingStrategy for BlockingPlace {
     }
 
     fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
-        self.handler.block();
+        self.blocker.block();
         self.placement
     }
 }
@@ -207,10 +128,9 @@ impl ForkingStrategy for BlockingPlace {
 #[test]
 fn a_stop_returns_while_the_strategy_blocks_the_acceptor_and_names_its_shard() {
     for placement in [Placement::On(ShardId::ACCEPTOR), Placement::On(ShardId::new(1)), Placement::Fork] {
-        let (gate, handler) = gate();
+        let (gate, blocker) = gate();
         let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be());
-        let echo = echo();
-        let running = server.strategy(BlockingPlace { handler, placement }).spawn(echo).expect("it starts");
+        let running = server.strategy(BlockingPlace { blocker, placement }).spawn(echo()).expect("it starts");
         let addr = running.local_addr().expect("TCP").into();
         let _client = Client::connect(&addr).expect("it listens");
         gate.await_blocked();
@@ -243,8 +163,8 @@ fn a_wait_waits_for_a_handler_that_blocks(on: On) {
     let Served { running, journal, .. } = served;
     let handle = running.handle();
     handle.shutdown(Duration::ZERO);
-    let released = gate.released.clone();
-    let waiting = thread::spawn(move || (running.wait(), released.load(Ordering::Acquire)));
+    let is_open = gate.watch();
+    let waiting = thread::spawn(move || (running.wait(), is_open()));
     until("the others have ended", || handle.shards() == [shard]);
     gate.open();
     let (waited, released) = join(waiting);
@@ -256,23 +176,17 @@ fn a_wait_waits_for_a_handler_that_blocks(on: On) {
 
 #[test]
 fn a_shard_that_is_busy_refuses_jobs_and_still_stops() {
-    let (hold, held) = channel::<()>();
     let limits = Limits::default().mailbox_commands(10);
     let server = Server::bind("127.0.0.1:0").expect("free").framing(LengthPrefix::u32_be()).limits(limits);
-    let echo = echo();
-    let running = server.strategy(SingleReactor::new()).spawn(echo).expect("it starts");
-    let (started, waits) = channel();
-    let block = move |_: &mut framewire::ShardContext<'_>| {
-        let _ = started.send(());
-        let _ = held.recv();
-    };
-    running.execute(ShardId::ACCEPTOR, block).expect("there is room");
-    waits.recv_timeout(PATIENCE).expect("the shard is blocked");
+    let running = server.strategy(SingleReactor::new()).spawn(echo()).expect("it starts");
+    let (gate, blocker) = gate();
+    running.execute(ShardId::ACCEPTOR, move |_| blocker.block()).expect("there is room");
+    gate.await_blocked();
     let answers: Vec<_> = (0..20).map(|_| running.execute(ShardId::ACCEPTOR, |_| ())).collect();
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10);
     assert!(answers.iter().all(|answer| matches!(answer, Ok(()) | Err(QueryError::Busy))));
     assert_eq!(running.close_peer(([127, 0, 0, 1], 1).into()), Err(QueryError::Busy));
     running.shutdown(PATIENCE);
-    drop(hold);
+    gate.open();
     running.wait().expect("the order to stop got through");
 }

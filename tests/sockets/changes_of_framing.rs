@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use framewire::{Handled, LengthPrefix, PacketHandler, Separator, Session, TimerId, packet_fn};
+use framewire::{LengthPrefix, Separator, Session, TimerId, packet_fn};
 
 use crate::common::{On, Served, on_each_strategy, on_each_strategy_and_transport};
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     bytes_behind_a_change_of_framing_go_to_the_new_one
@@ -14,31 +15,23 @@ on_each_strategy! {
     a_framing_set_by_a_timer_gets_what_waits_already
 }
 
-#[derive(Clone)]
-struct Switch;
-
-impl PacketHandler for Switch {
-    type State = ();
-
-    fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
-        Ok(session.set_timer(TimerId(0), Duration::from_millis(50))?)
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), packet: &[u8]) -> Handled {
-        Ok(session.send(packet)?)
-    }
-
-    fn on_timer(&mut self, session: &mut Session<'_>, _: &mut (), _: TimerId) -> Handled {
+/// Echoes lines, and changes its framing by a timer once four bytes have come.
+fn switching() -> Scripted<()> {
+    let soon = |session: &mut Session<'_>, (): &mut ()| {
+        session.set_timer(TimerId(0), Duration::from_millis(50))?;
+        Ok(())
+    };
+    Scripted::echo().on_open(soon).on_timer(|session, (), _| {
         if session.stats().bytes_in < 4 {
             return Ok(session.set_timer(TimerId(0), Duration::from_millis(5))?);
         }
         session.set_framing(LengthPrefix::u8());
         Ok(())
-    }
+    })
 }
 
 fn a_framing_set_by_a_timer_gets_what_waits_already(on: On) {
-    let served = Served::start(on.bind().framing(Separator::lines()), Switch);
+    let served = Served::start(on.bind().framing(Separator::lines()), switching());
     let mut client = served.connect();
     client.write(b"\x03abc");
     assert_eq!(client.read(4), b"\x03abc", "no further byte has come");

@@ -14,6 +14,7 @@ mod blocked_handlers;
 mod changes_of_framing;
 mod close_reasons;
 mod handler_factories;
+mod handlers;
 mod memory;
 mod panicking_callbacks;
 mod panicking_destructors;

@@ -1,13 +1,9 @@
 //! The packets of a stream are the same, wherever the network cuts it and however it ends.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
-
 use framewire::{CloseKind, Limits, Raw, Separator, Session, UntilEof, packet_fn};
 
 use crate::common::{Client, On, PATIENCE, Served, echo, frame, on_each_strategy_and_transport, until};
+use crate::handlers::gate;
 
 on_each_strategy_and_transport! {
     bytes_that_come_one_at_a_time_make_the_same_packets
@@ -150,28 +146,19 @@ fn a_packet_of_no_bytes_on_the_wire_harms_nobody(on: On) {
 
 #[test]
 fn urgent_data_between_two_packets_does_not_delay_the_second() {
-    let (gate, begun) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
-    let (guarded, counted) = (gate.clone(), begun.clone());
-    let served = On::SingleReactor.serve(
-        Limits::default(),
-        packet_fn(move |session, packet| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            drop(guarded.lock().expect("nobody panics"));
-            Ok(session.send(packet)?)
-        }),
-    );
+    let (gate, blocker) = gate();
+    let served = On::SingleReactor.serve(Limits::default(), blocker.handler());
     let (mut client, mut other) = (served.connect(), served.connect());
     served.await_open();
     // While the shard is held up, all of it arrives: to be told in one event.
-    let held = gate.lock().expect("nobody panics");
-    other.send("holds it up");
-    until("it is held up", || begun.load(Ordering::Relaxed) == 1);
+    other.send("block");
+    gate.await_blocked();
     client.send("before");
     assert_eq!(client.socket.send_out_of_band(b"!").expect("there is room"), 1);
     client.send("behind");
-    drop(held);
+    gate.open();
     assert_eq!((client.recv_text(), client.recv_text()), ("before".to_owned(), "behind".to_owned()));
-    assert_eq!(other.recv_text(), "holds it up");
+    assert_eq!(other.recv_text(), "block");
     drop((client, other));
     served.finish();
 }

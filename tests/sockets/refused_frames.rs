@@ -7,11 +7,11 @@ use std::sync::{
 
 use bytes::BytesMut;
 use framewire::{
-    CloseKind, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits, Oversize,
-    PacketHandler, Session,
+    CloseKind, Decoded, EncodeError, FrameError, Framing, LengthPrefix, Limits, Oversize, Session,
 };
 
 use crate::common::{On, Served, echo, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     a_hostile_length_of_32_bits_is_refused
@@ -26,25 +26,10 @@ on_each_strategy! {
     an_answer_to_a_broken_frame_is_delivered_before_the_end
 }
 
-/// Refuses what comes, for ever, without taking it.
-#[derive(Clone)]
-struct Stubborn;
-
-impl Framing for Stubborn {
-    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
-        Ok(Some(Decoded::Rejected { consumed: 0, error: FrameError::malformed("no", buf) }))
-    }
-
-    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
-        out.extend_from_slice(payload);
-        Ok(())
-    }
-}
-
 fn a_refusal_that_never_moves_on_ends_the_session(on: On) {
-    let served = Served::start(on.bind().framing(Stubborn), echo());
+    let served = Served::start(on.bind().framing(Obstinate(LengthPrefix::u32_be())), echo());
     let (mut client, session) = served.connect_known();
-    client.write(b"x");
+    client.write(b"nonsense");
     client.assert_end();
     drop(client);
     let (kind, text) = served.journal.await_ending(session.id());
@@ -53,31 +38,22 @@ fn a_refusal_that_never_moves_on_ends_the_session(on: On) {
     served.finish();
 }
 
-#[derive(Clone)]
-struct Polite;
-
-impl PacketHandler for Polite {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, _: &mut (), packet: &[u8]) -> Handled {
+/// Echoes, and tells of what is broken; "bad" is what it calls so itself.
+fn polite() -> Scripted<()> {
+    let answer = |session: &mut Session<'_>, (): &mut (), packet: &[u8]| {
         session.send(packet)?;
         match packet {
             b"bad" => Err(FrameError::malformed("said so itself", packet).into()),
             _ => Ok(()),
         }
-    }
-
-    fn on_violation(&mut self, session: &mut Session<'_>, _: &mut (), error: &FrameError) {
+    };
+    Scripted::answering(answer).on_violation(|session, (), error| {
         let _ = session.send(format!("-ERR {error}"));
-    }
+    })
 }
 
 fn an_answer_to_a_broken_frame_is_delivered_before_the_end(on: On) {
-    let served = on.serve(Limits::default().frame(1000), Polite);
+    let served = on.serve(Limits::default().frame(1000), polite());
     let mut client = served.connect();
     client.assert_echo("fine");
     client.write(&[0, 1, 0, 0]);
@@ -129,33 +105,14 @@ fn refuse(served: &Served, header: &[u8]) {
     assert!(served.metrics().buffered < 4096, "a promise of bytes took {} bytes", served.metrics().buffered);
 }
 
-/// Echoes, and tells of frames that were refused.
-#[derive(Clone, Default)]
-struct Telling {
-    rejected: Arc<AtomicUsize>,
-}
-
-impl PacketHandler for Telling {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        Ok(session.send(packet)?)
-    }
-
-    fn on_rejected(&mut self, session: &mut Session<'_>, (): &mut (), error: &FrameError) -> Handled {
-        assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-        Ok(session.send("rejected")?)
-    }
-}
-
 fn a_frame_over_the_maximum_can_be_skipped_and_the_stream_goes_on(on: On) {
-    let handler = Telling::default();
-    let rejected = handler.rejected.clone();
+    let rejected = Arc::<AtomicUsize>::default();
+    let counted = rejected.clone();
+    let handler = Scripted::<()>::echo().on_rejected(move |session, (), error| {
+        assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(session.send("rejected")?)
+    });
     let framing = LengthPrefix::u32_be().max(1000).oversize(Oversize::Discard);
     let served = Served::start(on.bind().framing(framing), handler);
     let mut bystander = served.connect();
@@ -207,7 +164,7 @@ impl Framing for Obstinate {
         self.0.decode(buf)
     }
 
-    fn encode(&self, payload: &[u8], out: &mut bytes::BytesMut) -> Result<(), EncodeError> {
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.0.encode(payload, out)
     }
 }

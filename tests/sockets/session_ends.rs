@@ -5,17 +5,16 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Sender, channel},
+        mpsc::channel,
     },
 };
 
-use framewire::{
-    CloseKind, Failure, Handled, Limits, PacketHandler, Session, SessionHandle, Then, packet_fn,
-};
+use framewire::{CloseKind, Failure, Handled, Limits, Session, Then, packet_fn};
 
 use crate::common::{
     Client, On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until,
 };
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     a_reply_that_another_thread_computes_reaches_a_peer_that_has_ended_its_side
@@ -31,35 +30,18 @@ on_each_strategy! {
     an_abort_reaches_the_peer_as_a_reset
 }
 
-/// Lets another thread compute the replies, and stays for them when the peer ends its side.
-#[derive(Clone)]
-struct Delegating {
-    /// What another thread waits for before it answers.
-    asked: Sender<(SessionHandle, Vec<u8>)>,
-    ended: Arc<AtomicUsize>,
-}
-
-impl PacketHandler for Delegating {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        Ok(self.asked.send((session.handle(), packet.to_vec()))?)
-    }
-
-    fn on_end(&mut self, _session: &mut Session<'_>, (): &mut ()) -> Handled<Then> {
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        Ok(Then::Stay)
-    }
-}
-
 fn a_reply_that_another_thread_computes_reaches_a_peer_that_has_ended_its_side(on: On) {
     let (asked, questions) = channel();
     let ended = Arc::<AtomicUsize>::default();
-    let served = on.serve(Limits::default(), Delegating { asked, ended: ended.clone() });
+    let counted = ended.clone();
+    let delegate = move |session: &mut Session<'_>, (): &mut (), packet: &[u8]| {
+        Ok(asked.send((session.handle(), packet.to_vec()))?)
+    };
+    let handler = Scripted::answering(delegate).on_end(move |_, ()| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(Then::Stay)
+    });
+    let served = on.serve(Limits::default(), handler);
     let mut client = served.connect();
     client.send("question");
     client.end();
@@ -134,29 +116,26 @@ fn the_last_reply_of_a_graceful_close_survives_input_that_nobody_reads(on: On) {
     served.finish();
 }
 
-#[derive(Clone)]
-struct Moody;
+/// Echoes, and fails when it is told to.
+fn fail_on_demand(session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+    session.send(packet)?;
+    if packet == b"fail" { Err(Failure::because("told to fail")) } else { Ok(()) }
+}
 
-impl PacketHandler for Moody {
-    type State = ();
-
-    fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
+/// Refuses all but the first session of each shard.
+fn moody() -> Scripted<()> {
+    Scripted::answering(fail_on_demand).on_open(|session, ()| {
         // The first of a shard is welcome, as is everybody on a thread of its own.
         if session.id().to_string().ends_with("0#0") {
             return Ok(());
         }
         session.send("go away")?;
         Err(Failure::because("not today"))
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        session.send(packet)?;
-        if packet == b"fail" { Err(Failure::because("told to fail")) } else { Ok(()) }
-    }
+    })
 }
 
 fn a_handler_that_refuses_a_session_may_say_why(on: On) {
-    let served = on.serve(Limits::default(), Moody);
+    let served = on.serve(Limits::default(), moody());
     let mut welcome: Vec<Client> = (0..2).map(|_| served.connect()).collect();
     if matches!(on, On::SingleReactor | On::UnixSocket) {
         let mut refused = welcome.remove(1);
@@ -178,7 +157,7 @@ fn a_handler_that_refuses_a_session_may_say_why(on: On) {
 }
 
 fn an_error_of_the_handler_ends_the_session_after_what_was_sent(on: On) {
-    let served = on.serve(Limits::default(), Calm);
+    let served = on.serve(Limits::default(), Scripted::answering(fail_on_demand));
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
     client.write(&[frame(b"one"), frame(b"fail"), frame(b"never seen")].concat());
@@ -189,22 +168,6 @@ fn an_error_of_the_handler_ends_the_session_after_what_was_sent(on: On) {
     bystander.assert_echo("still served");
     drop(bystander);
     served.finish();
-}
-
-/// [`Moody`] with a better morning.
-#[derive(Clone)]
-struct Calm;
-
-impl PacketHandler for Calm {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        Moody.on_packet(session, &mut (), packet)
-    }
 }
 
 fn a_reset_in_the_middle_of_a_frame_ends_one_session(on: On) {

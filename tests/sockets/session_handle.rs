@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framewire::{
-    CloseKind, CloseReason, Handled, Limits, PacketHandler, SendError, Session, SessionHandle, SessionInfo,
-};
+use framewire::{CloseKind, Handled, Limits, SendError, Session, SessionHandle};
 
 use crate::common::{Client, On, PATIENCE, echo, frame, on_each_strategy_and_transport, until};
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     a_callback_can_close_its_own_session
@@ -22,40 +21,28 @@ on_each_strategy_and_transport! {
     a_session_is_closed_by_handle_after_what_was_sent
 }
 
-/// Knows the sessions that gave themselves a name, and does to them what it is told: "name NAME", "close",
-/// "close NAME", "tell NAME", "heir NAME"; anything else is echoed.
+/// The sessions that gave themselves a name.
 #[derive(Clone, Default)]
-struct Lobby {
-    names: Arc<Mutex<Vec<(String, SessionHandle)>>>,
-}
-
-#[derive(Default)]
-struct Guest {
-    /// Is told when this session closes.
-    heir: Option<SessionHandle>,
-}
+struct Lobby(Arc<Mutex<Vec<(String, SessionHandle)>>>);
 
 impl Lobby {
+    fn add(&self, name: &str, session: SessionHandle) {
+        self.0.lock().expect("nobody panics").push((name.to_owned(), session));
+    }
+
     fn find(&self, name: &str) -> Option<SessionHandle> {
-        let names = self.names.lock().expect("nobody panics");
+        let names = self.0.lock().expect("nobody panics");
         names.iter().find(|(known, _)| known == name).map(|(_, handle)| handle.clone())
     }
-}
 
-impl PacketHandler for Lobby {
-    type State = Guest;
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Guest> {
-        Ok(Guest::default())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, guest: &mut Guest, packet: &[u8]) -> Handled {
+    /// Does to sessions what they are told: "name NAME", "close", "close NAME", "tell NAME", "heir NAME" (is told when this session
+    /// closes); anything else is echoed.
+    fn obey(&self, session: &mut Session<'_>, heir: &mut Option<SessionHandle>, packet: &[u8]) -> Handled {
         let text = String::from_utf8_lossy(packet).into_owned();
         let (verb, name) = text.split_once(' ').unwrap_or((&text, ""));
         let reply = match (verb, name) {
             ("name", name) => {
-                let named = (name.to_owned(), session.handle());
-                self.names.lock().expect("nobody panics").push(named);
+                self.add(name, session.handle());
                 "named".to_owned()
             }
             ("close", "") => {
@@ -66,7 +53,7 @@ impl PacketHandler for Lobby {
             ("close", name) => format!("{:?}", self.find(name).map(|other| other.close())),
             ("tell", name) => format!("{:?}", self.find(name).map(|other| other.send("told"))),
             ("heir", name) => {
-                guest.heir = self.find(name);
+                *heir = self.find(name);
                 "noted".to_owned()
             }
             _ => text,
@@ -76,12 +63,17 @@ impl PacketHandler for Lobby {
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    fn on_close(&mut self, _session: &SessionInfo, guest: Guest, _reason: &CloseReason) {
-        if let Some(heir) = guest.heir {
-            let _ = heir.send("inherited");
-        }
-    }
+fn lobby() -> Scripted<Option<SessionHandle>> {
+    let lobby = Lobby::default();
+    Scripted::answering(move |session, heir, packet| lobby.obey(session, heir, packet)).on_close(
+        |_, heir: Option<SessionHandle>| {
+            if let Some(heir) = heir {
+                let _ = heir.send("inherited");
+            }
+        },
+    )
 }
 
 fn ask(client: &mut Client, question: &str) -> String {
@@ -90,7 +82,7 @@ fn ask(client: &mut Client, question: &str) -> String {
 }
 
 fn a_callback_can_close_its_own_session(on: On) {
-    let served = on.serve(Limits::default(), Lobby::default());
+    let served = on.serve(Limits::default(), lobby());
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
     client.write(&[frame(b"close"), frame(b"never handed out")].concat());
@@ -104,7 +96,7 @@ fn a_callback_can_close_its_own_session(on: On) {
 }
 
 fn a_callback_can_close_another_session(on: On) {
-    let served = on.serve(Limits::default(), Lobby::default());
+    let served = on.serve(Limits::default(), lobby());
     let mut bystander = served.connect();
     let (mut victim, session) = served.connect_known();
     let mut closer = served.connect();
@@ -121,7 +113,7 @@ fn a_callback_can_close_another_session(on: On) {
 }
 
 fn a_send_to_a_closed_session_is_refused_and_harms_nobody(on: On) {
-    let served = on.serve(Limits::default(), Lobby::default());
+    let served = on.serve(Limits::default(), lobby());
     let mut sender = served.connect();
     let (mut gone, session) = served.connect_known();
     assert_eq!(ask(&mut gone, "name gone"), "named");
@@ -139,7 +131,7 @@ fn a_send_to_a_closed_session_is_refused_and_harms_nobody(on: On) {
 }
 
 fn a_packet_can_be_sent_to_another_session_from_on_close(on: On) {
-    let served = on.serve(Limits::default(), Lobby::default());
+    let served = on.serve(Limits::default(), lobby());
     let (mut heir, mut owner) = (served.connect(), served.connect());
     assert_eq!(ask(&mut heir, "name heir"), "named");
     assert_eq!(ask(&mut owner, "heir heir"), "noted");

@@ -7,14 +7,15 @@ use std::{
 };
 
 use framewire::{
-    CloseKind, Handled, LengthPrefix, PacketHandler, Separator, Server, ServerHandle, Session, ShardContext,
-    SingleReactor, Then, packet_fn,
+    CloseKind, Handled, LengthPrefix, Separator, Server, ServerHandle, Session, ShardContext, SingleReactor,
+    Then, packet_fn,
 };
 
 use crate::common::{
     Client, On, PATIENCE, Served, audit, echo, frame, join, on_each_strategy, on_each_strategy_and_transport,
     own_address, patient, until,
 };
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     a_shutdown_delivers_full_outboxes_to_slow_readers
@@ -126,28 +127,12 @@ fn the_earliest_end_counts_when_a_shutdown_is_asked_for_again(on: On) {
     }
 }
 
-#[derive(Clone)]
-struct Polite;
-
-impl PacketHandler for Polite {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        Ok(session.send(packet)?)
-    }
-
-    fn on_shutdown(&mut self, session: &mut Session<'_>, (): &mut ()) -> Handled<Then> {
+fn a_shutdown_says_farewell_to_every_session(on: On) {
+    let handler = Scripted::<()>::echo().on_shutdown(|session, ()| {
         session.send("farewell")?;
         Ok(Then::Close)
-    }
-}
-
-fn a_shutdown_says_farewell_to_every_session(on: On) {
-    let served = on.serve(patient(), Polite);
+    });
+    let served = on.serve(patient(), handler);
     let mut clients: Vec<Client> = (0..20).map(|_| served.connect()).collect();
     served.await_open();
     // One of them is in the middle of a frame.

@@ -2,9 +2,10 @@
 
 use std::{thread, time::Duration};
 
-use framewire::{CloseKind, Handled, LengthPrefix, Limits, Oversize, PacketHandler, Session, Then};
+use framewire::{CloseKind, LengthPrefix, Limits, Oversize, Session, Then};
 
 use crate::common::{On, Served, echo, frame, on_each_strategy_and_transport, until};
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     a_frame_that_is_discarded_by_the_byte_ends_the_session
@@ -50,33 +51,23 @@ fn a_silent_session_ends_idle(on: On) {
 }
 
 /// Pings when idle, and gives up at the third time.
-#[derive(Clone)]
-struct Pinging;
-
-impl PacketHandler for Pinging {
-    type State = u32;
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<u32> {
-        Ok(0)
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, pings: &mut u32, packet: &[u8]) -> Handled {
+fn pinging() -> Scripted<u32> {
+    let alive = |session: &mut Session<'_>, pings: &mut u32, packet: &[u8]| {
         *pings = 0;
         Ok(session.send(packet)?)
-    }
-
-    fn on_idle(&mut self, session: &mut Session<'_>, pings: &mut u32) -> Handled<Then> {
+    };
+    Scripted::answering(alive).on_idle(|session, pings| {
         *pings += 1;
         if *pings == 3 {
             return Ok(Then::Close);
         }
         session.send(format!("ping {pings}"))?;
         Ok(Then::Stay)
-    }
+    })
 }
 
 fn a_handler_may_ping_instead_of_closing_an_idle_session(on: On) {
-    let served = on.serve(Limits::default().idle_timeout(Duration::from_millis(10)), Pinging);
+    let served = on.serve(Limits::default().idle_timeout(Duration::from_millis(10)), pinging());
     let (mut client, session) = served.connect_known();
     assert_eq!(client.recv_text(), "ping 1");
     assert_eq!(client.recv_text(), "ping 2");

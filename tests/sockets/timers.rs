@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use framewire::{Failure, Handled, Limits, PacketHandler, Session, TimerId, packet_fn};
+use framewire::{Failure, Limits, Session, TimerId, packet_fn};
 
 use crate::common::{Client, On, frame, on_each_strategy_and_transport, until};
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     timers_ring_once_in_the_order_they_are_due
@@ -22,17 +23,8 @@ fn millis(millis: u64) -> Duration {
 }
 
 /// Does what the packet says: "set ID MILLIS", "cancel ID", "close"; tells of each timer that rings.
-#[derive(Clone)]
-struct Clock;
-
-impl PacketHandler for Clock {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+fn clock() -> Scripted<()> {
+    let obey = |session: &mut Session<'_>, (): &mut (), packet: &[u8]| {
         let text = String::from_utf8_lossy(packet).into_owned();
         let words: Vec<&str> = text.split(' ').collect();
         let number = |word: &str| word.parse::<u32>().map_err(Failure::from);
@@ -51,11 +43,8 @@ impl PacketHandler for Clock {
             _ => text,
         };
         Ok(session.send(reply)?)
-    }
-
-    fn on_timer(&mut self, session: &mut Session<'_>, (): &mut (), timer: TimerId) -> Handled {
-        Ok(session.send(format!("rang {}", timer.0))?)
-    }
+    };
+    Scripted::answering(obey).on_timer(|session, (), timer| Ok(session.send(format!("rang {}", timer.0))?))
 }
 
 /// In one write, so that all of it is done in one turn.
@@ -65,7 +54,7 @@ fn tell(client: &mut Client, orders: &[&str]) {
 }
 
 fn timers_ring_once_in_the_order_they_are_due(on: On) {
-    let served = on.serve(Limits::default(), Clock);
+    let served = on.serve(Limits::default(), clock());
     let mut client = served.connect();
     tell(&mut client, &["set 3 30", "set 1 10", "set 2 20", "set 0 0", "set 4 40"]);
     for number in 0..5 {
@@ -78,34 +67,25 @@ fn timers_ring_once_in_the_order_they_are_due(on: On) {
     served.finish();
 }
 
-/// Sets a timer of as many milliseconds as the packet says, after it has been busy for a moment.
-#[derive(Clone)]
-struct Alarms;
-
-impl PacketHandler for Alarms {
-    type State = Vec<(Instant, Duration)>;
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled<Self::State> {
-        Ok(Vec::new())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, set: &mut Self::State, packet: &[u8]) -> Handled {
+/// Sets a timer of as many milliseconds as the packet says, after it has been busy for a moment; when it rings, tells by how much
+/// that was too early.
+fn alarms() -> Scripted<Vec<(Instant, Duration)>> {
+    let set = |session: &mut Session<'_>, set: &mut Vec<(Instant, Duration)>, packet: &[u8]| {
         let text = std::str::from_utf8(packet)?;
         let after = millis(text.parse()?);
         std::thread::sleep(Duration::from_micros(1_700));
         set.push((Instant::now(), after));
         Ok(session.set_timer(TimerId(set.len() as u32 - 1), after)?)
-    }
-
-    fn on_timer(&mut self, session: &mut Session<'_>, set: &mut Self::State, timer: TimerId) -> Handled {
+    };
+    Scripted::answering(set).on_timer(|session, set, timer| {
         let (at, after) = set[timer.0 as usize];
         let early = after.saturating_sub(at.elapsed());
         Ok(session.send(format!("{early:?}"))?)
-    }
+    })
 }
 
 fn a_timer_never_rings_early(on: On) {
-    let served = on.serve(Limits::default().session_timers(100), Alarms);
+    let served = on.serve(Limits::default().session_timers(100), alarms());
     let mut clients: Vec<Client> = (0..4).map(|_| served.connect()).collect();
     for client in &mut clients {
         tell(client, &["5", "1", "0", "2", "7", "3", "4", "1", "6", "5"]);
@@ -120,7 +100,7 @@ fn a_timer_never_rings_early(on: On) {
 }
 
 fn a_timer_that_is_set_again_is_moved(on: On) {
-    let served = on.serve(Limits::default(), Clock);
+    let served = on.serve(Limits::default(), clock());
     let mut client = served.connect();
     tell(&mut client, &["set 1 3600000", "set 2 20", "set 1 10", "set 3 5", "set 3 30"]);
     for number in [1, 2, 3] {
@@ -133,7 +113,7 @@ fn a_timer_that_is_set_again_is_moved(on: On) {
 }
 
 fn a_cancelled_timer_does_not_ring(on: On) {
-    let served = on.serve(Limits::default(), Clock);
+    let served = on.serve(Limits::default(), clock());
     let mut client = served.connect();
     tell(&mut client, &["set 1 10", "set 2 20", "cancel 1", "cancel 1", "cancel 7"]);
     for reply in ["true", "false", "false", "rang 2"] {
@@ -145,7 +125,7 @@ fn a_cancelled_timer_does_not_ring(on: On) {
 }
 
 fn more_timers_than_the_limit_are_refused(on: On) {
-    let served = on.serve(Limits::default().session_timers(2), Clock);
+    let served = on.serve(Limits::default().session_timers(2), clock());
     let (mut bystander, mut client) = (served.connect(), served.connect());
     tell(&mut client, &["set 1 3600000", "set 2 3600000", "set 3 1", "set 2 5"]);
     let refused = "2 timers are set, the limit; cancel one or raise limits.session_timers";
@@ -161,7 +141,7 @@ fn more_timers_than_the_limit_are_refused(on: On) {
 }
 
 fn timers_of_a_closed_session_do_not_ring(on: On) {
-    let served = on.serve(Limits::default(), Clock);
+    let served = on.serve(Limits::default(), clock());
     let mut bystander = served.connect();
     let mut client = served.connect();
     tell(&mut client, &["set 1 0", "set 2 1", "close"]);

@@ -17,6 +17,7 @@ use framewire::{
 };
 
 use crate::common::{Client, ON_PURPOSE, On, Served, echo, hush, on_each_strategy, until};
+use crate::handlers::Scripted;
 
 on_each_strategy! {
     a_payload_of_a_panic_that_panics_when_dropped_ends_one_session
@@ -274,31 +275,18 @@ fn a_job_that_panics_when_dropped_harms_nobody(on: On) {
 }
 
 /// Leaves its shard a job as the last of its sessions ends by an abort: too late to be run.
-#[derive(Clone)]
-struct Heirloom(ServerHandle);
-
-impl PacketHandler for Heirloom {
-    type State = ();
-
-    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
-        Ok(())
-    }
-
-    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
-        Ok(session.send(packet)?)
-    }
-
-    fn on_close(&mut self, session: &SessionInfo, (): (), _reason: &CloseReason) {
+fn heirloom(server: ServerHandle) -> Scripted<()> {
+    Scripted::echo().on_close(move |session, ()| {
         let bomb = Bomb(true);
-        let told = self.0.execute(session.id.shard(), move |_| assert!(carries(&bomb)));
+        let told = server.execute(session.id.shard(), move |_| assert!(carries(&bomb)));
         assert_eq!(told, Ok(()));
-    }
+    })
 }
 
 fn a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown(on: On) {
     hush();
     let server = on.bind().framing(LengthPrefix::u32_be());
-    let handler = Heirloom(server.handle());
+    let handler = heirloom(server.handle());
     let served = Served::start(server, handler);
     let mut client = served.connect();
     client.assert_echo("well");

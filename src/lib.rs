@@ -67,11 +67,12 @@
 //! in; packets, bytes to write and deadlines come out. Only floor 3 touches the world, and it decides nothing.
 //!
 //! ```text
-//! 4  facade    Server · RunningServer · ServerHandle
+//! 4  facade    server: bind, serve, watch, stop · testing: for your own framings and handlers
 //! 3  world     reactor: polls, sockets, the clock, one event loop per shard · runtime: threads, and how a connection gets to one
-//! 2  shard     many sessions, one handler · the strategy says which shard a connection lives on
-//! 1  session   one connection: open → draining → closed, its timers and limits · PacketHandler
-//! 0  bytes     framings · inbox and outbox · timer wheel · what threads share: mailbox, ticket, admission
+//! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
+//! 1  session   session: one connection, open → draining → closed, its timers and limits · handler: the callbacks
+//! 0  bytes     framing · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
+//!              addr · contained: panics · error · id · limits · metrics · slots · time
 //! ```
 //!
 //! The path of a byte, there and back:
@@ -131,7 +132,13 @@
 //! - Nothing that a few dozen connections need: `std::net` and a thread for each do that with less to learn.
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods
+    )
 )]
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -141,7 +148,6 @@ compile_error!(
 
 // Floor 0: bytes.
 pub mod framing;
-pub mod testing;
 
 mod addr;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
@@ -171,6 +177,7 @@ mod runtime;
 
 // Floor 4: the facade.
 mod server;
+pub mod testing;
 
 /// A simulated network under the runtime and the reactor.
 #[cfg(test)]

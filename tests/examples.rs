@@ -12,18 +12,6 @@ use framewire::testing::law;
 use program::{Peer, Program};
 
 #[test]
-fn every_example_is_run_by_a_test() {
-    let tests = concat!(include_str!("examples.rs"), include_str!("redis.rs"));
-    let entries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"));
-    let entries = entries.expect("examples/ is there").map(|entry| entry.expect("readable").path());
-    let names: Vec<_> = entries.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    assert!(names.len() > 1, "{names:?}");
-    for name in names {
-        assert!(tests.contains(&format!("Program::start(\"{name}\"")), "no test starts examples/{name}.rs");
-    }
-}
-
-#[test]
 fn echo_sends_each_line_back() {
     let program = Program::start("echo", &["127.0.0.1:0"]);
     let mut peer = program.connect();

@@ -1,8 +1,8 @@
-//! Style is a test: the floors of the house, the budgets of lines, and what the code must not have.
+//! Style is a test: the floors of the house, the budgets of lines, and what else clippy cannot say.
 //!
 //! The rules are in `tidy/`, each a function over text with a test of its own that shows it failing; here they are held
 //! against the library and, but for the floors, against the other packages of the workspace. Code for tests (`#[cfg(test)]`)
-//! is free of the floors and may read the clock, and of nothing else.
+//! is free of the floors, and of nothing else. What clippy can say is in `Cargo.toml` and `clippy.toml`.
 
 #[path = "tidy/floors.rs"]
 mod floors;
@@ -16,34 +16,28 @@ use std::{fs, path::Path};
 use floors::Building;
 use source::{Source, test_modules, tokens};
 
-/// Files outside of the reactor that may do what is for the reactor, each for a reason.
-const EXCUSED: [(&str, &str); 2] = [
-    // A thread that is not the server's waits for a packet to be written.
-    ("src/sync/ticket.rs", "reads the clock"),
-    // A thread that is not the server's waits for the answer of the shards.
-    ("src/server/handle.rs", "reads the clock"),
-];
-
 #[test]
 fn no_module_uses_a_floor_above_its_own() {
-    let root = read("src/lib.rs");
-    let building = Building::new(&root.text);
+    let building = Building::new(&read("src/lib.rs").text);
     expect_none(library().iter().flat_map(|source| building.breaches(source)));
 }
 
 #[test]
-fn only_the_reactor_touches_the_world() {
-    expect_none(library().iter().flat_map(|source| rules::worldliness(source, &EXCUSED)));
+fn every_module_of_the_floors_is_in_the_tree() {
+    let modules: Vec<_> = library().iter().map(Source::module).collect();
+    expect_none(floors::unbuilt(&modules));
 }
 
 #[test]
-fn every_excuse_is_needed() {
-    let library = library();
-    for excuse in EXCUSED {
-        let others: Vec<_> = EXCUSED.into_iter().filter(|other| *other != excuse).collect();
-        let needed = library.iter().any(|source| !rules::worldliness(source, &others).is_empty());
-        assert!(needed, "{excuse:?} is excused for nothing");
-    }
+fn the_root_and_the_readme_show_the_same_floors() {
+    let root = read("src/lib.rs");
+    expect_none([floors::misplaced(&root), floors::not_pictured(&root)].concat());
+    expect_none(floors::not_pictured(&read("README.md")));
+}
+
+#[test]
+fn only_the_third_floor_names_what_touches_the_world() {
+    expect_none(library().iter().flat_map(rules::worldliness));
 }
 
 #[test]
@@ -55,13 +49,18 @@ fn files_and_functions_keep_their_budgets() {
 }
 
 #[test]
-fn nothing_is_unfinished_unsafe_or_switched_off() {
-    expect_none(everything().iter().flat_map(rules::forbidden));
+fn no_test_is_switched_off() {
+    expect_none(everything().iter().flat_map(rules::ignored_tests));
 }
 
 #[test]
-fn every_relaxed_lint_has_a_reason() {
-    expect_none(everything().iter().flat_map(rules::unreasoned_allows));
+fn every_package_takes_the_lints_of_the_workspace() {
+    let members = fs::read_dir(root().join("crates")).expect("crates/ is there");
+    let members = members.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
+    let manifests: Vec<_> = members.map(|member| format!("crates/{member}/Cargo.toml")).collect();
+    assert!(manifests.len() > 1, "{manifests:?}");
+    expect_none(manifests.iter().flat_map(|path| rules::own_lints(&read(path))));
+    expect_none(rules::own_lints(&read("Cargo.toml")));
 }
 
 #[test]

@@ -155,6 +155,7 @@ impl ServerHandle {
     ///
     /// # Errors
     /// [`QueryError`]; within a callback always [`QueryError::WouldDeadlock`].
+    #[expect(clippy::disallowed_methods, reason = "it waits on a thread that is not the server's")]
     pub fn sessions(&self) -> Result<Vec<SessionInfo>, QueryError> {
         let Some(registry) = self.registry() else { return Ok(Vec::new()) };
         if registry.is_aboard() {

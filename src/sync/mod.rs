@@ -6,6 +6,7 @@ mod mailbox;
 mod primitives;
 mod ticket;
 
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 pub use mailbox::{Mailbox, MailboxLimits, Rejected, Wake};
 pub use ticket::SendTicket;
 

@@ -66,6 +66,7 @@ impl SendTicket {
     ///
     /// # Errors
     /// [`TicketError::Closed`], [`TicketError::Refused`], or [`TicketError::TimedOut`] when nothing was decided yet.
+    #[expect(clippy::disallowed_methods, reason = "it waits on a thread that is not the server's")]
     pub fn wait(&self, timeout: Duration) -> Result<(), TicketError> {
         let deadline = Instant::now().checked_add(timeout);
         let mut decided = self.fate.lock();

@@ -1,5 +1,6 @@
 //! The rules that concern one file. Each answers with what breaks it; none with an empty list.
 
+use super::floors::floor;
 use super::source::{Source, Token, closing, follows, tokens, without_tests};
 
 const MAX_FILE: usize = 500;
@@ -27,71 +28,35 @@ pub(crate) fn long_functions(source: &Source) -> Vec<String> {
     found
 }
 
-/// Nothing is left undone, switched off or unsafe.
-pub(crate) fn forbidden(source: &Source) -> Vec<String> {
+/// No test is switched off.
+pub(crate) fn ignored_tests(source: &Source) -> Vec<String> {
     let tokens = tokens(&source.text);
-    let mut found = Vec::new();
-    for (at, token) in tokens.iter().enumerate() {
-        let what = match token.text.as_str() {
-            "todo" | "unimplemented" if follows(&tokens, at + 1, &["!"]) => "unfinished code",
-            "unsafe" => "unsafe code",
-            "#" if attribute_has(&tokens, at, "ignore") => "a test that is switched off",
-            _ => continue,
-        };
-        found.push(format!("{}:{}: {what}", source.path, token.line));
-    }
-    found
+    let ignored = (0..tokens.len()).filter(|at| attribute_has(&tokens, *at, "ignore"));
+    ignored.map(|at| format!("{}:{}: a test that is switched off", source.path, tokens[at].line)).collect()
 }
 
-/// Whoever relaxes a lint says why, in the attribute.
-pub(crate) fn unreasoned_allows(source: &Source) -> Vec<String> {
-    let tokens = tokens(&source.text);
-    let relaxes = |at: &usize| {
-        matches!(tokens[*at].text.as_str(), "allow" | "expect")
-            && follows(&tokens, *at + 1, &["("])
-            && (follows(&tokens, at.saturating_sub(2), &["#", "["])
-                || follows(&tokens, at.saturating_sub(3), &["#", "!", "["])
-                || follows(&tokens, at.saturating_sub(1), &[","]) && in_cfg_attr(&tokens, *at))
-    };
-    let reasonless =
-        |at: &usize| !tokens[*at..closing(&tokens, *at + 1)].iter().any(|token| token.text == "reason");
-    let found = (0..tokens.len()).filter(relaxes).filter(reasonless);
-    found
-        .map(|at| format!("{}:{}: a lint is relaxed without a reason", source.path, tokens[at].line))
-        .collect()
-}
-
-/// What only the reactor may do, and the word for it.
-const WORLDLY: [(&str, &[&str]); 12] = [
-    ("names mio", &["mio", "::"]),
-    ("names mio", &["use", "mio", ";"]),
-    ("names socket2", &["socket2", "::"]),
-    ("names socket2", &["use", "socket2", ";"]),
-    ("reads the clock", &["Instant", "::", "now"]),
-    ("reads the clock", &["SystemTime", "::", "now"]),
-    ("reads the clock", &[".", "elapsed", "("]),
-    ("starts a thread", &["thread", "::", "spawn"]),
-    ("starts a thread", &["thread", "::", "scope"]),
-    ("starts a thread", &["thread", "::", "Builder"]),
-    ("sleeps", &["thread", "::", "sleep"]),
-    ("sleeps", &["thread", "::", "park_timeout"]),
-];
-
-/// Only the reactor touches the world: polls, sockets, clock, threads. `excused` are pairs of a file and what it may do.
-pub(crate) fn worldliness(source: &Source, excused: &[(&str, &str)]) -> Vec<String> {
-    if ["src/reactor/", "src/runtime/"].iter().any(|room| source.path.starts_with(room)) {
+/// Only the third floor names the crates that touch the world. That nobody else reads the clock or starts a thread, clippy sees.
+pub(crate) fn worldliness(source: &Source) -> Vec<String> {
+    if floor(&source.module()) == Some(3) {
         return Vec::new();
     }
     let tokens = without_tests(&tokens(&source.text));
     let mut found = Vec::new();
-    for (at, token) in tokens.iter().enumerate() {
-        for (what, signs) in WORLDLY {
-            if follows(&tokens, at, signs) && !excused.contains(&(source.path.as_str(), what)) {
-                found.push(format!("{}:{}: {what}, which is for the reactor", source.path, token.line));
-            }
+    for world in ["mio", "socket2"] {
+        let names =
+            |at: &usize| follows(&tokens, *at, &[world, "::"]) || follows(&tokens, *at, &["use", world, ";"]);
+        for at in (0..tokens.len()).filter(names) {
+            found.push(format!("{}:{}: names {world}, which is for floor 3", source.path, tokens[at].line));
         }
     }
     found
+}
+
+/// A package holds to the lints of the workspace.
+pub(crate) fn own_lints(manifest: &Source) -> Vec<String> {
+    let taken = manifest.text.contains("\n[lints]\nworkspace = true\n");
+    let found = (!taken).then(|| format!("{}: does not take the lints of the workspace", manifest.path));
+    found.into_iter().collect()
 }
 
 /// An example begins by saying how it is run.
@@ -102,11 +67,11 @@ pub(crate) fn mute_example(source: &Source) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// Some test runs, or includes, the example of this name.
+/// Some test starts the example of this name.
 pub(crate) fn untested_example(name: &str, tests: &[Source]) -> Vec<String> {
-    let (quoted, path) = (format!("\"{name}\""), format!("examples/{name}"));
-    let tested = tests.iter().any(|test| test.text.contains(&quoted) || test.text.contains(&path));
-    let found = (!tested).then(|| format!("examples/{name}: no file in tests/ runs it"));
+    let start = format!("Program::start(\"{name}\"");
+    let found = (!tests.iter().any(|test| test.text.contains(&start)))
+        .then(|| format!("examples/{name}: no file in tests/ starts it"));
     found.into_iter().collect()
 }
 
@@ -148,12 +113,6 @@ fn attribute_has(tokens: &[Token], at: usize, word: &str) -> bool {
         && tokens[at..closing(tokens, at + 1)].iter().any(|token| token.text == word)
 }
 
-/// Whether the token at `at` stands within a `cfg_attr(…)`.
-fn in_cfg_attr(tokens: &[Token], at: usize) -> bool {
-    let open = tokens[..at].iter().rposition(|token| token.text == "cfg_attr");
-    open.is_some_and(|open| closing(tokens, open + 1) > at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,55 +146,37 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_unsafe_and_ignored_code_is_found() {
+    fn a_test_that_is_switched_off_is_found() {
         for text in [
-            "fn f() { todo!() }",
-            "fn f() { unimplemented!(\"later\") }",
-            "unsafe fn f() {}",
             "#[ignore] fn f() {}",
             "#[ignore = \"slow\"] fn f() {}",
             "#[cfg_attr(windows, ignore)] fn f() {}",
         ] {
-            assert_eq!(forbidden(&source(text)).len(), 1, "{text}");
+            assert_eq!(ignored_tests(&source(text)).len(), 1, "{text}");
         }
-        let fine = "#![forbid(unsafe_code)] // todo!() unsafe\nfn todo(ignore: u8) { \"#[ignore] unsafe\"; }";
-        assert_eq!(forbidden(&source(fine)), Vec::<String>::new());
+        let fine = "// #[ignore]\nfn f(ignore: u8) { \"#[ignore]\"; }";
+        assert_eq!(ignored_tests(&source(fine)), Vec::<String>::new());
     }
 
     #[test]
-    fn a_lint_that_is_relaxed_without_a_reason_is_found() {
-        for text in [
-            "#[allow(dead_code)] fn f() {}",
-            "#![allow(dead_code, unused)]",
-            "#[expect(dead_code)] fn f() {}",
-            "#[cfg_attr(test, allow(dead_code))] fn f() {}",
-        ] {
-            assert_eq!(unreasoned_allows(&source(text)).len(), 1, "{text}");
+    fn the_world_is_for_the_third_floor() {
+        for text in ["use mio::Poll;", "use mio;", "fn f() { socket2::Socket::new() }"] {
+            assert_eq!(worldliness(&source(text)).len(), 1, "{text}");
+            for room in ["reactor", "runtime"] {
+                let above = Source::new(&format!("src/{room}/x.rs"), text);
+                assert_eq!(worldliness(&above), Vec::<String>::new(), "{text}");
+            }
         }
-        let fine = "#[allow(dead_code, reason = \"x\")] fn f() { a.allow(b); g(c, expect(d)); }";
-        assert_eq!(unreasoned_allows(&source(fine)), Vec::<String>::new());
+        let test = source("#[cfg(test)] mod tests { use mio::Poll; }");
+        assert_eq!(worldliness(&test), Vec::<String>::new());
     }
 
     #[test]
-    fn the_world_is_for_the_reactor() {
-        for text in [
-            "use mio::Poll;",
-            "use mio;",
-            "fn f() { socket2::Socket::new() }",
-            "fn f() { let now = std::time::Instant::now(); }",
-            "fn f() { start.elapsed(); }",
-            "use std::thread; fn f() { thread::spawn(g); }",
-            "fn f() { std::thread::sleep(d); }",
-        ] {
-            assert_eq!(worldliness(&source(text), &[]).len(), 1, "{text}");
-            let reactor = Source::new("src/reactor/x.rs", text);
-            assert_eq!(worldliness(&reactor, &[]), Vec::<String>::new(), "{text}");
-        }
-        let clock = source("fn f() { Instant::now(); }");
-        assert_eq!(worldliness(&clock, &[("src/shard/x.rs", "reads the clock")]), Vec::<String>::new());
-        assert_eq!(worldliness(&clock, &[("src/shard/x.rs", "sleeps")]).len(), 1);
-        let test = source("#[cfg(test)] mod tests { fn f() { Instant::now(); } }");
-        assert_eq!(worldliness(&test, &[]), Vec::<String>::new());
+    fn a_package_with_lints_of_its_own_is_found() {
+        let manifest = |text: &str| own_lints(&Source::new("Cargo.toml", text));
+        assert_eq!(manifest("[package]\n\n[lints]\nworkspace = true\n"), Vec::<String>::new());
+        assert_eq!(manifest("[package]\n").len(), 1);
+        assert_eq!(manifest("[package]\n\n[lints.rust]\nunsafe_code = \"allow\"\n").len(), 1);
     }
 
     #[test]
@@ -247,10 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn an_example_that_no_test_names_is_found() {
-        let tests = [Source::new("tests/examples.rs", "run(\"echo\"); include!(\"../examples/law.rs\");")];
+    fn an_example_that_no_test_starts_is_found() {
+        let tests = [Source::new("tests/examples.rs", "Program::start(\"echo\", &[]); \"chat\"")];
         assert_eq!(untested_example("echo", &tests), Vec::<String>::new());
-        assert_eq!(untested_example("law", &tests), Vec::<String>::new());
-        assert_eq!(untested_example("chat", &tests), ["examples/chat: no file in tests/ runs it"]);
+        assert_eq!(untested_example("chat", &tests), ["examples/chat: no file in tests/ starts it"]);
     }
 }

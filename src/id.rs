@@ -42,21 +42,11 @@ impl SessionId {
     }
 }
 
-/// A slot and its generation; also what a poll token holds.
+/// A slot of a shard, and its generation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
-}
-
-impl Key {
-    pub(crate) fn token(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.slot)
-    }
-
-    pub(crate) fn from_token(token: u64) -> Self {
-        Self { slot: token as u32, generation: (token >> 32) as u32 }
-    }
 }
 
 impl fmt::Display for ShardId {
@@ -98,13 +88,6 @@ impl fmt::Debug for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_survives_its_token() {
-        for key in [Key { slot: 0, generation: 0 }, Key { slot: u32::MAX, generation: 7 }] {
-            assert_eq!(Key::from_token(key.token()), key);
-        }
-    }
 
     #[test]
     fn an_id_shows_shard_slot_and_generation() {

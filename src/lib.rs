@@ -94,7 +94,7 @@
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | what is about a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
-//! | starting and stopping | [`Server`], [`RunningServer`], [`ServerHandle`] |
+//! | starting and stopping | [`Server`], [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | bounds and timeouts | [`Limits`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback gave up), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
@@ -196,7 +196,9 @@ pub use handler::{PacketFn, PacketHandler, Then, packet_fn};
 pub use id::{SessionId, ShardId};
 pub use limits::Limits;
 pub use metrics::Metrics;
-pub use server::{BindAddr, Handlers, PerShard, RunningServer, Server, ServerHandle, Unframed, per_shard};
+pub use server::{
+    BindAddr, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard,
+};
 pub use session::{Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError, TimerId};
 pub use strategy::{
     AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::AddAssign,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -52,6 +53,15 @@ macro_rules! counters {
             $($(#[$doc])+ pub $name: u64,)+
             closed: ByKind,
         }
+
+        impl Metrics {
+            fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+                for (sum, closed) in self.closed.0.iter_mut().zip(&other.closed.0) {
+                    *sum += closed;
+                }
+            }
+        }
     };
 }
 
@@ -96,6 +106,13 @@ counters! {
     wakeups,
     /// Callbacks and jobs that took longer than 100 ms in one turn: they hold up their whole shard.
     slow_turns,
+}
+
+/// The sum of both, gauges and counters alike: several services together.
+impl AddAssign<&Self> for Metrics {
+    fn add_assign(&mut self, other: &Self) {
+        self.add(other);
+    }
 }
 
 impl Metrics {

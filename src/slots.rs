@@ -4,6 +4,9 @@ use slab::Slab;
 
 use crate::id::Key;
 
+/// Values that there may be: as many as the numbers that a poll token has room for.
+pub(crate) const MAX_SLOTS: usize = 1 << 24;
+
 /// Values by [`Key`]. A key that was removed finds nothing, ever again; its slot is given out anew only after
 /// [`recycle`](Self::recycle), so that no event of the same batch can meet a stranger in it.
 ///
@@ -25,6 +28,11 @@ impl<T> Slots<T> {
     /// The generation of the first value is `generation`; tests start near the end of the numbers.
     pub(crate) fn starting_at(generation: u32) -> Self {
         Self { entries: Slab::new(), resting: Vec::new(), next_generation: generation, len: 0 }
+    }
+
+    /// Whether no slot is left whose number fits into a token.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= MAX_SLOTS
     }
 
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {

@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Sys, event_loop::FIRST_LISTENER};
+use super::{Sys, token::listener_token};
 use crate::{
     addr::{Addr, Endpoints},
     contained::Contained,
@@ -90,6 +90,8 @@ pub(crate) struct AcceptorConfig<Y: Sys> {
     pub(crate) dispatch: Box<dyn Dispatch<Y::Stream>>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) here: ShardId,
+    /// The number of its service on this thread, which its tokens carry.
+    pub(crate) service: u8,
 }
 
 /// Carries connections to other threads.
@@ -139,7 +141,7 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn new(sys: &mut Y, config: AcceptorConfig<Y>) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for (at, (mut listener, local)) in config.listeners.into_iter().enumerate() {
-            sys.register_listener(&mut listener, FIRST_LISTENER + at as u64)?;
+            sys.register_listener(&mut listener, listener_token(config.service, at))?;
             let wildcard = local.ip().is_some_and(|ip| ip.is_unspecified());
             let local = (!wildcard).then_some(local);
             listeners.push(ListenerState {

@@ -1,460 +1,171 @@
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind},
-    sync::Arc,
     time::Duration,
 };
 
-use super::{
-    Acceptor, Ready, Sys,
-    session_io::{find_error, flush, note, receive},
-};
-use crate::{
-    buffer::ReceiveBuffer,
-    error::CloseReason,
-    framing::Framing,
-    handler::PacketHandler,
-    id::Key,
-    session::TimerPurpose,
-    shard::{Command, Ending, Incoming, Shard},
-    sync::Mailbox,
-    time::Tick,
-    timer_wheel::Fired,
-};
+use super::{Flow, Ready, Service, Sys, token::service_of};
+use crate::{buffer::ReceiveBuffer, time::Tick};
 
-/// Tokens from here on are not sessions: listeners, and the waker.
-pub(crate) const FIRST_LISTENER: u64 = u64::MAX - 1024;
-pub(crate) const WAKER: u64 = u64::MAX;
-
-/// How long each part of a turn may take before what is left of it waits for the next turn (milliseconds). Together they
-/// are below the 20 ms in which everybody is to be served once; a callback that takes longer adds what it takes.
-const ACCEPT_SHARE: Tick = 2;
-const READ_SHARE: Tick = 10;
-const COMMAND_SHARE: Tick = 2;
-const TIMER_SHARE: Tick = 2;
-const WRITE_SHARE: Tick = 2;
-/// Commands obeyed in one turn, however fast they are.
-const COMMANDS_PER_TURN: usize = 1024;
-/// A turn that takes longer than this held up its shard (milliseconds).
-const SLOW_TURN: Tick = 100;
-
-/// The loop of one thread: a poll, a shard, and perhaps an acceptor.
-pub(crate) struct EventLoop<Y: Sys, H: PacketHandler, F> {
+/// The loop of one thread: a poll, and one shard of each service.
+///
+/// What belongs to a service is behind one virtual call per step of the turn, and monomorphic from there on.
+pub(crate) struct EventLoop<Y: Sys> {
     sys: Y,
-    shard: Shard<H, F, Y::Stream>,
-    acceptor: Option<Acceptor<Y>>,
-    mailbox: Arc<Mailbox<Command<Y::Stream>>>,
-    lifetime: Lifetime,
-    read_budget: usize,
-    buffer: ReceiveBuffer,
-    /// When this turn began.
-    began: Tick,
+    /// By their numbers; those that have ended leave a gap.
+    services: Vec<Option<Box<dyn Service<Y>>>>,
     ready: Vec<Ready>,
-    // What is left of these when its share of the turn is used up waits for the next.
-    commands: VecDeque<Command<Y::Stream>>,
-    unfinished: VecDeque<Key>,
-    dirty: VecDeque<Key>,
-    /// The last one is the earliest.
-    due: Vec<Fired<TimerPurpose>>,
-    /// The sessions that were served in this turn without an event.
-    served: Vec<Key>,
+    buffer: ReceiveBuffer,
 }
 
-/// How long a loop lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lifetime {
-    /// Until the server stops.
-    Server,
-    /// Until its one connection ends.
-    Connection,
-}
+impl<Y: Sys> EventLoop<Y> {
+    pub(crate) fn new(sys: Y, services: Vec<Box<dyn Service<Y>>>) -> Self {
+        let services = services.into_iter().map(Some).collect();
+        Self { sys, services, ready: Vec::new(), buffer: ReceiveBuffer::new() }
+    }
 
-/// Whether the loop goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flow {
-    Continue,
-    Stop,
-}
-
-/// What a loop is made of.
-pub(crate) struct EventLoopConfig<Y: Sys, H: PacketHandler, F> {
-    pub(crate) sys: Y,
-    pub(crate) shard: Shard<H, F, Y::Stream>,
-    pub(crate) acceptor: Option<Acceptor<Y>>,
-    pub(crate) mailbox: Arc<Mailbox<Command<Y::Stream>>>,
-    pub(crate) lifetime: Lifetime,
-    pub(crate) read_budget: usize,
-}
-
-impl<Y, H, F> EventLoop<Y, H, F>
-where
-    Y: Sys,
-    H: PacketHandler + 'static,
-    F: Framing + Clone,
-{
-    pub(crate) fn new(config: EventLoopConfig<Y, H, F>) -> Self {
-        let mut shard = config.shard;
-        let now = shard.clock().read();
-        Self {
-            sys: config.sys,
-            shard,
-            acceptor: config.acceptor,
-            mailbox: config.mailbox,
-            lifetime: config.lifetime,
-            read_budget: config.read_budget,
-            buffer: ReceiveBuffer::new(),
-            began: now,
-            ready: Vec::new(),
-            commands: VecDeque::new(),
-            unfinished: VecDeque::new(),
-            dirty: VecDeque::new(),
-            due: Vec::new(),
-            served: Vec::new(),
+    /// One turn. Calls `ended` with the number of each service that has ended, and how; when none is left, the loop is over.
+    pub(crate) fn turn(&mut self, mut ended: impl FnMut(usize, io::Result<()>)) -> Flow {
+        if let Err(error) = self.poll() {
+            self.fail(&error, ended);
+            return Flow::Stop;
         }
-    }
-
-    /// Before the first turn: the handler begins. Returns what it said if it panicked.
-    pub(crate) fn start(&mut self) -> Result<(), CloseReason> {
-        self.shard.start()
-    }
-
-    /// One turn. The caller turns until told to stop, or until the poll fails, and then [`finish`](Self::finish)es.
-    pub(crate) fn turn(&mut self) -> io::Result<Flow> {
-        self.poll()?;
         self.accept();
         self.read();
         self.obey();
         self.expire();
         self.flush();
-        self.end_turn()
+        self.end_turn(&mut ended);
+        if self.services.iter().any(Option::is_some) { Flow::Continue } else { Flow::Stop }
     }
 
     fn poll(&mut self) -> io::Result<()> {
-        self.judge_last_turn();
-        let (mut wait, expected) = self.wait();
-        if wait != Some(Duration::ZERO) && !self.mailbox.fall_asleep() {
-            wait = Some(Duration::ZERO);
-        }
+        let (wait, expected) = self.wait();
         self.ready.clear();
         let polled = self.sys.poll(&mut self.ready, wait);
-        self.mailbox.wake_up();
+        self.services.iter_mut().flatten().for_each(|service| service.wake_up(expected));
         match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.began = self.shard.clock().wake(expected);
+        self.hand_out_events();
         Ok(())
     }
 
     /// How long the poll may wait, and when it is to end: not at all while work is left over, else until the next deadline.
     fn wait(&mut self) -> (Option<Duration>, Option<Tick>) {
-        if self.has_work() {
-            return (Some(Duration::ZERO), Some(0));
+        let (mut wait, mut expected) = (None, None);
+        for service in self.services.iter_mut().flatten() {
+            service.judge_last_turn();
+            let (now, Some(deadline)) = service.poll_deadline() else { continue };
+            let left = Duration::from_millis(deadline.saturating_sub(now));
+            wait = Some(wait.map_or(left, |wait: Duration| wait.min(left)));
+            expected = Some(expected.map_or(deadline, |expected: Tick| expected.min(deadline)));
         }
-        let (now, deadline) = (self.shard.clock().now(), self.deadline());
-        (deadline.map(|at| Duration::from_millis(at.saturating_sub(now))), deadline)
+        if wait == Some(Duration::ZERO) {
+            return (wait, expected);
+        }
+        // Up to the first that must not sleep; those that do are woken when the poll is over.
+        let asleep = self.services.iter().flatten().all(|service| service.fall_asleep());
+        (if asleep { wait } else { Some(Duration::ZERO) }, expected)
     }
 
-    /// The turn before is over: those who were served last in it are stamped again if it took long, and a long turn held up
-    /// every session of the shard.
-    fn judge_last_turn(&mut self) {
-        let took = self.shard.clock().read() - self.began;
-        if self.shard.clock().is_outdated() {
-            let ready = std::mem::take(&mut self.ready);
-            self.restamp(&ready);
-            self.ready = ready;
+    /// Gives each service its events.
+    fn hand_out_events(&mut self) {
+        if let [Some(only)] = self.services.as_mut_slice() {
+            std::mem::swap(only.ready(), &mut self.ready);
+            return;
         }
-        self.served.clear();
-        if took > SLOW_TURN {
-            self.shard.counters().slow_turns += 1;
-            tracing::warn!(millis = took, "a turn held up all sessions of its shard; does a handler block?");
+        self.services.iter_mut().flatten().for_each(|service| service.ready().clear());
+        for ready in &self.ready {
+            let Some(number) = service_of(ready.token) else { continue };
+            if let Some(Some(service)) = self.services.get_mut(number) {
+                service.ready().push(*ready);
+            }
         }
-    }
-
-    /// Whether something is left over that no event will announce.
-    fn has_work(&self) -> bool {
-        let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
-        !left || !self.due.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work)
-    }
-
-    fn deadline(&self) -> Option<Tick> {
-        let resume = self.acceptor.as_ref().and_then(Acceptor::deadline);
-        self.shard.poll_deadline().into_iter().chain(resume).min()
     }
 
     fn accept(&mut self) {
-        self.note_listeners();
-        self.shard.clock().begin_part(ACCEPT_SHARE);
-        let Some(acceptor) = &mut self.acceptor else { return };
-        acceptor.begin_turn(self.began);
-        while let Some(incoming) = self
-            .acceptor
-            .as_mut()
-            .and_then(|acceptor| acceptor.poll_accept(&mut self.sys, self.shard.counters()))
-        {
-            self.adopt(incoming);
-            if self.shard.clock().is_part_over() {
-                break;
-            }
+        for service in self.services.iter_mut().flatten() {
+            service.accept(&mut self.sys);
         }
+        self.exchange();
     }
 
-    fn note_listeners(&mut self) {
-        let Some(acceptor) = &mut self.acceptor else { return };
-        for ready in &self.ready {
-            if (FIRST_LISTENER..WAKER).contains(&ready.token) {
-                acceptor.handle_ready((ready.token - FIRST_LISTENER) as usize);
-            }
-        }
-    }
-
-    /// A connection begins to live here.
-    fn adopt(&mut self, incoming: Incoming<Y::Stream>) {
-        let Some(key) = self.shard.insert(incoming) else { return };
-        let sys = &mut self.sys;
-        self.shard.with_session(key, |access| match sys.register(access.io(), key.token()) {
-            Ok(()) => access.open(),
-            Err(error) => access.refuse(error),
-        });
-        self.served.push(key);
-    }
-
-    /// Serves the sessions that have an event, and those that wait for their next share, each once. Those that wait have
-    /// half of the time for themselves.
     fn read(&mut self) {
-        self.shard.take_unfinished(&mut self.unfinished);
-        let share = if self.unfinished.is_empty() { READ_SHARE } else { READ_SHARE / 2 };
-        self.shard.clock().begin_part(share);
-        self.serve_ready();
-        self.shard.clock().begin_part(share);
-        for _ in 0..self.unfinished.len() {
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-            let Some(key) = self.unfinished.pop_front() else { break };
-            self.serve_unfinished(key);
-            self.note_served(key);
+        for service in self.services.iter_mut().flatten() {
+            service.read(&mut self.sys, &mut self.buffer);
         }
-    }
-
-    fn serve_ready(&mut self) {
-        let ready = std::mem::take(&mut self.ready);
-        let mut over = false;
-        for event in &ready {
-            if event.token >= FIRST_LISTENER {
-                continue;
-            }
-            if over {
-                self.put_off(event);
-                continue;
-            }
-            self.handle_ready(event);
-            if self.shard.clock().is_alarmed() {
-                self.restamp(&ready);
-                over = self.shard.clock().is_part_over();
-            }
-        }
-        self.ready = ready;
-    }
-
-    /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what was
-    /// stamped just before that counts from now.
-    #[cold]
-    fn restamp(&mut self, ready: &[Ready]) {
-        let to = self.shard.clock().stamp();
-        let Some(from) = self.shard.clock().take_outdated() else { return };
-        let keys = ready.iter().map(|ready| Key::from_token(ready.token));
-        for key in keys.chain(self.served.iter().copied()) {
-            self.shard.restamp(key, from, to);
-        }
-    }
-
-    /// After a session was served without an event.
-    fn note_served(&mut self, key: Key) {
-        self.served.push(key);
-        if self.shard.clock().is_outdated() {
-            let ready = std::mem::take(&mut self.ready);
-            self.restamp(&ready);
-            self.ready = ready;
-        }
-    }
-
-    fn serve_unfinished(&mut self, key: Key) {
-        let (sys, buffer, budget) = (&mut self.sys, &mut self.buffer, self.read_budget);
-        self.shard.with_session(key, |access| {
-            access.begin_serving();
-            access.handle_resumed();
-            receive(sys, buffer, budget, access);
-            flush(sys, access);
-        });
-    }
-
-    fn handle_ready(&mut self, ready: &Ready) {
-        let (sys, buffer, budget) = (&mut self.sys, &mut self.buffer, self.read_budget);
-        let met = self.shard.with_session(Key::from_token(ready.token), |access| {
-            if access.is_waiting() {
-                // It is served once, when its place in the queue comes.
-                note(ready, access);
-            } else {
-                if ready.writable && access.handle_writable() {
-                    flush(sys, access);
-                }
-                if ready.readable || ready.hangup || ready.error {
-                    access.handle_readable(ready.hangup || ready.error);
-                    receive(sys, buffer, budget, access);
-                    flush(sys, access);
-                }
-            }
-            if ready.error {
-                find_error(sys, access);
-            }
-        });
-        if met.is_none() {
-            self.shard.counters().stale_events += 1;
-        }
-    }
-
-    /// The turn has no time left for this event: its session waits.
-    #[cold]
-    fn put_off(&mut self, ready: &Ready) {
-        let key = Key::from_token(ready.token);
-        let sys = &mut self.sys;
-        let waits = self.shard.with_session(key, |access| {
-            note(ready, access);
-            if ready.error {
-                find_error(sys, access);
-            }
-            access.wait()
-        });
-        if waits == Some(true) {
-            self.unfinished.push_back(key);
-        }
+        self.exchange();
     }
 
     fn obey(&mut self) {
-        self.mailbox.take(&mut self.commands);
-        self.shard.clock().begin_part(COMMAND_SHARE);
-        for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.pop_front() else { break };
-            self.handle_command(command);
-            if self.shard.clock().is_part_over() {
-                break;
-            }
+        for service in self.services.iter_mut().flatten() {
+            service.obey(&mut self.sys);
         }
-        self.shard.note_commands(!self.commands.is_empty());
-    }
-
-    fn handle_command(&mut self, command: Command<Y::Stream>) {
-        match command {
-            Command::Session(key, mut command) => {
-                self.shard.with_session(key, |access| access.handle_command(&mut command));
-                self.shard.discard(Command::Session(key, command));
-            }
-            Command::Adopt(incoming) => self.adopt(incoming),
-            Command::ClosePeer(peer, why) => {
-                self.shard.close_peer(peer, why.as_ref());
-                self.shard.discard(Command::ClosePeer(peer, why));
-            }
-            Command::Execute(job) => self.shard.run(job),
-            Command::Shutdown(grace) => {
-                self.stop_accepting();
-                self.shard.shut_down(grace);
-            }
-            Command::Abort => {
-                self.stop_accepting();
-                self.shard.cut();
-            }
-        }
-    }
-
-    fn stop_accepting(&mut self) {
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.stop(self.shard.counters());
-        }
+        self.exchange();
     }
 
     fn expire(&mut self) {
-        self.shard.take_due(&mut self.due);
-        if self.due.is_empty() {
-            return;
+        for service in self.services.iter_mut().flatten() {
+            service.expire(&mut self.sys, &mut self.buffer);
         }
-        self.shard.clock().begin_part(TIMER_SHARE);
-        while let Some(fired) = self.due.pop() {
-            if let Some(suspect) = self.shard.handle_timer(fired) {
-                self.judge(suspect);
-            }
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-        }
+        self.exchange();
     }
 
-    /// A deadline of this session has passed. What it has sent may lie unread, and the kernel may take more for it by now,
-    /// above all when the whole process stood still: it is read and written first, and judged then.
-    fn judge(&mut self, suspect: Key) {
-        let (sys, buffer, budget) = (&mut self.sys, &mut self.buffer, self.read_budget);
-        self.shard.with_session(suspect, |access| {
-            access.doubt();
-            receive(sys, buffer, budget, access);
-            flush(sys, access);
-        });
-        // A callback that it has just called may have blocked.
-        self.note_served(suspect);
-        self.shard.with_session(suspect, |access| access.judge());
-        self.note_served(suspect);
+    /// What callbacks of one service have asked of sessions of another.
+    fn exchange(&mut self) {
+        if self.services.len() < 2 {
+            return;
+        }
+        for number in 0..self.services.len() {
+            let Some(Some(from)) = self.services.get_mut(number) else { continue };
+            if from.outgoing().is_empty() {
+                continue;
+            }
+            let mut effects = std::mem::take(from.outgoing());
+            effects.drain(|effect, packet| {
+                let mut services = self.services.iter_mut().flatten();
+                if let Some(to) = services.find(|service| service.shard() == effect.session().shard()) {
+                    to.apply(effect, packet);
+                }
+            });
+            if let Some(Some(from)) = self.services.get_mut(number) {
+                from.outgoing().reuse(effects);
+            }
+        }
     }
 
     fn flush(&mut self) {
-        self.shard.take_dirty(&mut self.dirty);
-        if self.dirty.is_empty() {
-            return;
+        for service in self.services.iter_mut().flatten() {
+            service.flush(&mut self.sys);
         }
-        self.shard.clock().begin_part(WRITE_SHARE);
-        while let Some(key) = self.dirty.pop_front() {
-            self.shard.with_session(key, |access| flush(&mut self.sys, access));
-            if self.shard.clock().is_part_over() {
-                break;
+    }
+
+    fn end_turn(&mut self, mut ended: impl FnMut(usize, io::Result<()>)) {
+        for (number, place) in self.services.iter_mut().enumerate() {
+            let Some(service) = place else { continue };
+            let outcome = match service.end_turn(&mut self.sys) {
+                Ok(Flow::Continue) => continue,
+                Ok(Flow::Stop) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Some(service) = place.take() {
+                service.finish(&mut self.sys);
+            }
+            ended(number, outcome);
+        }
+    }
+
+    /// The poll has failed: no service can go on.
+    #[cold]
+    fn fail(&mut self, error: &io::Error, mut ended: impl FnMut(usize, io::Result<()>)) {
+        for (number, place) in self.services.iter_mut().enumerate() {
+            if let Some(service) = place.take() {
+                service.finish(&mut self.sys);
+                let copy = error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error);
+                ended(number, Err(copy));
             }
         }
-    }
-
-    fn end_turn(&mut self) -> io::Result<Flow> {
-        self.close_ended();
-        let counters = self.shard.counters();
-        counters.mailbox = (self.mailbox.queued() + self.commands.len()) as u64;
-        counters.wakeups = self.mailbox.wakeups();
-        self.shard.end_turn();
-        if let Some(error) = self.acceptor.as_mut().and_then(Acceptor::take_failure) {
-            return Err(error);
-        }
-        let lonely = self.lifetime == Lifetime::Connection && self.shard.len() == 0;
-        Ok(if lonely || self.shard.is_finished() { Flow::Stop } else { Flow::Continue })
-    }
-
-    /// Closes the sockets of ended sessions. `on_close` has run: nobody can write to a descriptor that is somebody else's.
-    fn close_ended(&mut self) {
-        while let Some(mut ended) = self.shard.poll_ended() {
-            if ended.how == Ending::Reset {
-                self.sys.make_reset(&mut ended.io);
-            }
-            // Closed first: a reader that sees that the session has left the counts finds its descriptor free.
-            drop(ended.io);
-            drop(ended.permit);
-        }
-    }
-
-    /// The last turn is over, or the poll has failed: closes every session, and drops what the user gave to the shard.
-    pub(crate) fn finish(mut self) {
-        self.stop_accepting();
-        self.shard.cut();
-        self.commands.extend(self.mailbox.close());
-        for command in std::mem::take(&mut self.commands) {
-            self.shard.discard(command);
-        }
-        self.close_ended();
-        self.shard.counters().mailbox = 0;
-        self.shard.end_turn();
-        self.shard.end();
     }
 
     #[cfg(test)]

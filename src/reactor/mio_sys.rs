@@ -9,8 +9,8 @@ use mio::{Events, Poll, Token, Waker, event::Event};
 
 use super::{
     Ready, Sys,
-    event_loop::WAKER,
     socket::{Listener, Stream},
+    token::WAKER,
 };
 use crate::{addr::Addr, sync::Wake, time::Clock};
 

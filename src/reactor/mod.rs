@@ -5,17 +5,21 @@ mod acceptor;
 mod descriptors;
 mod event_loop;
 mod mio_sys;
+mod service;
 mod session_io;
 mod socket;
 #[cfg(unix)]
 mod socket_file;
 mod sys;
+mod token;
 
 pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch};
 pub(crate) use descriptors::descriptors_left;
-#[cfg(test)]
-pub(crate) use event_loop::WAKER;
-pub(crate) use event_loop::{EventLoop, EventLoopConfig, Flow, Lifetime};
+pub(crate) use event_loop::EventLoop;
 pub(crate) use mio_sys::MioSys;
+pub(crate) use service::{Flow, Lifetime, Service, ServiceConfig, ServiceLoop};
 pub(crate) use socket::{BoundSocket, Listener, SocketOptions, Stream};
 pub(crate) use sys::{Ready, Sys};
+#[cfg(test)]
+pub(crate) use token::WAKER;
+pub(crate) use token::{MAX_LISTENERS, MAX_SERVICES};

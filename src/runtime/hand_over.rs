@@ -5,8 +5,8 @@ use std::{
 };
 
 use super::{
-    HandlerFactory, Platform, ShardLauncher, ShardRegistry,
-    launcher::{FirstConnection, take},
+    HandlerFactory, Platform, ShardRegistry, ThreadLauncher,
+    launcher::{FirstConnection, ShardLauncher, take},
     platform::StreamOf,
 };
 use crate::{
@@ -45,7 +45,10 @@ where
     F: Framing + Clone + Send + 'static,
 {
     fn send(&mut self, shard: ShardId, incoming: Incoming<StreamOf<P>>) -> io::Result<()> {
-        let member = self.registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
+        let member = self
+            .registry
+            .member(self.registry.numbers.on_thread(shard))
+            .ok_or(io::ErrorKind::NotConnected)?;
         let posted = member.mailbox.post_control(Command::Adopt(incoming));
         posted.map_err(|_| io::ErrorKind::NotConnected.into())
     }
@@ -54,8 +57,11 @@ where
         let first: FirstConnection<_> = Arc::new(Mutex::new(Some(incoming)));
         // Handler and framing are cloned here, which is the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {
-            let (platform, framing) = (self.platform.clone(), self.framing.clone());
-            ShardLauncher::forked(platform, &self.registry, framing, &mut **self.factory, first.clone())
+            let framing = self.framing.clone();
+            let (sys, waker) = self.platform.sys(self.registry.numbers.origin())?;
+            let shard =
+                ShardLauncher::forked(&self.registry, waker, framing, &mut **self.factory, first.clone())?;
+            Ok::<_, io::Error>(ThreadLauncher::new(self.platform.clone(), sys, vec![Box::new(shard)]))
         }));
         match forked {
             Ok(Ok(launcher)) => {

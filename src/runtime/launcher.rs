@@ -1,4 +1,5 @@
 use std::{
+    any::Any,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -14,10 +15,14 @@ use crate::{
     handler::PacketHandler,
     id::ShardId,
     metrics::SharedCounters,
-    reactor::{Acceptor, AcceptorConfig, Dispatch, EventLoop, EventLoopConfig, Flow, Lifetime, Sys},
+    reactor::{
+        Acceptor, AcceptorConfig, Dispatch, EventLoop, Flow, Lifetime, Service, ServiceConfig, ServiceLoop,
+        Sys,
+    },
+    session::Deliver,
     shard::{Command, CommandSender, Incoming, Shard, ShardConfig},
     strategy::ForkingStrategy,
-    sync::{Mailbox, MailboxLimits},
+    sync::{Mailbox, MailboxLimits, Wake},
 };
 
 /// Makes the handler of a shard: the first half where the server is started, the second on the shard's own thread.
@@ -25,22 +30,52 @@ pub trait HandlerFactory<H>: Send {
     fn factory(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send>;
 }
 
-/// A shard that is listed, can be written to, and waits for its thread.
-pub(crate) struct ShardLauncher<P: Platform, H, F> {
+/// The poll of a thread, and the shards that are to live on it, one of each service: they wait for their thread.
+pub(crate) struct ThreadLauncher<P: Platform> {
     platform: P,
     sys: P::Sys,
+    shards: Vec<Box<dyn LaunchShard<P>>>,
+}
+
+/// A thread that runs its shards.
+pub(crate) struct RunningThread<P: Platform> {
+    /// Until its last turn.
+    event_loop: Option<EventLoop<P::Sys>>,
+    /// By the numbers of the services; those that have ended leave a gap.
+    registrations: Vec<Option<ShardRegistration<P>>>,
+    /// The first failure counts.
+    outcome: Result<(), ServeError>,
+}
+
+/// A [`ShardLauncher`], whatever its handler and its framing are.
+pub(crate) trait LaunchShard<P: Platform>: Send {
+    fn id(&self) -> ShardId;
+
+    /// The way into it.
+    fn mailbox(&self) -> Arc<dyn Deliver>;
+
+    /// Makes the shard, on the thread that is to run it. A failure is the server's, and was told to its registry.
+    fn begin(
+        self: Box<Self>,
+        sys: &mut P::Sys,
+        number: u8,
+        neighbours: Arc<[Neighbour]>,
+    ) -> Result<Begun<P>, ServeError>;
+}
+
+/// A shard of another service on the same thread, and the way into it.
+type Neighbour = (ShardId, Arc<dyn Deliver>);
+
+/// A shard that was made, and is listed for as long as it lives.
+pub(crate) type Begun<P> = (Box<dyn Service<<P as Platform>::Sys>>, ShardRegistration<P>);
+
+/// A shard that is listed, can be written to, and waits for its thread.
+pub(super) struct ShardLauncher<P: Platform, H, F> {
     member: RegisteredShard<P>,
     framing: Contained<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
     parts: Option<AcceptorParts<P::Sys>>,
     first: FirstConnection<StreamOf<P>>,
-    registration: ShardRegistration<P>,
-}
-
-/// A shard on the thread that runs it.
-pub(crate) struct RunningShard<P: Platform, H: PacketHandler, F> {
-    /// Until its last turn.
-    event_loop: Option<EventLoop<P::Sys, H, F>>,
     registration: ShardRegistration<P>,
 }
 
@@ -55,10 +90,99 @@ pub(crate) struct AcceptorParts<Y: Sys> {
 }
 
 /// A shard is listed from here until this is dropped.
-struct ShardRegistration<P: Platform> {
+pub(crate) struct ShardRegistration<P: Platform> {
     registry: Arc<ShardRegistry<P>>,
     id: ShardId,
     lifetime: Lifetime,
+}
+
+impl<P: Platform> ThreadLauncher<P> {
+    pub(super) fn new(platform: P, sys: P::Sys, shards: Vec<Box<dyn LaunchShard<P>>>) -> Self {
+        Self { platform, sys, shards }
+    }
+
+    /// Runs the shards on a thread of their own.
+    pub(crate) fn spawn(self) -> io::Result<P::Thread> {
+        let shard = self.shards.first().map(|shard| shard.id());
+        let name = shard.map_or_else(|| "framewire".to_owned(), |shard| format!("framewire-{shard}"));
+        self.platform.clone().spawn(name, self)
+    }
+
+    /// Runs the shards on this thread, until the last has ended.
+    pub(crate) fn run(self) -> Result<(), ServeError> {
+        let mut thread = self.begin()?;
+        loop {
+            if let Some(ended) = thread.turn() {
+                return ended;
+            }
+        }
+    }
+
+    /// Makes the shards, on the thread that is to run them. One that cannot be made takes the others along.
+    pub(crate) fn begin(self) -> Result<RunningThread<P>, ServeError> {
+        let Self { mut sys, shards, .. } = self;
+        let ways: Vec<Neighbour> = shards.iter().map(|shard| (shard.id(), shard.mailbox())).collect();
+        let (mut services, mut registrations) = (Vec::new(), Vec::new());
+        for (number, shard) in shards.into_iter().enumerate() {
+            let own = shard.id();
+            let neighbours = ways.iter().filter(|(other, _)| *other != own).cloned().collect();
+            match shard.begin(&mut sys, number as u8, neighbours) {
+                Ok((service, registration)) => {
+                    services.push(service);
+                    registrations.push(Some(registration));
+                }
+                Err(error) => {
+                    services.into_iter().for_each(|service| service.finish(&mut sys));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(RunningThread { event_loop: Some(EventLoop::new(sys, services)), registrations, outcome: Ok(()) })
+    }
+}
+
+impl<P: Platform> RunningThread<P> {
+    /// One turn; how the thread ended if it was the last.
+    pub(crate) fn turn(&mut self) -> Option<Result<(), ServeError>> {
+        let Self { event_loop, registrations, outcome } = self;
+        let running = event_loop.as_mut()?;
+        let mut failed = None;
+        let turned = catch_unwind(AssertUnwindSafe(|| {
+            running.turn(|number, ended| {
+                let registration = registrations.get_mut(number).and_then(Option::take);
+                if let (Some(registration), Err(error)) = (registration, ended) {
+                    failed = Some(registration.fail(ServeError::system("poll")(error)));
+                }
+            })
+        }));
+        if let Some(error) = failed {
+            *outcome = std::mem::replace(outcome, Ok(())).and(Err(error));
+        }
+        match turned {
+            Ok(Flow::Continue) => return None,
+            Ok(Flow::Stop) => {}
+            Err(panic) => {
+                let defect = note_defect(panic);
+                *outcome = Err(defect);
+                // Told to all, and each ends with its thread.
+                for registration in registrations.iter_mut().filter_map(Option::take) {
+                    registration.fail(ServeError::Defect);
+                }
+            }
+        }
+        *event_loop = None;
+        Some(std::mem::replace(outcome, Ok(())))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> Vec<ShardId> {
+        self.registrations.iter().flatten().map(|registration| registration.id).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sys(&self) -> Option<&P::Sys> {
+        self.event_loop.as_ref().map(EventLoop::sys)
+    }
 }
 
 impl<P, H, F> ShardLauncher<P, H, F>
@@ -69,30 +193,28 @@ where
 {
     /// For a standing shard.
     pub(super) fn standing(
-        platform: P,
         registry: &Arc<ShardRegistry<P>>,
+        waker: Arc<dyn Wake>,
         id: ShardId,
         framing: Contained<F>,
         factory: &mut dyn HandlerFactory<H>,
         parts: Option<AcceptorParts<P::Sys>>,
-    ) -> Result<Self, ServeError> {
+    ) -> Self {
         let make = Contained::new(factory.factory(id));
-        let launcher = Self::new(platform, registry, id, Lifetime::Server, framing, make)
-            .map_err(ServeError::system("make a poll"))?;
-        Ok(Self { parts, ..launcher })
+        Self { parts, ..Self::new(registry, waker, id, Lifetime::Server, framing, make) }
     }
 
     /// For a shard of the connection that `first` holds.
     pub(super) fn forked(
-        platform: P,
         registry: &Arc<ShardRegistry<P>>,
+        waker: Arc<dyn Wake>,
         framing: Contained<F>,
         factory: &mut dyn HandlerFactory<H>,
         first: FirstConnection<StreamOf<P>>,
     ) -> io::Result<Self> {
         let id = registry.next_fork();
         let make = Contained::new(factory.factory(id));
-        let launcher = Self::new(platform, registry, id, Lifetime::Connection, framing, make)?;
+        let launcher = Self::new(registry, waker, id, Lifetime::Connection, framing, make);
         // Looked at only now: a stop that began before this shard was listed is seen here, one that begins later sees it.
         if registry.is_stopping() {
             take(&first);
@@ -102,14 +224,13 @@ where
     }
 
     fn new(
-        platform: P,
         registry: &Arc<ShardRegistry<P>>,
+        waker: Arc<dyn Wake>,
         id: ShardId,
         lifetime: Lifetime,
         framing: Contained<F>,
         make: Contained<Box<dyn FnOnce() -> H + Send>>,
-    ) -> io::Result<Self> {
-        let (sys, waker) = platform.sys(registry.origin)?;
+    ) -> Self {
         let limits = MailboxLimits {
             commands: registry.limits.mailbox_commands,
             bytes: registry.limits.mailbox_bytes,
@@ -120,83 +241,50 @@ where
             thread: Arc::new(OnceLock::new()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);
-        let first = FirstConnection::default();
-        Ok(Self { platform, sys, member, framing, make, parts: None, first, registration })
+        Self { member, framing, make, parts: None, first: FirstConnection::default(), registration }
+    }
+}
+
+impl<P, H, F> LaunchShard<P> for ShardLauncher<P, H, F>
+where
+    P: Platform,
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+{
+    fn id(&self) -> ShardId {
+        self.registration.id
     }
 
-    /// Runs the shard on a thread of its own.
-    pub(crate) fn spawn(self) -> io::Result<P::Thread> {
-        let (platform, name) = (self.platform.clone(), format!("framewire-{}", self.registration.id));
-        platform.spawn(name, self)
+    fn mailbox(&self) -> Arc<dyn Deliver> {
+        Arc::new(CommandSender(self.member.mailbox.clone()))
     }
 
-    /// Runs the shard on this thread, until it ends.
-    pub(crate) fn run(self) -> Result<(), ServeError> {
-        self.begin()?.run()
-    }
-
-    /// Makes the shard, on the thread that is to run it.
-    pub(crate) fn begin(self) -> Result<RunningShard<P, H, F>, ServeError> {
-        let Self { sys, member, framing, make, parts, first, registration, .. } = self;
+    fn begin(
+        self: Box<Self>,
+        sys: &mut P::Sys,
+        number: u8,
+        neighbours: Arc<[Neighbour]>,
+    ) -> Result<Begun<P>, ServeError> {
+        let Self { member, framing, make, parts, first, registration } = *self;
         let _ = member.thread.set(thread::current().id());
         if let Some(first) = take(&first) {
             // Should this thread get no further, it is let go with the mailbox.
             let _ = member.mailbox.post_control(Command::Adopt(first));
         }
-        let made = contain(registration.id, || event_loop(&registration, sys, &member, framing, make, parts));
-        match made {
-            Ok(event_loop) => Ok(RunningShard { event_loop: Some(event_loop), registration }),
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            make_service(&registration, sys, &member, framing, make, parts, number, neighbours)
+        }));
+        match made.unwrap_or_else(|panic| Err(note_defect(panic))) {
+            Ok(service) => Ok((service, registration)),
             Err(error) => Err(registration.fail(error)),
         }
     }
 }
 
-impl<P, H, F> RunningShard<P, H, F>
-where
-    P: Platform,
-    H: PacketHandler + 'static,
-    F: Framing + Clone,
-{
-    /// One turn; how the shard ended if it was the last.
-    pub(crate) fn turn(&mut self) -> Option<Result<(), ServeError>> {
-        let ended = match self.event_loop.as_mut()?.turn() {
-            Ok(Flow::Continue) => return None,
-            Ok(Flow::Stop) => Ok(()),
-            Err(error) => Err(ServeError::system("poll")(error)),
-        };
-        if let Some(event_loop) = self.event_loop.take() {
-            event_loop.finish();
-        }
-        Some(ended.map_err(|error| self.registration.fail(error)))
-    }
-
-    fn run(mut self) -> Result<(), ServeError> {
-        let id = self.registration.id;
-        let turns = || loop {
-            if let Some(ended) = self.turn() {
-                break Ok(ended);
-            }
-        };
-        contain(id, turns).unwrap_or_else(|defect| Err(self.registration.fail(defect)))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn id(&self) -> ShardId {
-        self.registration.id
-    }
-
-    #[cfg(test)]
-    pub(crate) fn sys(&self) -> Option<&P::Sys> {
-        self.event_loop.as_ref().map(EventLoop::sys)
-    }
-}
-
 /// The user's code is called, and its values are dropped, where their panics are caught: a panic that gets here is ours.
-fn contain<R>(shard: ShardId, body: impl FnOnce() -> Result<R, ServeError>) -> Result<R, ServeError> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        tracing::error!(%shard, panic = panic_message(panic), "outside of any callback");
-        Err(ServeError::Defect)
-    })
+fn note_defect(panic: Box<dyn Any + Send>) -> ServeError {
+    tracing::error!(panic = panic_message(panic), "outside of any callback");
+    ServeError::Defect
 }
 
 /// What is still there to be taken.
@@ -204,19 +292,26 @@ pub(super) fn take<T>(first: &FirstConnection<T>) -> Option<Incoming<T>> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-fn event_loop<P: Platform, H: PacketHandler + 'static, F: Framing + Clone>(
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what a launcher consists of, taken apart, and what its thread adds"
+)]
+fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 'static>(
     registration: &ShardRegistration<P>,
-    mut sys: P::Sys,
+    sys: &mut P::Sys,
     member: &RegisteredShard<P>,
     framing: Contained<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
     parts: Option<AcceptorParts<P::Sys>>,
-) -> Result<EventLoop<P::Sys, H, F>, ServeError> {
+    number: u8,
+    neighbours: Arc<[Neighbour]>,
+) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
     let registry = &registration.registry;
     let acceptor = parts.map(|parts| {
         let AcceptorParts { listeners, strategy, dispatch } = parts;
-        let (admission, here) = (registry.admission.clone(), registration.id);
-        Acceptor::new(&mut sys, AcceptorConfig { listeners, strategy, dispatch, admission, here })
+        let (admission, here) = (registry.admission.clone(), registry.numbers.thread_of(registration.id));
+        let config = AcceptorConfig { listeners, strategy, dispatch, admission, here, service: number };
+        Acceptor::new(sys, config)
     });
     let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
     let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
@@ -226,24 +321,25 @@ fn event_loop<P: Platform, H: PacketHandler + 'static, F: Framing + Clone>(
         framing,
         limits: registry.limits.clone(),
         clock: sys.clock(),
-        origin: registry.origin,
+        origin: registry.numbers.origin(),
         mailbox: Arc::new(CommandSender(member.mailbox.clone())),
         shards: registry.clone(),
+        neighbours,
         published: member.counters.clone(),
         first_generation: registry.first_generation(),
     };
-    let mut event_loop = EventLoop::new(EventLoopConfig {
-        sys,
+    let mut service: Box<dyn Service<P::Sys>> = Box::new(ServiceLoop::new(ServiceConfig {
         shard: Shard::new(handler, config),
+        number,
         acceptor,
         mailbox: member.mailbox.clone(),
         lifetime: registration.lifetime,
         read_budget: registry.limits.read_budget,
-    });
-    match event_loop.start() {
-        Ok(()) => Ok(event_loop),
+    }));
+    match service.start() {
+        Ok(()) => Ok(service),
         Err(panic) => {
-            event_loop.finish();
+            service.finish(sys);
             Err(ServeError::Factory { message: panic.to_string() })
         }
     }

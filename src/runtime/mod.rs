@@ -4,15 +4,17 @@
 
 mod hand_over;
 mod launcher;
+mod numbers;
 mod platform;
 mod registry;
 mod start;
 
 #[cfg(test)]
-pub(crate) use launcher::RunningShard;
-pub(crate) use launcher::{AcceptorParts, HandlerFactory, ShardLauncher};
+pub(crate) use launcher::RunningThread;
+pub(crate) use launcher::{AcceptorParts, HandlerFactory, ThreadLauncher};
+pub(crate) use numbers::ShardNumbers;
 pub(crate) use platform::{Platform, ShardThread, System};
 #[cfg(test)]
 pub(crate) use registry::RegisteredShard;
 pub(crate) use registry::{PostOutcome, ShardRegistry, Stop};
-pub(crate) use start::{ServerParts, start_workers};
+pub(crate) use start::{ServiceParts, StartService, start_workers};

@@ -5,11 +5,9 @@ use std::{
     time::Instant,
 };
 
-use super::ShardLauncher;
+use super::ThreadLauncher;
 use crate::{
     error::ServeError,
-    framing::Framing,
-    handler::PacketHandler,
     reactor::{MioSys, Sys},
     sync::Wake,
 };
@@ -22,11 +20,8 @@ pub(crate) trait Platform: Clone + Send + 'static {
     /// What one event loop needs of the world, and what wakes it.
     fn sys(&self, origin: Instant) -> io::Result<(Self::Sys, Arc<dyn Wake>)>;
 
-    /// Runs a shard on a thread of its own.
-    fn spawn<H, F>(&self, name: String, shard: ShardLauncher<Self, H, F>) -> io::Result<Self::Thread>
-    where
-        H: PacketHandler + 'static,
-        F: Framing + Clone + Send + 'static;
+    /// Runs shards on a thread of their own.
+    fn spawn(&self, name: String, thread: ThreadLauncher<Self>) -> io::Result<Self::Thread>;
 }
 
 /// The sockets of a platform.
@@ -49,11 +44,7 @@ impl Platform for System {
         MioSys::new(origin)
     }
 
-    fn spawn<H, F>(&self, name: String, shard: ShardLauncher<Self, H, F>) -> io::Result<ShardThread>
-    where
-        H: PacketHandler + 'static,
-        F: Framing + Clone + Send + 'static,
-    {
-        thread::Builder::new().name(name).spawn(move || shard.run())
+    fn spawn(&self, name: String, thread: ThreadLauncher<Self>) -> io::Result<ShardThread> {
+        thread::Builder::new().name(name).spawn(move || thread.run())
     }
 }

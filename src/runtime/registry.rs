@@ -2,13 +2,14 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
-use super::{Platform, platform::StreamOf};
+use super::{Platform, ShardNumbers, platform::StreamOf};
 use crate::{
     error::SendError,
     id::{SessionId, ShardId},
@@ -29,14 +30,13 @@ pub(crate) struct ShardRegistry<P: Platform> {
     changed: Condvar,
     stopping: AtomicBool,
     failed: AtomicBool,
-    /// Shards that stand for as long as the server does; their numbers are the first.
-    standing: u32,
-    next_fork: AtomicU32,
+    pub(super) numbers: ShardNumbers,
+    /// The registries of the other services on the same threads.
+    others: OnceLock<Vec<Weak<Self>>>,
     /// Of the first session of a shard; 0, but in tests.
     first_generation: AtomicU32,
     pub(crate) admission: Arc<Admission>,
     pub(crate) limits: Limits,
-    pub(crate) origin: Instant,
 }
 
 /// One shard.
@@ -76,7 +76,7 @@ pub(crate) enum PostOutcome {
 }
 
 impl<P: Platform> ShardRegistry<P> {
-    pub(crate) fn new(admission: Admission, limits: Limits, standing: u32) -> Arc<Self> {
+    pub(crate) fn new(admission: Admission, limits: Limits, numbers: ShardNumbers) -> Arc<Self> {
         Arc::new(Self {
             shards: RwLock::default(),
             retired: Mutex::default(),
@@ -84,12 +84,11 @@ impl<P: Platform> ShardRegistry<P> {
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            standing,
-            next_fork: AtomicU32::new(standing),
+            numbers,
+            others: OnceLock::new(),
             first_generation: AtomicU32::new(0),
             admission: Arc::new(admission),
             limits,
-            origin: Instant::now(),
         })
     }
 
@@ -132,9 +131,26 @@ impl<P: Platform> ShardRegistry<P> {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// The other services on the same threads, once.
+    pub(crate) fn join(registries: &[Arc<Self>]) {
+        for registry in registries {
+            let others = registries.iter().filter(|other| !Arc::ptr_eq(other, registry));
+            let _ = registry.others.set(others.map(Arc::downgrade).collect());
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = Arc<Self>> {
+        self.others.get().into_iter().flatten().filter_map(Weak::upgrade)
+    }
+
     /// A standing shard has failed, and a server without it is no server: all others are cut, those that are listed now
-    /// and those that will be.
+    /// and those that will be; and so are the other services on its threads.
     pub(super) fn fail(&self) {
+        self.fail_alone();
+        self.others().for_each(|other| other.fail_alone());
+    }
+
+    fn fail_alone(&self) {
         self.begin_stopping();
         self.failed.store(true, Ordering::SeqCst);
         self.order_all(|| Command::Abort);
@@ -144,6 +160,20 @@ impl<P: Platform> ShardRegistry<P> {
     pub(crate) fn is_aboard(&self) -> bool {
         let me = thread::current().id();
         self.read().values().any(|member| member.thread.get() == Some(&me))
+    }
+
+    /// As [`wait`](Self::wait), for several services within the same time.
+    pub(crate) fn wait_for_all<'a>(
+        registries: impl Iterator<Item = &'a Arc<Self>>,
+        within: Option<Duration>,
+    ) -> Result<(), Vec<ShardId>> {
+        let begun = Instant::now();
+        let mut running = Vec::new();
+        for registry in registries {
+            let left = within.map(|within| within.saturating_sub(begun.elapsed()));
+            running.extend(registry.wait(left).err().into_iter().flatten());
+        }
+        if running.is_empty() { Ok(()) } else { Err(running) }
     }
 
     /// Waits until the last thread has ended; when the time is over, the shards that still run, in order.
@@ -178,18 +208,13 @@ impl<P: Platform> ShardRegistry<P> {
     /// and of forked ones that still run are left out.
     pub(super) fn next_fork(&self) -> ShardId {
         let listed = self.read();
-        loop {
-            let id = ShardId(self.next_fork.fetch_add(1, Ordering::Relaxed));
-            if id.0 >= self.standing && !listed.contains_key(&id) {
-                return id;
-            }
-        }
+        self.numbers.next_fork(|id| !listed.contains_key(&id))
     }
 
     /// As if that many shards had been forked.
     #[cfg(test)]
     pub(crate) fn begin_forks_at(&self, number: u32) {
-        self.next_fork.store(number, Ordering::Relaxed);
+        self.numbers.begin_forks_at(number);
     }
 
     pub(super) fn first_generation(&self) -> u32 {
@@ -264,7 +289,8 @@ impl<P: Platform> ShardRegistry<P> {
 
 impl<P: Platform> Route for ShardRegistry<P> {
     fn route(&self, to: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
-        let shard = self.member(to.shard).ok_or(SendError::Closed)?;
+        let elsewhere = || self.others().find_map(|other| other.member(to.shard));
+        let shard = self.member(to.shard).or_else(elsewhere).ok_or(SendError::Closed)?;
         CommandSender(shard.mailbox).deliver(to.key, command, bytes)
     }
 }
@@ -320,8 +346,11 @@ mod tests {
     #[test]
     fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
         const STANDING: u32 = 3;
-        let registry =
-            ShardRegistry::<System>::new(Admission::new(3, 100, None), Limits::default(), STANDING);
+        let registry = ShardRegistry::<System>::new(
+            Admission::new(3, 100, None),
+            Limits::default(),
+            ShardNumbers::alone(STANDING),
+        );
         (0..STANDING).for_each(|id| registry.enlist(ShardId(id), member()));
         registry.begin_forks_at(u32::MAX - 1);
         registry.enlist(ShardId(STANDING + 1), member());

@@ -1,57 +1,110 @@
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc, vec};
 
 use super::{
-    AcceptorParts, HandlerFactory, Platform, ShardLauncher, ShardRegistry, hand_over::HandOver,
+    AcceptorParts, HandlerFactory, Platform, ShardRegistry, ThreadLauncher,
+    hand_over::HandOver,
+    launcher::{LaunchShard, ShardLauncher},
     platform::ListenerOf,
 };
 use crate::{
     addr::Addr, contained::Contained, error::ServeError, framing::Framing, handler::PacketHandler,
-    id::ShardId, strategy::ForkingStrategy,
+    id::ShardId, strategy::ForkingStrategy, sync::Wake,
 };
 
-/// What the shards of a server are started with.
-pub(crate) struct ServerParts<P: Platform, F, S> {
-    pub(crate) platform: P,
-    pub(crate) registry: Arc<ShardRegistry<P>>,
+/// What the shards of a service are started with.
+pub(crate) struct ServiceParts<P: Platform, H, F, S> {
+    platform: P,
+    registry: Arc<ShardRegistry<P>>,
     /// It was offered its maximum.
-    pub(crate) framing: Contained<F>,
-    pub(crate) factory: Contained<S>,
-    pub(crate) strategy: Contained<Box<dyn ForkingStrategy>>,
-    pub(crate) addrs: Vec<Addr>,
+    framing: Contained<F>,
+    factory: Contained<S>,
+    /// Until the acceptor has it.
+    strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
+    addrs: Vec<Addr>,
     /// Those of the acceptor.
-    pub(crate) listeners: Vec<(ListenerOf<P>, Addr)>,
+    listeners: Vec<(ListenerOf<P>, Addr)>,
     /// For the workers, where each accepts for itself; the first is that of the first worker.
-    pub(crate) workers: Vec<AcceptorParts<P::Sys>>,
+    workers: vec::IntoIter<AcceptorParts<P::Sys>>,
+    handler: PhantomData<fn() -> H>,
 }
 
-/// Starts the workers, each on a thread that is told of; the acceptor's shard is ready to start.
-pub(crate) fn start_workers<P, H, F, S>(
-    parts: ServerParts<P, F, S>,
-    mut started: impl FnMut(P::Thread),
-) -> Result<ShardLauncher<P, H, F>, ServeError>
+/// The listeners of the acceptor, and what makes workers accept for themselves.
+pub(crate) type Listening<P> = (Vec<(ListenerOf<P>, Addr)>, Vec<AcceptorParts<<P as Platform>::Sys>>);
+
+/// A service that makes its shards, whatever its handler and its framing are.
+pub(crate) trait StartService<P: Platform> {
+    /// Its shard for this thread. That of the acceptor comes last.
+    fn launcher(&mut self, thread: ShardId, waker: Arc<dyn Wake>) -> Box<dyn LaunchShard<P>>;
+
+    fn registry(&self) -> &Arc<ShardRegistry<P>>;
+}
+
+impl<P: Platform, H, F, S> ServiceParts<P, H, F, S> {
+    pub(crate) fn new(
+        platform: P,
+        registry: Arc<ShardRegistry<P>>,
+        framing: Contained<F>,
+        factory: Contained<S>,
+        strategy: Contained<Box<dyn ForkingStrategy>>,
+        addrs: Vec<Addr>,
+        (listeners, workers): Listening<P>,
+    ) -> Self {
+        let (strategy, workers) = (Some(strategy), workers.into_iter());
+        let handler = PhantomData;
+        Self { platform, registry, framing, factory, strategy, addrs, listeners, workers, handler }
+    }
+}
+
+impl<P, H, F, S> StartService<P> for ServiceParts<P, H, F, S>
 where
     P: Platform,
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
     S: HandlerFactory<H> + Clone + 'static,
 {
-    let ServerParts { platform, registry, framing, mut factory, mut strategy, addrs, listeners, workers } =
-        parts;
-    let mut acceptors = workers.into_iter();
-    for worker in 1..=strategy.workers() as u32 {
-        let launcher = ShardLauncher::standing(
-            platform.clone(),
-            &registry,
-            ShardId(worker),
-            framing.clone(),
-            &mut *factory,
-            acceptors.next(),
-        )?;
-        started(launcher.spawn().map_err(ServeError::system("start a thread"))?);
+    fn launcher(&mut self, thread: ShardId, waker: Arc<dyn Wake>) -> Box<dyn LaunchShard<P>> {
+        let parts = if thread == ShardId::ACCEPTOR {
+            self.strategy.take().map(|mut strategy| {
+                strategy.on_start(&self.addrs);
+                let forks: Box<dyn HandlerFactory<H>> = Box::new(S::clone(&self.factory));
+                let (platform, registry) = (self.platform.clone(), self.registry.clone());
+                let dispatch = Box::new(HandOver::new(platform, registry, self.framing.clone(), forks));
+                AcceptorParts { listeners: std::mem::take(&mut self.listeners), strategy, dispatch }
+            })
+        } else {
+            self.workers.next()
+        };
+        let (id, framing) = (self.registry.numbers.on_thread(thread), self.framing.clone());
+        Box::new(ShardLauncher::standing(&self.registry, waker, id, framing, &mut *self.factory, parts))
     }
-    strategy.on_start(&addrs);
-    let forks: Box<dyn HandlerFactory<H>> = Box::new(S::clone(&factory));
-    let dispatch = Box::new(HandOver::new(platform.clone(), registry.clone(), framing.clone(), forks));
-    let parts = AcceptorParts { listeners, strategy, dispatch };
-    ShardLauncher::standing(platform, &registry, ShardId::ACCEPTOR, framing, &mut *factory, Some(parts))
+
+    fn registry(&self) -> &Arc<ShardRegistry<P>> {
+        &self.registry
+    }
+}
+
+/// Starts the workers, each on a thread that is told of; the acceptor's thread is ready to start.
+pub(crate) fn start_workers<P: Platform>(
+    platform: &P,
+    workers: u32,
+    services: &mut [Box<dyn StartService<P> + '_>],
+    mut started: impl FnMut(P::Thread),
+) -> Result<ThreadLauncher<P>, ServeError> {
+    for worker in 1..=workers {
+        let thread = launcher(platform, ShardId(worker), services)?;
+        started(thread.spawn().map_err(ServeError::system("start a thread"))?);
+    }
+    launcher(platform, ShardId::ACCEPTOR, services)
+}
+
+fn launcher<P: Platform>(
+    platform: &P,
+    thread: ShardId,
+    services: &mut [Box<dyn StartService<P> + '_>],
+) -> Result<ThreadLauncher<P>, ServeError> {
+    let origin = services.first().map(|service| service.registry().numbers.origin());
+    let made = platform.sys(origin.unwrap_or_else(std::time::Instant::now));
+    let (sys, waker) = made.map_err(ServeError::system("make a poll"))?;
+    let shards = services.iter_mut().map(|service| service.launcher(thread, waker.clone())).collect();
+    Ok(ThreadLauncher::new(platform.clone(), sys, shards))
 }

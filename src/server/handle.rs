@@ -64,41 +64,45 @@ pub struct ServerHandle {
 struct Shared {
     addrs: Vec<Addr>,
     /// From the start of the server on.
-    registry: OnceLock<Arc<ShardRegistry<System>>>,
-    /// The type of its handlers, from then on.
-    handler: OnceLock<HandlerType>,
+    services: OnceLock<Vec<Attached>>,
     /// What was last asked for.
     stop: Mutex<Option<Stop>>,
 }
 
-struct HandlerType {
-    id: TypeId,
-    name: &'static str,
+/// A service that runs.
+#[derive(Clone)]
+pub(super) struct Attached {
+    registry: Arc<ShardRegistry<System>>,
+    /// The type of its handlers.
+    handler: TypeId,
+    handler_name: &'static str,
+}
+
+impl Attached {
+    pub(super) fn of<H: 'static>(registry: Arc<ShardRegistry<System>>) -> Self {
+        Self { registry, handler: TypeId::of::<H>(), handler_name: type_name::<H>() }
+    }
 }
 
 impl ServerHandle {
     pub(super) fn new(addrs: Vec<Addr>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                addrs,
-                registry: OnceLock::new(),
-                handler: OnceLock::new(),
-                stop: Mutex::new(None),
-            }),
-        }
+        Self { shared: Arc::new(Shared { addrs, services: OnceLock::new(), stop: Mutex::new(None) }) }
     }
 
     /// The server starts.
-    pub(super) fn attach<H: 'static>(&self, registry: Arc<ShardRegistry<System>>) {
-        let _ = self.shared.handler.set(HandlerType { id: TypeId::of::<H>(), name: type_name::<H>() });
+    pub(super) fn attach(&self, services: Vec<Attached>) {
         let _held = self.stop_asked();
-        let _ = self.shared.registry.set(registry);
+        let _ = self.shared.services.set(services);
+    }
+
+    pub(super) fn attached(&self) -> Vec<Attached> {
+        self.shared.services.get().cloned().unwrap_or_default()
     }
 
     /// All shards are there: if the server was asked to stop before, they are told now.
     pub(super) fn started(&self) {
-        if let (Some(stop), Some(registry)) = (*self.stop_asked(), self.registry()) {
-            registry.stop(stop);
+        if let Some(stop) = *self.stop_asked() {
+            self.registries().for_each(|registry| registry.stop(stop));
         }
     }
 
@@ -120,17 +124,24 @@ impl ServerHandle {
     fn stop(&self, stop: Stop) {
         let mut asked = self.stop_asked();
         *asked = Some(asked.map_or(stop, |before| before.sooner(stop)));
-        if let Some(registry) = self.registry() {
-            registry.stop(stop);
-        }
+        self.registries().for_each(|registry| registry.stop(stop));
     }
 
     fn stop_asked(&self) -> MutexGuard<'_, Option<Stop>> {
         self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn registry(&self) -> Option<&Arc<ShardRegistry<System>>> {
-        self.shared.registry.get()
+    fn services(&self) -> &[Attached] {
+        self.shared.services.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn registries(&self) -> impl Iterator<Item = &Arc<ShardRegistry<System>>> {
+        self.services().iter().map(|service| &service.registry)
+    }
+
+    /// The service that has this shard.
+    fn service_of(&self, shard: ShardId) -> Option<&Attached> {
+        self.services().iter().find(|service| service.registry.member(shard).is_some())
     }
 
     /// The addresses the server listens on.
@@ -148,7 +159,7 @@ impl ServerHandle {
     /// How many sessions there are.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.registry().map_or(0, |registry| registry.admission.total())
+        self.registries().map(|registry| registry.admission.total()).sum()
     }
 
     /// All open sessions. Each shard is asked in turn, so the list is of no single moment.
@@ -157,12 +168,14 @@ impl ServerHandle {
     /// [`QueryError`]; within a callback always [`QueryError::WouldDeadlock`].
     #[expect(clippy::disallowed_methods, reason = "it waits on a thread that is not the server's")]
     pub fn sessions(&self) -> Result<Vec<SessionInfo>, QueryError> {
-        let Some(registry) = self.registry() else { return Ok(Vec::new()) };
-        if registry.is_aboard() {
+        if self.is_within_callback() {
             return Err(QueryError::WouldDeadlock);
         }
         let (sender, answers) = mpsc::channel();
-        for shard in registry.shards() {
+        let all = self
+            .registries()
+            .flat_map(|registry| registry.shards().into_iter().map(move |shard| (registry, shard)));
+        for (registry, shard) in all {
             let sender = sender.clone();
             let ask = Box::new(move |shard: &mut ShardContext<'_>| {
                 let _ = sender.send(shard.sessions());
@@ -235,13 +248,14 @@ impl ServerHandle {
     }
 
     fn ask_to_close(&self, peer: SocketAddr, why: Option<Why>) -> Result<(), QueryError> {
-        match self
-            .registry()
-            .map(|registry| registry.ask_all(|| Command::ClosePeer(peer, Contained::new(why.clone()))))
-        {
-            Some(PostOutcome::Full) => Err(QueryError::Busy),
-            _ => Ok(()),
+        let mut outcome = Ok(());
+        for registry in self.registries() {
+            if registry.ask_all(|| Command::ClosePeer(peer, Contained::new(why.clone()))) == PostOutcome::Full
+            {
+                outcome = Err(QueryError::Busy);
+            }
         }
+        outcome
     }
 
     /// Runs a closure on a shard's thread, between two turns. Does not wait for it. A panic in it is caught and counted.
@@ -305,16 +319,19 @@ impl ServerHandle {
         shard: ShardId,
         job: impl FnOnce(&mut H, &mut ShardContext<'_, H::State>) + Send + 'static,
     ) -> Result<(), QueryError> {
-        let handler = self.shared.handler.get().ok_or(QueryError::NotRunning)?;
-        if handler.id != TypeId::of::<H>() {
-            return Err(QueryError::OtherHandler { asked: type_name::<H>(), serves: handler.name });
+        let service = self.service_of(shard).ok_or(QueryError::NotRunning)?;
+        if service.handler != TypeId::of::<H>() {
+            return Err(QueryError::OtherHandler { asked: type_name::<H>(), serves: service.handler_name });
         }
         let job: HandlerJob<H> = Box::new(job);
         self.ask(shard, Command::Execute(Contained::new(Job::WithHandler(Box::new(job)))))
     }
 
     fn ask(&self, shard: ShardId, command: Command<Stream>) -> Result<(), QueryError> {
-        match self.registry().map_or(PostOutcome::Closed, |registry| registry.ask(shard, command)) {
+        match self
+            .service_of(shard)
+            .map_or(PostOutcome::Closed, |service| service.registry.ask(shard, command))
+        {
             PostOutcome::Posted => Ok(()),
             PostOutcome::Full => Err(QueryError::Busy),
             PostOutcome::Closed => Err(QueryError::NotRunning),
@@ -324,7 +341,7 @@ impl ServerHandle {
     /// The shards that run now: the acceptor's own, the workers, and one for each forked connection.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
-        let mut shards = self.registry().map(|registry| registry.shards()).unwrap_or_default();
+        let mut shards: Vec<ShardId> = self.registries().flat_map(|registry| registry.shards()).collect();
         shards.sort_unstable();
         shards
     }
@@ -332,20 +349,22 @@ impl ServerHandle {
     /// What the server has counted. Cheap: no shard is asked.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.registry().map(|registry| registry.metrics()).unwrap_or_default()
+        let mut sum = Metrics::default();
+        self.registries().for_each(|registry| sum += &registry.metrics());
+        sum
     }
 
     pub(super) fn close_timeout(&self) -> Duration {
-        self.registry().map_or(Duration::ZERO, |registry| registry.limits.close_timeout)
+        self.registries().map(|registry| registry.limits.close_timeout).max().unwrap_or_default()
     }
 
     pub(super) fn is_within_callback(&self) -> bool {
-        self.registry().is_some_and(|registry| registry.is_aboard())
+        self.registries().any(|registry| registry.is_aboard())
     }
 
-    /// Waits until the last thread has ended; when the time is over, the shards that still run.
+    /// Waits until the last shard has ended; when the time is over, the shards that still run.
     pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
-        self.registry().map_or(Ok(()), |registry| registry.wait(within))
+        ShardRegistry::wait_for_all(self.registries(), within)
     }
 }
 
@@ -374,7 +393,7 @@ mod tests {
         let server = server.strategy(ThreadPerConnection::max(10));
         let running =
             server.spawn(packet_fn(|session, packet| Ok(session.send(packet)?))).expect("it starts");
-        running.registry().expect("it has started").begin_forks_at(u32::MAX);
+        running.registries().for_each(|registry| registry.begin_forks_at(u32::MAX));
         let mut clients = Vec::new();
         for _ in 0..4 {
             let mut client = TcpStream::connect(running.local_addr().expect("TCP")).expect("it listens");

@@ -3,7 +3,9 @@
 mod bind;
 mod handle;
 mod handlers;
+mod reactor;
 mod running;
+mod shared_strategy;
 mod start;
 
 use std::{fmt, time::Duration};
@@ -11,10 +13,13 @@ use std::{fmt, time::Duration};
 pub use bind::BindAddr;
 pub use handle::ServerHandle;
 pub use handlers::{Handlers, PerShard, per_shard};
+pub use reactor::Reactor;
 pub use running::RunningServer;
 
+use self::start::{Starting, service};
 use crate::{
     addr::Addr,
+    contained::Contained,
     error::ServeError,
     framing::Framing,
     handler::PacketHandler,
@@ -199,7 +204,7 @@ impl<F> Server<F> {
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
     {
-        start::serve(self, handlers.into_factory())
+        self.starting(handlers).serve()
     }
 
     /// As [`serve`](Self::serve), on other threads; returns the server that runs: keep it, since dropping it stops it.
@@ -211,7 +216,17 @@ impl<F> Server<F> {
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
     {
-        start::spawn(self, handlers.into_factory())
+        self.starting(handlers).spawn()
+    }
+
+    fn starting<H>(self, handlers: impl Handlers<H>) -> Starting
+    where
+        F: Framing + Clone + Send + 'static,
+        H: PacketHandler + 'static,
+    {
+        let (service, strategy) = service(self, handlers.into_factory());
+        let handle = service.handle().clone();
+        Starting { services: vec![service], strategy: Contained::new(strategy), handle }
     }
 }
 

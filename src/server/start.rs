@@ -1,6 +1,10 @@
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{marker::PhantomData, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use super::{RunningServer, Server};
+use super::{
+    RunningServer, Server, ServerHandle,
+    handle::Attached,
+    shared_strategy::{Facts, SharedStrategy},
+};
 use crate::{
     addr::Addr,
     contained::Contained,
@@ -9,11 +13,12 @@ use crate::{
     handler::PacketHandler,
     id::ShardId,
     limits::Limits,
-    reactor::{BoundSocket, Listener, MioSys, NoDispatch, SocketOptions, descriptors_left},
+    reactor::{BoundSocket, Listener, MAX_LISTENERS, MioSys, NoDispatch, SocketOptions, descriptors_left},
     runtime::{
-        AcceptorParts, HandlerFactory, ServerParts, ShardLauncher, ShardRegistry, System, start_workers,
+        AcceptorParts, HandlerFactory, ServiceParts, ShardNumbers, ShardRegistry, StartService, System,
+        ThreadLauncher, start_workers,
     },
-    strategy::{AcceptMode, ForkingStrategy, Resident},
+    strategy::{AcceptMode, ForkingStrategy, Resident, SingleReactor},
     sync::Admission,
 };
 
@@ -21,12 +26,10 @@ use crate::{
 const MAX_WORKERS: usize = 4096;
 /// What Linux takes: whole seconds, and no more than 15 bits tell.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
-/// Addresses that a server may have, each with a token of its own.
-const MAX_LISTENERS: usize = 1024;
 /// Descriptors left to everything else in the process.
 const RESERVED: usize = 32;
-/// Descriptors of a shard: its poll and its waker.
-const PER_SHARD: usize = 2;
+/// Descriptors of a thread: its poll and its waker.
+const PER_THREAD: usize = 2;
 
 /// A handler that is cloned for each shard.
 #[derive(Debug, Clone)]
@@ -62,61 +65,133 @@ impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> HandlerFactory<H> 
     }
 }
 
-/// Starts every shard on a thread of its own.
-pub(super) fn spawn<H, F, S>(server: Server<F>, factory: S) -> Result<RunningServer, ServeError>
-where
-    H: PacketHandler + 'static,
-    F: Framing + Clone + Send + 'static,
-    S: HandlerFactory<H> + Clone + 'static,
-{
-    let (mut running, acceptor) = start(server, factory)?;
-    running.add(acceptor.spawn().map_err(ServeError::system("start a thread"))?);
-    Ok(running)
+/// A server that was given its handlers, whatever these and its framing are.
+pub(super) trait PendingService: Send {
+    fn handle(&self) -> &ServerHandle;
+
+    /// Whether it can work with this strategy.
+    fn validate(&self, strategy: &dyn ForkingStrategy) -> Result<(), ServeError>;
+
+    /// Listens, and is ready to make its shards. Connections are placed by `placing`, which is `strategy` or a share in it.
+    fn prepare(
+        self: Box<Self>,
+        strategy: &dyn ForkingStrategy,
+        placing: Contained<Box<dyn ForkingStrategy>>,
+        numbers: ShardNumbers,
+        services: usize,
+    ) -> Result<Box<dyn StartService<System>>, ServeError>;
 }
 
-/// The same, with the acceptor's shard on this thread: a single reactor is then a process of a single thread, to which
-/// system calls are cheaper.
-pub(super) fn serve<H, F, S>(server: Server<F>, factory: S) -> Result<(), ServeError>
-where
-    H: PacketHandler + 'static,
-    F: Framing + Clone + Send + 'static,
-    S: HandlerFactory<H> + Clone + 'static,
-{
-    let (running, acceptor) = start(server, factory)?;
-    let served = acceptor.run();
-    served.and(running.wait())
+struct Pending<H, F, S> {
+    server: Server<F>,
+    factory: Contained<S>,
+    handler: PhantomData<fn() -> H>,
 }
 
-type Started<H, F> = (RunningServer, ShardLauncher<System, H, F>);
-
-/// Listens and starts the workers; the acceptor is ready to start.
-fn start<H, F, S>(server: Server<F>, factory: S) -> Result<Started<H, F>, ServeError>
+/// A service of a server and its handlers; and the strategy that the server was given.
+pub(super) fn service<H, F, S>(
+    mut server: Server<F>,
+    factory: S,
+) -> (Box<dyn PendingService>, Box<dyn ForkingStrategy>)
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
     S: HandlerFactory<H> + Clone + 'static,
 {
-    let Server { sockets, framing, strategy, limits, options, handle } = server;
-    let (mut framing, strategy) = (Contained::new(framing), Contained::new(strategy));
+    let strategy = std::mem::replace(&mut server.strategy, Box::new(SingleReactor::new()));
     let factory = Contained::new(factory);
-    validate(&limits, &**strategy, &options, &sockets)?;
-    framing.offer_max(limits.frame);
-    let (listeners, workers) = listen(sockets, &**strategy, options)?;
+    (Box::new(Pending { server, factory, handler: PhantomData::<fn() -> H> }), strategy)
+}
 
-    let standing = strategy.workers() + 1;
-    let max_total = most_connections(&limits, standing, strategy.descriptors_per_session());
-    let admission = Admission::new(standing, max_total, limits.connections_per_peer);
-    let registry = ShardRegistry::new(admission, limits, standing as u32);
-    handle.attach::<H>(registry.clone());
-    let mut running = RunningServer::new(handle.clone());
-    let addrs = handle.local_addrs().to_vec();
-    let parts =
-        ServerParts { platform: System, registry, framing, factory, strategy, addrs, listeners, workers };
-    let acceptor = start_workers(parts, |thread| running.add(thread))?;
-    let addrs = handle.local_addrs();
-    tracing::info!(?addrs, workers = standing - 1, max_connections = max_total, "serving");
-    handle.started();
-    Ok((running, acceptor))
+impl<H, F, S> PendingService for Pending<H, F, S>
+where
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+    S: HandlerFactory<H> + Clone + 'static,
+{
+    fn handle(&self) -> &ServerHandle {
+        &self.server.handle
+    }
+
+    fn validate(&self, strategy: &dyn ForkingStrategy) -> Result<(), ServeError> {
+        let Server { sockets, limits, options, .. } = &self.server;
+        validate(limits, strategy, options, sockets)
+    }
+
+    fn prepare(
+        self: Box<Self>,
+        strategy: &dyn ForkingStrategy,
+        placing: Contained<Box<dyn ForkingStrategy>>,
+        numbers: ShardNumbers,
+        services: usize,
+    ) -> Result<Box<dyn StartService<System>>, ServeError> {
+        let Self { server, factory, .. } = *self;
+        let Server { sockets, framing, limits, options, handle, .. } = server;
+        let mut framing = Contained::new(framing);
+        framing.offer_max(limits.frame);
+        let listeners = listen(sockets, strategy, options)?;
+        let standing = strategy.workers() + 1;
+        let most = most_connections(&limits, standing, strategy.descriptors_per_session(), services);
+        let admission = Admission::new(standing, most, limits.connections_per_peer);
+        let registry = ShardRegistry::new(admission, limits, numbers);
+        handle.attach(vec![Attached::of::<H>(registry.clone())]);
+        let addrs = handle.local_addrs().to_vec();
+        tracing::info!(?addrs, workers = standing - 1, max_connections = most, "serving");
+        Ok(Box::new(ServiceParts::<_, H, _, _>::new(
+            System, registry, framing, factory, placing, addrs, listeners,
+        )))
+    }
+}
+
+/// What a reactor is started with.
+pub(super) struct Starting {
+    pub(super) services: Vec<Box<dyn PendingService>>,
+    pub(super) strategy: Contained<Box<dyn ForkingStrategy>>,
+    /// Of the whole.
+    pub(super) handle: ServerHandle,
+}
+
+impl Starting {
+    /// Starts every thread.
+    pub(super) fn spawn(self) -> Result<RunningServer, ServeError> {
+        let (mut running, acceptor) = self.start()?;
+        running.add(acceptor.spawn().map_err(ServeError::system("start a thread"))?);
+        Ok(running)
+    }
+
+    /// The same, with the acceptor's shards on this thread: a single reactor is then a process of a single thread, to which
+    /// system calls are cheaper.
+    pub(super) fn serve(self) -> Result<(), ServeError> {
+        let (running, acceptor) = self.start()?;
+        let served = acceptor.run();
+        served.and(running.wait())
+    }
+
+    /// Listens and starts the workers; the acceptor's thread is ready to start.
+    fn start(self) -> Result<(RunningServer, ThreadLauncher<System>), ServeError> {
+        let Self { services, strategy, handle } = self;
+        for service in &services {
+            service.validate(&**strategy)?;
+        }
+        let (count, workers) = (services.len(), strategy.workers() as u32);
+        let handles: Vec<ServerHandle> = services.iter().map(|service| service.handle().clone()).collect();
+        let addrs = handles.iter().flat_map(|handle| handle.local_addrs()).cloned().collect();
+        let mut numbers = ShardNumbers::of_services(count as u32, workers + 1).into_iter();
+        let facts = Facts::of(&**strategy);
+        let mut shares = SharedStrategy::shares(strategy, count, addrs).into_iter();
+        let mut prepared = Vec::new();
+        for service in services {
+            let (Some(numbers), Some(share)) = (numbers.next(), shares.next()) else { break };
+            prepared.push(service.prepare(&facts, share, numbers, count)?);
+        }
+        let registries: Vec<_> = prepared.iter().map(|service| service.registry().clone()).collect();
+        ShardRegistry::join(&registries);
+        handle.attach(handles.iter().flat_map(ServerHandle::attached).collect());
+        let mut running = RunningServer::new(handle.clone());
+        let acceptor = start_workers(&System, workers, &mut prepared, |thread| running.add(thread))?;
+        handles.iter().chain([&handle]).for_each(ServerHandle::started);
+        Ok((running, acceptor))
+    }
 }
 
 fn validate(
@@ -190,11 +265,12 @@ fn listen(
     Ok((Vec::new(), parts))
 }
 
-/// As many as asked for; by default as many as the descriptor limit leaves.
-fn most_connections(limits: &Limits, shards: usize, each: usize) -> usize {
+/// As many as asked for; by default as many as the descriptor limit leaves, shared between the services.
+fn most_connections(limits: &Limits, threads: usize, each: usize, services: usize) -> usize {
     if limits.connections > 0 {
         return limits.connections;
     }
-    let taken = RESERVED + PER_SHARD * shards;
-    descriptors_left().map_or(usize::MAX, |left| (left.saturating_sub(taken) / each.max(1)).max(1))
+    let taken = RESERVED + PER_THREAD * threads;
+    let share = |left: usize| left.saturating_sub(taken) / each.max(1) / services.max(1);
+    descriptors_left().map_or(usize::MAX, |left| share(left).max(1))
 }

@@ -1,8 +1,7 @@
 use crate::{
     contained::Contained,
     error::{CloseReason, SendError},
-    id::Key,
-    limits::Limits,
+    id::SessionId,
 };
 
 /// What callbacks have asked of other sessions of their shard. It is done when the callback has returned, so that no
@@ -25,9 +24,18 @@ pub(crate) struct Effects {
 /// What is asked of one session.
 pub(crate) enum Effect {
     /// Send the next so many of the bytes.
-    Send { to: Key, len: usize },
+    Send { to: SessionId, len: usize },
     /// Close gracefully, for this reason.
-    Close { session: Key, reason: Contained<CloseReason> },
+    Close { session: SessionId, reason: Contained<CloseReason> },
+}
+
+impl Effect {
+    /// The session that it is asked of.
+    pub(crate) fn session(&self) -> SessionId {
+        match self {
+            Self::Send { to: session, .. } | Self::Close { session, .. } => *session,
+        }
+    }
 }
 
 /// Bytes of the two buffers that are kept for the next time.
@@ -40,10 +48,16 @@ impl Effects {
     }
 
     /// Records a packet for another session.
-    pub(crate) fn send(&mut self, to: Key, packet: &[u8], limits: &Limits) -> Result<(), SendError> {
+    pub(crate) fn send(
+        &mut self,
+        to: SessionId,
+        packet: &[u8],
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<(), SendError> {
         let bytes = self.bytes.len();
-        let room = limits.mailbox_bytes.saturating_sub(bytes);
-        if self.list.len() >= limits.mailbox_commands || packet.len() > room {
+        let room = most_bytes.saturating_sub(bytes);
+        if self.list.len() >= most || packet.len() > room {
             return Err(SendError::MailboxFull { commands: self.list.len(), bytes });
         }
         self.bytes.extend_from_slice(packet);
@@ -54,11 +68,11 @@ impl Effects {
     /// Records that another session is to be closed.
     pub(crate) fn close(
         &mut self,
-        session: Key,
+        session: SessionId,
         reason: CloseReason,
-        limits: &Limits,
+        most: usize,
     ) -> Result<(), SendError> {
-        if self.list.len() >= limits.mailbox_commands {
+        if self.list.len() >= most {
             return Err(SendError::MailboxFull { commands: self.list.len(), bytes: self.bytes.len() });
         }
         self.list.push(Effect::Close { session, reason: Contained::new(reason) });
@@ -92,23 +106,26 @@ impl Effects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{Key, ShardId};
 
-    fn key(slot: u32) -> Key {
-        Key { slot, generation: 0 }
+    const MOST: usize = 65_536;
+    const BYTES: usize = 64 << 20;
+
+    fn key(slot: u32) -> SessionId {
+        SessionId { shard: ShardId(0), key: Key { slot, generation: 0 } }
     }
 
     #[test]
     fn effects_come_back_in_order_with_their_bytes() {
-        let limits = Limits::default();
         let mut effects = Effects::default();
-        assert_eq!(effects.send(key(1), b"one", &limits), Ok(()));
-        assert_eq!(effects.close(key(2), CloseReason::Local, &limits), Ok(()));
-        assert_eq!(effects.send(key(1), b"", &limits), Ok(()));
-        assert_eq!(effects.send(key(3), b"two", &limits), Ok(()));
+        assert_eq!(effects.send(key(1), b"one", MOST, BYTES), Ok(()));
+        assert_eq!(effects.close(key(2), CloseReason::Local, MOST), Ok(()));
+        assert_eq!(effects.send(key(1), b"", MOST, BYTES), Ok(()));
+        assert_eq!(effects.send(key(3), b"two", MOST, BYTES), Ok(()));
         let mut seen = Vec::new();
         effects.drain(|effect, packet| match effect {
-            Effect::Send { to, .. } => seen.push((to.slot, packet.to_vec())),
-            Effect::Close { session, .. } => seen.push((session.slot, b"close".into())),
+            Effect::Send { to, .. } => seen.push((to.key.slot, packet.to_vec())),
+            Effect::Close { session, .. } => seen.push((session.key.slot, b"close".into())),
         });
         let expected = [(1, &b"one"[..]), (2, b"close"), (1, b""), (3, b"two")];
         assert_eq!(seen, expected.map(|(slot, packet)| (slot, packet.to_vec())));
@@ -117,25 +134,23 @@ mod tests {
 
     #[test]
     fn no_more_is_recorded_than_a_mailbox_takes() {
-        let limits = Limits::default().mailbox_commands(2).mailbox_bytes(10);
         let mut effects = Effects::default();
-        assert_eq!(effects.send(key(1), &[0; 10], &limits), Ok(()));
+        assert_eq!(effects.send(key(1), &[0; 10], 2, 10), Ok(()));
         assert_eq!(
-            effects.send(key(1), &[0; 1], &limits),
+            effects.send(key(1), &[0; 1], 2, 10),
             Err(SendError::MailboxFull { commands: 1, bytes: 10 })
         );
-        assert_eq!(effects.close(key(1), CloseReason::Local, &limits), Ok(()));
+        assert_eq!(effects.close(key(1), CloseReason::Local, 2), Ok(()));
         let full = Err(SendError::MailboxFull { commands: 2, bytes: 10 });
-        assert_eq!(effects.close(key(1), CloseReason::Local, &limits), full);
-        assert_eq!(effects.send(key(1), b"", &limits), full);
+        assert_eq!(effects.close(key(1), CloseReason::Local, 2), full);
+        assert_eq!(effects.send(key(1), b"", 2, 10), full);
     }
 
     #[test]
     fn a_burst_does_not_keep_its_memory() {
-        let limits = Limits::default();
         let mut effects = Effects::default();
         for _ in 0..10_000 {
-            assert_eq!(effects.send(key(1), &[0; 100], &limits), Ok(()));
+            assert_eq!(effects.send(key(1), &[0; 100], MOST, BYTES), Ok(()));
         }
         effects.drain(|_, _| ());
         let mut kept = Effects::default();

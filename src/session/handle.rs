@@ -212,8 +212,8 @@ pub(crate) trait Deliver: Send + Sync {
     /// `bytes` is what the command holds, for the mailbox's limit.
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
 
-    /// Whether no command waits to be taken. What another thread has posted before it told this one is seen.
-    fn is_empty(&self) -> bool;
+    /// Whether no command waits for the shard to come to it. What another thread has posted before it told this one is seen.
+    fn is_idle(&self) -> bool;
 }
 
 /// The ways into all shards of the server.
@@ -305,7 +305,7 @@ mod tests {
             Ok(())
         }
 
-        fn is_empty(&self) -> bool {
+        fn is_idle(&self) -> bool {
             self.0.lock().is_ok_and(|taken| taken.is_empty())
         }
     }

@@ -27,10 +27,12 @@ pub(crate) struct ShardCore {
     pub(crate) mailbox: Arc<dyn Deliver>,
     /// The ways into the other shards.
     pub(crate) shards: Arc<dyn Route>,
-    /// Whether commands were taken from the mailbox that the last turn had no time for.
-    pub(crate) commands_wait: bool,
+    /// The shards of other services on this thread, with the ways into them.
+    pub(crate) neighbours: Arc<[(ShardId, Arc<dyn Deliver>)]>,
     /// What callbacks have asked of other sessions of this shard.
     pub(crate) effects: Effects,
+    /// What they have asked of sessions of the neighbours.
+    pub(crate) outgoing: Effects,
     /// The handler's timers that belong to no session.
     pub(crate) shard_timers: Vec<(TimerId, TimerKey)>,
     /// Sessions to settle at the end of the turn.
@@ -67,10 +69,19 @@ impl ShardCore {
         }
     }
 
-    /// Whether a callback reaches this session without the mailbox: it lives here, and nothing waits in the mailbox that was
-    /// sent to it before and would be overtaken.
-    pub(crate) fn reaches_directly(&self, session: SessionId) -> bool {
-        session.shard == self.shard && !self.commands_wait && self.mailbox.is_empty()
+    /// How many effects may wait, and how many bytes of theirs.
+    pub(crate) fn effect_limits(&self) -> (usize, usize) {
+        (self.limits.mailbox_commands, self.limits.mailbox_bytes)
+    }
+
+    /// How a callback reaches this session: past the mailbox of its shard where that is on this thread, and nothing waits in
+    /// it that was sent before and would be overtaken.
+    pub(crate) fn effects_for(&mut self, session: SessionId) -> Option<&mut Effects> {
+        if session.shard == self.shard {
+            return self.mailbox.is_idle().then_some(&mut self.effects);
+        }
+        let neighbour = self.neighbours.iter().find(|(shard, _)| *shard == session.shard);
+        neighbour.filter(|(_, mailbox)| mailbox.is_idle()).map(|_| &mut self.outgoing)
     }
 
     /// Sets, or moves, a timer of the shard; returns whether there was room for it.

@@ -98,8 +98,9 @@ impl Session<'_> {
         if other == self.id() {
             return self.send(packet);
         }
-        if self.core.reaches_directly(other) {
-            return self.core.effects.send(other.key, packet, &self.core.limits);
+        let (commands, bytes) = self.core.effect_limits();
+        if let Some(effects) = self.core.effects_for(other) {
+            return effects.send(other, packet, commands, bytes);
         }
         let payload = Bytes::copy_from_slice(packet);
         let command = SessionCommand::Send { payload, completion: None, reserved: 0 };
@@ -116,8 +117,9 @@ impl Session<'_> {
             self.close();
             return Ok(());
         }
-        if self.core.reaches_directly(other) {
-            return self.core.effects.close(other.key, CloseReason::Local, &self.core.limits);
+        let (commands, _) = self.core.effect_limits();
+        if let Some(effects) = self.core.effects_for(other) {
+            return effects.close(other, CloseReason::Local, commands);
         }
         self.core.shards.route(other, SessionCommand::Close(None), 0)
     }

@@ -75,8 +75,8 @@ impl<T: Send> Deliver for CommandSender<T> {
         })
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.queued() == 0
+    fn is_idle(&self) -> bool {
+        self.0.is_idle()
     }
 }
 

@@ -3,7 +3,11 @@
 use std::mem;
 
 use super::{SessionAccess, Shard};
-use crate::{framing::Framing, handler::PacketHandler, session::Effect};
+use crate::{
+    framing::Framing,
+    handler::PacketHandler,
+    session::{Effect, Effects},
+};
 
 impl<H, F, T> Shard<H, F, T>
 where
@@ -18,15 +22,25 @@ where
             return;
         }
         let mut effects = mem::take(&mut self.core.effects);
-        effects.drain(|effect, packet| match effect {
+        effects.drain(|effect, packet| self.apply(effect, packet));
+        self.core.effects.reuse(effects);
+    }
+
+    /// What callbacks have asked of sessions of other services on this thread.
+    pub(crate) fn outgoing(&mut self) -> &mut Effects {
+        &mut self.core.outgoing
+    }
+
+    /// Does what was asked of a session of this shard.
+    pub(crate) fn apply(&mut self, effect: Effect, packet: &[u8]) {
+        match effect {
             Effect::Send { to, .. } => {
-                self.with_session(to, |access| access.take_packet(packet));
+                self.with_session(to.key, |access| access.take_packet(packet));
             }
             Effect::Close { session, reason } => {
-                self.with_session(session, |access| access.close(reason.into_inner()));
+                self.with_session(session.key, |access| access.close(reason.into_inner()));
             }
-        });
-        self.core.effects.reuse(effects);
+        }
     }
 }
 

@@ -85,6 +85,8 @@ pub(crate) struct ShardConfig<F> {
     pub(crate) mailbox: Arc<dyn Deliver>,
     /// The ways into all shards.
     pub(crate) shards: Arc<dyn Route>,
+    /// The shards of other services on the same thread, with the ways into them.
+    pub(crate) neighbours: Arc<[(ShardId, Arc<dyn Deliver>)]>,
     pub(crate) published: Arc<SharedCounters>,
     /// The generation of the first session; 0, but in tests.
     pub(crate) first_generation: u32,
@@ -108,8 +110,9 @@ where
             counters: Counters::default(),
             mailbox: config.mailbox,
             shards: config.shards,
-            commands_wait: false,
+            neighbours: config.neighbours,
             effects: Effects::default(),
+            outgoing: Effects::default(),
             shard_timers: Vec::new(),
             dirty: Vec::new(),
             unfinished: Vec::new(),
@@ -125,9 +128,8 @@ where
         }
     }
 
-    /// Commands for sessions of this shard were taken from its mailbox, and wait for the next turn.
-    pub(crate) fn note_commands(&mut self, wait: bool) {
-        self.core.commands_wait = wait;
+    pub(crate) fn id(&self) -> ShardId {
+        self.core.shard
     }
 
     pub(crate) fn clock(&mut self) -> &mut ShardClock {
@@ -159,7 +161,7 @@ where
     /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection leaves
     /// by [`poll_ended`](Self::poll_ended). It is not told to the handler before `SessionAccess::open`.
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
-        let framing = if self.stopping { None } else { self.clone_framing() };
+        let framing = if self.stopping || self.slots.is_full() { None } else { self.clone_framing() };
         let Incoming { io, endpoints, permit, .. } = incoming;
         let Some(framing) = framing else {
             self.core.counters.refused += 1;

@@ -59,7 +59,7 @@ impl Deliver for Nowhere {
         Err(SendError::Closed)
     }
 
-    fn is_empty(&self) -> bool {
+    fn is_idle(&self) -> bool {
         true
     }
 }
@@ -88,6 +88,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
         origin: Instant::now(),
         mailbox: Arc::new(Nowhere),
         shards: Arc::new(Nowhere),
+        neighbours: Arc::new([]),
         published: published.clone(),
         first_generation: 0,
     };

@@ -7,11 +7,8 @@ use std::{
 
 use super::{Call, Network, Probe, SimSys};
 use crate::{
-    error::ServeError,
-    framing::Framing,
-    handler::PacketHandler,
     id::ShardId,
-    runtime::{HandlerFactory, Platform, RunningShard, ShardLauncher},
+    runtime::{HandlerFactory, Platform, ThreadLauncher},
     sync::Wake,
 };
 
@@ -20,20 +17,7 @@ use crate::{
 pub(crate) struct SimPlatform {
     network: Network,
     /// Started, and not at their first instruction yet.
-    waiting: Arc<Mutex<VecDeque<Box<dyn Waiting>>>>,
-}
-
-/// A thread that was started.
-pub(super) trait Waiting: Send {
-    fn begin(self: Box<Self>) -> Result<Box<dyn Running>, ServeError>;
-}
-
-/// A thread that runs a shard.
-pub(super) trait Running {
-    fn id(&self) -> ShardId;
-    /// The number of its poll.
-    fn epoll(&self) -> Option<usize>;
-    fn turn(&mut self) -> Option<Result<(), ServeError>>;
+    waiting: Arc<Mutex<VecDeque<ThreadLauncher<Self>>>>,
 }
 
 impl SimPlatform {
@@ -46,7 +30,7 @@ impl SimPlatform {
     }
 
     /// The thread that was started first.
-    pub(super) fn next(&self) -> Option<Box<dyn Waiting>> {
+    pub(super) fn next(&self) -> Option<ThreadLauncher<Self>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
@@ -60,42 +44,10 @@ impl Platform for SimPlatform {
         Ok(SimSys::new(&self.network))
     }
 
-    fn spawn<H, F>(&self, _name: String, shard: ShardLauncher<Self, H, F>) -> io::Result<()>
-    where
-        H: PacketHandler + 'static,
-        F: Framing + Clone + Send + 'static,
-    {
+    fn spawn(&self, _name: String, thread: ThreadLauncher<Self>) -> io::Result<()> {
         self.network.lock().begin(Call::Spawn)?;
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::new(shard));
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(thread);
         Ok(())
-    }
-}
-
-impl<H, F> Waiting for ShardLauncher<SimPlatform, H, F>
-where
-    H: PacketHandler + 'static,
-    F: Framing + Clone + Send + 'static,
-{
-    fn begin(self: Box<Self>) -> Result<Box<dyn Running>, ServeError> {
-        Ok(Box::new((*self).begin()?))
-    }
-}
-
-impl<H, F> Running for RunningShard<SimPlatform, H, F>
-where
-    H: PacketHandler + 'static,
-    F: Framing + Clone,
-{
-    fn id(&self) -> ShardId {
-        self.id()
-    }
-
-    fn epoll(&self) -> Option<usize> {
-        self.sys().map(SimSys::epoll)
-    }
-
-    fn turn(&mut self) -> Option<Result<(), ServeError>> {
-        self.turn()
     }
 }
 

@@ -4,8 +4,7 @@ use std::{
 };
 
 use super::{
-    Conn, Faults, Heard, Log, Net, Network, Probe, SimFd, SimPlatform, SimSys, Sizes,
-    platform::{Probes, Running},
+    Conn, Faults, Heard, Log, Net, Network, Probe, SimFd, SimPlatform, SimSys, Sizes, platform::Probes,
 };
 use crate::{
     addr::Addr,
@@ -16,7 +15,10 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     reactor::NoDispatch,
-    runtime::{AcceptorParts, PostOutcome, RegisteredShard, ServerParts, ShardRegistry, Stop, start_workers},
+    runtime::{
+        AcceptorParts, PostOutcome, RegisteredShard, RunningThread, ServiceParts, ShardNumbers,
+        ShardRegistry, Stop, start_workers,
+    },
     shard::Command,
     strategy::{ForkingStrategy, Resident, SingleReactor, ThreadPerConnection, WorkerPool},
     sync::Admission,
@@ -99,7 +101,8 @@ pub(crate) struct World {
 }
 
 struct Thread {
-    shard: Box<dyn Running>,
+    shard: RunningThread<SimPlatform>,
+    id: ShardId,
     registered: RegisteredShard<SimPlatform>,
     /// Turns in a row that neither waited nor did anything.
     spins: u32,
@@ -127,7 +130,8 @@ impl World {
         }
         let standing = setup.workers + 1;
         let admission = Admission::new(standing, setup.connections, setup.limits.connections_per_peer);
-        let registry = ShardRegistry::new(admission, setup.limits.clone(), standing as u32);
+        let registry =
+            ShardRegistry::new(admission, setup.limits.clone(), ShardNumbers::alone(standing as u32));
         registry.begin_generations_at(setup.first_generation);
         let platform = SimPlatform::new(&network);
         let mut world = Self {
@@ -159,18 +163,20 @@ impl World {
         let factory = Contained::new(Probes::new(probes, setup.no_handler));
         let mut framing = LengthPrefix::u32_be();
         framing.offer_max(setup.limits.frame);
-        let (listeners, workers) = self.listen(setup);
-        let parts = ServerParts {
-            platform: self.platform.clone(),
-            registry: self.registry.clone(),
-            framing: Contained::new(framing),
+        let listeners = self.listen(setup);
+        let (framing, strategy) = (Contained::new(framing), Contained::new(setup.strategy()));
+        let (platform, registry) = (self.platform.clone(), self.registry.clone());
+        let service = ServiceParts::<_, Probe, _, _>::new(
+            platform,
+            registry,
+            framing,
             factory,
-            strategy: Contained::new(setup.strategy()),
-            addrs: Vec::new(),
+            strategy,
+            Vec::new(),
             listeners,
-            workers,
-        };
-        let acceptor = start_workers(parts, |()| ())?;
+        );
+        let workers = setup.workers as u32;
+        let acceptor = start_workers(&self.platform, workers, &mut [Box::new(service)], |()| ())?;
         acceptor.spawn().map_err(ServeError::system("start a thread"))
     }
 
@@ -203,8 +209,9 @@ impl World {
             let Some(thread) = self.platform.next() else { break };
             match thread.begin() {
                 Ok(shard) => {
-                    let registered = self.registry.member(shard.id()).expect("it is listed");
-                    self.threads.push(Thread { shard, registered, spins: 0 });
+                    let id = shard.ids()[0];
+                    let registered = self.registry.member(id).expect("it is listed");
+                    self.threads.push(Thread { shard, id, registered, spins: 0 });
                 }
                 Err(error) => self.ended.push(Err(error)),
             }
@@ -296,7 +303,7 @@ impl World {
 
     /// One turn of this shard, if it runs.
     pub(crate) fn turn_shard(&mut self, shard: ShardId) {
-        if let Some(at) = self.threads.iter().position(|thread| thread.shard.id() == shard) {
+        if let Some(at) = self.threads.iter().position(|thread| thread.id == shard) {
             self.turn_of(at);
         }
     }
@@ -331,12 +338,8 @@ impl World {
             return !self.net().resting;
         }
         self.begin_threads();
-        let runnable: Vec<ShardId> = self
-            .threads
-            .iter()
-            .filter(|thread| self.is_runnable(thread))
-            .map(|thread| thread.shard.id())
-            .collect();
+        let runnable: Vec<ShardId> =
+            self.threads.iter().filter(|thread| self.is_runnable(thread)).map(|thread| thread.id).collect();
         if runnable.is_empty() {
             return self.platform.waiting() > 0 || self.net().skip_to_next();
         }
@@ -349,7 +352,8 @@ impl World {
     fn is_runnable(&self, thread: &Thread) -> bool {
         // A loop that does not wait in its poll is never asleep to its mailbox, which then does not ring.
         let called = thread.registered.mailbox.queued() > 0;
-        called || thread.shard.epoll().is_some_and(|epoll| self.net().has_reason_to_turn(epoll))
+        called
+            || thread.shard.sys().map(SimSys::epoll).is_some_and(|epoll| self.net().has_reason_to_turn(epoll))
     }
 
     /// Nothing is left of any session.

@@ -17,7 +17,7 @@ use std::{
     fmt, io, mem,
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -109,6 +109,8 @@ pub struct Mailbox<C> {
     limits: MailboxLimits,
     waker: Arc<dyn Wake>,
     signal: AtomicU8,
+    /// Written by the shard alone.
+    leftover: AtomicBool,
     queue: Mutex<Queue<C>>,
     counters: Counters,
 }
@@ -139,6 +141,7 @@ impl<C> Mailbox<C> {
             limits,
             waker,
             signal: AtomicU8::new(AWAKE),
+            leftover: AtomicBool::new(false),
             queue: Mutex::new(queue),
             counters: Counters::default(),
         }
@@ -240,6 +243,17 @@ impl<C> Mailbox<C> {
     pub fn wake_up(&self) {
         // Fails when a post came first; then it is pending, and `take` finds it.
         let _ = self.signal.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The shard: whether it has taken commands that it has not come to yet.
+    pub fn note_leftover(&self, left: bool) {
+        self.leftover.store(left, Relaxed);
+    }
+
+    /// Whether the shard has come to everything that was posted. What another thread posted before it told this one of it
+    /// is seen.
+    pub fn is_idle(&self) -> bool {
+        self.queued() == 0 && !self.leftover.load(Relaxed)
     }
 
     /// Commands that wait, of both lanes. For metrics: it may be a moment old, like all counters here.

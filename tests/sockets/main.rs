@@ -23,6 +23,7 @@ mod reading_in_pieces;
 mod refused_frames;
 mod refused_sends;
 mod server_handle;
+mod services;
 mod session_ends;
 mod session_handle;
 mod settings;

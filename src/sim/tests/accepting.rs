@@ -111,7 +111,8 @@ fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<Admission>, mpsc:
     let strategy = Contained::new(strategy);
     let dispatch = Box::new(NoDispatch);
     let here = ShardId::ACCEPTOR;
-    let config = AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here };
+    let config =
+        AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here, service: 0 };
     (Acceptor::new(sys, config).expect("a listener"), listener, admission, place)
 }
 

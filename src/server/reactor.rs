@@ -1,0 +1,102 @@
+use std::fmt;
+
+use super::{
+    Handlers, RunningServer, Server, ServerHandle,
+    start::{PendingService, Starting, service},
+};
+use crate::{
+    contained::Contained, error::ServeError, framing::Framing, handler::PacketHandler, reactor::MAX_SERVICES,
+    strategy::ForkingStrategy,
+};
+
+/// Several services on one set of threads: each with its own handler, framing, limits and addresses, placed by one strategy.
+///
+/// Each thread has a shard of every service, and runs them all in one event loop. Sessions of one thread reach each other
+/// without a lock, whatever service they belong to ([`Session::send_to`](crate::Session::send_to),
+/// [`Session::close_session`](crate::Session::close_session)): that is what an admin port, a proxy or a gateway is made of.
+/// [`Server::serve`] is the short form for one service.
+///
+/// ```no_run
+/// use framewire::{LengthPrefix, Reactor, Separator, Server, WorkerPool, packet_fn};
+///
+/// fn main() -> Result<(), framewire::ServeError> {
+///     let users = Server::bind("0.0.0.0:7000")?.framing(LengthPrefix::u32_be());
+///     let admin = Server::bind("127.0.0.1:7001")?.framing(Separator::lines());
+///     let watched = users.handle();
+///     Reactor::new(WorkerPool::per_core())
+///         .service(users, packet_fn(|session, packet| Ok(session.send(packet)?)))
+///         .service(admin, packet_fn(move |session, line| {
+///             let answer = match line {
+///                 b"count" => watched.session_count().to_string(),
+///                 _ => "count: how many users are there".to_owned(),
+///             };
+///             Ok(session.send(answer)?)
+///         }))
+///         .run()
+/// }
+/// ```
+///
+/// **Numbers.** A service's shard on thread `t` (of `n`) has the number `t + n × service`, both counted from 0; a strategy
+/// names the thread, as it does for a single server. **Limits** are those of each service; where
+/// [`Limits::connections`](crate::Limits::connections) is left to the descriptor limit, the services share it equally. **A
+/// service that fails** (its listener breaks, its handler cannot be made) stops them all; one that is shut down by its own
+/// [`Server::handle`] leaves the others running.
+pub struct Reactor {
+    strategy: Contained<Box<dyn ForkingStrategy>>,
+    services: Vec<Box<dyn PendingService>>,
+}
+
+impl Reactor {
+    /// A reactor without services. The strategy is that of all of them.
+    #[must_use]
+    pub fn new(strategy: impl ForkingStrategy + 'static) -> Self {
+        Self { strategy: Contained::new(Box::new(strategy)), services: Vec::new() }
+    }
+
+    /// Adds a service. A strategy that `server` was given is not asked: the reactor's is.
+    #[must_use]
+    pub fn service<F, H>(mut self, server: Server<F>, handlers: impl Handlers<H>) -> Self
+    where
+        F: Framing + Clone + Send + 'static,
+        H: PacketHandler + 'static,
+    {
+        let (service, _) = service(server, handlers.into_factory());
+        self.services.push(service);
+        self
+    }
+
+    /// Serves on this thread and those that the strategy asks for, as [`Server::serve`] does, until every service was shut
+    /// down.
+    ///
+    /// # Errors
+    /// As [`Server::serve`]; [`ServeError::Config`] for a reactor without a service, or with more than 254.
+    pub fn run(self) -> Result<(), ServeError> {
+        self.starting()?.serve()
+    }
+
+    /// As [`run`](Self::run), on other threads; returns what runs: keep it, since dropping it stops it. Its handle is that of
+    /// all services together.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn spawn(self) -> Result<RunningServer, ServeError> {
+        self.starting()?.spawn()
+    }
+
+    fn starting(self) -> Result<Starting, ServeError> {
+        let Self { strategy, services } = self;
+        if services.is_empty() || services.len() > MAX_SERVICES {
+            let why = format!("{} services; 1 to {MAX_SERVICES} are possible", services.len());
+            return Err(ServeError::config(("reactor", why)));
+        }
+        let addrs = services.iter().flat_map(|service| service.handle().local_addrs()).cloned().collect();
+        Ok(Starting { services, strategy, handle: ServerHandle::new(addrs) })
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addrs: Vec<_> = self.services.iter().map(|service| service.handle().local_addrs()).collect();
+        f.debug_struct("Reactor").field("services", &addrs).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    addr::Addr,
+    contained::Contained,
+    strategy::{AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads},
+};
+
+/// One strategy that places the connections of several services. They accept on one thread, so nobody waits for the lock.
+pub(super) struct SharedStrategy {
+    shared: Arc<Mutex<Shared>>,
+    facts: Facts,
+}
+
+struct Shared {
+    strategy: Contained<Box<dyn ForkingStrategy>>,
+    /// Those of all services, until it was told that they are there.
+    addrs: Option<Vec<Addr>>,
+    /// Services that still accept.
+    accepting: usize,
+}
+
+/// What a strategy has said of itself, which does not change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    workers: usize,
+    accepting: AcceptMode,
+    descriptors: usize,
+}
+
+impl Facts {
+    pub(super) fn of(strategy: &dyn ForkingStrategy) -> Self {
+        let (workers, accepting) = (strategy.workers(), strategy.accepting());
+        Self { workers, accepting, descriptors: strategy.descriptors_per_session() }
+    }
+}
+
+impl ForkingStrategy for Facts {
+    fn workers(&self) -> usize {
+        self.workers
+    }
+
+    fn accepting(&self) -> AcceptMode {
+        self.accepting
+    }
+
+    /// It only tells.
+    fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
+        Placement::Refuse
+    }
+
+    fn descriptors_per_session(&self) -> usize {
+        self.descriptors
+    }
+}
+
+impl SharedStrategy {
+    /// As many as there are services: the strategy itself for a single one.
+    pub(super) fn shares(
+        strategy: Contained<Box<dyn ForkingStrategy>>,
+        services: usize,
+        addrs: Vec<Addr>,
+    ) -> Vec<Contained<Box<dyn ForkingStrategy>>> {
+        if services == 1 {
+            return vec![strategy];
+        }
+        let facts = Facts::of(&**strategy);
+        let shared = Shared { strategy, addrs: Some(addrs), accepting: services };
+        let shared = Arc::new(Mutex::new(shared));
+        let share = || -> Box<dyn ForkingStrategy> { Box::new(Self { shared: shared.clone(), facts }) };
+        (0..services).map(|_| Contained::new(share())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ForkingStrategy for SharedStrategy {
+    fn workers(&self) -> usize {
+        self.facts.workers
+    }
+
+    fn accepting(&self) -> AcceptMode {
+        self.facts.accepting
+    }
+
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        self.lock().strategy.place(connection, loads)
+    }
+
+    fn descriptors_per_session(&self) -> usize {
+        self.facts.descriptors
+    }
+
+    /// Told once, of the addresses of all services.
+    fn on_start(&mut self, _addrs: &[Addr]) {
+        let mut shared = self.lock();
+        if let Some(addrs) = shared.addrs.take() {
+            shared.strategy.on_start(&addrs);
+        }
+    }
+
+    /// Told once, when the last service accepts no more.
+    fn on_stop(&mut self) {
+        let mut shared = self.lock();
+        shared.accepting -= 1;
+        if shared.accepting == 0 {
+            shared.strategy.on_stop();
+        }
+    }
+}

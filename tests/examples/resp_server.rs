@@ -1,11 +1,7 @@
 //! `examples/resp_server` with the tools of Redis, and with hostile bytes.
-#![cfg(unix)]
 
-#[path = "../examples/resp_server/framing.rs"]
+#[path = "../../examples/resp_server/framing.rs"]
 mod framing;
-#[allow(dead_code, reason = "each test program uses a part of it")]
-#[path = "support/program.rs"]
-mod program;
 
 use std::{
     io::{self, Write},
@@ -15,7 +11,8 @@ use std::{
 use bytes::BytesMut;
 use framewire::{Decoded, FrameError, Framing, testing::law};
 use framing::{Arguments, Resp, bulk};
-use program::Program;
+
+use crate::program::{PATIENCE, Program};
 
 fn server(args: &[&str]) -> Program {
     Program::start("resp_server", &[&["--port", "0"], args].concat())
@@ -122,7 +119,7 @@ fn a_key_is_gone_when_its_time_is_over() {
     let mut peer = program.connect();
     peer.send(request(&["SET", "k", "v", "PX", "1"]));
     peer.expect("+OK\r\n");
-    let deadline = std::time::Instant::now() + program::PATIENCE;
+    let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         peer.send(request(&["EXISTS", "k"]));
         if peer.line() == ":0" {

@@ -5,6 +5,8 @@ use framewire::{FrameError, Framing, Oversize, Separator};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::cases;
+
 /// The packets of `wire` and the tail: at each place, the longest separator that stands there.
 fn model(separators: &[Vec<u8>], wire: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
     let (mut packets, mut packet, mut rest) = (Vec::new(), Vec::new(), wire);
@@ -93,12 +95,6 @@ fn lines_are_the_alternatives_of_their_two_ends() {
             assert_eq!(in_pieces(&Separator::lines(), &wire, piece).packets(), model(&ends, &wire).0);
         }
     }
-}
-
-/// So many cases, or as many as PROPTEST_CASES asks for.
-fn cases(usual: u32) -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

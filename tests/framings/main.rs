@@ -1,4 +1,6 @@
-//! Each framing against the law, against a simple model, and against random damage.
+//! Framings without a socket: each against the law, against a simple model, and against random damage.
+
+mod separators;
 
 use bytes::BytesMut;
 use framewire::framing::LengthFieldBuilder;
@@ -232,7 +234,7 @@ fn limited(oversize: Oversize) -> Vec<Boxed> {
 }
 
 /// So many cases, or as many as PROPTEST_CASES asks for.
-fn cases(usual: u32) -> ProptestConfig {
+pub(crate) fn cases(usual: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -1,11 +1,11 @@
-//! Every example, started as a process on a free port and spoken to over a real socket.
+//! Every example, started as a process of its own on a free port and spoken to over a real socket.
 #![cfg(unix)]
 
 #[allow(dead_code, reason = "a test needs its framing only")]
-#[path = "../examples/custom_framing.rs"]
+#[path = "../../examples/custom_framing.rs"]
 mod custom_framing;
-#[path = "support/program.rs"]
 mod program;
+mod resp_server;
 
 use custom_framing::{Cobs, MAX};
 use framewire::testing::law;

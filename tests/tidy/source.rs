@@ -151,6 +151,10 @@ fn mask(text: &str) -> String {
 
 /// How long the comment or literal is that `rest` begins with, and what stands in for it.
 fn skipped(rest: &str, in_word: bool) -> Option<(usize, &'static str)> {
+    // Most of a text is neither, which the first byte tells.
+    if !rest.starts_with(['/', '"', '\'', 'b', 'c', 'r']) {
+        return None;
+    }
     if rest.starts_with("//") {
         return Some((rest.find('\n').unwrap_or(rest.len()), " "));
     }

@@ -155,8 +155,9 @@ fn the_header_of_a_frame_counts_when_a_callback_sends() {
 #[test]
 fn idle_sessions_keep_no_more_for_their_next_sends_than_their_number_justifies() {
     const SHARE: u64 = 32 * 1024;
-    let mut setup = setup();
-    setup.limits = Limits::default();
+    let mut setup = Setup { limits: Limits::default(), ..Setup::default() };
+    // A tenth of a reply at a time: each outbox is blocked for a while.
+    setup.sizes.down = 20_000;
     let mut world =
         World::new(setup, |probe| probe.packet = Box::new(|session, _| Ok(session.send([7; 200_000])?)));
     let mut conns = Vec::new();

@@ -57,7 +57,8 @@ pub trait PacketHandler {
         let _ = (shard, timer);
     }
 
-    /// A connection was accepted. Sends are allowed.
+    /// A connection was accepted, and its [layers](crate::Layer) are through: what they have found out is known
+    /// ([`Session::protocol`], [`Session::peer_addr`]). Sends are allowed.
     ///
     /// # Errors
     /// The session is closed, after what was sent has been delivered, and `on_close` is not called for it.

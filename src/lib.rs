@@ -70,7 +70,7 @@
 //! 4  facade    server: bind, serve, watch, stop · testing: for your own framings and handlers
 //! 3  world     reactor: polls, sockets, the clock, one event loop per shard · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
-//! 1  session   session: one connection, open → draining → closed, its timers and limits · handler: the callbacks
+//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
 //! 0  bytes     framing · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
 //!              addr · contained: panics · error · id · limits · metrics · slots · time
 //! ```
@@ -95,6 +95,7 @@
 //! | what is about a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`], [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
+//! | bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | bounds and timeouts | [`Limits`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback gave up), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
@@ -105,6 +106,8 @@
 //!   from, so that requests cannot outrun replies; at [`Limits::outbox_hard`] `send` returns [`SendError::Full`], and
 //!   without progress for [`Limits::stall_timeout`] the session ends.
 //! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
+//! - **A layer shakes hands.** The session is not open yet: [`PacketHandler::on_open`] comes when its layers are through, or never,
+//!   after [`Limits::handshake_timeout`].
 //! - **A session closes.** [`PacketHandler::on_closing`] is called when that begins, [`PacketHandler::on_close`] when it is
 //!   over. A peer can draw out what lies between: who keeps a list of users takes them off it in the first.
 //! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This takes unwinding panics
@@ -165,6 +168,7 @@ mod timer_wheel;
 
 // Floor 1: one session.
 mod handler;
+mod layer;
 mod session;
 
 // Floor 2: many sessions.
@@ -187,13 +191,16 @@ mod sim;
 pub use bytes;
 
 pub use addr::Addr;
-pub use error::{CloseKind, CloseReason, Failure, Handled, QueryError, SendError, ServeError, TicketError};
+pub use error::{
+    CloseKind, CloseReason, Failure, Handled, LayerError, QueryError, SendError, ServeError, TicketError,
+};
 pub use framing::{
     ByteOrder, BytesPreview, Decoded, EncodeError, FixedLength, FrameError, Framing, FramingConfigError,
     LengthField, LengthPrefix, Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix, framing_fn,
 };
 pub use handler::{PacketFn, PacketHandler, Then, packet_fn};
 pub use id::{SessionId, ShardId};
+pub use layer::{Layer, LayerIo};
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use server::{

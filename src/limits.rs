@@ -24,6 +24,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
 /// | [`packet_timeout`](Self::packet_timeout) | off | the session ends with `SlowPacket` |
+/// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | the session ends with `Handshake` |
 /// | [`close_timeout`](Self::close_timeout) | 5 s | a graceful close stops flushing |
 /// | [`linger_timeout`](Self::linger_timeout) | 2 s | a graceful close stops waiting for the peer's end |
 ///
@@ -51,6 +52,7 @@ pub struct Limits {
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) first_packet_timeout: Option<Duration>,
     pub(crate) packet_timeout: Option<Duration>,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) linger_timeout: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for Limits {
             stall_timeout: Some(Duration::from_secs(30)),
             first_packet_timeout: None,
             packet_timeout: None,
+            handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(2),
         }
@@ -199,6 +202,14 @@ impl Limits {
         self
     }
 
+    /// How long the handshakes of a session's [layers](crate::Layer) may take, from when it began or when the last one was
+    /// pushed. Default 10 s.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
     /// How long a graceful close may flush. Default 5 s; in a shutdown as long as its grace period lasts, where that is
     /// longer. A peer that has ended its own side and still reads is not held to this but to
     /// [`stall_timeout`](Self::stall_timeout). Time in which a callback held up the whole shard does not count.
@@ -243,6 +254,7 @@ impl Limits {
             ("limits.stall_timeout", self.stall_timeout),
             ("limits.first_packet_timeout", self.first_packet_timeout),
             ("limits.packet_timeout", self.packet_timeout),
+            ("limits.handshake_timeout", Some(self.handshake_timeout)),
         ];
         for (option, timeout) in timeouts {
             if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {

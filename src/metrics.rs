@@ -80,7 +80,8 @@ counters! {
     opened,
     /// Connections ever accepted.
     accepted,
-    /// Connections closed at once: refused by the strategy, by the limit per peer, or by `on_open`.
+    /// Connections closed before they were sessions: refused by the strategy, by the limit per peer, or by `on_open`, or in the
+    /// handshake of a layer.
     refused,
     /// Times accepting paused: out of descriptors or memory, or at the connection limit.
     accept_pauses,

@@ -188,12 +188,16 @@ impl Outbox {
         if self.tail.is_empty() { self.head.get(self.front..) } else { None }
     }
 
+    /// All bytes that wait, chunk by chunk.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let head = self.head.get(self.front..).unwrap_or_default();
+        std::iter::once(head).chain(self.tail.iter().map(|chunk| &**chunk))
+    }
+
     /// The bytes to write next, as slices; how many there are.
     pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
-        let head = self.head.get(self.front..).unwrap_or_default();
-        let chunks = std::iter::once(head).chain(self.tail.iter().map(|chunk| &**chunk));
         let mut count = 0;
-        for (slot, chunk) in into.iter_mut().zip(chunks) {
+        for (slot, chunk) in into.iter_mut().zip(self.chunks()) {
             *slot = IoSlice::new(chunk);
             count += 1;
         }

@@ -1,6 +1,7 @@
 //! Why a packet could not be queued, why a session ended, why a server could not start: one enum per question.
 
 mod failure;
+mod layer;
 mod logged;
 mod serve;
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 
 pub use self::{
     failure::{Failure, Handled},
+    layer::LayerError,
     serve::ServeError,
 };
 
@@ -106,6 +108,12 @@ pub enum CloseReason {
     /// A packet was begun and not completed within [`Limits::packet_timeout`](crate::Limits::packet_timeout).
     #[error("a packet was not completed within {0:?} of its first byte")]
     SlowPacket(Duration),
+    /// A layer was not open within [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
+    #[error("the handshake was not over within {0:?}")]
+    Handshake(Duration),
+    /// A [layer](crate::Layer) gave up: the peer does not speak what it speaks, or has cut it short.
+    #[error("layer: {0}")]
+    Layer(#[from] LayerError),
     /// The shard was over [`Limits::shard_memory`](crate::Limits::shard_memory), and this session held most.
     #[error("the shard buffers more than {limit} bytes and this session held {held}")]
     #[non_exhaustive]
@@ -157,6 +165,8 @@ impl CloseReason {
             Self::Stalled { .. } => CloseKind::Stalled,
             Self::FirstPacket(_) => CloseKind::FirstPacket,
             Self::SlowPacket(_) => CloseKind::SlowPacket,
+            Self::Handshake(_) => CloseKind::Handshake,
+            Self::Layer(_) => CloseKind::Layer,
             Self::Memory { .. } => CloseKind::Memory,
             Self::Shutdown => CloseKind::Shutdown,
         }
@@ -208,6 +218,10 @@ pub enum CloseKind {
     FirstPacket,
     /// See [`CloseReason::SlowPacket`].
     SlowPacket,
+    /// See [`CloseReason::Handshake`].
+    Handshake,
+    /// See [`CloseReason::Layer`].
+    Layer,
     /// See [`CloseReason::Memory`].
     Memory,
     /// See [`CloseReason::Shutdown`].
@@ -216,7 +230,7 @@ pub enum CloseKind {
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::PeerClosed,
         Self::Io,
         Self::Frame,
@@ -228,6 +242,8 @@ impl CloseKind {
         Self::Stalled,
         Self::FirstPacket,
         Self::SlowPacket,
+        Self::Handshake,
+        Self::Layer,
         Self::Memory,
         Self::Shutdown,
     ];

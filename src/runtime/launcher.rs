@@ -319,6 +319,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
     let config = ShardConfig {
         id: registration.id,
         framing,
+        layers: registry.layers.clone(),
         limits: registry.limits.clone(),
         clock: sys.clock(),
         origin: registry.numbers.origin(),

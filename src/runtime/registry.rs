@@ -16,7 +16,7 @@ use crate::{
     limits::Limits,
     metrics::{Metrics, SharedCounters},
     session::{Deliver, Route, SessionCommand},
-    shard::{Command, CommandSender},
+    shard::{Command, CommandSender, LayerFactories},
     sync::{Admission, Mailbox, Rejected},
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct ShardRegistry<P: Platform> {
     first_generation: AtomicU32,
     pub(crate) admission: Arc<Admission>,
     pub(crate) limits: Limits,
+    pub(crate) layers: LayerFactories,
 }
 
 /// One shard.
@@ -76,7 +77,12 @@ pub(crate) enum PostOutcome {
 }
 
 impl<P: Platform> ShardRegistry<P> {
-    pub(crate) fn new(admission: Admission, limits: Limits, numbers: ShardNumbers) -> Arc<Self> {
+    pub(crate) fn new(
+        admission: Admission,
+        limits: Limits,
+        layers: LayerFactories,
+        numbers: ShardNumbers,
+    ) -> Arc<Self> {
         Arc::new(Self {
             shards: RwLock::default(),
             retired: Mutex::default(),
@@ -89,6 +95,7 @@ impl<P: Platform> ShardRegistry<P> {
             first_generation: AtomicU32::new(0),
             admission: Arc::new(admission),
             limits,
+            layers,
         })
     }
 
@@ -349,6 +356,7 @@ mod tests {
         let registry = ShardRegistry::<System>::new(
             Admission::new(3, 100, None),
             Limits::default(),
+            LayerFactories::default(),
             ShardNumbers::alone(STANDING),
         );
         (0..STANDING).for_each(|id| registry.enlist(ShardId(id), member()));

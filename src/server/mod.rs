@@ -23,9 +23,11 @@ use crate::{
     error::ServeError,
     framing::Framing,
     handler::PacketHandler,
+    layer::Layer,
     limits::Limits,
     reactor::{BoundSocket, SocketOptions},
-    strategy::{ForkingStrategy, SingleReactor},
+    shard::LayerFactories,
+    strategy::{ForkingStrategy, NewConnection, SingleReactor},
 };
 
 /// A server that is being built: its addresses are bound, and clients that connect already wait until it serves.
@@ -34,6 +36,7 @@ use crate::{
 /// |---|---|
 /// | [`framing`](Self::framing) | none: it must be given |
 /// | [`strategy`](Self::strategy) | [`SingleReactor`] |
+/// | [`layer`](Self::layer) | none: frames are on the wire as they are |
 /// | [`limits`](Self::limits) | see [`Limits`] |
 /// | [`backlog`](Self::backlog) | 4096, which the kernel cuts to `net.core.somaxconn` |
 /// | [`nagle`](Self::nagle) | off: `TCP_NODELAY` is set |
@@ -54,6 +57,7 @@ use crate::{
 pub struct Server<F = Unframed> {
     sockets: Vec<BoundSocket>,
     framing: F,
+    layers: LayerFactories,
     strategy: Box<dyn ForkingStrategy>,
     limits: Limits,
     options: SocketOptions,
@@ -99,6 +103,7 @@ impl Server<Unframed> {
             handle,
             sockets,
             framing: Unframed,
+            layers: LayerFactories::default(),
             strategy: Box::new(SingleReactor::new()),
             limits: Limits::default(),
             options: SocketOptions::default(),
@@ -109,8 +114,18 @@ impl Server<Unframed> {
 impl<F> Server<F> {
     /// How packets are cut from the stream; each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, strategy, limits, options, handle, .. } = self;
-        Server { sockets, framing, strategy, limits, options, handle }
+        let Self { sockets, layers, strategy, limits, options, handle, .. } = self;
+        Server { sockets, framing, layers, strategy, limits, options, handle }
+    }
+
+    /// Puts a layer between each connection and its framing, made by `make` when it arrives. May be called several times: each
+    /// further layer stands nearer to the framing.
+    pub fn layer<L: Layer + 'static>(
+        mut self,
+        make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
+    ) -> Self {
+        self.layers.push(make);
+        self
     }
 
     /// Where connections live, and so how many handlers there are: one on each shard, which see each other's fields only

@@ -18,6 +18,7 @@ use crate::{
         AcceptorParts, HandlerFactory, ServiceParts, ShardNumbers, ShardRegistry, StartService, System,
         ThreadLauncher, start_workers,
     },
+    session::MOST_LAYERS,
     strategy::{AcceptMode, ForkingStrategy, Resident, SingleReactor},
     sync::Admission,
 };
@@ -114,7 +115,11 @@ where
     }
 
     fn validate(&self, strategy: &dyn ForkingStrategy) -> Result<(), ServeError> {
-        let Server { sockets, limits, options, .. } = &self.server;
+        let Server { sockets, layers, limits, options, .. } = &self.server;
+        if layers.len() > MOST_LAYERS {
+            let why = format!("{} layers; at most {MOST_LAYERS}", layers.len());
+            return Err(ServeError::config(("layer", why)));
+        }
         validate(limits, strategy, options, sockets)
     }
 
@@ -126,14 +131,14 @@ where
         services: usize,
     ) -> Result<Box<dyn StartService<System>>, ServeError> {
         let Self { server, factory, .. } = *self;
-        let Server { sockets, framing, limits, options, handle, .. } = server;
+        let Server { sockets, framing, layers, limits, options, handle, .. } = server;
         let mut framing = Contained::new(framing);
         framing.offer_max(limits.frame);
         let listeners = listen(sockets, strategy, options)?;
         let standing = strategy.workers() + 1;
         let most = most_connections(&limits, standing, strategy.descriptors_per_session(), services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
-        let registry = ShardRegistry::new(admission, limits, numbers);
+        let registry = ShardRegistry::new(admission, limits, layers, numbers);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
         let addrs = handle.local_addrs().to_vec();
         tracing::info!(?addrs, workers = standing - 1, max_connections = most, "serving");

@@ -13,6 +13,7 @@ use crate::{
     session::{
         FramingSlot, HandleState, SessionInfo, SessionStats, ShardCore, TimerId,
         flags::{Flags, ReadBlock},
+        layered::Layered,
         overhead,
     },
     time::Tick,
@@ -22,13 +23,13 @@ use crate::{
 /// Everything of a session that does not depend on the user's types: a machine that others ask by verbs.
 ///
 /// ```text
-/// Open ──close──▶ Draining ──outbox empty──▶ Lingering ──peer's end──▶ (removed)
-///   │                └────────peer's end already seen───────────────────▲
-///   └────abort, reset, stall: removed at once ──────────────────────────┘
+/// Opening ──layers are open──▶ Open ──close──▶ Draining ──all is sent──▶ Lingering ──peer's end──▶ (removed)
+///    └───────close──────────────│─────────────────▲ └──peer's end already seen──────────────────────▲
+///                               └────abort, reset, stall: removed at once ──────────────────────────┘
 /// ```
 ///
 /// This file has its lifecycle; what is received is in `receive.rs`, what is sent in `transmit.rs`, its deadlines in
-/// `liveness.rs`, the handler's timers in `timers.rs`. Kept small: one stands in each of very many idle sessions.
+/// `liveness.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs`. Kept small: one stands in each of very many idle sessions.
 pub(crate) struct Connection {
     pub(super) key: Key,
     pub(super) phase: Phase,
@@ -61,10 +62,15 @@ pub(super) struct ColdState {
     pub(super) listening_since: Tick,
     /// When the frame began that is being discarded.
     pub(super) discarding_since: Tick,
+    pub(super) layered: Option<Box<Layered>>,
+    /// What layers have agreed with the peer to speak.
+    pub(super) protocol: Option<Box<[u8]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Its layers shake hands; the handler does not know of it yet.
+    Opening,
     /// Packets go in and out.
     Open,
     /// Closing: what is queued still goes out, what comes in is discarded.
@@ -122,6 +128,12 @@ impl Connection {
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether it has begun to close.
+    #[inline]
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Draining | Phase::Lingering)
     }
 
     /// The connection has failed, which says nothing about what was received before: that is handed out in the turns to come,
@@ -184,6 +196,9 @@ impl Connection {
     #[cold]
     fn discard_output(&mut self, core: &mut ShardCore) {
         self.give_back_outbox(core);
+        if self.flags.has(Flags::LAYERED) {
+            self.discard_wire(core);
+        }
         self.flags.remove(Flags::BLOCKED | Flags::DRAINED);
         if self.read_block.has(ReadBlock::FULL) {
             self.lift(ReadBlock::FULL, core);
@@ -194,6 +209,9 @@ impl Connection {
     pub(crate) fn close(&mut self, reason: CloseReason, core: &mut ShardCore) {
         if self.read_block.has(ReadBlock::CLOSING) {
             return;
+        }
+        if self.phase == Phase::Opening {
+            core.counters.refused += 1;
         }
         self.phase = Phase::Draining;
         self.read_block.set(ReadBlock::CLOSING);
@@ -228,7 +246,7 @@ impl Connection {
     /// What a session that is closing and has nothing more to write does next.
     #[inline]
     pub(crate) fn poll_shutdown(&mut self, core: &mut ShardCore) -> Option<ShutdownStep> {
-        if self.phase == Phase::Open || self.queued() > 0 {
+        if !self.is_closing() || self.queued() > 0 || self.is_layered() && !self.is_wire_done() {
             return None;
         }
         if self.flags.has(Flags::ENDED) {
@@ -307,6 +325,9 @@ impl Connection {
 
     /// Gives everything back that the shard holds for this session; the reason it was closing for, if it was.
     pub(crate) fn release(&mut self, core: &mut ShardCore) -> Option<CloseReason> {
+        if self.phase == Phase::Opening {
+            core.counters.refused += 1;
+        }
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut();
         }
@@ -316,6 +337,9 @@ impl Connection {
         }
         self.inbox = None;
         self.give_back_outbox(core);
+        if self.flags.has(Flags::LAYERED) {
+            self.discard_wire(core);
+        }
         core.counters.buffered -= u64::from(std::mem::take(&mut self.held));
         self.cold.as_mut().and_then(|cold| cold.reason.take()).map(Contained::into_inner)
     }
@@ -340,7 +364,7 @@ impl Connection {
     #[inline]
     pub(crate) fn account(&mut self, core: &mut ShardCore) -> bool {
         self.tell_handles();
-        if self.held == 0 && self.inbox.is_none() && self.outbox.is_none() {
+        if self.held == 0 && self.inbox.is_none() && self.outbox.is_none() && !self.is_layered() {
             return false;
         }
         let held = u32::try_from(self.capacity()).unwrap_or(u32::MAX);
@@ -354,6 +378,7 @@ impl Connection {
     fn capacity(&self) -> usize {
         self.inbox.as_ref().map_or(0, |inbox| inbox.capacity())
             + self.outbox.as_ref().map_or(0, |outbox| outbox.capacity())
+            + if self.is_layered() { self.layers_capacity() } else { 0 }
     }
 
     /// What is told of this session; `origin` is what tick 0 was.

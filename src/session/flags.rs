@@ -11,6 +11,8 @@ impl ReadBlock {
     pub(crate) const FULL: Self = Self(2);
     /// The session is closing.
     pub(crate) const CLOSING: Self = Self(4);
+    /// A layer was pushed, which what follows is for.
+    pub(crate) const UPGRADE: Self = Self(8);
 
     #[inline]
     pub(crate) fn any(self) -> bool {
@@ -19,6 +21,11 @@ impl ReadBlock {
 
     pub(crate) fn has(self, bit: Self) -> bool {
         self.0 & bit.0 != 0
+    }
+
+    /// That one and no other.
+    pub(crate) fn only(self, bit: Self) -> bool {
+        self.0 == bit.0
     }
 
     pub(crate) fn set(&mut self, bit: Self) {
@@ -66,6 +73,8 @@ impl Flags {
     pub(crate) const CLOSING: Self = Self(8192);
     /// `on_end` was called: nothing more comes in, and our side stays open.
     pub(crate) const END_TOLD: Self = Self(16384);
+    /// Bytes go through layers.
+    pub(crate) const LAYERED: Self = Self(32768);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {

@@ -16,6 +16,7 @@ pub(crate) struct Timeouts {
     packet: Option<Tick>,
     pub(crate) close: Tick,
     pub(crate) linger: Tick,
+    pub(crate) handshake: Tick,
 }
 
 impl Timeouts {
@@ -28,6 +29,7 @@ impl Timeouts {
             packet: optional(limits.packet_timeout),
             close: ticks(limits.close_timeout),
             linger: ticks(limits.linger_timeout),
+            handshake: ticks(limits.handshake_timeout),
         }
     }
 }
@@ -43,6 +45,8 @@ pub(crate) enum TimeoutKind {
     FirstPacket,
     /// A packet was begun and is not complete, or a frame that is discarded.
     SlowPacket,
+    /// A layer is still in its handshake.
+    Handshake,
     /// A graceful close took too long to flush, or the peer too long to end its side.
     Close,
 }
@@ -50,7 +54,7 @@ pub(crate) enum TimeoutKind {
 impl TimeoutKind {
     /// Whether it blames the peer for what it has not sent.
     pub(crate) fn is_silence(self) -> bool {
-        matches!(self, Self::Idle | Self::FirstPacket | Self::SlowPacket)
+        matches!(self, Self::Idle | Self::FirstPacket | Self::SlowPacket | Self::Handshake)
     }
 }
 
@@ -58,10 +62,15 @@ impl Connection {
     /// The earliest deadline of this session, and what it means when it passes.
     fn next_deadline(&self, core: &ShardCore) -> Option<(Tick, TimeoutKind)> {
         let timeouts = &core.timeouts;
-        let stall = timeouts.stall.zip(self.outbox.as_ref().and_then(|outbox| outbox.blocked_since()));
+        let stall = timeouts.stall.zip(self.blocked_since());
         let stall = stall.map(|(after, since)| (since + after, TimeoutKind::Stall));
-        if self.phase != Phase::Open {
+        if self.is_closing() {
             return self.close_by(core.clock.lost()).map(|at| (at, TimeoutKind::Close)).or(stall);
+        }
+        let open_by = if self.is_layered() { self.open_by(core.clock.lost()) } else { None };
+        let handshake = open_by.map(|at| (at, TimeoutKind::Handshake));
+        if self.phase == Phase::Opening {
+            return handshake.into_iter().chain(stall).min_by_key(|(at, _)| *at);
         }
         // While we do not read, silence says nothing about the peer.
         let idle = timeouts.idle.filter(|_| !self.read_block.any());
@@ -72,7 +81,7 @@ impl Connection {
         let first = first.map(|after| (self.listening_since() + after, TimeoutKind::FirstPacket));
         let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.read_block.any()));
         let slow = slow.map(|(after, since)| (since + after, TimeoutKind::SlowPacket));
-        [idle, first, slow, stall].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [idle, first, slow, stall, handshake].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Makes sure that the wheel looks at this session no later than its next deadline.
@@ -140,6 +149,17 @@ impl Connection {
             inbox.restart_clock(to);
         }
         self.restamp_cold(from, to);
+        if self.is_layered() {
+            self.restamp_layers(from, to);
+        }
+    }
+
+    /// Since when the kernel takes no byte of what waits for it.
+    fn blocked_since(&self) -> Option<Tick> {
+        if self.is_layered() {
+            return self.wire_blocked_since();
+        }
+        self.outbox.as_ref().and_then(|outbox| outbox.blocked_since())
     }
 
     /// The first packet is awaited from then on.
@@ -164,6 +184,7 @@ impl Connection {
     fn frame_since(&self) -> Option<Tick> {
         let kept = self.inbox.as_ref().map(|inbox| inbox.since());
         let cold = self.cold.as_ref().filter(|_| self.flags.has(Flags::DISCARDING));
-        kept.into_iter().chain(cold.map(|cold| cold.discarding_since)).min()
+        let block = if self.is_layered() { self.block_since() } else { None };
+        kept.into_iter().chain(cold.map(|cold| cold.discarding_since)).chain(block).min()
     }
 }

@@ -46,8 +46,8 @@ impl Connection {
     #[inline]
     pub(crate) fn wants_input(&self) -> bool {
         // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
-        let ready = !self.read_block.any() && !self.flags.has(Flags::BACKLOG);
-        let wanted = ready || self.phase != Phase::Open;
+        let takes = !self.read_block.any() || self.is_layered() && self.reads_for_handshake();
+        let wanted = takes && !self.flags.has(Flags::BACKLOG) || self.is_closing();
         wanted && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::ENDED | Flags::SHUTDOWN)
     }
 
@@ -62,15 +62,13 @@ impl Connection {
         true
     }
 
-    /// `n` bytes came. Returns whether they are for the framing: a session that is closing discards them.
+    /// `n` bytes came. Returns whether they are for somebody: a session that is closing discards them.
     #[inline]
     pub(crate) fn handle_received(&mut self, n: usize, core: &mut ShardCore) -> bool {
         self.heard = core.clock.stamp();
         self.traffic.bytes_in += n as u64;
         core.counters.bytes_in += n as u64;
-        let is_open = self.phase == Phase::Open;
-        debug_assert!(!is_open || !self.read_block.any(), "read from a session that wants nothing");
-        is_open
+        !self.is_closing() || self.is_layered() && self.closes_behind_handshake()
     }
 
     /// The peer has ended its side.
@@ -130,7 +128,7 @@ impl Connection {
         self.inbox.take()
     }
 
-    /// What has waited and may be handed out now.
+    /// What has waited and may be handed out now. Layers have what waits for them.
     pub(crate) fn poll_backlog(&mut self, core: &ShardCore) -> Option<Box<Inbox>> {
         if self.read_block.any() || !self.flags.remove(Flags::BACKLOG) {
             return None;
@@ -147,7 +145,8 @@ impl Connection {
             return (!self.has_packets_to_hand_out()).then_some(InputStep::ShutDown);
         }
         // The end comes behind what still waits.
-        let ends = self.flags.has(Flags::ENDED) && !self.flags.has(Flags::BACKLOG | Flags::END_TOLD);
+        let ended = self.flags.has(Flags::ENDED) || self.is_layered() && self.has_plain_end();
+        let ends = ended && !self.flags.has(Flags::BACKLOG | Flags::END_TOLD);
         (ends && !self.read_block.any()).then_some(InputStep::End)
     }
 
@@ -179,7 +178,7 @@ impl Connection {
     /// What is in the inbox waits: until the handler takes packets again, or for the next turn.
     pub(crate) fn put_off(&mut self, core: &mut ShardCore) {
         self.flags.insert(Flags::BACKLOG);
-        if !self.read_block.any() {
+        if !self.read_block.any() || self.is_layered() && self.reads_for_handshake() {
             core.read_later(self);
         }
     }
@@ -213,6 +212,9 @@ impl Connection {
         }
         if let Some(inbox) = &mut self.inbox {
             inbox.restart_clock(begin);
+        }
+        if self.is_layered() {
+            self.restamp_layers(0, begin);
         }
         if self.flags.remove(Flags::DISCARDING) {
             self.discard(begin, core);

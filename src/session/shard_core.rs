@@ -23,6 +23,8 @@ pub(crate) struct ShardCore {
     pub(crate) pool: OutboxPool,
     pub(crate) wheel: TimerWheel<TimerPurpose>,
     pub(crate) counters: Counters,
+    /// Where layers put plain bytes, which are handed out before the next session is served.
+    pub(crate) plain: Vec<u8>,
     /// The way into this shard, for handles.
     pub(crate) mailbox: Arc<dyn Deliver>,
     /// The ways into the other shards.

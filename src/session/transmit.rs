@@ -41,6 +41,13 @@ pub(crate) enum Transmit<'a> {
 /// Chunks that wait.
 pub(crate) struct Slices<'a>(&'a Outbox);
 
+impl<'a> Transmit<'a> {
+    #[inline]
+    pub(super) fn of(outbox: &'a Outbox) -> Self {
+        outbox.single().map_or_else(|| Self::Slices(Slices(outbox)), Self::Slice)
+    }
+}
+
 impl<'a> Slices<'a> {
     /// Shows the first of them in `space`.
     pub(crate) fn fill<'s>(&self, space: &'s mut [IoSlice<'a>; MAX_SLICES]) -> &'s [IoSlice<'a>] {
@@ -98,12 +105,14 @@ impl Connection {
         if self.flags.has(Flags::BLOCKED | Flags::RETRY | Flags::BROKEN) {
             return None;
         }
+        if self.is_layered() {
+            return self.poll_wire();
+        }
         if self.outbox.as_ref()?.is_empty() {
             // What was to be sent had no frame, or one of no bytes: writing nothing would look like a broken connection.
             self.give_back_outbox(core);
         }
-        let outbox = self.outbox.as_deref()?;
-        Some(outbox.single().map_or_else(|| Transmit::Slices(Slices(outbox)), Transmit::Slice))
+        self.outbox.as_deref().map(Transmit::of)
     }
 
     /// What the kernel said to the last transmit.
@@ -134,26 +143,49 @@ impl Connection {
     fn handle_written(&mut self, n: usize, core: &mut ShardCore) {
         self.traffic.bytes_out += n as u64;
         core.counters.bytes_out += n as u64;
+        if self.is_layered() {
+            return self.handle_wire_written(n, core);
+        }
+        self.advance_outbox(n, core);
+        self.lift_full(core);
+    }
+
+    /// So many bytes of the outbox were written.
+    #[inline]
+    pub(super) fn advance_outbox(&mut self, n: usize, core: &mut ShardCore) {
         let Some(outbox) = &mut self.outbox else { return };
         outbox.advance(n);
-        let left = outbox.weight();
-        if left == 0 {
-            if let Some(outbox) = self.outbox.take() {
-                core.pool.put(outbox);
-            }
+        if outbox.weight() == 0 {
+            self.give_back_outbox(core);
         }
-        if self.read_block.has(ReadBlock::FULL) && left <= core.limits.outbox_low {
-            self.lift(ReadBlock::FULL, core);
-            if self.phase == Phase::Open {
-                self.flags.insert(Flags::DRAINED);
-                core.flush_later(self);
-            }
+    }
+
+    /// Reads again if the outbox has fallen below the low-water mark.
+    #[inline]
+    pub(super) fn lift_full(&mut self, core: &mut ShardCore) {
+        if self.read_block.has(ReadBlock::FULL) {
+            self.lift_if_low(core);
+        }
+    }
+
+    #[cold]
+    fn lift_if_low(&mut self, core: &mut ShardCore) {
+        let low = core.limits.outbox_low;
+        if self.queued() > low || self.is_layered() && self.wire_queued() > low {
+            return;
+        }
+        self.lift(ReadBlock::FULL, core);
+        if self.phase == Phase::Open {
+            self.flags.insert(Flags::DRAINED);
+            core.flush_later(self);
         }
     }
 
     fn handle_blocked(&mut self, core: &mut ShardCore) {
         self.flags.insert(Flags::BLOCKED);
-        if let Some(outbox) = &mut self.outbox {
+        if self.is_layered() {
+            self.block_wire(core);
+        } else if let Some(outbox) = &mut self.outbox {
             outbox.block(core.clock.deadline(0));
             if let Some(buffer) = outbox.settle() {
                 core.pool.put_buffer(buffer);
@@ -236,7 +268,7 @@ impl Connection {
     }
 
     /// Gives back an outbox with nothing in it, or with what cannot be written any more.
-    #[cold]
+    #[inline]
     pub(super) fn give_back_outbox(&mut self, core: &mut ShardCore) {
         if let Some(outbox) = self.outbox.take() {
             core.pool.put(outbox);
@@ -251,6 +283,11 @@ impl Connection {
     /// Whether a callback has sent anything.
     pub(crate) fn has_output(&self) -> bool {
         self.outbox.is_some()
+    }
+
+    /// Whether nothing is owed to the peer: no bytes, and no goodbye of a layer.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.queued() == 0 && !self.is_layered()
     }
 
     /// Bytes that wait to be written.

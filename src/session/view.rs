@@ -13,6 +13,7 @@ use crate::{
     error::{CloseReason, Logged, SendError},
     framing::Framing,
     id::SessionId,
+    layer::Layer,
     session::{Connection, FramingSlot, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
@@ -260,6 +261,26 @@ impl Session<'_> {
         self.connection.framing_swapped(self.framing, self.core);
     }
 
+    /// Puts a layer between the framing and what there is (the socket, or other layers), for both directions: the very next byte
+    /// after this packet goes to it, and so does the next packet that is sent. What was sent before does not. STARTTLS is
+    /// this; for TLS from the first byte on see [`Server::layer`](crate::Server::layer).
+    ///
+    /// Until the layer is open no packet is handed out, and what is sent waits, for at most
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). More than 8 layers, or one pushed while packets
+    /// wait for the handshake of another, end the session with [`CloseReason::Layer`].
+    pub fn push_layer(&mut self, layer: impl Layer + 'static) {
+        let layer: Contained<Box<dyn Layer>> = Contained::new(Box::new(layer));
+        if let Err(error) = self.connection.push_layer(layer, self.core) {
+            self.connection.close(error.into(), self.core);
+        }
+    }
+
+    /// What the session's layers have agreed with the peer to speak, as ALPN of TLS or a WebSocket subprotocol, if they have.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.connection.protocol()
+    }
+
     /// A handle to this session, for other threads, other sessions and later.
     #[must_use]
     pub fn handle(&mut self) -> SessionHandle {
@@ -272,7 +293,7 @@ impl Session<'_> {
         SessionId { shard: self.core.shard, key: self.connection.key() }
     }
 
-    /// The peer's address.
+    /// The peer's address; that which a layer has found out, as that of PROXY headers does, where one has.
     #[must_use]
     pub fn peer_addr(&self) -> Addr {
         self.connection.endpoints().peer()

@@ -14,7 +14,7 @@ use crate::{
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Tells the handler of a new session, which may refuse it: what it sent is then delivered, and nothing is read.
-    pub(crate) fn open(&mut self) {
+    pub(super) fn open_session(&mut self) {
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         match guarded("on_open", || self.handler.on_open(&mut session)) {
             Ok(state) => {
@@ -68,7 +68,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if then == Some(Then::Stay) && !self.slot.connection.is_broken() {
             return;
         }
-        if self.is_open() && self.slot.connection.queued() == 0 {
+        if self.is_open() && self.slot.connection.owes_nothing() {
             self.terminate(CloseReason::PeerClosed, Ending::Close);
         } else {
             self.close(CloseReason::PeerClosed);
@@ -117,7 +117,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// Begins the graceful end. The first reason counts.
     pub(super) fn close(&mut self, reason: CloseReason) {
-        if self.slot.connection.is_open() {
+        if !self.slot.connection.is_closing() {
             self.slot.connection.close(reason, self.core);
         } else {
             self.core.forget(self.id(), Contained::new(reason));

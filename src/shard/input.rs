@@ -68,6 +68,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if !self.slot.connection.handle_received(n, self.core) {
             return;
         }
+        if self.slot.connection.is_layered() {
+            return self.feed_layers(buffer.received(n));
+        }
         let Some(mut inbox) = self.slot.connection.take_inbox() else {
             let region = buffer.received(n);
             let used = self.deliver(region, self.core.clock.stamp());
@@ -88,7 +91,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The peer has ended its side.
     pub(crate) fn handle_end(&mut self) {
         self.slot.connection.handle_end();
-        if self.slot.connection.is_open() {
+        if !self.slot.connection.is_closing() {
             self.handle_resumed();
         }
     }
@@ -101,8 +104,14 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
     pub(crate) fn handle_resumed(&mut self) {
+        if self.slot.connection.is_layered() {
+            self.slot.connection.settle_upgrade();
+        }
         if let Some(inbox) = self.slot.connection.poll_backlog(self.core) {
             self.deliver_from(inbox);
+        }
+        if self.slot.connection.is_layered() && self.slot.connection.poll_layers() {
+            self.feed_layers(&[]);
         }
         match self.slot.connection.poll_input_step() {
             Some(InputStep::ShutDown) => self.shut_down(),
@@ -111,7 +120,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
+    pub(super) fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
         let since = inbox.since();
         let used = self.deliver(inbox.as_mut_slice(), since);
         inbox.consume(used, self.core.clock.stamp());
@@ -122,7 +131,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 
     /// Keeps what the framing did not consume, in the inbox that held its beginning if there is one.
-    fn keep_tail(&mut self, inbox: Option<Box<Inbox>>, tail: &[u8], used: usize) {
+    pub(super) fn keep_tail(&mut self, inbox: Option<Box<Inbox>>, tail: &[u8], used: usize) {
         if tail.is_empty() || !self.is_open() {
             return;
         }
@@ -147,7 +156,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Cuts packets from the front of `region`, whose first byte came at `since`, and hands them out; how many bytes are
     /// done with.
     #[inline]
-    fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
+    pub(super) fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
         match self.cut(region, since, decode) {
             Ok(used) => used,
             Err(stop) => {
@@ -180,6 +189,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     /// After the last byte: the last packets, then the end of the session.
     fn deliver_end(&mut self) {
+        if self.slot.connection.is_layered() && !self.end_layers() {
+            return;
+        }
         let mut rest = self.slot.connection.take_inbox();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
         let used = match self.cut(region, self.core.clock.stamp(), FramingCell::decode_eof) {

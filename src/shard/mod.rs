@@ -8,6 +8,7 @@ mod command;
 mod context;
 mod effects;
 mod input;
+mod layers;
 mod output;
 mod session_access;
 mod timers;
@@ -15,6 +16,7 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job};
+pub(crate) use layers::LayerFactories;
 pub(crate) use session_access::SessionAccess;
 
 use self::callbacks::Before;
@@ -25,10 +27,12 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
+    layer::Layer,
     limits::Limits,
     metrics::{Counters, SharedCounters},
     session::{Connection, Deliver, Effects, FramingCell, Route, ShardCore, Timeouts, TimerPurpose},
     slots::Slots,
+    strategy::NewConnection,
     sync::AdmissionPermit,
     time::{Clock, ShardClock, Tick, ticks},
     timer_wheel::TimerWheel,
@@ -39,6 +43,7 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     handler: Contained<H>,
     /// Cloned for each session.
     prototype: Contained<F>,
+    layers: LayerFactories,
     slots: Slots<Slot<F, H::State, T>>,
     core: ShardCore,
     published: Arc<SharedCounters>,
@@ -56,6 +61,8 @@ struct Slot<F, S, T> {
     io: T,
     permit: AdmissionPermit,
 }
+
+type Equipment<F> = (Contained<FramingCell<F>>, Vec<Contained<Box<dyn Layer>>>);
 
 /// What is left of an ended session, or of a connection that became none: the one way out of a shard.
 pub(crate) struct Ended<T> {
@@ -78,6 +85,7 @@ pub(crate) struct ShardConfig<F> {
     pub(crate) id: ShardId,
     /// It was offered its maximum.
     pub(crate) framing: Contained<F>,
+    pub(crate) layers: LayerFactories,
     pub(crate) limits: Limits,
     pub(crate) clock: Box<dyn Clock>,
     /// What tick 0 was.
@@ -108,6 +116,7 @@ where
             pool: OutboxPool::default(),
             wheel: TimerWheel::new(),
             counters: Counters::default(),
+            plain: Vec::new(),
             mailbox: config.mailbox,
             shards: config.shards,
             neighbours: config.neighbours,
@@ -120,6 +129,7 @@ where
         Self {
             handler: Contained::new(handler),
             prototype: config.framing,
+            layers: config.layers,
             slots: Slots::starting_at(config.first_generation),
             core,
             published: config.published,
@@ -161,9 +171,9 @@ where
     /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection leaves
     /// by [`poll_ended`](Self::poll_ended). It is not told to the handler before `SessionAccess::open`.
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
-        let framing = if self.stopping || self.slots.is_full() { None } else { self.clone_framing() };
+        let equipped = if self.stopping || self.slots.is_full() { None } else { self.equip(&incoming) };
         let Incoming { io, endpoints, permit, .. } = incoming;
-        let Some(framing) = framing else {
+        let Some((framing, layers)) = equipped else {
             self.core.counters.refused += 1;
             self.ended.push(Ended { io, permit, how: Ending::Close });
             return None;
@@ -178,17 +188,30 @@ where
             permit,
         });
         self.core.pool.fit(self.slots.len());
+        for layer in layers {
+            let Some(slot) = self.slots.get_mut(key) else { break };
+            let added = slot.connection.add_layer(layer, &mut self.core);
+            debug_assert!(added.is_ok(), "a server has no more layers than a session may have");
+        }
         Some(key)
     }
 
-    fn clone_framing(&mut self) -> Option<Contained<FramingCell<F>>> {
-        let cloned = guard("clone", || Ok::<_, CloseReason>(F::clone(&self.prototype)));
-        match cloned {
-            Ok(framing) => Some(Contained::new(FramingCell::Own(framing))),
+    /// A framing and layers for a connection, which are the user's to make.
+    fn equip(&mut self, incoming: &Incoming<T>) -> Option<Equipment<F>> {
+        let made = guard("clone", || {
+            let framing = Contained::new(FramingCell::Own(F::clone(&self.prototype)));
+            let layers = match self.layers.len() {
+                0 => Vec::new(),
+                _ => self.layers.make(&NewConnection::new(&incoming.endpoints, incoming.listener)),
+            };
+            Ok::<_, CloseReason>((framing, layers))
+        });
+        match made {
+            Ok(made) => Some(made),
             Err(panic) => {
                 self.core.counters.panics += 1;
                 let (shard, panic) = (self.core.shard, Logged(&panic));
-                tracing::error!(%shard, %panic, "a connection gets no framing, closing it");
+                tracing::error!(%shard, %panic, "a connection gets no framing or no layers, closing it");
                 None
             }
         }
@@ -280,7 +303,7 @@ where
     /// Ends a session: `on_closing` where that is still due, `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
     pub(super) fn terminate(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
-        let draining = !slot.connection.is_open();
+        let draining = slot.connection.is_closing();
         let told = draining && !slot.connection.is_closing_untold();
         let reason = slot.connection.release(&mut self.core).unwrap_or(reason);
         self.core.pool.fit(self.slots.len());
@@ -294,6 +317,7 @@ where
             self.tell_closed(&info, state, &reason, if told { Before::Closed } else { Before::Closing });
         }
         self.core.forget(id, Contained::new(reason));
+        slot.connection.take_layers().for_each(|layer| self.core.forget(id, layer));
         self.core.forget(id, slot.framing);
         self.ended.push(Ended { io: slot.io, permit: slot.permit, how });
     }

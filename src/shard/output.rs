@@ -49,6 +49,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The socket and the bytes to write to it, if there are any and the kernel may take them.
     #[inline]
     pub(crate) fn poll_transmit(&mut self) -> Option<(&mut T, Transmit<'_>)> {
+        if self.slot.connection.is_layered() {
+            self.fill_wire();
+        }
         if !self.is_alive() {
             return None;
         }

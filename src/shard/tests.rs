@@ -83,6 +83,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
     let config = ShardConfig {
         id: ShardId(0),
         framing: Contained::new(Bomb),
+        layers: LayerFactories::default(),
         limits: Limits::default(),
         clock: Box::new(Stopped),
         origin: Instant::now(),

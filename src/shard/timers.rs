@@ -103,6 +103,10 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 }
                 self.close(CloseReason::SlowPacket(known(limits.packet_timeout)));
             }
+            TimeoutKind::Handshake => {
+                let reason = CloseReason::Handshake(limits.handshake_timeout);
+                self.fail_layers(reason);
+            }
             TimeoutKind::Close => {
                 let unsent = self.slot.connection.queued() > 0;
                 self.terminate(CloseReason::Local, if unsent { Ending::Reset } else { Ending::Close });

@@ -19,7 +19,7 @@ use crate::{
         AcceptorParts, PostOutcome, RegisteredShard, RunningThread, ServiceParts, ShardNumbers,
         ShardRegistry, Stop, start_workers,
     },
-    shard::Command,
+    shard::{Command, LayerFactories},
     strategy::{ForkingStrategy, Resident, SingleReactor, ThreadPerConnection, WorkerPool},
     sync::Admission,
     time::Tick,
@@ -30,6 +30,7 @@ use crate::{
 pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) limits: Limits,
+    pub(crate) layers: LayerFactories,
     pub(crate) faults: Faults,
     pub(crate) sizes: Sizes,
     /// 0: one reactor. Otherwise a pool, whose loops take turns in one thread.
@@ -56,6 +57,7 @@ impl Default for Setup {
         Self {
             seed: 1,
             limits: Limits::default(),
+            layers: LayerFactories::default(),
             faults: Faults::none(),
             sizes: Sizes::default(),
             workers: 0,
@@ -130,8 +132,12 @@ impl World {
         }
         let standing = setup.workers + 1;
         let admission = Admission::new(standing, setup.connections, setup.limits.connections_per_peer);
-        let registry =
-            ShardRegistry::new(admission, setup.limits.clone(), ShardNumbers::alone(standing as u32));
+        let registry = ShardRegistry::new(
+            admission,
+            setup.limits.clone(),
+            setup.layers.clone(),
+            ShardNumbers::alone(standing as u32),
+        );
         registry.begin_generations_at(setup.first_generation);
         let platform = SimPlatform::new(&network);
         let mut world = Self {

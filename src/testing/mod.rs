@@ -5,3 +5,6 @@ mod collector;
 pub mod law;
 
 pub use collector::Collector;
+
+#[doc(hidden)]
+pub mod layers;

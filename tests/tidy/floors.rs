@@ -25,7 +25,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "testing::law",
     ],
     // 1, one session as a machine.
-    &["session", "handler"],
+    &["session", "layer", "handler"],
     // 2, many sessions as a machine.
     &["shard", "strategy"],
     // 3, the world: polls, sockets, the clock, threads.
@@ -321,9 +321,9 @@ mod tests {
             );
             not_pictured(&Source::new("src/lib.rs", &text))
         };
-        assert_eq!(picture("shard · strategy: many", "session · handler"), Vec::<String>::new());
+        assert_eq!(picture("shard · strategy: many", "session · layer · handler"), Vec::<String>::new());
         assert_eq!(
-            picture("shard", "session · handler · strategy"),
+            picture("shard", "session · layer · handler · strategy"),
             ["src/lib.rs: the picture of the floors does not show strategy on floor 2"]
         );
     }

@@ -13,6 +13,8 @@ mod fairness;
 mod forks;
 mod half_close;
 mod handlers;
+mod layer_limits;
+mod layers;
 mod logging;
 mod memory;
 mod pools;

@@ -5,17 +5,24 @@ use std::{panic, time::Duration};
 use crate::{
     limits::Limits,
     sim::{Conn, Faults, Heard, Rng, Setup, World, frame},
+    testing::layers::StackedPeer,
 };
 
 const SEEDS: u64 = 300;
 const MOST_CLIENTS: usize = 40;
 
-/// A client of an echo: says frames, in pieces, and knows what it is owed.
+/// A client of an echo: says frames, in pieces, and knows what it is owed. Perhaps through layers.
 struct Client {
     conn: Conn,
-    said: Vec<u8>,
+    said: usize,
     to_say: Vec<u8>,
+    /// The plain frames.
+    frames: Vec<u8>,
+    /// Where each frame, and what comes before the first, ends: on the wire and in `frames`.
+    marks: Vec<(usize, usize)>,
+    /// Plain bytes that came back.
     heard: usize,
+    peer: Option<StackedPeer>,
     /// It has ended its side.
     ended: bool,
     /// It was reset, by itself or by the server, and is owed nothing more.
@@ -27,30 +34,56 @@ struct Client {
 }
 
 impl Client {
+    fn new(conn: Conn, mut peer: Option<StackedPeer>, packets: &[Vec<u8>], fragile: bool) -> Self {
+        let mut to_say =
+            peer.as_mut().map(|peer| peer.greet(([192, 0, 2, 7], 4711).into())).unwrap_or_default();
+        let (mut frames, mut marks) = (Vec::new(), vec![(to_say.len(), 0)]);
+        for packet in packets {
+            let frame = frame(packet);
+            to_say.extend(peer.as_mut().map_or_else(|| frame.clone(), |peer| peer.encode(&frame)));
+            frames.extend(frame);
+            marks.push((to_say.len(), frames.len()));
+        }
+        Self {
+            conn,
+            said: 0,
+            to_say,
+            frames,
+            marks,
+            heard: 0,
+            peer,
+            ended: false,
+            lost: false,
+            fragile,
+            over: false,
+        }
+    }
+
     /// Bytes of whole frames that it has said: what an echo owes.
     fn owed(&self) -> usize {
-        let mut at = 0;
-        while let Some(header) = self.said.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
-            let end = at + 4 + u32::from_be_bytes(*header) as usize;
-            if end > self.said.len() {
-                break;
-            }
-            at = end;
-        }
-        at
+        let said = self.marks.iter().rev().find(|(wire, _)| *wire <= self.said);
+        said.map_or(0, |(_, plain)| *plain)
+    }
+
+    /// Layers say goodbye to whom they know, unless the stream was cut in the middle of something.
+    fn misses_goodbye(&self) -> bool {
+        let at_mark = self.marks.iter().any(|(wire, _)| *wire == self.said);
+        at_mark && self.over && self.peer.as_ref().is_some_and(|peer| !peer.was_ended())
     }
 
     fn say(&mut self, world: &World, most: usize) {
         let piece = self.to_say.len().min(most);
         let taken = world.net().say(self.conn, &self.to_say[..piece]);
-        self.said.extend(self.to_say.drain(..taken));
+        self.to_say.drain(..taken);
+        self.said += taken;
     }
 
     fn hear(&mut self, world: &World, most: usize) {
         let heard = world.net().hear(self.conn, most);
         match heard {
             Heard::Bytes(bytes) => {
-                let owed = &self.said[..self.owed()];
+                let bytes = self.peer.as_mut().map_or(bytes.clone(), |peer| peer.decode(&bytes));
+                let owed = &self.frames[..self.owed()];
                 let end = self.heard + bytes.len();
                 assert_eq!(owed.get(self.heard..end), Some(&bytes[..]), "an echo of what was said, in order");
                 self.heard = end;
@@ -74,6 +107,7 @@ struct Run {
     world: World,
     rng: Rng,
     limits: Limits,
+    layered: bool,
     clients: Vec<Client>,
 }
 
@@ -89,6 +123,7 @@ impl Run {
             .read_budget(rng.between(1, 10_000) as usize)
             .stall_timeout(Duration::from_secs(3_600))
             .close_timeout(Duration::from_secs(3_600))
+            .handshake_timeout(Duration::from_secs(3_600))
             .linger_timeout(Duration::from_secs(3_600));
         let mut setup = Setup { seed, limits: limits.clone(), faults, ..Setup::default() };
         match rng.below(10) {
@@ -102,28 +137,25 @@ impl Run {
         setup.sizes.down = rng.between(1, 3_000) as usize;
         setup.sizes.batch = [1, 2, 3, 1024][rng.below(4) as usize];
         setup.sizes.descriptors = rng.between(6, 30) as usize;
-        Self { world: World::new(setup, |probe| probe.quiet = true), rng, limits, clients: Vec::new() }
+        let layered = rng.chance(500);
+        if layered {
+            (0..3).for_each(|place| setup.layers.push(move |_| StackedPeer::layer(place)));
+        }
+        let world = World::new(setup, |probe| probe.quiet = true);
+        Self { world, rng, limits, layered, clients: Vec::new() }
     }
 
     fn connect(&mut self) {
         let packets = self.rng.between(0, 12);
-        let mut to_say = Vec::new();
-        for _ in 0..packets {
+        let mut packet = || {
             let len = if self.rng.chance(200) { self.rng.below(4_000) } else { self.rng.below(40) };
-            to_say.extend(frame(&self.rng.bytes(len as usize)));
-        }
+            self.rng.bytes(len as usize)
+        };
+        let packets: Vec<Vec<u8>> = (0..packets).map(|_| packet()).collect();
         let conn = self.world.connect();
         let fragile = self.world.net().faults.reset > 0;
-        self.clients.push(Client {
-            conn,
-            said: Vec::new(),
-            to_say,
-            heard: 0,
-            ended: false,
-            lost: false,
-            fragile,
-            over: false,
-        });
+        let peer = self.layered.then(StackedPeer::default);
+        self.clients.push(Client::new(conn, peer, &packets, fragile));
     }
 
     fn act(&mut self) {
@@ -182,8 +214,20 @@ impl Run {
             }
         }
         for client in &self.clients {
+            assert!(
+                client.over || client.lost,
+                "{:?} got no end: said {}, {} left, heard {} of {}, ended {}, closes {:?}",
+                client.conn,
+                client.said,
+                client.to_say.len(),
+                client.heard,
+                client.owed(),
+                client.ended,
+                self.world.log.closes()
+            );
             let all = client.heard == client.owed() || client.lost || resets;
             assert!(all, "{:?} heard {} of {}", client.conn, client.heard, client.owed());
+            assert!(resets || client.lost || !client.misses_goodbye(), "{:?} missed a goodbye", client.conn);
         }
         self.world.run_to_rest();
         self.world.assert_empty();

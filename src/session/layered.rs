@@ -1,0 +1,467 @@
+//! A session with layers: what it receives and sends goes through them.
+//!
+//! The outbox holds plain frames, as without layers, and counts them until what has become of them was written: limits,
+//! tickets and back-pressure go by it. A window of them at a time is carried through the layers to `wire`.
+//!
+//! ```text
+//! outbox   | in flight | waits ........ |
+//! wire       [ handshake | what has become of the bytes in flight ] ──▶ kernel
+//! ```
+
+use crate::{
+    addr::Endpoints,
+    buffer::Outbox,
+    contained::Contained,
+    error::LayerError,
+    layer::Layer,
+    session::{
+        Connection, ShardCore,
+        connection::Phase,
+        flags::{Flags, ReadBlock},
+        layer_stack::{LayerStack, MOST_LAYERS, Pass},
+        transmit::Transmit,
+    },
+    time::Tick,
+};
+
+/// Plain bytes that are carried through the layers at once, when the kernel has taken what was carried before.
+const WINDOW: usize = 64 * 1024;
+
+/// The layers of a session, and what they have for the kernel.
+#[derive(Default)]
+pub(super) struct Layered {
+    stack: LayerStack,
+    wire: Option<Box<Outbox>>,
+    /// Bytes at the front of the outbox that were carried to `wire`.
+    in_flight: usize,
+    /// When the layers are to be open, and the ticks that were lost before that was set.
+    open_by: Option<(Tick, Tick)>,
+    our_side: OurSide,
+    /// The layers know that the peer has ended its side.
+    knows_end: bool,
+    /// The first layer that a callback has pushed: what was not handed out is for it.
+    upgrade: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum OurSide {
+    #[default]
+    Open,
+    /// The layers have said goodbye.
+    Ended,
+    /// The connection has failed: nothing can be written, but what was received is still handed out.
+    Lost,
+    /// A layer has failed: none of them is asked for anything any more.
+    Failed,
+}
+
+impl Layered {
+    fn wire_weight(&self) -> usize {
+        self.wire.as_ref().map_or(0, |wire| wire.weight())
+    }
+
+    /// Gives back a wire that was not written to.
+    fn settle(&mut self, core: &mut ShardCore) {
+        if let Some(wire) = self.wire.take_if(|wire| wire.is_empty()) {
+            core.pool.put(wire);
+        }
+    }
+
+    fn give_back_wire(&mut self, core: &mut ShardCore) {
+        if let Some(wire) = self.wire.take() {
+            core.pool.put(wire);
+        }
+    }
+
+    /// Carries so many bytes of the outbox through the layers.
+    fn carry(&mut self, outbox: &Outbox, most: usize, core: &mut ShardCore) -> Result<(), LayerError> {
+        let wire = self.wire.get_or_insert_with(|| core.pool.take());
+        let (mut skip, mut left) = (self.in_flight, most);
+        for chunk in outbox.chunks() {
+            let fresh = chunk.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(chunk.len());
+            let part = fresh.get(..left).unwrap_or(fresh);
+            if !part.is_empty() {
+                self.stack.send(part, wire)?;
+                self.in_flight += part.len();
+                left -= part.len();
+            }
+        }
+        self.stack.flush(wire)
+    }
+
+    fn end(&mut self, core: &mut ShardCore) -> Result<(), LayerError> {
+        self.our_side = OurSide::Ended;
+        self.stack.end(self.wire.get_or_insert_with(|| core.pool.take()))
+    }
+}
+
+/// What is to be done for the wire, when the kernel has taken all of it.
+enum Fill {
+    Carry,
+    End,
+    /// What waits can never be sent.
+    Drop,
+    /// There are no layers any more.
+    Leave,
+}
+
+impl Connection {
+    fn layered(&self) -> Option<&Layered> {
+        self.cold.as_ref()?.layered.as_deref()
+    }
+
+    fn layered_mut(&mut self) -> Option<&mut Layered> {
+        self.cold.as_mut()?.layered.as_deref_mut()
+    }
+
+    /// Whether bytes go through layers.
+    #[inline]
+    pub(crate) fn is_layered(&self) -> bool {
+        self.flags.has(Flags::LAYERED)
+    }
+
+    /// A connection that arrives with layers: nothing is handed out, and nothing sent, before they are open.
+    pub(crate) fn begin_opening(&mut self) {
+        self.phase = Phase::Opening;
+    }
+
+    /// Whether the layers have just become open: `on_open` is due.
+    pub(crate) fn poll_through(&mut self) -> bool {
+        let is_through =
+            self.phase == Phase::Opening && self.layered().is_none_or(|layered| layered.stack.is_open());
+        if is_through {
+            self.phase = Phase::Open;
+        }
+        is_through
+    }
+
+    /// Puts a layer between those that there are and the framing.
+    ///
+    /// # Errors
+    /// It cannot be there.
+    pub(crate) fn add_layer(
+        &mut self,
+        layer: Contained<Box<dyn Layer>>,
+        core: &mut ShardCore,
+    ) -> Result<(), LayerError> {
+        self.flags.insert(Flags::LAYERED);
+        let open_by = (core.clock.deadline(core.timeouts.handshake), core.clock.lost());
+        let layered = self.cold.get_or_insert_default().layered.get_or_insert_default();
+        if layered.stack.len() >= MOST_LAYERS {
+            return Err(LayerError::Misplaced("a session has 8 layers at most"));
+        }
+        if let Some(outbox) = &self.outbox {
+            // What was sent before goes below the new layer.
+            if !layered.stack.is_open() && outbox.len() > layered.in_flight {
+                return Err(LayerError::Misplaced("packets wait for the handshake of the layer below"));
+            }
+            layered.carry(outbox, usize::MAX, core)?;
+        }
+        layered.stack.push(layer);
+        layered.open_by = Some(open_by);
+        self.arm(core);
+        Ok(())
+    }
+
+    /// As [`add_layer`](Self::add_layer), in mid-stream: what was received and not handed out is the layer's.
+    pub(crate) fn push_layer(
+        &mut self,
+        layer: Contained<Box<dyn Layer>>,
+        core: &mut ShardCore,
+    ) -> Result<(), LayerError> {
+        if self.is_closing() {
+            return Ok(());
+        }
+        self.add_layer(layer, core)?;
+        if !self.read_block.has(ReadBlock::UPGRADE) {
+            self.read_block.set(ReadBlock::UPGRADE);
+            if let Some(layered) = self.layered_mut() {
+                layered.upgrade = layered.stack.len() - 1;
+            }
+        }
+        core.read_later(self);
+        core.flush_later(self);
+        Ok(())
+    }
+
+    /// A layer was pushed by a callback that has returned: gives it what was received and not handed out.
+    pub(crate) fn settle_upgrade(&mut self) {
+        if !self.read_block.has(ReadBlock::UPGRADE) {
+            return;
+        }
+        self.read_block.clear(ReadBlock::UPGRADE);
+        self.flags.remove(Flags::BACKLOG | Flags::DISCARDING);
+        let inbox = self.inbox.take();
+        if let (Some(layered), Some(inbox)) = (self.layered_mut(), inbox) {
+            layered.stack.give(layered.upgrade, inbox);
+        }
+    }
+
+    /// Whether the layers are given what is received: where packets are taken, and where what is to be sent waits for a
+    /// handshake.
+    pub(crate) fn takes_wire(&self) -> bool {
+        !self.read_block.any() || self.reads_for_handshake() || self.closes_behind_handshake()
+    }
+
+    /// Whether the layers go on with what they have, when what waited for the framing was handed out.
+    pub(crate) fn poll_layers(&mut self) -> bool {
+        let takes = self.takes_wire();
+        let waits_for_framing = self.flags.has(Flags::BACKLOG) && !self.read_block.any();
+        let goes_on = takes && !waits_for_framing;
+        if goes_on {
+            self.flags.remove(Flags::BACKLOG);
+        } else if self.are_layers_ready() {
+            self.flags.insert(Flags::BACKLOG);
+        }
+        goes_on
+    }
+
+    /// Whether the session reads although its outbox is full: what waits there waits for what is to be read.
+    #[cold]
+    pub(super) fn reads_for_handshake(&self) -> bool {
+        let Some(layered) = self.layered().filter(|_| self.read_block.only(ReadBlock::FULL)) else {
+            return false;
+        };
+        !layered.stack.is_open() && layered.wire_weight() == 0
+    }
+
+    /// Whether a session that is closing waits for a handshake, so that it can send what is left.
+    #[cold]
+    pub(super) fn closes_behind_handshake(&self) -> bool {
+        let waits = |layered: &Layered| layered.our_side == OurSide::Open && !layered.stack.is_open();
+        self.phase == Phase::Draining && self.queued() > 0 && self.layered().is_some_and(waits)
+    }
+
+    /// Takes the layers one step further, with what was `received` or with what they have unread.
+    ///
+    /// # Errors
+    /// A layer has failed. What was given to `plain` before counts.
+    pub(crate) fn step_layers(
+        &mut self,
+        received: &[u8],
+        plain: &mut Vec<u8>,
+        core: &mut ShardCore,
+    ) -> Result<(), LayerError> {
+        let (frame, now) = (core.limits.frame, core.clock.stamp());
+        let Some(layered) = self.layered_mut() else { return Ok(()) };
+        if layered.our_side == OurSide::Failed {
+            return Ok(());
+        }
+        let was_open = layered.stack.is_open();
+        let wire = layered.wire.get_or_insert_with(|| core.pool.take());
+        let mut pass = Pass { wire, frame, now, peer: None, protocol: None };
+        let outcome = layered.stack.receive(received, plain, &mut pass);
+        let (peer, protocol) = (pass.peer, pass.protocol);
+        if layered.our_side == OurSide::Lost {
+            layered.give_back_wire(core);
+        }
+        layered.settle(core);
+        if layered.stack.is_open() {
+            layered.open_by = None;
+        }
+        let is_flush_due = layered.wire.is_some() || was_open != layered.stack.is_open();
+        let is_end_due = layered.stack.has_ended() && !layered.knows_end;
+        if layered.wire_weight() > core.limits.outbox_high {
+            self.read_block.set(ReadBlock::FULL);
+        }
+        if let Some(peer) = peer {
+            self.endpoints = Endpoints::new(peer, self.endpoints.local());
+        }
+        if let Some(protocol) = protocol {
+            self.cold.get_or_insert_default().protocol = Some(protocol);
+        }
+        if is_flush_due {
+            core.flush_later(self);
+        }
+        if is_end_due {
+            core.read_later(self);
+        }
+        outcome
+    }
+
+    /// Whether some layer goes on without new bytes.
+    pub(crate) fn are_layers_ready(&self) -> bool {
+        self.layered().is_some_and(|layered| layered.our_side != OurSide::Failed && layered.stack.is_ready())
+    }
+
+    /// Whether the plain stream has ended, though the wire's has not.
+    #[cold]
+    pub(super) fn has_plain_end(&self) -> bool {
+        self.layered().is_some_and(|layered| layered.stack.has_ended())
+    }
+
+    /// The peer's end has come, behind everything else.
+    ///
+    /// # Errors
+    /// It has come too early for a layer.
+    pub(crate) fn end_layers_input(&mut self) -> Result<(), LayerError> {
+        match self.layered_mut() {
+            Some(layered) if !layered.knows_end && layered.our_side != OurSide::Failed => {
+                layered.knows_end = true;
+                layered.stack.end_input()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A layer has failed: what it has written goes out, and what waits for it never can.
+    pub(crate) fn fail_layers(&mut self, core: &mut ShardCore) {
+        if let Some(layered) = self.layered_mut() {
+            layered.our_side = OurSide::Failed;
+            layered.open_by = None;
+        }
+        core.flush_later(self);
+    }
+
+    /// Carries what is to be sent next to the wire, if the kernel has taken what was carried before.
+    ///
+    /// # Errors
+    /// A layer has failed.
+    pub(crate) fn fill_wire(&mut self, core: &mut ShardCore) -> Result<(), LayerError> {
+        while let Some(fill) = self.poll_fill() {
+            let Self { cold, outbox, .. } = self;
+            let Some(layered) = cold.as_mut().and_then(|cold| cold.layered.as_deref_mut()) else { break };
+            match (fill, outbox) {
+                (Fill::Carry, Some(outbox)) => layered.carry(outbox, WINDOW, core)?,
+                (Fill::Carry, None) => break,
+                (Fill::End, _) => layered.end(core)?,
+                (Fill::Drop, _) => {
+                    self.give_back_outbox(core);
+                    break;
+                }
+                (Fill::Leave, _) => {
+                    self.flags.remove(Flags::LAYERED);
+                    self.cold.get_or_insert_default().layered = None;
+                    break;
+                }
+            }
+            layered.settle(core);
+            // What the layers have made nothing of is written.
+            self.settle_in_flight(core);
+        }
+        Ok(())
+    }
+
+    fn poll_fill(&self) -> Option<Fill> {
+        let layered = self.layered().filter(|layered| layered.wire.is_none())?;
+        let (waits, is_closing) = (self.queued() > 0, self.is_closing());
+        match layered.our_side {
+            OurSide::Failed | OurSide::Lost => waits.then_some(Fill::Drop),
+            OurSide::Ended => None,
+            OurSide::Open if layered.stack.is_open() => {
+                if layered.stack.len() == 0 {
+                    Some(Fill::Leave)
+                } else if waits {
+                    Some(Fill::Carry)
+                } else {
+                    is_closing.then_some(Fill::End)
+                }
+            }
+            // What waits for a handshake that cannot come any more is lost.
+            OurSide::Open if waits && self.flags.has(Flags::ENDED) && is_closing => Some(Fill::Drop),
+            OurSide::Open => (is_closing && !waits).then_some(Fill::End),
+        }
+    }
+
+    /// The bytes of the layers for the kernel.
+    pub(super) fn poll_wire(&self) -> Option<Transmit<'_>> {
+        self.layered()?.wire.as_deref().map(Transmit::of)
+    }
+
+    /// The kernel took `n` bytes from the wire.
+    pub(super) fn handle_wire_written(&mut self, n: usize, core: &mut ShardCore) {
+        let Some(layered) = self.layered_mut() else { return };
+        if let Some(wire) = &mut layered.wire {
+            wire.advance(n);
+        }
+        layered.settle(core);
+        self.settle_in_flight(core);
+        self.lift_full(core);
+        let waits = self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
+        if waits && self.reads_for_handshake() {
+            core.read_later(self);
+        }
+    }
+
+    /// What was carried is written when the wire is.
+    fn settle_in_flight(&mut self, core: &mut ShardCore) {
+        let Some(layered) = self.layered_mut().filter(|layered| layered.wire.is_none()) else { return };
+        let written = std::mem::take(&mut layered.in_flight);
+        self.advance_outbox(written, core);
+    }
+
+    /// The kernel takes no more of the wire.
+    pub(super) fn block_wire(&mut self, core: &mut ShardCore) {
+        let Some(wire) = self.layered_mut().and_then(|layered| layered.wire.as_mut()) else { return };
+        wire.block(core.clock.deadline(0));
+        if let Some(buffer) = wire.settle() {
+            core.pool.put_buffer(buffer);
+        }
+    }
+
+    /// Bytes that the layers have for the kernel, as they count against limits.
+    #[cold]
+    pub(super) fn wire_queued(&self) -> usize {
+        self.layered().map_or(0, Layered::wire_weight)
+    }
+
+    #[cold]
+    pub(super) fn wire_blocked_since(&self) -> Option<Tick> {
+        self.layered()?.wire.as_ref()?.blocked_since()
+    }
+
+    /// Whether a session that is closing has sent everything, the goodbye of its layers included.
+    #[cold]
+    pub(super) fn is_wire_done(&self) -> bool {
+        self.layered().is_none_or(|layered| layered.wire.is_none() && layered.our_side != OurSide::Open)
+    }
+
+    /// When the layers are to be open. The peer is given the time back in which it was not served.
+    #[cold]
+    pub(super) fn open_by(&self, lost: Tick) -> Option<Tick> {
+        let (by, lost_before) = self.layered()?.open_by?;
+        Some(by + (lost - lost_before))
+    }
+
+    #[cold]
+    pub(super) fn block_since(&self) -> Option<Tick> {
+        self.layered()?.stack.unread_since()
+    }
+
+    #[cold]
+    pub(super) fn restamp_layers(&mut self, from: Tick, to: Tick) {
+        if let Some(layered) = self.layered_mut() {
+            layered.stack.restamp(from, to);
+        }
+    }
+
+    #[cold]
+    pub(super) fn layers_capacity(&self) -> usize {
+        let wire = |layered: &Layered| layered.wire.as_ref().map_or(0, |wire| wire.capacity());
+        self.layered().map_or(0, |layered| layered.stack.capacity() + wire(layered))
+    }
+
+    /// What the layers have for the kernel cannot be written any more.
+    #[cold]
+    pub(super) fn discard_wire(&mut self, core: &mut ShardCore) {
+        if let Some(layered) = self.layered_mut() {
+            if layered.our_side != OurSide::Failed {
+                layered.our_side = OurSide::Lost;
+            }
+            layered.in_flight = 0;
+            layered.give_back_wire(core);
+        }
+    }
+
+    /// The layers of a session that is over, to be dropped.
+    pub(crate) fn take_layers(&mut self) -> impl Iterator<Item = Contained<Box<dyn Layer>>> + use<> {
+        let layered = self.cold.as_mut().and_then(|cold| cold.layered.take());
+        layered.into_iter().flat_map(|layered| layered.stack.into_layers())
+    }
+
+    /// What the layers have agreed with the peer to speak.
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        self.cold.as_ref()?.protocol.as_deref()
+    }
+}

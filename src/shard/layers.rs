@@ -1,0 +1,144 @@
+//! Received bytes through layers, and what is sent.
+
+use std::{fmt, mem, sync::Arc};
+
+use super::SessionAccess;
+use crate::{
+    contained::{Contained, guard},
+    error::CloseReason,
+    framing::Framing,
+    handler::PacketHandler,
+    layer::Layer,
+    strategy::NewConnection,
+};
+
+/// What the shard keeps of the buffer for plain bytes.
+const KEPT: usize = 128 * 1024;
+
+type Make = dyn Fn(&NewConnection<'_>) -> Box<dyn Layer> + Send + Sync;
+
+/// What makes the layers of a connection that arrives, the one next to the socket first.
+#[derive(Clone, Default)]
+pub(crate) struct LayerFactories(Vec<Arc<Contained<Box<Make>>>>);
+
+impl LayerFactories {
+    pub(crate) fn push<L: Layer + 'static>(
+        &mut self,
+        make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
+    ) {
+        let make: Box<Make> = Box::new(move |connection| Box::new(make(connection)));
+        self.0.push(Arc::new(Contained::new(make)));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Calls the user's code, which may panic.
+    pub(super) fn make(&self, connection: &NewConnection<'_>) -> Vec<Contained<Box<dyn Layer>>> {
+        self.0.iter().map(|make| Contained::new((***make)(connection))).collect()
+    }
+}
+
+impl fmt::Debug for LayerFactories {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LayerFactories({})", self.0.len())
+    }
+}
+
+impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
+    /// A connection is here: tells the handler, which may refuse it, when its layers are open.
+    pub(crate) fn open(&mut self) {
+        if self.slot.connection.is_layered() {
+            self.slot.connection.begin_opening();
+            self.feed_layers(&[]);
+        } else {
+            self.open_session();
+        }
+    }
+
+    /// Gives the layers what was `received`, or lets them go on with what they have, and hands out what they make of it: as
+    /// much as the session may have in this turn.
+    #[inline(never)]
+    pub(super) fn feed_layers(&mut self, received: &[u8]) {
+        let mut received = received;
+        let mut budget = self.core.limits.read_budget;
+        let mut plain = mem::take(&mut self.core.plain);
+        loop {
+            plain.clear();
+            let (connection, core) = (&mut self.slot.connection, &mut *self.core);
+            let stepped: Result<(), CloseReason> =
+                guard("layer", || Ok(connection.step_layers(mem::take(&mut received), &mut plain, core)?));
+            if self.is_alive() && self.slot.connection.poll_through() {
+                self.open_session();
+            }
+            self.deliver_plain(&mut plain);
+            if let Err(reason) = stepped {
+                self.fail_layers(reason);
+                break;
+            }
+            if !self.is_alive() || !self.slot.connection.are_layers_ready() {
+                break;
+            }
+            budget = budget.saturating_sub(plain.len());
+            let is_spent = budget == 0 || self.share.frames == 0;
+            if is_spent || !self.slot.connection.takes_wire() {
+                self.slot.connection.put_off(self.core);
+                break;
+            }
+        }
+        plain.shrink_to(KEPT);
+        self.core.plain = plain;
+    }
+
+    fn deliver_plain(&mut self, plain: &mut [u8]) {
+        if plain.is_empty() || !self.is_open() {
+            return;
+        }
+        match self.slot.connection.take_inbox() {
+            Some(mut inbox) => {
+                inbox.append(plain);
+                self.deliver_from(inbox);
+            }
+            None => {
+                let used = self.deliver(plain, self.core.clock.stamp());
+                self.keep_tail(None, plain.get(used..).unwrap_or_default(), used);
+            }
+        }
+    }
+
+    /// Before writing: carries what is to be sent through the layers.
+    #[inline(never)]
+    pub(super) fn fill_wire(&mut self) {
+        let (connection, core) = (&mut self.slot.connection, &mut *self.core);
+        let filled: Result<(), CloseReason> = guard("layer", || Ok(connection.fill_wire(core)?));
+        if let Err(reason) = filled {
+            self.fail_layers(reason);
+        }
+    }
+
+    /// The layers are told of the peer's end. Returns whether they agree to it.
+    #[cold]
+    pub(super) fn end_layers(&mut self) -> bool {
+        let connection = &mut self.slot.connection;
+        let ended: Result<(), CloseReason> = guard("layer", || Ok(connection.end_layers_input()?));
+        match ended {
+            Ok(()) => true,
+            Err(reason @ CloseReason::Panicked { .. }) => {
+                self.fail_layers(reason);
+                false
+            }
+            Err(reason) => {
+                // Our side is whole: what came before the cut is answered.
+                self.close(reason);
+                false
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn fail_layers(&mut self, reason: CloseReason) {
+        self.slot.connection.fail_layers(self.core);
+        self.fail(reason);
+    }
+}

@@ -8,6 +8,7 @@
 //! | `--threads` | 1 | N, for the pool |
 //! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
+//! | `--layers` | 0 | layers that pass bytes through, for each connection; 8 at most |
 //!
 //! All limits are on, and an idle timeout of 300 s. SIGTERM or ctrl-c ends it gracefully.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
@@ -15,8 +16,8 @@
 use std::{error::Error, num::IntErrorKind, process::ExitCode, thread, time::Duration};
 
 use framewire::{
-    Framing, LengthPrefix, Limits, Netstring, Raw, Separator, Server, SingleReactor, ThreadPerConnection,
-    UntilEof, VarintPrefix, WorkerPool, packet_fn,
+    Framing, Layer, LayerError, LayerIo, LengthPrefix, Limits, Netstring, Raw, Separator, Server,
+    SingleReactor, ThreadPerConnection, UntilEof, VarintPrefix, WorkerPool, bytes::BytesMut, packet_fn,
 };
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
@@ -32,6 +33,7 @@ struct Options {
     strategy: String,
     framing: String,
     max: usize,
+    layers: usize,
 }
 
 fn main() -> ExitCode {
@@ -46,8 +48,14 @@ fn main() -> ExitCode {
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        let mut options =
-            Self { port: 0, threads: 1, strategy: "single".into(), framing: "u32be".into(), max: 1 << 20 };
+        let mut options = Self {
+            port: 0,
+            threads: 1,
+            strategy: "single".into(),
+            framing: "u32be".into(),
+            max: 1 << 20,
+            layers: 0,
+        };
         while let Some(name) = args.next() {
             let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
@@ -56,6 +64,7 @@ impl Options {
                 "--strategy" => options.strategy = value,
                 "--framing" => options.framing = value,
                 "--max" => options.max = number(&name, &value)?,
+                "--layers" => options.layers = number(&name, &value)?,
                 _ => return Err(format!("no option {name}; see the head of examples/lab_echo.rs").into()),
             }
         }
@@ -89,7 +98,11 @@ impl Options {
     }
 
     fn serve(&self, framing: impl Framing + Clone + Send + 'static) -> Outcome {
-        let server = Server::bind(format!("127.0.0.1:{}", self.port))?.framing(framing).limits(self.limits());
+        let mut server =
+            Server::bind(format!("127.0.0.1:{}", self.port))?.framing(framing).limits(self.limits());
+        for _ in 0..self.layers {
+            server = server.layer(|_| PassThrough);
+        }
         let server = match self.strategy.as_str() {
             "single" => server.strategy(SingleReactor::new()),
             "pool" => server.strategy(WorkerPool::new(self.threads)),
@@ -114,6 +127,21 @@ impl Options {
     fn limits(&self) -> Limits {
         let room = self.max.saturating_add(64).saturating_mul(2).max(4 << 20);
         Limits::default().frame(self.max).outbox_hard(room).idle_timeout(IDLE)
+    }
+}
+
+/// A layer that changes nothing: what remains is the cost of having one.
+struct PassThrough;
+
+impl Layer for PassThrough {
+    fn received(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
+        io.open();
+        Ok(io.plain(wire))
+    }
+
+    fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
+        wire.extend_from_slice(plain);
+        Ok(())
     }
 }
 

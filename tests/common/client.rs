@@ -1,16 +1,31 @@
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use framewire::{Addr, testing::layers::StackedPeer};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::PATIENCE;
 
+/// The addresses of servers with layers, for as long as the process lives.
+static LAYERED: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+
+/// Clients of these speak the layers of [`StackedPeer`].
+pub(crate) fn speak_layers_to(addrs: &[Addr]) {
+    let addrs = addrs.iter().filter_map(Addr::socket_addr);
+    LAYERED.lock().unwrap_or_else(PoisonError::into_inner).extend(addrs);
+}
+
 /// A blocking client whose frames have a length of four bytes in front. It never waits longer than the tests do.
 pub(crate) struct Client {
     pub(crate) socket: Socket,
+    layers: Option<StackedPeer>,
+    /// What its layers have made of what was read.
+    plain: VecDeque<u8>,
 }
 
 /// One frame on the wire.
@@ -36,22 +51,42 @@ impl Client {
             socket.set_tcp_nodelay(true)?;
         }
         socket.connect(addr)?;
-        Ok(Self { socket })
+        let layered = LAYERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut layers =
+            addr.as_socket().filter(|addr| layered.contains(addr)).map(|_| StackedPeer::default());
+        if let Some(layers) = &mut layers {
+            // A server that refuses the connection may have done so by now.
+            let from = socket.local_addr()?.as_socket().expect("bound to TCP");
+            let _ = (&socket).write_all(&layers.greet(from));
+        }
+        Ok(Self { socket, layers, plain: VecDeque::new() })
+    }
+
+    /// The same connection, for writing only.
+    pub(crate) fn writer(&self) -> Self {
+        let socket = self.socket.try_clone().expect("a socket has many owners");
+        Self { socket, layers: self.layers.clone(), plain: VecDeque::new() }
+    }
+
+    fn encode(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.layers.as_mut().map_or_else(|| bytes.to_vec(), |layers| layers.encode(bytes))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).expect("the server reads");
+        let wire = self.encode(bytes);
+        self.socket.write_all(&wire).expect("the server reads");
     }
 
     /// For a server that may reset the connection meanwhile; whether all was taken.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
-        self.socket.write_all(bytes).is_ok()
+        let wire = self.encode(bytes);
+        self.socket.write_all(&wire).is_ok()
     }
 
     /// For a server that may end the connection instead.
     pub(crate) fn try_read(&mut self, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
-        self.socket.read_exact(&mut bytes).is_ok().then_some(bytes)
+        self.read_exact(&mut bytes).is_ok().then_some(bytes)
     }
 
     pub(crate) fn send(&mut self, packet: impl AsRef<[u8]>) {
@@ -60,7 +95,7 @@ impl Client {
 
     pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        self.socket.read_exact(&mut bytes).expect("the server answers");
+        self.read_exact(&mut bytes).expect("the server answers");
         bytes
     }
 
@@ -85,13 +120,21 @@ impl Client {
     }
 
     pub(crate) fn end(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            let goodbye = layers.end();
+            self.socket.write_all(&goodbye).expect("the server reads");
+        }
         self.socket.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
     /// Everything up to the end of the stream, which must be a clean one.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        self.socket.read_to_end(&mut rest).expect("the stream ends without a reset");
+        Read::read_to_end(self, &mut rest).expect("the stream ends without a reset");
+        assert!(
+            self.layers.as_ref().is_none_or(StackedPeer::was_ended),
+            "an end, and no goodbye of the layers"
+        );
         rest
     }
 
@@ -102,7 +145,7 @@ impl Client {
     /// Everything up to the end of the connection, and whether that was a reset.
     pub(crate) fn read_to_any_end(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
-        match self.socket.read_to_end(&mut bytes) {
+        match Read::read_to_end(self, &mut bytes) {
             Ok(_) => (bytes, false),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => (bytes, true),
             Err(error) => panic!("neither an end nor a reset: {error}"),
@@ -112,5 +155,19 @@ impl Client {
     /// Ends the connection with a reset (over TCP).
     pub(crate) fn reset(self) {
         self.socket.set_linger(Some(Duration::ZERO)).expect("a socket lingers as told");
+    }
+}
+
+impl Read for Client {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Some(layers) = &mut self.layers else { return self.socket.read(into) };
+        while self.plain.is_empty() {
+            let mut wire = [0; 16 * 1024];
+            match self.socket.read(&mut wire)? {
+                0 => return Ok(0),
+                n => self.plain.extend(layers.decode(&wire[..n])),
+            }
+        }
+        self.plain.read(into)
     }
 }

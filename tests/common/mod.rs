@@ -17,8 +17,9 @@ use std::{
 };
 
 use framewire::{
-    Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, PacketHandler, RunningServer, ServeError, Server,
-    ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Unframed, WorkerPool, packet_fn,
+    Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, NewConnection, PacketHandler, RunningServer,
+    ServeError, Server, ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Unframed,
+    WorkerPool, packet_fn, testing::layers::StackedPeer,
 };
 use socket2::{SockAddr, Socket};
 
@@ -36,6 +37,8 @@ pub(crate) enum On {
     ThreadPerConnection,
     /// A single reactor behind a Unix socket.
     UnixSocket,
+    /// A worker pool, and layers between each socket and its framing: one that leaves, and two that scramble.
+    Layered,
 }
 
 /// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its name.
@@ -53,8 +56,20 @@ macro_rules! instances {
     };
 }
 
-/// Makes one test per strategy of each of these scenarios.
+/// Makes one test per strategy of each of these scenarios, and one through layers.
 macro_rules! on_each_strategy {
+    ($($scenario:ident)+) => { $(
+        $crate::common::instances! { $scenario:
+            on_a_single_reactor = SingleReactor
+            on_a_worker_pool = WorkerPool
+            on_a_thread_per_connection = ThreadPerConnection
+            through_layers = Layered
+        }
+    )+ };
+}
+
+/// Makes one test per strategy of each of these scenarios, which look at the bare wire, or at an address that others had.
+macro_rules! on_each_strategy_without_layers {
     ($($scenario:ident)+) => { $(
         $crate::common::instances! { $scenario:
             on_a_single_reactor = SingleReactor
@@ -64,7 +79,7 @@ macro_rules! on_each_strategy {
     )+ };
 }
 
-/// The same, and once more over a Unix socket.
+/// As [`on_each_strategy`], and once more over a Unix socket.
 macro_rules! on_each_strategy_and_transport {
     ($($scenario:ident)+) => { $(
         $crate::common::instances! { $scenario:
@@ -72,10 +87,13 @@ macro_rules! on_each_strategy_and_transport {
             on_a_worker_pool = WorkerPool
             on_a_thread_per_connection = ThreadPerConnection
             on_a_unix_socket = UnixSocket
+            through_layers = Layered
         }
     )+ };
 }
-pub(crate) use {instances, on_each_strategy, on_each_strategy_and_transport};
+pub(crate) use {
+    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_without_layers,
+};
 
 impl On {
     /// A server that is bound and has its strategy.
@@ -92,6 +110,11 @@ impl On {
             Self::SingleReactor | Self::UnixSocket => server.strategy(SingleReactor::new()),
             Self::WorkerPool => server.strategy(WorkerPool::new(2)),
             Self::ThreadPerConnection => server.strategy(ThreadPerConnection::max(2048)),
+            Self::Layered => {
+                client::speak_layers_to(&server.local_addrs());
+                let layer = |place| move |_: &NewConnection<'_>| StackedPeer::layer(place);
+                server.strategy(WorkerPool::new(2)).layer(layer(0)).layer(layer(1)).layer(layer(2))
+            }
         }
     }
 

@@ -2,17 +2,26 @@
 
 use framewire::{CloseKind, Limits, Raw, Separator, Session, UntilEof, packet_fn};
 
-use crate::common::{Client, On, PATIENCE, Served, echo, frame, on_each_strategy_and_transport, until};
+use crate::common::{
+    Client, On, PATIENCE, Served, echo, frame, instances, on_each_strategy_and_transport, until,
+};
 use crate::handlers::gate;
 
 on_each_strategy_and_transport! {
     bytes_that_come_one_at_a_time_make_the_same_packets
-    frames_cut_in_two_at_any_place_make_the_same_packets
     a_hundred_thousand_frames_in_one_write_are_all_answered_in_order
     packets_without_bytes_are_packets
     the_end_of_the_stream_can_make_the_last_packet
     the_whole_stream_can_be_one_packet
     a_packet_of_no_bytes_on_the_wire_harms_nobody
+}
+
+// It counts the bytes on the wire.
+instances! { frames_cut_in_two_at_any_place_make_the_same_packets:
+    on_a_single_reactor = SingleReactor
+    on_a_worker_pool = WorkerPool
+    on_a_thread_per_connection = ThreadPerConnection
+    on_a_unix_socket = UnixSocket
 }
 
 fn bytes_that_come_one_at_a_time_make_the_same_packets(on: On) {
@@ -57,7 +66,7 @@ fn a_hundred_thousand_frames_in_one_write_are_all_answered_in_order(on: On) {
     let served = on.echo(Limits::default());
     let mut bystander = served.connect();
     let mut client = served.connect();
-    let mut writer = Client { socket: client.socket.try_clone().expect("a socket has many owners") };
+    let mut writer = client.writer();
     let writing = std::thread::spawn(move || {
         let wire: Vec<u8> = (0..FRAMES).flat_map(|number| frame(&number.to_be_bytes())).collect();
         writer.write(&wire);

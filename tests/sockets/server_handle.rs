@@ -9,10 +9,11 @@ use framewire::{
     Addr, CloseKind, Limits, QueryError, SendError, ServerHandle, Session, SessionStats, packet_fn,
 };
 
-use crate::common::{On, PATIENCE, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use crate::common::{
+    On, PATIENCE, frame, instances, on_each_strategy, on_each_strategy_and_transport, until,
+};
 
 on_each_strategy_and_transport! {
-    sessions_are_listed_with_what_went_through_them
     a_session_is_closed_by_its_id
     a_job_runs_on_its_shard_and_reaches_its_sessions
     a_question_that_would_wait_for_itself_is_refused
@@ -22,6 +23,14 @@ on_each_strategy_and_transport! {
 
 on_each_strategy! {
     a_session_is_closed_by_its_peer_address
+}
+
+// It counts the bytes on the wire.
+instances! { sessions_are_listed_with_what_went_through_them:
+    on_a_single_reactor = SingleReactor
+    on_a_worker_pool = WorkerPool
+    on_a_thread_per_connection = ThreadPerConnection
+    on_a_unix_socket = UnixSocket
 }
 
 fn sessions_are_listed_with_what_went_through_them(on: On) {

@@ -13,7 +13,7 @@ use framewire::{
 
 use crate::common::{
     Client, On, PATIENCE, Served, audit, echo, frame, join, on_each_strategy, on_each_strategy_and_transport,
-    own_address, patient, until,
+    on_each_strategy_without_layers, own_address, patient, until,
 };
 use crate::handlers::Scripted;
 
@@ -32,8 +32,11 @@ on_each_strategy! {
     a_shutdown_cuts_a_dead_reader_at_its_deadline
     the_earliest_end_counts_when_a_shutdown_is_asked_for_again
     an_abort_of_the_server_resets_every_connection
-    a_stopped_server_gives_its_address_back
     a_server_that_was_stopped_before_it_started_stops_as_it_was_told
+}
+
+on_each_strategy_without_layers! {
+    a_stopped_server_gives_its_address_back
 }
 
 /// An echo whose address no other server takes once it has stopped: it is for this process alone, and within it for one test at a

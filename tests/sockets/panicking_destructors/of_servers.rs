@@ -145,7 +145,7 @@ struct Explosive {
 impl Explosive {
     fn new(on: On, bomb: &Bomb) -> Self {
         let inner: Box<dyn ForkingStrategy> = match on {
-            On::WorkerPool => Box::new(WorkerPool::new(2)),
+            On::WorkerPool | On::Layered => Box::new(WorkerPool::new(2)),
             On::ThreadPerConnection => Box::new(ThreadPerConnection::max(100)),
             On::SingleReactor | On::UnixSocket => Box::new(SingleReactor::new()),
         };

@@ -223,6 +223,6 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffer::Outbox;
-    pub use crate::sync::{Mailbox, MailboxLimits, Rejected, Wake};
+    pub use crate::sync::{Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
     pub use crate::timer_wheel::{Fired, TimerKey, TimerWheel};
 }

@@ -2,6 +2,7 @@ use std::{
     io::{self, ErrorKind},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    vec::Drain,
 };
 
 use super::{Sys, token::listener_token};
@@ -24,6 +25,7 @@ const PAUSE: Tick = 100;
 /// Connections in a row that a listener fails to accept, one after the other lost, before it is left alone for a pause: as
 /// many as one turn accepts. Under a policy that forbids it, every one fails, and for ever.
 const FAILURES: u32 = BUDGET as u32;
+const NOT_HANDED_OVER: &str = "cannot hand over an accepted connection";
 /// At most one log line about that in this time (milliseconds).
 const LOG_INTERVAL: Tick = 1000;
 
@@ -47,6 +49,9 @@ pub(crate) struct Acceptor<Y: Sys> {
     spare: Option<Y::Spare>,
     /// Accepted, and waiting for what its own thread takes, or for the place that another acceptor was faster to.
     held: Option<Accepted<Y::Stream>>,
+    /// For other standing shards, each with what was accepted for it in this turn: at most [`BUDGET`] in all, and none between
+    /// turns. The buffers are kept.
+    outgoing: Vec<(ShardId, Vec<Incoming<Y::Stream>>)>,
     now: Tick,
     paused_until: Option<Tick>,
     logged: Option<Tick>,
@@ -63,6 +68,14 @@ struct Accepted<T> {
     endpoints: Endpoints,
     /// The number of its listener.
     listener: usize,
+}
+
+/// Where the next connection is to live.
+pub(crate) enum Placed<T> {
+    /// On this thread.
+    Here(Incoming<T>),
+    /// On another one.
+    Elsewhere,
 }
 
 struct ListenerState<L> {
@@ -96,8 +109,8 @@ pub(crate) struct AcceptorConfig<Y: Sys> {
 
 /// Carries connections to other threads.
 pub(crate) trait Dispatch<T>: Send {
-    /// To a standing shard.
-    fn send(&mut self, shard: ShardId, incoming: Incoming<T>) -> io::Result<()>;
+    /// To a standing shard, together; where that fails all are let go.
+    fn send(&mut self, shard: ShardId, batch: Drain<'_, Incoming<T>>) -> io::Result<()>;
 
     /// To a new one.
     fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
@@ -114,7 +127,7 @@ pub(crate) struct HandOverError<T> {
 pub(crate) struct NoDispatch;
 
 impl<T> Dispatch<T> for NoDispatch {
-    fn send(&mut self, _shard: ShardId, _incoming: Incoming<T>) -> io::Result<()> {
+    fn send(&mut self, _shard: ShardId, _batch: Drain<'_, Incoming<T>>) -> io::Result<()> {
         Err(ErrorKind::NotConnected.into())
     }
 
@@ -161,6 +174,7 @@ impl<Y: Sys> Acceptor<Y> {
             here: config.here,
             spare: sys.spare().ok(),
             held: None,
+            outgoing: Vec::new(),
             now: 0,
             paused_until: None,
             logged: None,
@@ -214,19 +228,18 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// The next connection that is to live on this thread; those for other threads are sent there on the way.
-    pub(crate) fn poll_accept(
-        &mut self,
-        sys: &mut Y,
-        counters: &mut Counters,
-    ) -> Option<Incoming<Y::Stream>> {
+    /// Places the next connection. One for another standing shard is set aside for [`hand_over`](Self::hand_over), one for a
+    /// new shard has it when this returns.
+    pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Placed<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
             let Some(accepted) = self.accept(sys, counters)? else { continue };
             let Some((incoming, shard)) = self.admit(sys, accepted, counters) else { continue };
-            if shard == Some(self.here) {
-                return Some(incoming);
+            match shard {
+                Some(shard) if shard == self.here => return Some(Placed::Here(incoming)),
+                Some(shard) => self.set_aside(shard, incoming),
+                None => self.fork(incoming, counters),
             }
-            self.send(shard, incoming, counters);
+            return Some(Placed::Elsewhere);
         }
         None
     }
@@ -311,19 +324,35 @@ impl<Y: Sys> Acceptor<Y> {
         })
     }
 
-    /// To another shard, a standing or a new one. What comes back has to be admitted anew.
-    fn send(&mut self, shard: Option<ShardId>, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
-        let sent = match shard {
-            Some(shard) => {
-                self.dispatch.send(shard, incoming).map_err(|error| HandOverError { error, incoming: None })
+    fn set_aside(&mut self, shard: ShardId, incoming: Incoming<Y::Stream>) {
+        match self.outgoing.iter_mut().find(|(other, _)| *other == shard) {
+            Some((_, batch)) => batch.push(incoming),
+            None => self.outgoing.push((shard, vec![incoming])),
+        }
+    }
+
+    /// Hands over what was set aside: one hand-over, and at most one wake-up, for each shard.
+    pub(crate) fn hand_over(&mut self, counters: &mut Counters) {
+        let mut failure = None;
+        for (shard, batch) in self.outgoing.iter_mut().filter(|(_, batch)| !batch.is_empty()) {
+            let count = batch.len() as u64;
+            if let Err(error) = self.dispatch.send(*shard, batch.drain(..)) {
+                counters.refused += count;
+                failure = Some(error);
             }
-            None => self.dispatch.fork(incoming),
-        };
-        let Err(HandOverError { error, incoming }) = sent else { return };
+        }
+        if let Some(error) = failure {
+            self.pause(NOT_HANDED_OVER, &error, counters);
+        }
+    }
+
+    /// To a new shard. A connection that comes back has to be admitted anew.
+    fn fork(&mut self, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
+        let Err(HandOverError { error, incoming }) = self.dispatch.fork(incoming) else { return };
         counters.refused += u64::from(incoming.is_none());
         self.held =
             incoming.map(|Incoming { io, endpoints, listener, .. }| Accepted { io, endpoints, listener });
-        self.pause("cannot hand over an accepted connection", &error, counters);
+        self.pause(NOT_HANDED_OVER, &error, counters);
     }
 
     fn handle_failure(&mut self, sys: &mut Y, at: usize, error: io::Error, counters: &mut Counters) {

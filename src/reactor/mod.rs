@@ -13,6 +13,8 @@ mod socket_file;
 mod sys;
 mod token;
 
+#[cfg(test)]
+pub(crate) use acceptor::Placed;
 pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch};
 pub(crate) use descriptors::descriptors_left;
 pub(crate) use event_loop::EventLoop;

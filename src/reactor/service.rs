@@ -2,6 +2,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
     Acceptor, Ready, Sys,
+    acceptor::Placed,
     session_io::{find_error, flush, note, receive},
     token::{FIRST_LISTENER, listener_of, session_of, session_token},
 };
@@ -384,13 +385,22 @@ where
         self.shard.clock().begin_part(ACCEPT_SHARE);
         let Some(acceptor) = &mut self.acceptor else { return };
         acceptor.begin_turn(self.began);
-        while let Some(incoming) =
+        while let Some(placed) =
             self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
         {
-            self.adopt(sys, incoming);
+            match placed {
+                Placed::Here(incoming) => self.adopt(sys, incoming),
+                // A strategy may be slow: those that it has placed are not to wait for the rest.
+                Placed::Elsewhere => {
+                    self.shard.clock().read();
+                }
+            }
             if self.shard.clock().is_part_over() {
                 break;
             }
+        }
+        if let Some(acceptor) = &mut self.acceptor {
+            acceptor.hand_over(self.shard.counters());
         }
     }
 

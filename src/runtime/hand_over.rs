@@ -2,6 +2,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
+    vec::Drain,
 };
 
 use super::{
@@ -17,6 +18,7 @@ use crate::{
     id::ShardId,
     reactor::{Dispatch, HandOverError},
     shard::{Command, Incoming},
+    sync::MailboxClosed,
 };
 
 /// Carries connections between the threads of a server.
@@ -44,13 +46,11 @@ where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
 {
-    fn send(&mut self, shard: ShardId, incoming: Incoming<StreamOf<P>>) -> io::Result<()> {
-        let member = self
-            .registry
-            .member(self.registry.numbers.on_thread(shard))
-            .ok_or(io::ErrorKind::NotConnected)?;
-        let posted = member.mailbox.post_control(Command::Adopt(incoming));
-        posted.map_err(|_| io::ErrorKind::NotConnected.into())
+    fn send(&mut self, shard: ShardId, batch: Drain<'_, Incoming<StreamOf<P>>>) -> io::Result<()> {
+        let shard = self.registry.numbers.on_thread(shard);
+        let member = self.registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
+        let posted = member.mailbox.post_control_all(batch.map(Command::Adopt));
+        posted.map_err(|MailboxClosed| io::ErrorKind::NotConnected.into())
     }
 
     fn fork(&mut self, incoming: Incoming<StreamOf<P>>) -> Result<(), HandOverError<StreamOf<P>>> {

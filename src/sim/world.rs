@@ -20,7 +20,10 @@ use crate::{
         ShardRegistry, Stop, start_workers,
     },
     shard::{Command, LayerFactories},
-    strategy::{ForkingStrategy, Resident, SingleReactor, ThreadPerConnection, WorkerPool},
+    strategy::{
+        ForkingStrategy, NewConnection, Placement, Resident, ShardLoads, SingleReactor, ThreadPerConnection,
+        WorkerPool,
+    },
     sync::Admission,
     time::Tick,
 };
@@ -46,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) from: Tick,
     /// See [`Clock::slack`](crate::time::Clock::slack), in milliseconds.
     pub(crate) slack: Tick,
+    /// How long a strategy takes to place a connection, in milliseconds.
+    pub(crate) place_takes: Tick,
     /// The shard whose handler cannot be made.
     pub(crate) no_handler: Option<ShardId>,
     /// How many of 1,000 threads do not get to their first instruction in a step.
@@ -68,6 +73,7 @@ impl Default for Setup {
             first_generation: 0,
             from: 0,
             slack: 0,
+            place_takes: 0,
             no_handler: None,
             late_threads: 0,
         }
@@ -79,12 +85,31 @@ impl Setup {
         self.workers > 0 || self.forks > 0
     }
 
-    fn strategy(&self) -> Box<dyn ForkingStrategy> {
-        match (self.workers, self.forks) {
+    fn strategy(&self, network: &Network) -> Box<dyn ForkingStrategy> {
+        let strategy: Box<dyn ForkingStrategy> = match (self.workers, self.forks) {
             (0, 0) => Box::new(SingleReactor::new()),
             (0, forks) => Box::new(ThreadPerConnection::max(forks)),
             (workers, _) => Box::new(WorkerPool::new(workers)),
-        }
+        };
+        Box::new(Slow { strategy, network: network.clone(), takes: self.place_takes })
+    }
+}
+
+/// A strategy that takes its time.
+struct Slow {
+    strategy: Box<dyn ForkingStrategy>,
+    network: Network,
+    takes: Tick,
+}
+
+impl ForkingStrategy for Slow {
+    fn workers(&self) -> usize {
+        self.strategy.workers()
+    }
+
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        self.network.lock().pass(self.takes);
+        self.strategy.place(connection, loads)
     }
 }
 
@@ -170,7 +195,7 @@ impl World {
         let mut framing = LengthPrefix::u32_be();
         framing.offer_max(setup.limits.frame);
         let listeners = self.listen(setup);
-        let (framing, strategy) = (Contained::new(framing), Contained::new(setup.strategy()));
+        let (framing, strategy) = (Contained::new(framing), Contained::new(setup.strategy(&self.network)));
         let (platform, registry) = (self.platform.clone(), self.registry.clone());
         let service = ServiceParts::<_, Probe, _, _>::new(
             platform,

@@ -79,6 +79,10 @@ pub enum Rejected<C> {
     },
 }
 
+/// The shard has ended, and takes nothing ever again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxClosed;
+
 impl<C> Rejected<C> {
     /// The command that was not queued.
     pub fn into_command(self) -> C {
@@ -184,6 +188,23 @@ impl<C> Mailbox<C> {
                 return Err(Rejected::Closed { command });
             }
             queue.control.push_back(command);
+            self.count(&queue);
+        }
+        self.signal();
+        Ok(())
+    }
+
+    /// Queues control commands together: however many they are, a sleeping shard is rung once.
+    ///
+    /// # Errors
+    /// [`MailboxClosed`] when the shard has ended; then nothing is taken of `commands`.
+    pub fn post_control_all(&self, commands: impl Iterator<Item = C>) -> Result<(), MailboxClosed> {
+        {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Err(MailboxClosed);
+            }
+            queue.control.extend(commands);
             self.count(&queue);
         }
         self.signal();

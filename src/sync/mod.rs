@@ -7,7 +7,7 @@ mod primitives;
 mod ticket;
 
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
-pub use mailbox::{Mailbox, MailboxLimits, Rejected, Wake};
+pub use mailbox::{Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
 pub use ticket::SendTicket;
 
 pub(crate) use admission::{Admission, AdmissionPermit, Full};

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -158,5 +158,44 @@ fn a_strategy_that_names_no_shard_refuses() {
         served.assert_refused();
     }
     until("all are counted", || served.metrics().refused == 3);
+    served.finish();
+}
+
+/// Waits, before it places the first, until all are there.
+struct Gathering {
+    inner: WorkerPool,
+    arrived: Arc<Barrier>,
+    waited: bool,
+}
+
+impl ForkingStrategy for Gathering {
+    fn workers(&self) -> usize {
+        self.inner.workers()
+    }
+
+    fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        if !std::mem::replace(&mut self.waited, true) {
+            self.arrived.wait();
+        }
+        self.inner.place(connection, loads)
+    }
+}
+
+#[test]
+fn clients_that_come_together_wake_each_worker_once() {
+    const WORKERS: usize = 2;
+    let arrived = Arc::new(Barrier::new(2));
+    let strategy = Gathering { inner: WorkerPool::new(WORKERS), arrived: arrived.clone(), waited: false };
+    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+    let served = Served::start(server.strategy(strategy), echo());
+    let mut clients: Vec<Client> = (0..50).map(|_| served.connect()).collect();
+    arrived.wait();
+    for client in &mut clients {
+        client.assert_echo("placed");
+    }
+    // What is published at the end of a turn may be behind, and never ahead: the workers have taken everything.
+    let wakeups = served.metrics().wakeups;
+    assert!(wakeups <= WORKERS as u64, "{wakeups} for {} clients", clients.len());
+    drop(clients);
     served.finish();
 }

@@ -78,6 +78,24 @@ fn one_producer_is_taken_in_order_over_several_sleeps() {
 }
 
 #[test]
+fn a_sleeping_shard_is_woken_for_commands_that_are_posted_together() {
+    explore(|| {
+        let (mailbox, poll) = mailbox();
+        let producer = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || {
+                mailbox.post_control_all([1, 2].into_iter()).unwrap();
+                mailbox.post_control_all([3, 4].into_iter()).unwrap();
+            })
+        };
+        let mut taken = take_until(&mailbox, &poll, 4);
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2, 3, 4]);
+        producer.join().unwrap();
+    });
+}
+
+#[test]
 fn commands_left_behind_by_a_full_batch_are_not_forgotten() {
     explore(|| {
         let (mailbox, poll) = mailbox();

@@ -1,15 +1,20 @@
 //! Accept survives every error and is never deaf.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    io,
+    sync::{Arc, Mutex, mpsc},
+    vec::Drain,
+};
 
 use crate::{
     contained::Contained,
     id::ShardId,
     limits::Limits,
     metrics::Counters,
-    reactor::{Acceptor, AcceptorConfig, NoDispatch},
-    sim::{Call, Fail, Heard, Network, Setup, SimSys, Sizes, World, errno, frame},
-    strategy::{ForkingStrategy, NewConnection, Placement, ShardLoads},
+    reactor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch, Placed},
+    shard::Incoming,
+    sim::{Call, Fail, Heard, Network, Setup, SimFd, SimSys, Sizes, World, errno, frame},
+    strategy::{ForkingStrategy, NewConnection, Placement, ShardLoads, WorkerPool},
     sync::{Admission, AdmissionPermit},
 };
 
@@ -134,6 +139,7 @@ fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
     assert_eq!(acceptor.deadline(), Some(300));
     acceptor.begin_turn(300);
     let served = acceptor.poll_accept(&mut sys, &mut counters).expect("there is a place");
+    assert!(matches!(served, Placed::Here(_)));
     assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there was one");
     assert_eq!((counters.accepted, counters.refused, admission.total()), (1, 0, 1));
     for waiting in [conn, other] {
@@ -142,6 +148,53 @@ fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
     drop(served);
     acceptor.stop(&mut counters);
     assert_eq!(counters.refused, 0, "who was not accepted was not refused");
+}
+
+/// Counts what is handed over, to whom, and together.
+#[derive(Clone, Default)]
+struct Counting(Arc<Mutex<Vec<(ShardId, usize)>>>);
+
+impl Dispatch<SimFd> for Counting {
+    fn send(&mut self, shard: ShardId, batch: Drain<'_, Incoming<SimFd>>) -> io::Result<()> {
+        self.0.lock().expect("one thread").push((shard, batch.len()));
+        if shard == ShardId::new(3) { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) }
+    }
+
+    fn fork(&mut self, _incoming: Incoming<SimFd>) -> Result<(), HandOverError<SimFd>> {
+        Err(HandOverError { error: io::ErrorKind::NotConnected.into(), incoming: None })
+    }
+}
+
+#[test]
+fn connections_of_one_turn_are_handed_over_together_to_each_worker() {
+    let network = Network::new(1, Sizes::default());
+    let (mut sys, _) = SimSys::new(&network);
+    let listeners = vec![network.listen()];
+    let listener = listeners[0].0.number;
+    let (admission, sent) = (Arc::new(Admission::new(4, 1_000, None)), Counting::default());
+    let strategy: Box<dyn ForkingStrategy> = Box::new(WorkerPool::new(3));
+    let (strategy, dispatch) = (Contained::new(strategy), Box::new(sent.clone()));
+    let here = ShardId::ACCEPTOR;
+    let config =
+        AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here, service: 0 };
+    let mut acceptor = Acceptor::new(&mut sys, config).expect("a listener");
+    let conns: Vec<_> = (0..60).map(|_| network.lock().connect(listener)).collect();
+    let mut counters = Counters::default();
+    acceptor.begin_turn(0);
+    while let Some(placed) = acceptor.poll_accept(&mut sys, &mut counters) {
+        assert!(matches!(placed, Placed::Elsewhere), "nobody lives here");
+    }
+    assert_eq!(*sent.0.lock().expect("one thread"), [], "not one by one");
+    acceptor.hand_over(&mut counters);
+    let together: Vec<_> = (1..=3).map(|worker| (ShardId::new(worker), 20)).collect();
+    assert_eq!(*sent.0.lock().expect("one thread"), together);
+    // The last worker is gone: its connections are let go, and accepting pauses.
+    assert_eq!((counters.accepted, counters.refused, counters.accept_pauses), (60, 20, 1));
+    assert_eq!((admission.total(), acceptor.deadline()), (0, Some(100)));
+    let told = conns.iter().filter(|conn| network.lock().hear(**conn, 1) == Heard::End).count();
+    assert_eq!(told, 60);
+    acceptor.hand_over(&mut counters);
+    assert_eq!(sent.0.lock().expect("one thread").len(), 3, "and once");
 }
 
 #[test]

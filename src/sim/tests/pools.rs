@@ -6,7 +6,7 @@ use crate::{
     ServeError,
     error::CloseKind,
     id::ShardId,
-    sim::{Call, Conn, Fail, Heard, Setup, World, errno, frame},
+    sim::{Call, Callback, Conn, Fail, Heard, Setup, World, errno, frame},
 };
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -104,6 +104,20 @@ fn a_connection_for_a_worker_that_has_gone_is_refused() {
     }
     let metrics = world.metrics();
     assert!(metrics.refused > 0 && metrics.opened == 0, "{metrics:?}");
+}
+
+#[test]
+fn a_connection_that_was_placed_does_not_wait_for_a_slow_strategy_to_place_the_rest() {
+    for (workers, forks) in [(0, 0), (2, 0), (0, 30)] {
+        let mut world = World::new(Setup { workers, forks, place_takes: 10, ..Setup::default() }, |_| {});
+        let _conns: Vec<_> = (0..30).map(|_| world.connect()).collect();
+        world.run_until(1_000);
+        let opened = world.log.times(&Callback::Open);
+        assert_eq!(opened.len(), 30);
+        // A thread of its own begins while the next one is placed.
+        let late = opened.iter().zip(1..).find(|(at, nth)| **at > 10 * nth + 10);
+        assert_eq!(late, None, "{workers} workers, {forks} forks: {opened:?}");
+    }
 }
 
 #[test]

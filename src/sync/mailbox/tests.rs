@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use super::{KEEP, Mailbox, MailboxLimits, Rejected, Wake};
+use super::{KEEP, Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
 
 #[derive(Default)]
 struct Bell {
@@ -140,6 +140,22 @@ fn a_ring_that_failed_is_counted_and_rung_again_by_the_next_post() {
     assert_eq!((mailbox.wakeups(), mailbox.counters.failed_wakeups.load(Relaxed)), (3, 2));
     mailbox.wake_up();
     assert_eq!(taken(&mailbox), [1, 2, 3, 4]);
+}
+
+#[test]
+fn commands_that_are_posted_together_ring_once_and_keep_their_order() {
+    let (mailbox, bell) = mailbox(1, 1);
+    mailbox.post(1, 1).unwrap();
+    mailbox.take(&mut VecDeque::new());
+    assert!(mailbox.fall_asleep());
+    assert_eq!(mailbox.post_control_all(10..50), Ok(()));
+    assert_eq!((bell.woken.load(Relaxed), mailbox.queued()), (1, 40));
+    mailbox.wake_up();
+    assert_eq!(taken(&mailbox), (10..50).collect::<Vec<_>>());
+    let _ = mailbox.close();
+    let mut late = 1..3;
+    assert_eq!(mailbox.post_control_all(late.by_ref()), Err(MailboxClosed));
+    assert_eq!(late, 1..3, "none was taken");
 }
 
 #[test]

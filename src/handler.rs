@@ -239,6 +239,7 @@ where
         Ok(())
     }
 
+    #[inline(always)]
     fn on_packet(&mut self, session: &mut Session<'_>, _state: &mut (), packet: &[u8]) -> Handled {
         (self.on_packet)(session, packet)
     }

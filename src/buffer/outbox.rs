@@ -3,6 +3,7 @@ use std::{collections::VecDeque, io::IoSlice};
 use bytes::BytesMut;
 
 use crate::{
+    framing::LengthHeader,
     sync::{Completion, TICKET},
     time::Tick,
 };
@@ -21,23 +22,30 @@ pub(crate) const MAX_SLICES: usize = 64;
 /// Frames of one session that wait to be written.
 ///
 /// ```text
-///        head                      tail
-/// [ ....frame|frame|fra ] [ me|frame ] [ frame.. ]
-///       ^ front: the kernel has what was before  ^ appended here
+///        head                              tail
+/// [ ....frame|frame|fra | spare ..... ] [ me|frame ] [ frame.. ]
+///       ^ front: the kernel has what was before    ^ appended here
+///                       ^ filled
 /// ```
 ///
-/// Invariant: `front + len() = head.len() + Σ tail.len() ≤ capacity()`, and `front ≤ head.len()`. Chunks are not advanced: a `BytesMut` that is says nothing of the memory it still holds.
+/// The spare bytes are what earlier frames have left: frames go there without a look at the capacity. There are some only
+/// while nothing else waits, neither chunks nor tickets.
+///
+/// Invariant: `front ≤ filled ≤ head.len()`, and `len() = filled - front + Σ tail.len() ≤ capacity()`. Chunks are not advanced:
+/// a `BytesMut` that is says nothing of the memory it still holds.
 #[derive(Debug)]
 pub struct Outbox {
     head: BytesMut,
+    /// Bytes of the head that are frames.
+    filled: usize,
     /// Used only while more than one chunk waits.
     tail: VecDeque<BytesMut>,
     /// The head takes frames up to this length: none while chunks wait behind it.
     open: usize,
     /// Bytes of the head that the kernel has.
     front: usize,
-    /// What counts against the limits: each byte that waits, and `TICKET` for each who waits for a byte. 0 only without bytes.
-    weight: usize,
+    /// What counts against the limits beside the head: each byte of the tail, and `TICKET` for each who waits for a byte.
+    beside: usize,
     /// Bytes ever written, for tickets.
     written: u64,
     /// Since when the kernel takes no byte; [`TAKING`] while it does.
@@ -54,14 +62,14 @@ impl Default for Outbox {
 
 impl Outbox {
     /// An empty outbox with that memory to write into.
-    pub(crate) fn with_buffer(mut buffer: BytesMut) -> Self {
-        buffer.clear();
+    pub(crate) fn with_buffer(buffer: BytesMut) -> Self {
         Self {
             head: buffer,
+            filled: 0,
             tail: VecDeque::new(),
             open: CHUNK,
             front: 0,
-            weight: 0,
+            beside: 0,
             written: 0,
             blocked: TAKING,
             tickets: VecDeque::new(),
@@ -71,24 +79,25 @@ impl Outbox {
     /// Bytes that wait.
     #[inline]
     pub fn len(&self) -> usize {
-        if self.tickets.is_empty() { self.weight } else { self.weight - self.tickets.len() * TICKET }
+        if self.tickets.is_empty() { self.weight() } else { self.weight() - self.tickets.len() * TICKET }
     }
 
     /// Whether none wait.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.weight == 0
+        self.weight() == 0
     }
 
-    /// What is held against the limits: the bytes that wait, and what tickets cost.
+    /// What is held against the limits: the bytes that wait, and what tickets cost. 0 only without bytes.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
-        self.weight
+        // `front ≤ filled`, and memory holds all of it.
+        self.filled.wrapping_sub(self.front).wrapping_add(self.beside)
     }
 
     /// Since when the kernel has taken no byte, if it has refused the last ones.
     pub(crate) fn blocked_since(&self) -> Option<Tick> {
-        (self.blocked != TAKING && self.weight > 0).then_some(self.blocked)
+        (self.blocked != TAKING && !self.is_empty()).then_some(self.blocked)
     }
 
     /// The kernel takes no more.
@@ -118,31 +127,45 @@ impl Outbox {
         self.head.capacity()
     }
 
+    /// Appends `payload` behind its length, if the spare bytes have room for it and the header can say so. It touches no limit.
+    #[inline]
+    pub fn append_in_place(&mut self, header: &LengthHeader, payload: &[u8]) -> bool {
+        let Some(spare) = self.head.get_mut(self.filled..) else { return false };
+        let Some(frame) = header.write(payload, spare) else { return false };
+        // What was written lies within the head.
+        self.filled = self.filled.wrapping_add(frame);
+        true
+    }
+
     /// Appends the frame that `encode` writes, of a packet of `packet` bytes; how long it is. If it fails, or panics, nothing
     /// was appended.
-    #[inline]
     pub fn append<E>(
         &mut self,
         packet: usize,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<usize, E> {
         // No slice is longer than isize::MAX, so the sum cannot wrap.
-        let fits = self.head.len().wrapping_add(packet) < self.open;
-        let chunk = if fits { &mut self.head } else { self.chunk_for(packet) };
-        let mut draft = AppendGuard { kept: chunk.len(), chunk };
-        encode(draft.chunk)?;
-        let frame = draft.keep();
-        drop(draft);
-        self.weight += frame;
-        Ok(frame)
+        if self.filled.wrapping_add(packet) < self.open || self.is_empty() {
+            self.seal();
+            let frame = append_to(&mut self.head, encode)?;
+            // An encode that has taken bytes away has not taken those that the kernel has.
+            self.filled = self.head.len().max(self.front);
+            Ok(frame)
+        } else {
+            let frame = append_to(self.chunk_for(packet), encode)?;
+            self.beside += frame;
+            Ok(frame)
+        }
+    }
+
+    /// Gives up the spare bytes: each further frame is held against the limits.
+    pub(crate) fn seal(&mut self) {
+        self.head.truncate(self.filled);
     }
 
     /// The chunk for a packet that the head does not take.
     #[cold]
     fn chunk_for(&mut self, packet: usize) -> &mut BytesMut {
-        if self.weight == 0 {
-            return &mut self.head;
-        }
         let has_room = |last: &BytesMut| {
             last.is_empty() || packet.saturating_add(HEADER) <= last.capacity() - last.len()
         };
@@ -150,7 +173,10 @@ impl Outbox {
             match self.tail.back_mut() {
                 Some(full) => trim(full, CHUNK / 8),
                 // Kept as it is if it can be, for it goes back to the pool.
-                None => trim(&mut self.head, CHUNK),
+                None => {
+                    self.seal();
+                    trim(&mut self.head, CHUNK);
+                }
             }
             // So much waits already that a common chunk will fill.
             let capacity = if packet < LARGE { CHUNK } else { 0 };
@@ -163,13 +189,17 @@ impl Outbox {
     /// Takes away again what was appended last, a frame of that length.
     #[cold]
     pub(crate) fn take_back(&mut self, frame: usize) {
-        let last = self.tail.back_mut().unwrap_or(&mut self.head);
+        let Some(last) = self.tail.back_mut() else {
+            self.filled = self.filled.saturating_sub(frame);
+            self.seal();
+            return trim(&mut self.head, CHUNK);
+        };
         last.truncate(last.len().saturating_sub(frame));
         trim(last, CHUNK);
+        self.beside -= frame;
         if last.is_empty() && self.tail.pop_back().is_some() && self.tail.is_empty() {
             self.open = CHUNK;
         }
-        self.weight -= frame;
     }
 
     /// Calls `completion` when everything queued so far was written.
@@ -178,19 +208,20 @@ impl Outbox {
             completion.written();
         } else {
             self.tickets.push_back((self.written + self.len() as u64, completion));
-            self.weight += TICKET;
+            self.beside += TICKET;
+            self.seal();
         }
     }
 
     /// What is left of the only chunk, when there is just one: `send` is cheaper than `writev`.
     #[inline]
     pub fn single(&self) -> Option<&[u8]> {
-        if self.tail.is_empty() { self.head.get(self.front..) } else { None }
+        if self.tail.is_empty() { self.head.get(self.front..self.filled) } else { None }
     }
 
     /// All bytes that wait, chunk by chunk.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        let head = self.head.get(self.front..).unwrap_or_default();
+        let head = self.head.get(self.front..self.filled).unwrap_or_default();
         std::iter::once(head).chain(self.tail.iter().map(|chunk| &**chunk))
     }
 
@@ -204,30 +235,31 @@ impl Outbox {
         count
     }
 
-    /// The kernel took `n` bytes.
+    /// The kernel took `n` bytes. Returns the [`weight`](Self::weight) of what is left.
     #[inline]
-    pub fn advance(&mut self, n: usize) {
+    pub fn advance(&mut self, n: usize) -> usize {
         debug_assert!(n <= self.len(), "the kernel took more than there was");
-        self.written += n as u64;
+        self.written = self.written.wrapping_add(n as u64);
         self.blocked = TAKING;
         if !self.tickets.is_empty() {
             self.tell_tickets();
         }
-        if n >= self.weight {
-            self.weight = 0;
+        if n >= self.weight() {
             self.clear();
-        } else {
-            self.weight -= n;
-            self.front += n;
-            self.drop_written();
+            return 0;
         }
+        self.front += n;
+        self.drop_written();
+        self.weight()
     }
 
     fn drop_written(&mut self) {
-        while self.front >= self.head.len() {
-            self.front -= self.head.len();
+        while self.front >= self.filled {
+            self.front -= self.filled;
             let Some(next) = self.tail.pop_front() else { break };
             self.head = next;
+            self.filled = self.head.len();
+            self.beside -= self.filled;
             if self.tail.is_empty() {
                 self.open = CHUNK;
             }
@@ -237,7 +269,7 @@ impl Outbox {
     fn tell_tickets(&mut self) {
         while self.tickets.front().is_some_and(|(at, _)| *at <= self.written) {
             if let Some((_, completion)) = self.tickets.pop_front() {
-                self.weight -= TICKET;
+                self.beside -= TICKET;
                 completion.written();
             }
         }
@@ -251,25 +283,32 @@ impl Outbox {
         if !self.tail.is_empty() || self.head.capacity() <= 1024 || self.head.capacity() / 4 <= self.len() {
             return None;
         }
-        let rest = BytesMut::from(self.head.get(self.front..).unwrap_or_default());
-        self.front = 0;
-        let mut large = std::mem::replace(&mut self.head, rest);
-        large.clear();
-        Some(large)
+        let rest = BytesMut::from(self.head.get(self.front..self.filled).unwrap_or_default());
+        (self.front, self.filled) = (0, rest.len());
+        Some(std::mem::replace(&mut self.head, rest))
     }
 
-    /// Forgets everything but the memory of the head. Who waits for a ticket is told that it was lost.
+    /// Forgets everything but the memory of the head, and keeps no more than `most` spare bytes in it. Who waits for a ticket
+    /// is told that it was lost.
     #[inline]
-    pub fn reset(&mut self) {
-        self.written = 0;
-        if self.weight > 0 {
+    pub fn reset(&mut self, most: usize) {
+        if !self.is_empty() {
             self.forget();
+        }
+        self.reset_empty(most);
+    }
+
+    /// As [`reset`](Self::reset), where nothing waits.
+    #[inline]
+    pub(crate) fn reset_empty(&mut self, most: usize) {
+        self.written = 0;
+        if self.head.len() > most {
+            self.head.truncate(most);
         }
     }
 
     #[cold]
     fn forget(&mut self) {
-        self.weight = 0;
         self.blocked = TAKING;
         self.clear();
         self.tickets = VecDeque::new();
@@ -277,8 +316,7 @@ impl Outbox {
 
     #[inline]
     fn clear(&mut self) {
-        self.front = 0;
-        self.head.clear();
+        (self.front, self.filled, self.beside) = (0, 0, 0);
         if self.open == 0 {
             self.tail = VecDeque::new();
             self.open = CHUNK;
@@ -293,6 +331,16 @@ fn trim(chunk: &mut BytesMut, spare: usize) {
     }
 }
 
+/// Appends what `encode` writes; how long it is. What a failure leaves is taken away again.
+fn append_to<E>(
+    chunk: &mut BytesMut,
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+) -> Result<usize, E> {
+    let mut draft = AppendGuard { kept: chunk.len(), chunk };
+    encode(draft.chunk)?;
+    Ok(draft.keep())
+}
+
 /// A frame that is being appended. What is not kept is taken away again.
 struct AppendGuard<'a> {
     chunk: &'a mut BytesMut,
@@ -301,7 +349,6 @@ struct AppendGuard<'a> {
 
 impl AppendGuard<'_> {
     /// How many bytes it has become.
-    #[inline]
     fn keep(&mut self) -> usize {
         let before = std::mem::replace(&mut self.kept, self.chunk.len());
         self.kept.saturating_sub(before)
@@ -309,7 +356,6 @@ impl AppendGuard<'_> {
 }
 
 impl Drop for AppendGuard<'_> {
-    #[inline]
     fn drop(&mut self) {
         self.chunk.truncate(self.kept);
     }
@@ -320,6 +366,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        framing::{Framing, LengthPrefix},
+        sync::SendTicket,
+    };
 
     fn put(outbox: &mut Outbox, bytes: &[u8]) {
         let done: Result<usize, ()> = outbox.append(bytes.len(), |out| {
@@ -374,25 +424,81 @@ mod tests {
         assert_eq!((pending(&outbox), outbox.blocked_since()), (vec![1; 10], Some(4)));
     }
 
+    fn framed(payload: &[u8]) -> Vec<u8> {
+        [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
+    }
+
+    #[test]
+    fn spare_bytes_are_what_earlier_frames_have_left() {
+        let framing = LengthPrefix::u32_be();
+        let header = framing.length_header().unwrap();
+        let mut outbox = Outbox::default();
+        assert!(!outbox.append_in_place(header, b"first"), "there are none yet");
+        put(&mut outbox, &[1; 20]);
+        assert!(!outbox.append_in_place(header, b"behind it"), "nor behind what waits");
+        assert_eq!(outbox.advance(20), 0);
+        for payload in [&b"hello"[..], b"", b"abc"] {
+            assert!(outbox.append_in_place(header, payload));
+        }
+        let expected = [framed(b"hello"), framed(b""), framed(b"abc")].concat();
+        assert_eq!((pending(&outbox), outbox.len()), (expected.clone(), 20));
+        assert!(!outbox.append_in_place(header, b""), "they are used up");
+        put(&mut outbox, b"more");
+        assert_eq!(outbox.advance(7), 17);
+        assert_eq!(pending(&outbox), [&expected[7..], b"more"].concat());
+    }
+
+    #[test]
+    fn spare_bytes_are_given_up_where_a_frame_is_to_be_held_against_a_limit() {
+        let framing = LengthPrefix::u32_be();
+        let header = framing.length_header().unwrap();
+        let with_spare = || {
+            let mut outbox = Outbox::default();
+            put(&mut outbox, &[1; 100]);
+            outbox.advance(100);
+            assert!(outbox.append_in_place(header, b"x"));
+            outbox
+        };
+        let mut sealed = with_spare();
+        sealed.seal();
+        assert!(!sealed.append_in_place(header, b"y"));
+        let mut tracked = with_spare();
+        let (_ticket, completion) = SendTicket::pair();
+        tracked.track(completion);
+        assert!(!tracked.append_in_place(header, b"y"));
+        let mut reset = with_spare();
+        reset.reset(6);
+        assert!(!reset.append_in_place(header, b"xyz"), "more than it may keep");
+        assert!(reset.append_in_place(header, b"xy"));
+        assert_eq!(pending(&reset), framed(b"xy"));
+    }
+
     proptest! {
         #[test]
         fn what_goes_in_comes_out_in_order(
             steps in prop::collection::vec((0usize..70_000, 0usize..150_000), 1..30)
         ) {
+            let framing = LengthPrefix::u32_be();
+            let header = framing.length_header().unwrap();
             let mut outbox = Outbox::default();
             // Repeats after a prime, so that no chunk can stand for another.
-            let stream = (0..251).collect::<Vec<u8>>().repeat(30 * 70_000 / 251 + 2);
-            let (mut put_in, mut taken) = (0, 0);
+            let stream = (0..251).collect::<Vec<u8>>().repeat(30 * 70_010 / 251 + 300);
+            let (mut expected, mut taken) = (Vec::new(), 0);
             for (append, take) in steps {
-                put(&mut outbox, &stream[put_in..][..append]);
-                put_in += append;
-                prop_assert_eq!(outbox.len(), put_in - taken);
+                let bytes = &stream[expected.len()..][..append];
+                if outbox.append_in_place(header, bytes) {
+                    expected.extend(framed(bytes));
+                } else {
+                    put(&mut outbox, bytes);
+                    expected.extend(bytes);
+                }
+                prop_assert_eq!(outbox.len(), expected.len() - taken);
                 let seen = pending(&outbox);
-                prop_assert!(seen == stream[taken..][..seen.len()]);
+                prop_assert!(seen == expected[taken..][..seen.len()]);
                 let take = take.min(seen.len());
                 outbox.advance(take);
                 taken += take;
-                if outbox.is_empty() { outbox.reset(); }
+                if outbox.is_empty() { outbox.reset(usize::MAX); }
                 prop_assert!(outbox.len() <= outbox.capacity());
             }
         }

@@ -8,12 +8,16 @@ use super::Outbox;
 /// and how large, goes by the number of sessions: a shard of one keeps one, of 32 KiB at most.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxPool {
+    /// The one that was put back last, which is nearly always the one that is taken next. It counts as the others do.
+    last: Option<Box<Outbox>>,
     #[allow(clippy::vec_box, reason = "sessions hold the boxes, which are to move between both as they are")]
     free: Vec<Box<Outbox>>,
     /// Bytes of memory that they hold.
     bytes: usize,
     most: usize,
     most_bytes: usize,
+    /// Spare bytes that an outbox may have, for frames to go there without a look at its limits.
+    most_spare: usize,
 }
 
 /// Outboxes kept, at most.
@@ -24,30 +28,58 @@ const LARGEST: usize = 256 * 1024;
 const SHARE: usize = 32 * 1024;
 
 impl OutboxPool {
+    /// For outboxes with that high-water mark.
+    pub(crate) fn new(outbox_high: usize) -> Self {
+        Self { most_spare: outbox_high.min(LARGEST), ..Self::default() }
+    }
+
     #[inline]
     pub(crate) fn take(&mut self) -> Box<Outbox> {
+        let Some(outbox) = self.last.take() else { return self.take_other() };
+        self.bytes = self.bytes.wrapping_sub(outbox.kept());
+        outbox
+    }
+
+    fn take_other(&mut self) -> Box<Outbox> {
         let Some(outbox) = self.free.pop() else { return Box::default() };
         self.bytes -= outbox.kept();
         outbox
     }
 
     /// Takes back an outbox, whatever is still in it.
-    #[inline]
     pub(crate) fn put(&mut self, mut outbox: Box<Outbox>) {
-        outbox.reset();
+        outbox.reset(self.most_spare);
+        self.put_empty(outbox);
+    }
+
+    /// Takes back an outbox in which nothing waits.
+    #[inline]
+    pub(crate) fn put_empty(&mut self, mut outbox: Box<Outbox>) {
+        outbox.reset_empty(self.most_spare);
         let kept = outbox.kept();
-        if self.free.len() < self.most && kept <= LARGEST && self.bytes + kept <= self.most_bytes {
-            self.bytes += kept;
-            self.free.push(outbox);
+        let bytes = self.bytes.wrapping_add(kept);
+        if kept > LARGEST || bytes > self.most_bytes {
+            return drop_cold(outbox);
         }
+        match self.last {
+            None => self.last = Some(outbox),
+            Some(_) if self.count() < self.most => self.free.push(outbox),
+            Some(_) => return drop_cold(outbox),
+        }
+        self.bytes = bytes;
+    }
+
+    fn count(&self) -> usize {
+        self.free.len() + usize::from(self.last.is_some())
     }
 
     /// Keeps no more than what is justified by that many sessions.
     pub(crate) fn fit(&mut self, sessions: usize) {
         self.most = sessions.min(MOST);
         self.most_bytes = sessions.saturating_mul(SHARE);
-        while self.free.len() > self.most || self.bytes > self.most_bytes {
-            self.take();
+        while self.count() > self.most || self.bytes > self.most_bytes {
+            let Some(outbox) = self.free.pop().or_else(|| self.last.take()) else { break };
+            self.bytes -= outbox.kept();
         }
     }
 
@@ -55,6 +87,7 @@ impl OutboxPool {
     #[cold]
     pub(crate) fn clear(&mut self) {
         self.free.clear();
+        self.last = None;
         self.bytes = 0;
     }
 
@@ -70,6 +103,12 @@ impl OutboxPool {
     }
 }
 
+/// Out of the way of those that are kept.
+#[cold]
+fn drop_cold(outbox: Box<Outbox>) {
+    drop(outbox);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,10 +120,10 @@ mod tests {
         for _ in 0..2 * MOST {
             pool.put(Box::default());
         }
-        assert_eq!((pool.free.len(), pool.bytes()), (MOST, 0));
+        assert_eq!((pool.count(), pool.bytes()), (MOST, 0));
         pool.clear();
         pool.put_buffer(BytesMut::with_capacity(LARGEST + 1));
-        assert_eq!(pool.free.len(), 0);
+        assert_eq!(pool.count(), 0);
         pool.put_buffer(BytesMut::with_capacity(100));
         assert!(pool.bytes() >= 100);
         assert!(pool.take().capacity() >= 100);
@@ -100,13 +139,13 @@ mod tests {
         pool.put_buffer(BytesMut::with_capacity(SHARE + 1));
         assert_eq!(pool.bytes(), 0);
         (0..3).for_each(|_| pool.put_buffer(BytesMut::with_capacity(SHARE)));
-        assert_eq!((pool.free.len(), pool.bytes()), (1, SHARE));
+        assert_eq!((pool.count(), pool.bytes()), (1, SHARE));
         pool.fit(3);
         (0..9).for_each(|_| pool.put_buffer(BytesMut::with_capacity(SHARE)));
-        assert_eq!((pool.free.len(), pool.bytes()), (3, 3 * SHARE));
+        assert_eq!((pool.count(), pool.bytes()), (3, 3 * SHARE));
         pool.fit(2);
-        assert_eq!((pool.free.len(), pool.bytes()), (2, 2 * SHARE));
+        assert_eq!((pool.count(), pool.bytes()), (2, 2 * SHARE));
         pool.fit(0);
-        assert_eq!((pool.free.len(), pool.bytes()), (0, 0));
+        assert_eq!((pool.count(), pool.bytes()), (0, 0));
     }
 }

@@ -10,7 +10,8 @@
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
 /// and only when it is short beside them: so no read copies more than a fixed multiple of what it brought.
 pub(crate) struct ReceiveBuffer {
-    bytes: Box<[u8]>,
+    /// An array, so that its parts are found without a look at its length.
+    bytes: Box<[u8; HEADROOM + SPACE]>,
 }
 
 /// Bytes in front of the space for receiving.
@@ -22,17 +23,21 @@ const SHORT_TAIL: usize = 512;
 
 impl ReceiveBuffer {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; HEADROOM + SPACE].into_boxed_slice() }
+        // By way of a vector, which is not made on the stack first.
+        let bytes = vec![0; HEADROOM + SPACE].into_boxed_slice();
+        Self { bytes: bytes.try_into().unwrap_or_else(|_| Box::new([0; HEADROOM + SPACE])) }
     }
 
     /// Where to receive.
+    #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.bytes.get_mut(HEADROOM..).unwrap_or_default()
     }
 
     /// The `n` bytes that were received.
+    #[inline]
     pub(crate) fn received(&mut self, n: usize) -> &mut [u8] {
-        self.bytes.get_mut(HEADROOM..HEADROOM + n).unwrap_or_default()
+        self.space().get_mut(..n).unwrap_or_default()
     }
 
     /// `tail` followed by the `n` bytes that were received, or `None` where that copy would not pay.

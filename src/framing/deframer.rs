@@ -32,7 +32,10 @@ use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
 pub struct Deframer<F> {
     framing: F,
     buffer: Vec<u8>,
-    position: Position,
+    /// Bytes at its front that are done with.
+    consumed: usize,
+    /// What stands behind them was refused.
+    has_refused: bool,
     stage: Stage,
     /// For a framing that knows no maximum; `None` holds an unfinished frame of any length.
     max: Option<usize>,
@@ -49,7 +52,7 @@ pub enum Deframed<'a> {
 
 /// What the framing is asked next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     /// `decode`: more bytes may come.
     Open,
     /// `decode`, until that finds no more: the last bytes have come.
@@ -58,13 +61,19 @@ enum Stage {
     Ended,
 }
 
+enum Cut {
+    Packet(Range<usize>),
+    NoPacket(NoPacket),
+}
+
 impl<F: Framing> Deframer<F> {
     /// The beginning of a stream. A framing that knows no maximum gets one of 1 MiB.
     pub fn new(framing: F) -> Self {
         Self {
             framing,
             buffer: Vec::new(),
-            position: Position::default(),
+            consumed: 0,
+            has_refused: false,
             stage: Stage::Open,
             max: Some(DEFAULT_MAX_FRAME),
         }
@@ -85,13 +94,12 @@ impl<F: Framing> Deframer<F> {
             return;
         }
         // Moved only when they are fewer than what is dropped: frames that leave one by one do not each move the rest.
-        let Position { consumed, .. } = self.position;
-        if consumed > self.buffer.len() - consumed {
-            self.buffer.drain(..consumed);
-            self.position = Position::default();
+        if self.consumed > self.buffer.len() - self.consumed {
+            self.buffer.drain(..self.consumed);
+            self.consumed = 0;
         }
         self.buffer.extend_from_slice(bytes);
-        self.position.has_refused = false;
+        self.has_refused = false;
     }
 
     /// No more bytes will come. What is left over is a last packet or an error, as the framing says.
@@ -109,14 +117,13 @@ impl<F: Framing> Deframer<F> {
     /// unfinished frame is longer than the maximum.
     pub fn poll_frame(&mut self) -> Result<Option<Deframed<'_>>, FrameError> {
         let packet = loop {
-            let start = self.position.consumed;
             match self.cut()? {
-                Some(Cut::Packet(packet)) => break start + packet.start..start + packet.end,
-                Some(Cut::Skipped) => {}
-                Some(Cut::Rejected(error)) => return Ok(Some(Deframed::Rejected(error))),
+                Some(Cut::Packet(packet)) => break packet,
+                Some(Cut::NoPacket(NoPacket::Skipped)) => {}
+                Some(Cut::NoPacket(NoPacket::Rejected(error))) => return Ok(Some(Deframed::Rejected(error))),
                 None if self.stage == Stage::Ending => {
                     self.stage = Stage::Ended;
-                    self.position.has_refused = false;
+                    self.has_refused = false;
                 }
                 None if self.stage == Stage::Open => return self.within().map(|()| None),
                 None => return Ok(None),
@@ -127,7 +134,7 @@ impl<F: Framing> Deframer<F> {
 
     /// The bytes that were not consumed yet.
     pub fn held(&self) -> &[u8] {
-        self.buffer.get(self.position.consumed..).unwrap_or_default()
+        self.buffer.get(self.consumed..).unwrap_or_default()
     }
 
     /// Holds an unfinished frame of any length, to find out whether the framing keeps its own maximum.
@@ -135,12 +142,32 @@ impl<F: Framing> Deframer<F> {
         Self { max: None, ..Self::new(framing) }
     }
 
+    /// The next step: where a packet stands in the buffer, or what else was found.
     fn cut(&mut self) -> Result<Option<Cut>, FrameError> {
-        let Self { framing, buffer, position, stage, .. } = self;
-        position.cut(position.rest(buffer), |rest| match stage {
-            Stage::Ended => framing.decode_eof(rest),
-            Stage::Open | Stage::Ending => decode(framing, rest),
-        })
+        let Self { framing, buffer, consumed, has_refused, stage, .. } = self;
+        let rest = buffer.get_mut(*consumed..).unwrap_or_default();
+        let answer = stage.ask(framing, rest);
+        let start = *consumed;
+        match answer {
+            Ok(None) => Ok(None),
+            Ok(Some(Decoded::Packet { payload, consumed: frame })) => {
+                packet(rest, payload.clone(), frame)?;
+                *consumed += frame;
+                *has_refused = false;
+                Ok(Some(Cut::Packet(start + payload.start..start + payload.end)))
+            }
+            Ok(Some(Decoded::Skipped { consumed })) => self.step_over(NoPacket::Skipped, consumed),
+            Ok(Some(Decoded::Rejected { consumed, error })) => {
+                self.step_over(NoPacket::Rejected(error), consumed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn step_over(&mut self, found: NoPacket, consumed: usize) -> Result<Option<Cut>, FrameError> {
+        self.consumed += no_packet(&found, consumed, self.held().len(), self.has_refused)?;
+        self.has_refused = consumed == 0;
+        Ok(Some(Cut::NoPacket(found)))
     }
 
     fn within(&self) -> Result<(), FrameError> {
@@ -150,77 +177,57 @@ impl<F: Framing> Deframer<F> {
     }
 }
 
-/// Asks for the next frame, which takes at least a byte.
+impl Stage {
+    /// Asks for the next frame, which takes at least a byte before the end.
+    #[inline]
+    pub(crate) fn ask<F: Framing>(
+        self,
+        framing: &mut F,
+        rest: &mut [u8],
+    ) -> Result<Option<Decoded>, FrameError> {
+        match self {
+            Self::Ended => framing.decode_eof(rest),
+            Self::Open | Self::Ending if rest.is_empty() => Ok(None),
+            Self::Open | Self::Ending => framing.decode(rest),
+        }
+    }
+}
+
+/// The packet of a frame that `decode` has found at the front of `rest`, if it can be: within `rest`, and of a frame that
+/// consumes at least a byte and no more than there are.
 #[inline]
-pub(crate) fn decode<F: Framing + ?Sized>(
-    framing: &mut F,
-    rest: &mut [u8],
-) -> Result<Option<Decoded>, FrameError> {
-    if rest.is_empty() { Ok(None) } else { framing.decode(rest) }
+pub(crate) fn packet(rest: &[u8], payload: Range<usize>, consumed: usize) -> Result<&[u8], FrameError> {
+    let Some(packet) = rest.get(payload) else { return invalid("a packet outside of the buffer") };
+    if consumed > rest.len() {
+        return invalid("a frame longer than the buffer");
+    }
+    if consumed == 0 {
+        return invalid("a frame of no bytes");
+    }
+    Ok(packet)
 }
 
-/// How far a stretch of bytes has been cut into frames.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Position {
-    /// Bytes at its front that are done with.
-    pub(crate) consumed: usize,
-    /// What stands behind them was refused.
+/// How many of the `len` bytes at the front of the stream go with what was found and is no packet, if that can be: no more
+/// than there are, and at least one but for a first refusal of the same bytes. So a loop of these comes to an end.
+#[cold]
+pub(crate) fn no_packet(
+    found: &NoPacket,
+    consumed: usize,
+    len: usize,
     has_refused: bool,
+) -> Result<usize, FrameError> {
+    match (found, consumed) {
+        (NoPacket::Rejected(_), 0) if has_refused => invalid("the same refusal twice"),
+        (NoPacket::Skipped, 0) => invalid("a frame of no bytes"),
+        (_, consumed) if consumed > len => invalid("a frame longer than the buffer"),
+        _ => Ok(consumed),
+    }
 }
 
-/// What a framing has found, and may have found.
-pub(crate) enum Cut {
-    /// Where the packet stands in the bytes that the framing was shown, within them.
-    Packet(Range<usize>),
+/// What was found, if not a packet.
+pub(crate) enum NoPacket {
     Skipped,
     Rejected(FrameError),
-}
-
-impl Position {
-    /// What is left of `region`, the whole stretch.
-    #[inline]
-    pub(crate) fn rest<'a>(&self, region: &'a mut [u8]) -> &'a mut [u8] {
-        region.get_mut(self.consumed..).unwrap_or_default()
-    }
-
-    /// Takes what the framing finds at the front of `rest` when it is `ask`ed, and checks it: a packet lies within `rest`, a
-    /// frame consumes at least a byte and no more than there are, and a refusal that consumes nothing is not repeated. So
-    /// a loop of these comes to an end.
-    #[inline]
-    pub(crate) fn cut(
-        &mut self,
-        rest: &mut [u8],
-        ask: impl FnOnce(&mut [u8]) -> Result<Option<Decoded>, FrameError>,
-    ) -> Result<Option<Cut>, FrameError> {
-        let Some(decoded) = ask(rest)? else { return Ok(None) };
-        let (cut, consumed) = match decoded {
-            Decoded::Packet { payload, consumed } => {
-                if rest.get(payload.clone()).is_none() {
-                    return invalid("a packet outside of the buffer");
-                }
-                (Cut::Packet(payload), consumed)
-            }
-            Decoded::Skipped { consumed } => (Cut::Skipped, consumed),
-            Decoded::Rejected { consumed: 0, error } => {
-                if self.has_refused {
-                    return invalid("the same refusal twice");
-                }
-                self.has_refused = true;
-                return Ok(Some(Cut::Rejected(error)));
-            }
-            Decoded::Rejected { consumed, error } => (Cut::Rejected(error), consumed),
-        };
-        if consumed == 0 {
-            return invalid("a frame of no bytes");
-        }
-        if consumed > rest.len() {
-            return invalid("a frame longer than the buffer");
-        }
-        self.has_refused = false;
-        // No slice is longer than isize::MAX, so the sum cannot wrap.
-        self.consumed = self.consumed.wrapping_add(consumed);
-        Ok(Some(cut))
-    }
 }
 
 #[cold]

@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 
 use super::policy::{self, Policy};
-use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
+use super::{ByteOrder, Decoded, EncodeError, FrameError, Framing, LengthHeader, Oversize};
 
 /// A length in front of each packet: Erlang's `{packet, N}`.
 ///
@@ -37,85 +37,69 @@ use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 pub struct LengthPrefix {
     /// Bytes of a refused frame that are still to come; 0 when none is being discarded.
     left: u64,
-    /// No more than the header can say.
-    max: u32,
-    header: Header,
+    header: LengthHeader,
     policy: Policy,
-}
-
-/// Width and byte order in one: one jump finds the way to read it.
-#[derive(Debug, Clone, Copy)]
-enum Header {
-    U8,
-    U16Be,
-    U16Le,
-    U24Be,
-    U24Le,
-    U32Be,
-    U32Le,
-    U64Be,
-    U64Le,
 }
 
 impl LengthPrefix {
     /// One byte: packets of at most 255 bytes.
     #[must_use]
     pub fn u8() -> Self {
-        Self::new(Header::U8)
+        Self::new(1, ByteOrder::Big)
     }
 
     /// Two bytes, big-endian: packets of at most 65,535 bytes.
     #[must_use]
     pub fn u16_be() -> Self {
-        Self::new(Header::U16Be)
+        Self::new(2, ByteOrder::Big)
     }
 
     /// Two bytes, little-endian: packets of at most 65,535 bytes.
     #[must_use]
     pub fn u16_le() -> Self {
-        Self::new(Header::U16Le)
+        Self::new(2, ByteOrder::Little)
     }
 
     /// Three bytes, big-endian: packets of at most 16 MiB - 1.
     #[must_use]
     pub fn u24_be() -> Self {
-        Self::new(Header::U24Be)
+        Self::new(3, ByteOrder::Big)
     }
 
     /// Three bytes, little-endian: packets of at most 16 MiB - 1.
     #[must_use]
     pub fn u24_le() -> Self {
-        Self::new(Header::U24Le)
+        Self::new(3, ByteOrder::Little)
     }
 
     /// Four bytes, big-endian (network order): packets of at most 4 GiB - 1.
     #[must_use]
     pub fn u32_be() -> Self {
-        Self::new(Header::U32Be)
+        Self::new(4, ByteOrder::Big)
     }
 
     /// Four bytes, little-endian: packets of at most 4 GiB - 1.
     #[must_use]
     pub fn u32_le() -> Self {
-        Self::new(Header::U32Le)
+        Self::new(4, ByteOrder::Little)
     }
 
     /// Eight bytes, big-endian: packets up to the maximum.
     #[must_use]
     pub fn u64_be() -> Self {
-        Self::new(Header::U64Be)
+        Self::new(8, ByteOrder::Big)
     }
 
     /// Eight bytes, little-endian: packets up to the maximum.
     #[must_use]
     pub fn u64_le() -> Self {
-        Self::new(Header::U64Le)
+        Self::new(8, ByteOrder::Little)
     }
 
     /// The most bytes that a packet may have, without its header (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
-        self.max = self.header.clamp(bytes);
+        self.header = self.header.with_max(bytes);
         self.policy.max_is_chosen = true;
         self
     }
@@ -127,15 +111,14 @@ impl LengthPrefix {
         self
     }
 
-    fn new(header: Header) -> Self {
-        let max = policy::DEFAULT_MAX.min(header.most());
-        Self { left: 0, max, header, policy: Policy::default() }
+    fn new(width: u8, order: ByteOrder) -> Self {
+        Self { left: 0, header: LengthHeader::new(width, order), policy: Policy::default() }
     }
 
     #[cold]
-    fn refuse(&mut self, width: usize, len: u64, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
-        let error = FrameError::too_long(len, self.max.into(), buf);
-        self.policy.refuse(&mut self.left, len.saturating_add(width as u64), buf, error)
+    fn refuse(&mut self, len: u64, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
+        let error = FrameError::too_long(len, self.header.max() as u64, buf);
+        self.policy.refuse(&mut self.left, len.saturating_add(self.header.width() as u64), buf, error)
     }
 }
 
@@ -145,11 +128,12 @@ impl Framing for LengthPrefix {
         if self.left != 0 {
             return Ok(Some(policy::skip(&mut self.left, buf)));
         }
-        let Some((width, len)) = self.header.read(buf) else { return Ok(None) };
-        if len > self.max.into() {
-            return self.refuse(width, len, buf);
+        let Some(len) = self.header.read(buf) else { return Ok(None) };
+        if len > self.header.max() as u64 {
+            return self.refuse(len, buf);
         }
-        let end = width.saturating_add(policy::in_memory(len));
+        let (width, len) = (self.header.width(), policy::in_memory(len));
+        let end = width.saturating_add(len);
         Ok((end <= buf.len()).then_some(Decoded::Packet { payload: width..end, consumed: end }))
     }
 
@@ -159,82 +143,33 @@ impl Framing for LengthPrefix {
 
     #[inline]
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
-        let len = payload.len() as u64;
-        if len > self.max.into() {
-            return Err(EncodeError::too_long(len, self.max.into()));
+        if payload.len() > self.header.max() {
+            return Err(EncodeError::too_long(payload.len() as u64, self.header.max() as u64));
         }
-        self.header.write(len, out);
+        let (bytes, width) = (self.header.bytes(payload.len()), self.header.width());
+        out.reserve(width.saturating_add(payload.len()));
+        out.extend_from_slice(bytes.get(..width).unwrap_or_default());
         out.extend_from_slice(payload);
         Ok(())
     }
 
+    #[inline]
+    fn length_header(&self) -> Option<&LengthHeader> {
+        (self.left == 0).then_some(&self.header)
+    }
+
     fn offer_max(&mut self, max: usize) {
         if !self.policy.max_is_chosen {
-            self.max = self.header.clamp(max);
+            self.header = self.header.with_max(max);
         }
     }
 
     fn max_frame(&self) -> Option<usize> {
-        Some(policy::in_memory(self.max.into()).saturating_add(self.header.width()))
+        Some(self.header.max().saturating_add(self.header.width()))
     }
 
     fn is_discarding(&self) -> bool {
         self.left != 0
-    }
-}
-
-impl Header {
-    /// Width of the header and the length that it says; `None` while `buf` is shorter than it.
-    #[inline]
-    fn read(self, buf: &[u8]) -> Option<(usize, u64)> {
-        match self {
-            Self::U8 => buf.first().map(|byte| (1, (*byte).into())),
-            Self::U16Be => buf.first_chunk().map(|b| (2, u16::from_be_bytes(*b).into())),
-            Self::U16Le => buf.first_chunk().map(|b| (2, u16::from_le_bytes(*b).into())),
-            Self::U24Be => buf.first_chunk().map(|[a, b, c]| (3, u32::from_be_bytes([0, *a, *b, *c]).into())),
-            Self::U24Le => buf.first_chunk().map(|[a, b, c]| (3, u32::from_le_bytes([*a, *b, *c, 0]).into())),
-            Self::U32Be => buf.first_chunk().map(|b| (4, u32::from_be_bytes(*b).into())),
-            Self::U32Le => buf.first_chunk().map(|b| (4, u32::from_le_bytes(*b).into())),
-            Self::U64Be => buf.first_chunk().map(|b| (8, u64::from_be_bytes(*b))),
-            Self::U64Le => buf.first_chunk().map(|b| (8, u64::from_le_bytes(*b))),
-        }
-    }
-
-    /// Appends the header; `len` is within [`most`](Self::most), so no cast cuts it.
-    #[inline]
-    fn write(self, len: u64, out: &mut BytesMut) {
-        let [.., a, b, c, d] = len.to_be_bytes();
-        match self {
-            Self::U8 => out.extend_from_slice(&[d]),
-            Self::U16Be => out.extend_from_slice(&[c, d]),
-            Self::U16Le => out.extend_from_slice(&[d, c]),
-            Self::U24Be => out.extend_from_slice(&[b, c, d]),
-            Self::U24Le => out.extend_from_slice(&[d, c, b]),
-            Self::U32Be => out.extend_from_slice(&[a, b, c, d]),
-            Self::U32Le => out.extend_from_slice(&[d, c, b, a]),
-            Self::U64Be => out.extend_from_slice(&len.to_be_bytes()),
-            Self::U64Le => out.extend_from_slice(&len.to_le_bytes()),
-        }
-    }
-
-    fn width(self) -> usize {
-        match self {
-            Self::U8 => 1,
-            Self::U16Be | Self::U16Le => 2,
-            Self::U24Be | Self::U24Le => 3,
-            Self::U32Be | Self::U32Le => 4,
-            Self::U64Be | Self::U64Le => 8,
-        }
-    }
-
-    /// The largest length that the header can say, or that a maximum may be.
-    fn most(self) -> u32 {
-        u32::MAX >> (32 - 8 * self.width().min(4))
-    }
-
-    /// A maximum that the header can say.
-    fn clamp(self, bytes: usize) -> u32 {
-        policy::clamp(bytes).min(self.most())
     }
 }
 
@@ -288,11 +223,12 @@ mod tests {
     #[test]
     fn a_length_over_the_maximum_is_refused_with_its_header_alone() {
         for len in [11, 1 << 31, (1 << 32) - 1, (1 << 32) + 5, 1 << 63, u64::MAX - 8, u64::MAX] {
-            for framing in [LengthPrefix::u64_be(), LengthPrefix::u64_le()] {
+            for (framing, order) in
+                [(LengthPrefix::u64_be(), ByteOrder::Big), (LengthPrefix::u64_le(), ByteOrder::Little)]
+            {
                 let mut framing = framing.max(10);
-                let mut header = BytesMut::new();
-                framing.header.write(len, &mut header);
-                let seen = header.clone();
+                let mut header = if order == ByteOrder::Big { len.to_be_bytes() } else { len.to_le_bytes() };
+                let seen = header;
                 assert_eq!(framing.decode(&mut header[..7]), Ok(None));
                 assert_eq!(framing.decode(&mut header), Err(FrameError::too_long(len, 10, &seen)));
             }

@@ -15,6 +15,7 @@ mod deframer;
 mod error;
 mod fixed;
 mod length_field;
+mod length_header;
 mod length_prefix;
 mod netstring;
 mod policy;
@@ -29,6 +30,8 @@ pub use deframer::{Deframed, Deframer};
 pub use error::{BytesPreview, EncodeError, FrameError};
 pub use fixed::FixedLength;
 pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
+#[doc(hidden)]
+pub use length_header::LengthHeader;
 pub use length_prefix::LengthPrefix;
 pub use netstring::Netstring;
 pub use policy::DEFAULT_MAX_FRAME;
@@ -37,7 +40,7 @@ pub use separator::{MAX_SEPARATOR, MAX_SEPARATORS, Separator};
 pub use until_eof::UntilEof;
 pub use varint::VarintPrefix;
 
-pub(crate) use deframer::{Cut, Position, decode};
+pub(crate) use deframer::{NoPacket, Stage, no_packet, packet};
 
 use std::ops::Range;
 
@@ -82,6 +85,14 @@ pub trait Framing {
     /// # Errors
     /// The payload has no frame: it is longer than the maximum or than its length field can say.
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError>;
+
+    /// The header, for a framing whose frames are a length and the payload and nothing else, as long as it does not discard one.
+    /// A session then finds, and writes, such frames by itself, which means the same as [`decode`](Self::decode) and
+    /// [`encode`](Self::encode) and costs less. By default there is none; only framings of this crate have one.
+    #[doc(hidden)]
+    fn length_header(&self) -> Option<&LengthHeader> {
+        None
+    }
 
     /// Offers the limit of the server ([`Limits::frame`](crate::Limits::frame), bytes), once, before the first byte.
     ///

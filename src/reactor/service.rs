@@ -3,7 +3,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 use super::{
     Acceptor, Ready, Sys,
     acceptor::Placed,
-    session_io::{find_error, flush, note, receive},
+    session_io::{find_error, flush, note, serve},
     token::{FIRST_LISTENER, listener_of, session_of, session_token},
 };
 use crate::{
@@ -226,8 +226,7 @@ where
         self.shard.with_session(key, |access| {
             access.begin_serving();
             access.handle_resumed();
-            receive(sys, buffer, budget, access);
-            flush(sys, access);
+            serve(sys, buffer, budget, access);
         });
     }
 
@@ -243,8 +242,7 @@ where
                 }
                 if ready.readable || ready.hangup || ready.error {
                     access.handle_readable(ready.hangup || ready.error);
-                    receive(sys, buffer, budget, access);
-                    flush(sys, access);
+                    serve(sys, buffer, budget, access);
                 }
             }
             if ready.error {
@@ -307,8 +305,7 @@ where
         let budget = self.read_budget;
         self.shard.with_session(suspect, |access| {
             access.doubt();
-            receive(sys, buffer, budget, access);
-            flush(sys, access);
+            serve(sys, buffer, budget, access);
         });
         // A callback that it has just called may have blocked.
         self.note_served(suspect);

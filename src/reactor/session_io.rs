@@ -21,9 +21,30 @@ pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, access: &mut 
     }
 }
 
+/// Receives and hands out, and writes what came of it.
+#[inline(never)]
+pub(super) fn serve<Y: Sys, H: PacketHandler, F: Framing>(
+    sys: &mut Y,
+    buffer: &mut ReceiveBuffer,
+    budget: usize,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
+) {
+    receive(sys, buffer, budget, access);
+    write(sys, access);
+}
+
+/// Writes what the session has to write, and takes the next step if it is closing.
+#[inline(never)]
+pub(super) fn flush<Y: Sys, H: PacketHandler, F: Framing>(
+    sys: &mut Y,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
+) {
+    write(sys, access);
+}
+
 /// Receives and hands out until the kernel has no more, the session wants no more, or it has had its share.
-#[inline]
-pub(super) fn receive<Y: Sys, H: PacketHandler, F: Framing>(
+#[inline(always)]
+fn receive<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
     buffer: &mut ReceiveBuffer,
     mut budget: usize,
@@ -55,19 +76,17 @@ pub(super) fn receive<Y: Sys, H: PacketHandler, F: Framing>(
     }
 }
 
-/// Writes what the session has to write, and takes the next step if it is closing.
-#[inline]
-pub(super) fn flush<Y: Sys, H: PacketHandler, F: Framing>(
-    sys: &mut Y,
-    access: &mut SessionAccess<'_, H, F, Y::Stream>,
-) {
+#[inline(always)]
+fn write<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, access: &mut SessionAccess<'_, H, F, Y::Stream>) {
     if access.replies_wait() {
         return;
     }
     access.begin_flush();
     while let Some((io, bytes)) = access.poll_transmit() {
         let sent = transmit(sys, io, &bytes);
-        access.handle_sent(sent);
+        if access.handle_sent(sent) {
+            break;
+        }
     }
     if let Some(io) = access.poll_shutdown() {
         if let Err(error) = sys.shutdown_write(io) {
@@ -96,6 +115,7 @@ fn transmit<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, bytes: &Transmit<'_>) -> io
     }
 }
 
+#[inline(never)]
 fn transmit_vectored<Y: Sys>(sys: &mut Y, io: &mut Y::Stream, slices: &Slices<'_>) -> io::Result<usize> {
     let mut space = [IoSlice::new(&[]); MAX_SLICES];
     sys.send_vectored(io, slices.fill(&mut space))

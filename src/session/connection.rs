@@ -215,6 +215,9 @@ impl Connection {
         }
         self.phase = Phase::Draining;
         self.read_block.set(ReadBlock::CLOSING);
+        if let Some(outbox) = &mut self.outbox {
+            outbox.seal();
+        }
         self.inbox = None;
         self.flags.remove(Flags::BACKLOG | Flags::SHUTDOWN);
         self.flags.insert(Flags::CLOSING);
@@ -358,6 +361,12 @@ impl Connection {
     /// Bytes that the shard has counted as buffered by this session.
     pub(crate) fn held(&self) -> u32 {
         self.held
+    }
+
+    /// Packets handed to the handler so far.
+    #[inline]
+    pub(crate) fn packets_in(&self) -> u64 {
+        self.traffic.packets_in
     }
 
     /// Counts what the session buffers now, and tells it to the session's handles. Returns whether it is or was anything.

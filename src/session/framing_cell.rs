@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     error::discard,
-    framing::{Decoded, EncodeError, FrameError, Framing},
+    framing::{Decoded, EncodeError, FrameError, Framing, LengthHeader},
 };
 
 /// The framing of one session: the server's own, known at compile time, until the handler swaps it.
@@ -35,6 +35,14 @@ impl<F: Framing> Framing for FramingCell<F> {
         match self {
             Self::Own(framing) => framing.encode(payload, out),
             Self::Swapped(framing) => framing.encode(payload, out),
+        }
+    }
+
+    #[inline]
+    fn length_header(&self) -> Option<&LengthHeader> {
+        match self {
+            Self::Own(framing) => framing.length_header(),
+            Self::Swapped(framing) => framing.length_header(),
         }
     }
 

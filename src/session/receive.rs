@@ -66,8 +66,9 @@ impl Connection {
     #[inline]
     pub(crate) fn handle_received(&mut self, n: usize, core: &mut ShardCore) -> bool {
         self.heard = core.clock.stamp();
-        self.traffic.bytes_in += n as u64;
-        core.counters.bytes_in += n as u64;
+        // No counter of 64 bits comes round.
+        self.traffic.bytes_in = self.traffic.bytes_in.wrapping_add(n as u64);
+        core.counters.bytes_in = core.counters.bytes_in.wrapping_add(n as u64);
         !self.is_closing() || self.is_layered() && self.closes_behind_handshake()
     }
 
@@ -107,9 +108,9 @@ impl Connection {
 
     /// A packet goes to the handler.
     #[inline]
-    pub(crate) fn count_packet_in(&mut self, core: &mut ShardCore) {
-        self.traffic.packets_in += 1;
-        core.counters.packets_in += 1;
+    pub(crate) fn count_packet_in(&mut self) {
+        // No counter of 64 bits comes round.
+        self.traffic.packets_in = self.traffic.packets_in.wrapping_add(1);
     }
 
     /// Whether bytes wait that were not yet offered to the framing.

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use crate::{
     buffer::{MAX_SLICES, Outbox},
     error::SendError,
+    framing::LengthHeader,
     session::{
         Connection, FramingSlot, ShardCore,
         connection::Phase,
@@ -115,18 +116,18 @@ impl Connection {
         self.outbox.as_deref().map(Transmit::of)
     }
 
-    /// What the kernel said to the last transmit.
+    /// What the kernel said to the last transmit. Returns whether that was all there was to write.
     ///
     /// # Errors
     /// The connection has failed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn handle_sent(
         &mut self,
         sent: io::Result<usize>,
         core: &mut ShardCore,
-    ) -> Result<(), io::Error> {
+    ) -> Result<bool, io::Error> {
         match sent {
-            Ok(n) if n > 0 => self.handle_written(n, core),
+            Ok(n) if n > 0 => return Ok(self.handle_written(n, core)),
             Ok(_) => return Err(ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.handle_blocked(core),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -136,28 +137,34 @@ impl Connection {
             }
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(false)
     }
 
-    #[inline]
-    fn handle_written(&mut self, n: usize, core: &mut ShardCore) {
-        self.traffic.bytes_out += n as u64;
-        core.counters.bytes_out += n as u64;
+    #[inline(always)]
+    fn handle_written(&mut self, n: usize, core: &mut ShardCore) -> bool {
+        // No counter of 64 bits comes round.
+        self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
+        core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);
         if self.is_layered() {
-            return self.handle_wire_written(n, core);
+            self.handle_wire_written(n, core);
+            return false;
         }
-        self.advance_outbox(n, core);
+        let is_all = self.advance_outbox(n, core);
         self.lift_full(core);
+        is_all
     }
 
-    /// So many bytes of the outbox were written.
-    #[inline]
-    pub(super) fn advance_outbox(&mut self, n: usize, core: &mut ShardCore) {
-        let Some(outbox) = &mut self.outbox else { return };
-        outbox.advance(n);
-        if outbox.weight() == 0 {
-            self.give_back_outbox(core);
+    /// So many bytes of the outbox were written. Returns whether nothing is left of it.
+    #[inline(always)]
+    pub(super) fn advance_outbox(&mut self, n: usize, core: &mut ShardCore) -> bool {
+        let Some(mut outbox) = self.outbox.take() else { return true };
+        let left = outbox.advance(n);
+        if left == 0 {
+            core.pool.put_empty(outbox);
+        } else {
+            self.outbox = Some(outbox);
         }
+        left == 0
     }
 
     /// Reads again if the outbox has fallen below the low-water mark.
@@ -194,8 +201,41 @@ impl Connection {
         self.arm(core);
     }
 
-    /// Frames `payload` into the outbox, if the limit allows it.
+    /// Frames `payload` into the outbox, if that is a matter of copying it: the framing writes such a `header`, and the bytes
+    /// fit in where earlier frames were, which is far from any limit. Returns `false` where it takes [`enqueue`](Self::enqueue).
     #[inline]
+    pub(super) fn enqueue_in_place(
+        &mut self,
+        header: &LengthHeader,
+        payload: &[u8],
+        core: &mut ShardCore,
+    ) -> bool {
+        if self.outbox.is_none() {
+            self.open_outbox(core);
+        }
+        let Some(outbox) = &mut self.outbox else { return false };
+        let appended = outbox.append_in_place(header, payload);
+        if appended {
+            self.count_packet_out(core);
+        }
+        appended
+    }
+
+    /// Takes an outbox to send into, if anything may be sent.
+    fn open_outbox(&mut self, core: &mut ShardCore) {
+        if !self.read_block.has(ReadBlock::CLOSING) {
+            self.outbox = Some(core.pool.take());
+        }
+    }
+
+    #[inline]
+    fn count_packet_out(&mut self, core: &mut ShardCore) {
+        // No counter of 64 bits comes round.
+        self.traffic.packets_out = self.traffic.packets_out.wrapping_add(1);
+        core.counters.packets_out = core.counters.packets_out.wrapping_add(1);
+    }
+
+    /// Frames `payload` into the outbox, if the limit allows it.
     pub(crate) fn enqueue(
         &mut self,
         framing: &dyn FramingSlot,
@@ -241,8 +281,7 @@ impl Connection {
         if outbox.weight() > core.limits.outbox_high {
             self.keep_above_high(frame, most, core)?;
         }
-        self.traffic.packets_out += 1;
-        core.counters.packets_out += 1;
+        self.count_packet_out(core);
         Ok(())
     }
 

@@ -47,9 +47,13 @@ impl Session<'_> {
     /// [`SendError::Full`] at [`Limits::outbox_hard`](crate::Limits::outbox_hard) (a peer that does not read; with `?` it
     /// is closed), [`SendError::Frame`] when the payload has no frame, [`SendError::Closed`] after
     /// [`close`](Self::close). Nothing was queued then.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        self.connection.enqueue(self.framing, packet.as_ref(), self.core)
+        let packet = packet.as_ref();
+        match self.framing.length_header() {
+            Some(header) if self.connection.enqueue_in_place(header, packet, self.core) => Ok(()),
+            _ => self.connection.enqueue(self.framing, packet, self.core),
+        }
     }
 
     /// Sends a packet to another session of the server, or to this one. Never blocks.

@@ -1,13 +1,13 @@
 //! From received bytes to packets.
 
-use std::io;
+use std::{io, ops::Range};
 
-use super::{Ending, SessionAccess, Slot, session_access::Share};
+use super::{Ending, SessionAccess};
 use crate::{
     buffer::{Inbox, ReceiveBuffer},
     contained::guard,
     error::{CloseReason, Failure},
-    framing::{Cut, Decoded, FrameError, Framing, Position, decode},
+    framing::{self, Decoded, FrameError, Framing, NoPacket, Stage},
     handler::PacketHandler,
     session::{Connection, FramingCell, InputExhausted, InputStep, Session, ShardCore},
     time::Tick,
@@ -157,7 +157,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// done with.
     #[inline]
     pub(super) fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
-        match self.cut(region, since, decode) {
+        match self.cut(region, since, Stage::Open) {
             Ok(used) => used,
             Err(stop) => {
                 self.stop(stop);
@@ -167,16 +167,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 
     /// Hands out as many frames as the session may have in this turn; how many bytes are done with.
-    #[inline]
-    fn cut(
-        &mut self,
-        region: &mut [u8],
-        since: Tick,
-        ask: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
-    ) -> Result<usize, Stop> {
-        let (handler, slot, core, share) =
-            (&mut *self.handler, &mut *self.slot, &mut *self.core, &mut self.share);
-        guard("on_packet", || hand_out(handler, slot, core, share, region, since, ask))
+    ///
+    /// There is one of these for all that call it, so that the handler is called in one place: there it is worth inlining.
+    #[inline(never)]
+    fn cut(&mut self, region: &mut [u8], since: Tick, stage: Stage) -> Result<usize, Stop> {
+        guard("on_packet", || hand_out(self, region, since, stage))
     }
 
     #[cold]
@@ -194,7 +189,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
         let mut rest = self.slot.connection.take_inbox();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
-        let used = match self.cut(region, self.core.clock.stamp(), FramingCell::decode_eof) {
+        let used = match self.cut(region, self.core.clock.stamp(), Stage::Ended) {
             Ok(used) => used,
             Err(stop) => return self.stop(stop),
         };
@@ -249,51 +244,111 @@ impl From<CloseReason> for Stop {
 
 /// The inner loop: decode, call, decode, call … until the bytes, the session's share or its willingness end. How many bytes
 /// are done with.
+///
+/// A frame that shows by its header alone is found here, in as few registers as the loop has; others by [`Finder::find`].
 #[inline]
 fn hand_out<H: PacketHandler, F: Framing, T>(
-    handler: &mut H,
-    slot: &mut Slot<F, H::State, T>,
-    core: &mut ShardCore,
-    share: &mut Share,
+    access: &mut SessionAccess<'_, H, F, T>,
     region: &mut [u8],
     since: Tick,
-    ask: impl Fn(&mut FramingCell<F>, &mut [u8]) -> Result<Option<Decoded>, FrameError>,
+    stage: Stage,
 ) -> Result<usize, Stop> {
-    let mut position = Position::default();
+    let (handler, slot, core, share) =
+        (&mut *access.handler, &mut *access.slot, &mut *access.core, &mut access.share);
     let Some(state) = slot.state.as_deref_mut() else { return Ok(0) };
-    let framing = &mut *slot.framing;
+    let cell = &mut *slot.framing;
+    let mut finder = Finder { stage, since, len: region.len(), refused_at: None };
+    let mut rest = region;
+    // Not in `share`, which is in memory. What a panic leaves uncounted is the session's last.
+    let mut frames = share.frames;
     while slot.connection.takes_packets() {
-        if share.frames == 0 {
+        if frames == 0 {
+            share.frames = 0;
             share.renew(core);
-            if share.frames == 0 {
+            frames = share.frames;
+            if frames == 0 {
                 break;
             }
         }
-        let is_first = position.consumed == 0;
-        let rest = position.rest(region);
-        let Some(cut) = position.cut(rest, |rest| ask(framing, rest))? else { break };
-        share.frames -= 1;
-        match cut {
-            Cut::Packet(packet) => {
-                slot.connection.count_packet_in(core);
-                let mut session = Session::new(&mut slot.connection, framing, core);
-                handler.on_packet(&mut session, state, rest.get(packet).unwrap_or_default())?;
-            }
-            Cut::Skipped => {
-                let since = if is_first { since } else { core.clock.stamp() };
-                note_discarding(&mut slot.connection, framing, since, core);
-            }
-            Cut::Rejected(error) => {
-                slot.connection.end_discarding();
-                let since = if is_first { since } else { core.clock.stamp() };
-                note_discarding(&mut slot.connection, framing, since, core);
-                core.counters.frames_rejected += 1;
-                let mut session = Session::new(&mut slot.connection, framing, core);
-                handler.on_rejected(&mut session, state, &error)?;
-            }
+        let (packet, consumed) = match cell.length_header().and_then(|header| header.whole(rest)) {
+            Some((start, end)) => (rest.get(start..end), end),
+            None if rest.is_empty() && stage == Stage::Open => break,
+            None => match finder.find(handler, &mut slot.connection, state, cell, core, rest)? {
+                Found::Nothing => break,
+                Found::Packet(packet, consumed) => (rest.get(packet), consumed),
+                Found::NoPacket(consumed) => (None, consumed),
+            },
+        };
+        if let Some(packet) = packet {
+            slot.connection.count_packet_in();
+            let mut session = Session::new(&mut slot.connection, cell, core);
+            handler.on_packet(&mut session, state, packet)?;
+        }
+        frames -= 1;
+        match std::mem::take(&mut rest).get_mut(consumed..) {
+            Some(behind) => rest = behind,
+            None => break,
         }
     }
-    Ok(position.consumed)
+    share.frames = frames;
+    Ok(finder.len - rest.len())
+}
+
+/// Asks the framing what it finds.
+struct Finder {
+    stage: Stage,
+    /// When the first of the bytes came.
+    since: Tick,
+    /// How many there were.
+    len: usize,
+    /// How many were left when the framing refused them and consumed none.
+    refused_at: Option<usize>,
+}
+
+/// What a framing has found at the front.
+enum Found {
+    Nothing,
+    /// Where a packet stands, and how many bytes its frame takes.
+    Packet(Range<usize>, usize),
+    /// So many bytes that are no packet, which is done with.
+    NoPacket(usize),
+}
+
+impl Finder {
+    /// What stands at the front of `rest`. The handler is told of what the framing refuses.
+    #[inline(never)]
+    fn find<H: PacketHandler, F: Framing>(
+        &mut self,
+        handler: &mut H,
+        connection: &mut Connection,
+        state: &mut H::State,
+        cell: &mut FramingCell<F>,
+        core: &mut ShardCore,
+        rest: &mut [u8],
+    ) -> Result<Found, Stop> {
+        let (found, consumed) = match self.stage.ask(cell, rest)? {
+            None => return Ok(Found::Nothing),
+            Some(Decoded::Packet { payload, consumed }) => {
+                framing::packet(rest, payload.clone(), consumed)?;
+                return Ok(Found::Packet(payload, consumed));
+            }
+            Some(Decoded::Skipped { consumed }) => (NoPacket::Skipped, consumed),
+            Some(Decoded::Rejected { consumed, error }) => (NoPacket::Rejected(error), consumed),
+        };
+        framing::no_packet(&found, consumed, rest.len(), self.refused_at == Some(rest.len()))?;
+        self.refused_at = (consumed == 0).then_some(rest.len());
+        let since = if rest.len() == self.len { self.since } else { core.clock.stamp() };
+        if let NoPacket::Rejected(error) = found {
+            connection.end_discarding();
+            note_discarding(connection, cell, since, core);
+            core.counters.frames_rejected += 1;
+            let mut session = Session::new(connection, cell, core);
+            handler.on_rejected(&mut session, state, &error)?;
+        } else {
+            note_discarding(connection, cell, since, core);
+        }
+        Ok(Found::NoPacket(consumed))
+    }
 }
 
 /// Bytes that began to come at `since` are no packet's: more of a frame that is discarded, or its end.

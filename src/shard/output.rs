@@ -59,12 +59,13 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         Some((&mut self.slot.io, transmit))
     }
 
-    /// What the kernel said to the last transmit.
-    #[inline]
-    pub(crate) fn handle_sent(&mut self, sent: io::Result<usize>) {
-        if let Err(error) = self.slot.connection.handle_sent(sent, self.core) {
+    /// What the kernel said to the last transmit. Returns whether that was all there was to write.
+    #[inline(always)]
+    pub(crate) fn handle_sent(&mut self, sent: io::Result<usize>) -> bool {
+        self.slot.connection.handle_sent(sent, self.core).unwrap_or_else(|error| {
             self.handle_broken(error);
-        }
+            false
+        })
     }
 
     /// The connection has failed: the session ends, when what was received before is handed out.

@@ -323,6 +323,8 @@ fn a_job_reaches_the_handler_and_the_states_of_its_sessions() {
         world.net().leave(*conn);
     }
     world.run_to_rest();
+    let metrics = world.metrics();
+    assert_eq!((metrics.packets_in, metrics.packets_out), (4, 8), "wherever they were sent");
     assert_eq!(world.metrics().panics, 0);
     assert_eq!(world.log.count(&Callback::End), 4);
     world.assert_empty();

@@ -20,6 +20,7 @@ mod memory;
 mod pools;
 mod random;
 mod regressions;
+mod sending;
 mod shutdown;
 mod slow_callbacks;
 mod stale;

@@ -1,0 +1,190 @@
+use super::{ByteOrder, policy};
+
+/// A length in front of a payload, where a frame is just that: how a session reads and writes it without a call.
+///
+/// ```text
+///            |<- width ->|
+/// U24, big   | 00  00 05 | h  e  l  l  o |
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LengthHeader {
+    /// No more than the header can say. As bytes, which need no padding behind them: this stands in each of very many sessions.
+    max: [u8; 4],
+    /// Bytes, 1 to 8.
+    width: u8,
+    layout: Layout,
+}
+
+/// How the bytes stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Four bytes in network order, which most protocols have: these cost the least.
+    NetworkU32,
+    Big,
+    Little,
+}
+
+impl LengthHeader {
+    /// Of 1 to 8 bytes.
+    pub(super) fn new(width: u8, order: ByteOrder) -> Self {
+        debug_assert!((1..=8).contains(&width), "a header of {width} bytes");
+        let layout = match order {
+            ByteOrder::Big if width == 4 => Layout::NetworkU32,
+            ByteOrder::Big => Layout::Big,
+            ByteOrder::Little => Layout::Little,
+        };
+        Self { max: [0; 4], width, layout }.with_max(policy::DEFAULT_MAX as usize)
+    }
+
+    /// With a maximum that it can say.
+    pub(super) fn with_max(self, bytes: usize) -> Self {
+        let most = u32::MAX >> (32 - 8 * u32::from(self.width.min(4)));
+        Self { max: policy::clamp(bytes).min(most).to_ne_bytes(), ..self }
+    }
+
+    /// The most bytes that a payload may have.
+    #[inline]
+    pub(crate) fn max(&self) -> usize {
+        u32::from_ne_bytes(self.max) as usize
+    }
+
+    /// Bytes of the header.
+    #[inline]
+    pub(crate) fn width(&self) -> usize {
+        self.width.into()
+    }
+
+    /// Where the payload stands and ends at the front of `buf`, if it is whole and this takes no more than a look: for the
+    /// commonest header alone, and others are left to [`Framing::decode`](super::Framing::decode).
+    #[inline]
+    pub(crate) fn whole(&self, buf: &[u8]) -> Option<(usize, usize)> {
+        if self.layout != Layout::NetworkU32 {
+            return None;
+        }
+        let (header, behind) = buf.split_first_chunk()?;
+        let len = u32::from_be_bytes(*header) as usize;
+        // A slice is never so long that this wraps.
+        (len <= self.max() && len <= behind.len()).then_some((4, len.wrapping_add(4)))
+    }
+
+    /// The length at the front of `buf`; `None` while that is shorter than the header.
+    pub(super) fn read(&self, buf: &[u8]) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let width = self.width();
+        let header = buf.get(..width)?;
+        if self.layout == Layout::Little {
+            bytes.get_mut(..width)?.copy_from_slice(header);
+            return Some(u64::from_le_bytes(bytes));
+        }
+        bytes.get_mut(8 - width..)?.copy_from_slice(header);
+        Some(u64::from_be_bytes(bytes))
+    }
+
+    /// The header of a payload of `len` bytes, which are no more than the maximum: as many of these eight as it is wide.
+    pub(super) fn bytes(&self, len: usize) -> [u8; 8] {
+        let len = len as u64;
+        if self.layout == Layout::Little {
+            return len.to_le_bytes();
+        }
+        (len << (64 - 8 * self.width())).to_be_bytes()
+    }
+
+    /// Writes the frame of `payload` to the front of `spare`, if that has room for it and the header can say so; how long it
+    /// is.
+    #[inline]
+    pub(crate) fn write(&self, payload: &[u8], spare: &mut [u8]) -> Option<usize> {
+        if payload.len() > self.max() {
+            return None;
+        }
+        if self.layout != Layout::NetworkU32 {
+            return self.write_other(payload, spare);
+        }
+        let (header, behind) = spare.split_first_chunk_mut()?;
+        let body = behind.get_mut(..payload.len())?;
+        *header = (payload.len() as u32).to_be_bytes();
+        body.copy_from_slice(payload);
+        Some(payload.len().wrapping_add(4))
+    }
+
+    fn write_other(&self, payload: &[u8], spare: &mut [u8]) -> Option<usize> {
+        let (width, bytes) = (self.width(), self.bytes(payload.len()));
+        let (header, behind) = spare.split_at_mut_checked(width)?;
+        let body = behind.get_mut(..payload.len())?;
+        header.copy_from_slice(bytes.get(..width)?);
+        body.copy_from_slice(payload);
+        Some(width + payload.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use crate::framing::{Decoded, Framing, LengthPrefix, Oversize};
+
+    fn all() -> [LengthPrefix; 9] {
+        use LengthPrefix as L;
+        let prefixes = [
+            L::u8(),
+            L::u16_be(),
+            L::u16_le(),
+            L::u24_be(),
+            L::u24_le(),
+            L::u32_be(),
+            L::u32_le(),
+            L::u64_be(),
+            L::u64_le(),
+        ];
+        prefixes.map(|prefix| prefix.max(100))
+    }
+
+    #[test]
+    fn a_frame_in_place_is_the_one_that_encode_appends() {
+        for framing in all() {
+            let header = framing.length_header().unwrap();
+            for payload in [&b""[..], b"hello", &[7; 100]] {
+                let mut frame = BytesMut::new();
+                framing.encode(payload, &mut frame).unwrap();
+                let mut spare = vec![0xff; frame.len() + 9];
+                assert_eq!(header.write(payload, &mut spare), Some(frame.len()));
+                assert_eq!(spare[..frame.len()], frame);
+                assert!(spare[frame.len()..].iter().all(|byte| *byte == 0xff), "{framing:?}");
+                let mut short = vec![0; frame.len() - 1];
+                assert_eq!(header.write(payload, &mut short), None, "{framing:?}");
+            }
+            assert_eq!(header.write(&[7; 101], &mut [0; 200]), None, "over the maximum");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_shows_by_its_header_is_the_one_that_decode_finds() {
+        for mut framing in all() {
+            let mut wire = BytesMut::new();
+            framing.encode(b"hello", &mut wire).unwrap();
+            wire.extend_from_slice(&[0xff; 8]);
+            for end in 0..wire.len() {
+                let seen = framing.length_header().unwrap().whole(&wire[..end]);
+                let decoded = if end == 0 { Ok(None) } else { framing.decode(&mut wire[..end]) };
+                let packet = seen.map(|(start, end)| Decoded::Packet { payload: start..end, consumed: end });
+                // What it leaves to `decode` is none that it has found otherwise.
+                assert!(packet.is_none() || decoded == Ok(packet), "{framing:?}, {end} bytes");
+            }
+        }
+        let framing = LengthPrefix::u32_be().max(5);
+        let header = framing.length_header().unwrap();
+        assert_eq!(header.whole(b"\0\0\0\x05hello and more"), Some((4, 9)));
+        assert_eq!(header.whole(b"\0\0\0\x06hello and more"), None, "decode refuses it");
+    }
+
+    #[test]
+    fn a_framing_that_discards_has_no_header() {
+        let mut framing = LengthPrefix::u32_be().max(2).oversize(Oversize::Discard);
+        assert!(matches!(
+            framing.decode(b"\0\0\0\x09x".to_vec().as_mut()),
+            Ok(Some(Decoded::Rejected { .. }))
+        ));
+        assert!(framing.length_header().is_none());
+        assert!(matches!(framing.decode(&mut [0; 8]), Ok(Some(Decoded::Skipped { consumed: 8 }))));
+        assert!(framing.length_header().is_some());
+    }
+}

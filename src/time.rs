@@ -17,8 +17,8 @@ pub(crate) type Tick = u64;
 
 /// A duration in ticks, rounded up.
 pub(crate) fn ticks(duration: Duration) -> Tick {
-    let millis = duration.as_nanos().div_ceil(1_000_000);
-    Tick::try_from(millis).unwrap_or(Tick::MAX / 2).min(Tick::MAX / 2)
+    let part = Tick::from(duration.subsec_nanos().div_ceil(1_000_000));
+    duration.as_secs().saturating_mul(1000).saturating_add(part).min(Tick::MAX / 2)
 }
 
 /// Where the time comes from: the system, or a simulation.
@@ -37,9 +37,18 @@ pub(crate) trait Clock {
 /// some 20 ns, so this many make it disappear beside the work.
 pub(crate) const MAX_STRIDE: u32 = 32;
 /// A longer time between two readings within a turn is time in which nobody was heard.
-const HELD_UP: Duration = Duration::from_millis(100);
+const HELD_UP: Tick = 100;
 /// So much time between two readings is too much: the next one follows the very next unit.
-const COARSE: Duration = Duration::from_millis(4);
+const COARSE: Nanos = 4 * NANOS_PER_TICK;
+
+/// Nanoseconds since the server's origin, which 64 bits hold for 584 years: several readings in each turn are compared, and
+/// a [`Duration`] takes twice the work.
+type Nanos = u64;
+const NANOS_PER_TICK: Nanos = 1_000_000;
+
+fn nanos(duration: Duration) -> Nanos {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
+}
 
 /// The time of one shard: read when a turn begins, whenever a deadline is set, and after every so much work.
 ///
@@ -48,7 +57,7 @@ const COARSE: Duration = Duration::from_millis(4);
 pub(crate) struct ShardClock {
     source: Box<dyn Clock>,
     /// The last reading.
-    read_at: Duration,
+    read_at: Nanos,
     now: Tick,
     stamp: Tick,
     /// When the present part of the turn has had its time.
@@ -63,15 +72,15 @@ pub(crate) struct ShardClock {
     alarm: bool,
     /// Ticks in which this shard heard nobody: the process stood still, or a callback blocked.
     lost: Tick,
-    slack: Duration,
+    slack: Nanos,
 }
 
 impl ShardClock {
     pub(crate) fn new(source: Box<dyn Clock>) -> Self {
-        let slack = source.slack();
+        let slack = nanos(source.slack());
         let mut clock = Self {
             source,
-            read_at: Duration::ZERO,
+            read_at: 0,
             now: 0,
             stamp: 0,
             until: Tick::MAX,
@@ -101,7 +110,7 @@ impl ShardClock {
     /// The deadline of what begins at this very moment and takes `duration`.
     pub(crate) fn deadline(&mut self, duration: Tick) -> Tick {
         self.read();
-        ticks(self.read_at) + duration
+        self.read_at.div_ceil(NANOS_PER_TICK) + duration
     }
 
     /// Reads the clock. Returns the [`stamp`](Self::stamp) of this very moment, which is stamped again if a callback takes
@@ -120,8 +129,8 @@ impl ShardClock {
             self.outdated.get_or_insert(stamp);
             self.alarm = true;
         }
-        if passed > HELD_UP {
-            self.lost += ticks(passed);
+        if passed > HELD_UP * NANOS_PER_TICK {
+            self.lost += passed.div_ceil(NANOS_PER_TICK);
         }
         self.now
     }
@@ -131,16 +140,16 @@ impl ShardClock {
         let expected = expected.map(|at| at.max(self.now));
         self.set();
         let late = expected.map_or(0, |at| self.now.saturating_sub(at));
-        if Duration::from_millis(late) > HELD_UP {
+        if late > HELD_UP {
             self.lost += late;
         }
         self.now
     }
 
     fn set(&mut self) {
-        self.read_at = self.source.since_origin();
-        self.now = Tick::try_from(self.read_at.as_millis()).unwrap_or(Tick::MAX / 2);
-        self.stamp = ticks(self.read_at + self.slack);
+        self.read_at = nanos(self.source.since_origin());
+        self.now = self.read_at / NANOS_PER_TICK;
+        self.stamp = self.read_at.saturating_add(self.slack).div_ceil(NANOS_PER_TICK);
         self.credit = self.stride;
         self.alarm = self.outdated.is_some() || self.is_part_over();
     }
@@ -164,7 +173,7 @@ impl ShardClock {
 
     /// How far a stamp is ahead of its reading.
     pub(crate) fn slack(&self) -> Tick {
-        ticks(self.slack)
+        self.slack.div_ceil(NANOS_PER_TICK)
     }
 
     /// A part of a turn begins, which may take so long.

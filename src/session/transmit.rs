@@ -329,9 +329,10 @@ impl Connection {
         self.queued() == 0 && !self.is_layered()
     }
 
-    /// Bytes that wait to be written.
+    /// Bytes that wait to be written; those of a handshake where there are no others.
     pub(crate) fn unsent(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.len())
+        let plain = self.outbox.as_ref().map_or(0, |outbox| outbox.len());
+        if plain == 0 && self.is_layered() { self.wire_queued() } else { plain }
     }
 
     /// Tells the handles how much waits.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What the shard keeps of the buffer for plain bytes.
-const KEPT: usize = 128 * 1024;
+const KEPT: usize = 64 * 1024;
 
 type Make = dyn Fn(&NewConnection<'_>) -> Box<dyn Layer> + Send + Sync;
 

@@ -55,9 +55,9 @@ impl Client {
         let mut layers =
             addr.as_socket().filter(|addr| layered.contains(addr)).map(|_| StackedPeer::default());
         if let Some(layers) = &mut layers {
-            // A server that refuses the connection may have done so by now.
+            // A server that refuses the connection may have done so by now, which no read would tell any more.
             let from = socket.local_addr()?.as_socket().expect("bound to TCP");
-            let _ = (&socket).write_all(&layers.greet(from));
+            (&socket).write_all(&layers.greet(from)).map_err(|_| ErrorKind::ConnectionReset)?;
         }
         Ok(Self { socket, layers, plain: VecDeque::new() })
     }

@@ -1,5 +1,7 @@
 //! What layers cost at most, whatever a peer or they themselves do: memory, time, and their own session.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 
 use super::layers::{KEY, finish, hear_to_end, layers, say};
@@ -7,7 +9,7 @@ use crate::{
     error::{CloseKind, LayerError, SendError},
     layer::{Layer, LayerIo},
     limits::Limits,
-    sim::{Setup, World, frame},
+    sim::{Heard, Setup, World, frame},
     testing::layers::{Scramble, Scrambler},
 };
 
@@ -213,4 +215,21 @@ fn layers_that_cannot_be_pushed_end_the_session() {
     let kinds: Vec<_> = world.log.closes().iter().map(|(_, kind)| *kind).collect();
     assert_eq!(kinds, [CloseKind::Layer; 2]);
     world.assert_empty();
+}
+
+#[test]
+fn a_peer_that_does_not_read_in_its_handshake_is_found_stalled() {
+    let limits =
+        Limits::default().handshake_timeout(Duration::from_secs(60)).stall_timeout(Duration::from_secs(5));
+    let mut setup = Setup { limits, layers: layers(|| Scramble::new(KEY)), ..Setup::default() };
+    setup.sizes.down = 2;
+    let mut world = World::new(setup, |_| ());
+    let conn = world.connect();
+    say(&world, conn, b"SCR1");
+    world.run_until(4_990);
+    assert_eq!(world.metrics().sessions, 1);
+    world.run_until(5_020);
+    assert_eq!((world.metrics().sessions, world.metrics().refused), (0, 1));
+    assert_eq!(world.hears(conn), Heard::Reset);
+    finish(world, conn);
 }

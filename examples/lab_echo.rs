@@ -9,6 +9,7 @@
 //! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
 //! | `--layers` | 0 | layers that pass bytes through, for each connection; 8 at most |
+//! | `--services` | 0 | further services on the same threads, each with a port that nobody connects to; 253 at most |
 //!
 //! All limits are on, and an idle timeout of 300 s. SIGTERM or ctrl-c ends it gracefully.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
@@ -16,7 +17,7 @@
 use std::{error::Error, num::IntErrorKind, process::ExitCode, thread, time::Duration};
 
 use framewire::{
-    Framing, Layer, LayerError, LayerIo, LengthPrefix, Limits, Netstring, Raw, Separator, Server,
+    Framing, Layer, LayerError, LayerIo, LengthPrefix, Limits, Netstring, Raw, Reactor, Separator, Server,
     SingleReactor, ThreadPerConnection, UntilEof, VarintPrefix, WorkerPool, bytes::BytesMut, packet_fn,
 };
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -34,6 +35,7 @@ struct Options {
     framing: String,
     max: usize,
     layers: usize,
+    services: usize,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ impl Options {
             framing: "u32be".into(),
             max: 1 << 20,
             layers: 0,
+            services: 0,
         };
         while let Some(name) = args.next() {
             let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -65,6 +68,7 @@ impl Options {
                 "--framing" => options.framing = value,
                 "--max" => options.max = number(&name, &value)?,
                 "--layers" => options.layers = number(&name, &value)?,
+                "--services" => options.services = number(&name, &value)?,
                 _ => return Err(format!("no option {name}; see the head of examples/lab_echo.rs").into()),
             }
         }
@@ -103,15 +107,21 @@ impl Options {
         for _ in 0..self.layers {
             server = server.layer(|_| PassThrough);
         }
-        let server = match self.strategy.as_str() {
-            "single" => server.strategy(SingleReactor::new()),
-            "pool" => server.strategy(WorkerPool::new(self.threads)),
-            "threads" => server.strategy(ThreadPerConnection::max(MAX_THREADS)),
+        let reactor = match self.strategy.as_str() {
+            "single" => Reactor::new(SingleReactor::new()),
+            "pool" => Reactor::new(WorkerPool::new(self.threads)),
+            "threads" => Reactor::new(ThreadPerConnection::max(MAX_THREADS)),
             other => return Err(format!("no strategy {other:?}; use single, pool or threads").into()),
         };
         let mut signals = Signals::new(TERM_SIGNALS)?;
-        let running = server.spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
-        for addr in running.local_addrs() {
+        let addrs = server.local_addrs();
+        let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+        let mut reactor = reactor.service(server, echo);
+        for _ in 0..self.services {
+            reactor = reactor.service(Server::bind("127.0.0.1:0")?.framing(Raw::new()), echo);
+        }
+        let running = reactor.spawn()?;
+        for addr in addrs {
             println!("listening on {addr}");
         }
         let server = running.handle();

@@ -19,7 +19,6 @@ pub use running::RunningServer;
 use self::start::{Starting, service};
 use crate::{
     addr::Addr,
-    contained::Contained,
     error::ServeError,
     framing::Framing,
     handler::PacketHandler,
@@ -241,7 +240,7 @@ impl<F> Server<F> {
     {
         let (service, strategy) = service(self, handlers.into_factory());
         let handle = service.handle().clone();
-        Starting { services: vec![service], strategy: Contained::new(strategy), handle }
+        Starting { services: vec![service], strategy, handle }
     }
 }
 

@@ -84,23 +84,26 @@ pub(super) trait PendingService: Send {
 }
 
 struct Pending<H, F, S> {
-    server: Server<F>,
+    server: Server<Contained<F>>,
     factory: Contained<S>,
     handler: PhantomData<fn() -> H>,
 }
 
 /// A service of a server and its handlers; and the strategy that the server was given.
 pub(super) fn service<H, F, S>(
-    mut server: Server<F>,
+    server: Server<F>,
     factory: S,
-) -> (Box<dyn PendingService>, Box<dyn ForkingStrategy>)
+) -> (Box<dyn PendingService>, Contained<Box<dyn ForkingStrategy>>)
 where
     H: PacketHandler + 'static,
     F: Framing + Clone + Send + 'static,
     S: HandlerFactory<H> + Clone + 'static,
 {
-    let strategy = std::mem::replace(&mut server.strategy, Box::new(SingleReactor::new()));
     let factory = Contained::new(factory);
+    let Server { sockets, framing, layers, strategy, limits, options, handle } = server;
+    let (framing, strategy) = (Contained::new(framing), Contained::new(strategy));
+    let placeholder = Box::new(SingleReactor::new());
+    let server = Server { sockets, framing, layers, strategy: placeholder, limits, options, handle };
     (Box::new(Pending { server, factory, handler: PhantomData::<fn() -> H> }), strategy)
 }
 
@@ -131,8 +134,7 @@ where
         services: usize,
     ) -> Result<Box<dyn StartService<System>>, ServeError> {
         let Self { server, factory, .. } = *self;
-        let Server { sockets, framing, layers, limits, options, handle, .. } = server;
-        let mut framing = Contained::new(framing);
+        let Server { sockets, mut framing, layers, limits, options, handle, .. } = server;
         framing.offer_max(limits.frame);
         let listeners = listen(sockets, strategy, options)?;
         let standing = strategy.workers() + 1;

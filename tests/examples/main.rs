@@ -66,7 +66,8 @@ fn lab_echo_answers_a_whole_stream_at_its_end() {
 
 #[test]
 fn lab_echo_serves_with_every_strategy_and_ends_gracefully() {
-    for args in [["--strategy", "single"], ["--strategy", "pool"], ["--strategy", "threads"]] {
+    let services = ["--services", "2"];
+    for args in [["--strategy", "single"], ["--strategy", "pool"], ["--strategy", "threads"], services] {
         let program = Program::start("lab_echo", &[&args[..], &["--threads", "2"]].concat());
         let mut peers = [program.connect(), program.connect()];
         for peer in &mut peers {
@@ -250,6 +251,32 @@ fn strategies_of_a_user_place_by_address_refuse_past_the_quota_and_know_the_end(
     drop(peers);
     program.terminate();
     assert_eq!(program.finish(), ["by-peer stops"]);
+}
+
+#[test]
+fn admin_port_lists_tells_and_closes_the_users_of_the_other_port() {
+    let program = Program::start("admin_port", &["127.0.0.1:0", "127.0.0.1:0"]);
+    let at = program.printed[0].strip_prefix("administrators at ").expect("it says where");
+    let mut admin = Peer::connect(at.parse().expect("an address"));
+    let mut users = [program.connect(), program.connect()];
+    for user in &mut users {
+        user.send(b"\0\0\0\x02hi");
+        user.expect(b"\0\0\0\x02hi");
+    }
+    admin.send("users\n");
+    let listed = [admin.line(), admin.line(), admin.line()];
+    assert!(listed[0].starts_with("1 127.0.0.1:") && listed[1].starts_with("2 127.0.0.1:"), "{listed:?}");
+    assert_eq!(listed[2], "2 users");
+    admin.send("say goodbye\nkick 1\nkick 7\n");
+    assert_eq!(admin.line(), "told 2 users");
+    assert!(admin.line().starts_with("closing 127.0.0.1:"));
+    assert_eq!(admin.line(), "no user \"7\"");
+    for user in &mut users {
+        user.expect(b"\0\0\0\x07goodbye");
+    }
+    let [mut first, mut second] = users;
+    let is_first = listed[0].contains(&first.addr().to_string());
+    if is_first { first.expect_end() } else { second.expect_end() }
 }
 
 #[test]

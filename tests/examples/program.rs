@@ -112,6 +112,11 @@ impl Peer {
         Self(BufReader::new(stream))
     }
 
+    /// As the program sees it.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.get_ref().local_addr().expect("connected")
+    }
+
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.get_mut().write_all(bytes.as_ref()).expect("the program reads");
     }

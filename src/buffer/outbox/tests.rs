@@ -1,0 +1,140 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    framing::{Framing, LengthPrefix},
+    sync::SendTicket,
+};
+
+fn put(outbox: &mut Outbox, bytes: &[u8]) {
+    let done: Result<usize, ()> = outbox.append(bytes.len(), |out| {
+        out.extend_from_slice(bytes);
+        Ok(())
+    });
+    assert_eq!(done, Ok(bytes.len()));
+}
+
+fn pending(outbox: &Outbox) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let count = outbox.slices(&mut slices);
+    let mut bytes = Vec::new();
+    slices[..count].iter().for_each(|slice| bytes.extend_from_slice(slice));
+    bytes
+}
+
+#[test]
+fn a_failed_encode_leaves_nothing() {
+    let mut outbox = Outbox::default();
+    put(&mut outbox, b"ok");
+    let failed = outbox.append(10, |out| {
+        out.extend_from_slice(b"half a fra");
+        Err("too long")
+    });
+    assert_eq!(failed, Err("too long"));
+    assert_eq!((pending(&outbox), outbox.len()), (b"ok".to_vec(), 2));
+}
+
+#[test]
+fn a_panicking_encode_leaves_nothing() {
+    let mut outbox = Outbox::default();
+    put(&mut outbox, &[7; CHUNK]);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _: Result<usize, ()> = outbox.append(10, |out| {
+            out.extend_from_slice(b"half a fra");
+            panic!("in encode")
+        });
+    }));
+    assert!(caught.is_err());
+    assert_eq!((pending(&outbox).len(), outbox.len()), (CHUNK, CHUNK));
+}
+
+#[test]
+fn a_short_rest_does_not_hold_a_large_buffer() {
+    let mut outbox = Outbox::default();
+    put(&mut outbox, &[1; 10_000]);
+    outbox.advance(9_990);
+    outbox.block(4);
+    assert!(outbox.settle().is_some_and(|large| large.capacity() >= 10_000));
+    assert!(outbox.capacity() < 1024);
+    assert_eq!((pending(&outbox), outbox.blocked_since()), (vec![1; 10], Some(4)));
+}
+
+fn framed(payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
+}
+
+#[test]
+fn spare_bytes_are_what_earlier_frames_have_left() {
+    let framing = LengthPrefix::u32_be();
+    let header = framing.length_header().unwrap();
+    let mut outbox = Outbox::default();
+    assert!(!outbox.append_in_place(header, b"first"), "there are none yet");
+    put(&mut outbox, &[1; 20]);
+    assert!(!outbox.append_in_place(header, b"behind it"), "nor behind what waits");
+    assert_eq!(outbox.advance(20), 0);
+    for payload in [&b"hello"[..], b"", b"abc"] {
+        assert!(outbox.append_in_place(header, payload));
+    }
+    let expected = [framed(b"hello"), framed(b""), framed(b"abc")].concat();
+    assert_eq!((pending(&outbox), outbox.len()), (expected.clone(), 20));
+    assert!(!outbox.append_in_place(header, b""), "they are used up");
+    put(&mut outbox, b"more");
+    assert_eq!(outbox.advance(7), 17);
+    assert_eq!(pending(&outbox), [&expected[7..], b"more"].concat());
+}
+
+#[test]
+fn spare_bytes_are_given_up_where_a_frame_is_to_be_held_against_a_limit() {
+    let framing = LengthPrefix::u32_be();
+    let header = framing.length_header().unwrap();
+    let with_spare = || {
+        let mut outbox = Outbox::default();
+        put(&mut outbox, &[1; 100]);
+        outbox.advance(100);
+        assert!(outbox.append_in_place(header, b"x"));
+        outbox
+    };
+    let mut sealed = with_spare();
+    sealed.seal();
+    assert!(!sealed.append_in_place(header, b"y"));
+    let mut tracked = with_spare();
+    let (_ticket, completion) = SendTicket::pair();
+    tracked.track(completion);
+    assert!(!tracked.append_in_place(header, b"y"));
+    let mut reset = with_spare();
+    reset.reset(6);
+    assert!(!reset.append_in_place(header, b"xyz"), "more than it may keep");
+    assert!(reset.append_in_place(header, b"xy"));
+    assert_eq!(pending(&reset), framed(b"xy"));
+}
+
+proptest! {
+    #[test]
+    fn what_goes_in_comes_out_in_order(
+        steps in prop::collection::vec((0usize..70_000, 0usize..150_000), 1..30)
+    ) {
+        let framing = LengthPrefix::u32_be();
+        let header = framing.length_header().unwrap();
+        let mut outbox = Outbox::default();
+        // Repeats after a prime, so that no chunk can stand for another.
+        let stream = (0..251).collect::<Vec<u8>>().repeat(30 * 70_010 / 251 + 300);
+        let (mut expected, mut taken) = (Vec::new(), 0);
+        for (append, take) in steps {
+            let bytes = &stream[expected.len()..][..append];
+            if outbox.append_in_place(header, bytes) {
+                expected.extend(framed(bytes));
+            } else {
+                put(&mut outbox, bytes);
+                expected.extend(bytes);
+            }
+            prop_assert_eq!(outbox.len(), expected.len() - taken);
+            let seen = pending(&outbox);
+            prop_assert!(seen == expected[taken..][..seen.len()]);
+            let take = take.min(seen.len());
+            outbox.advance(take);
+            taken += take;
+            if outbox.is_empty() { outbox.reset(usize::MAX); }
+            prop_assert!(outbox.len() <= outbox.capacity());
+        }
+    }
+}

@@ -2,7 +2,7 @@ use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,13 +11,30 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::PATIENCE;
 
-/// The addresses of servers with layers, for as long as the process lives.
+/// The addresses of servers with layers.
 static LAYERED: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
 
-/// Clients of these speak the layers of [`StackedPeer`].
-pub(crate) fn speak_layers_to(addrs: &[Addr]) {
-    let addrs = addrs.iter().filter_map(Addr::socket_addr);
-    LAYERED.lock().unwrap_or_else(PoisonError::into_inner).extend(addrs);
+/// Clients of these addresses speak the layers of [`StackedPeer`] for as long as this lives: another test of this process may be
+/// given the same port afterwards.
+#[derive(Debug)]
+pub(crate) struct SpeakLayers(Vec<SocketAddr>);
+
+impl SpeakLayers {
+    pub(crate) fn to(addrs: &[Addr]) -> Self {
+        let addrs: Vec<_> = addrs.iter().filter_map(Addr::socket_addr).collect();
+        layered().extend(&addrs);
+        Self(addrs)
+    }
+}
+
+impl Drop for SpeakLayers {
+    fn drop(&mut self) {
+        layered().retain(|addr| !self.0.contains(addr));
+    }
+}
+
+fn layered() -> MutexGuard<'static, Vec<SocketAddr>> {
+    LAYERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A blocking client whose frames have a length of four bytes in front. It never waits longer than the tests do.
@@ -51,9 +68,8 @@ impl Client {
             socket.set_tcp_nodelay(true)?;
         }
         socket.connect(addr)?;
-        let layered = LAYERED.lock().unwrap_or_else(PoisonError::into_inner);
         let mut layers =
-            addr.as_socket().filter(|addr| layered.contains(addr)).map(|_| StackedPeer::default());
+            addr.as_socket().filter(|addr| layered().contains(addr)).map(|_| StackedPeer::default());
         if let Some(layers) = &mut layers {
             // A server that refuses the connection may have done so by now, which no read would tell any more.
             let from = socket.local_addr()?.as_socket().expect("bound to TCP");

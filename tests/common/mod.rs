@@ -23,6 +23,7 @@ use framewire::{
 };
 use socket2::{SockAddr, Socket};
 
+use client::SpeakLayers;
 pub(crate) use client::{Client, frame};
 pub(crate) use journal::{Journal, Watched};
 
@@ -111,9 +112,14 @@ impl On {
             Self::WorkerPool => server.strategy(WorkerPool::new(2)),
             Self::ThreadPerConnection => server.strategy(ThreadPerConnection::max(2048)),
             Self::Layered => {
-                client::speak_layers_to(&server.local_addrs());
+                // The server drops it with its layers, when it ends.
+                let speak = SpeakLayers::to(&server.local_addrs());
+                let first = move |_: &NewConnection<'_>| {
+                    let _while_it_serves = &speak;
+                    StackedPeer::layer(0)
+                };
                 let layer = |place| move |_: &NewConnection<'_>| StackedPeer::layer(place);
-                server.strategy(WorkerPool::new(2)).layer(layer(0)).layer(layer(1)).layer(layer(2))
+                server.strategy(WorkerPool::new(2)).layer(first).layer(layer(1)).layer(layer(2))
             }
         }
     }

@@ -2,7 +2,7 @@
 //! `nc 127.0.0.1 7001` and type `users`, `say TEXT` or `kick NUMBER`; a user is
 //! `printf '\0\0\0\5hello' | nc -q9 127.0.0.1 7000 | xxd`.
 //!
-//! Other addresses as arguments: that of the users, that of the administrators.
+//! Arguments choose other addresses: first that of the users, then that of the administrators.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use framewire::{Session, SessionId, SessionInfo, WorkerPool};
 
 const MAX_LINE: usize = 500;
 
-/// Who is there, by a number that can be typed; the same for both services and all threads.
+/// The connected users, by a number that can be typed; shared by both services and all threads.
 #[derive(Clone, Default)]
 struct Users(Arc<Mutex<BTreeMap<u64, (SessionId, Addr)>>>);
 
@@ -42,7 +42,7 @@ impl PacketHandler for Users {
     }
 }
 
-/// Answers administrators.
+/// Replies to administrators.
 #[derive(Clone)]
 struct Admin(Users);
 

@@ -1,5 +1,5 @@
-//! A line chat on every core. `cargo run --release --example chat`, then `nc 127.0.0.1 7000` in two terminals: type a name
-//! first, then what you have to say; `/who` lists who is there.
+//! A line chat on every core. `cargo run --release --example chat`, then `nc 127.0.0.1 7000` in two terminals: type a
+//! name first, then what you have to say; `/who` lists the members.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use framewire::{Session, SessionHandle, WorkerPool};
 
 const MAX_MEMBERS: usize = 1000;
 const MAX_NAME: usize = 20;
-/// What a member may say at once, in bytes. It is sent on behind the name.
+/// The longest line that a member may send, in bytes. It is sent on after the name.
 const MAX_LINE: usize = 500;
 
 type Done = Handled;
 type Room = BTreeMap<String, SessionHandle>;
 
-/// Who is in the room, by name; the same for all shards.
+/// The members of the room, by name; shared by all shards.
 #[derive(Clone, Default)]
 struct Chat(Arc<Mutex<Room>>);
 
@@ -24,11 +24,11 @@ fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
     room.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends to all but one. Who does not read is cut off: a chat with gaps is worse than none.
+/// Sends to all members but one. A member that does not read is cut off: a chat with gaps is worse than none.
 fn tell(room: &Room, except: &str, line: &str) {
     for (_, member) in room.iter().filter(|(name, _)| *name != except) {
         if !matches!(member.send(line), Ok(()) | Err(SendError::Closed)) {
-            let _ = member.abort(); // It can only be gone already.
+            let _ = member.abort(); // An error means that it is gone already.
         }
     }
 }
@@ -61,7 +61,7 @@ impl PacketHandler for Chat {
         Ok(())
     }
 
-    // When the end begins, not when the peer lets it be over: who was cut off is gone for the others at once.
+    // Not in `on_close`, which a peer can delay: a member that was cut off leaves the room at once.
     fn on_closing(&mut self, _session: &SessionInfo, state: &mut Self::State, _reason: &CloseReason) {
         if let Some(name) = state.take() {
             let mut room = lock(&self.0);

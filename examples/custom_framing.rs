@@ -1,7 +1,7 @@
 //! A framing of your own: COBS (Cheshire & Baker, 1999). `cargo run --release --example custom_framing`, then
 //! `printf '\003\021\042\002\063\000' | nc -q1 127.0.0.1 7000 | xxd`, which comes back as it is.
 //!
-//! Packet 11 22 00 33 is frame 03 11 22 02 33 00: each code (03, 02) says how far it is to the next zero of the packet.
+//! Packet 11 22 00 33 is frame 03 11 22 02 33 00: each code (03, 02) is the distance to the next zero of the packet.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use bytes::{BufMut, BytesMut};
@@ -13,7 +13,7 @@ const MAX_FRAME: usize = MAX + MAX / 254 + 2;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cobs {
-    scanned: usize, // Bytes without a zero: they are not looked at again.
+    scanned: usize, // Bytes without a zero, which are not scanned again.
 }
 
 impl Framing for Cobs {
@@ -54,7 +54,7 @@ fn within(max: usize, len: usize, seen: &[u8]) -> Result<(), FrameError> {
     if len > max { Err(FrameError::too_long(len as u64, max as u64, seen)) } else { Ok(()) }
 }
 
-/// Moves the packet to the front of `frame`, which only shrinks by it, and gives its length.
+/// Decodes the packet in place, to the front of `frame`, and returns its length: decoding only shrinks.
 fn unescape(frame: &mut [u8]) -> Option<usize> {
     let (mut read, mut written) = (0, 0);
     loop {

@@ -1,6 +1,6 @@
 //! A line echo server on every core. `cargo run --release --example echo`, then `nc 127.0.0.1 7000` and type.
 //!
-//! Another address as the first argument: `cargo run --release --example echo -- 127.0.0.1:0`.
+//! The first argument chooses another address: `cargo run --release --example echo -- 127.0.0.1:0`.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use framewire::{Separator, Server, WorkerPool, packet_fn};

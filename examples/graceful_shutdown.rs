@@ -1,5 +1,6 @@
-//! A server that ends well. `cargo run --release --example graceful_shutdown`, then `nc 127.0.0.1 7000`, type, and press
-//! ctrl-c in the server's terminal: each session gets what was sent to it and a farewell, then the figures are printed.
+//! A server that ends well. `cargo run --release --example graceful_shutdown`, then `nc 127.0.0.1 7000`, type, and
+//! press ctrl-c in the server's terminal: each session gets what was sent to it and a farewell, then the figures are
+//! printed.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{error::Error, thread, time::Duration};
@@ -7,7 +8,7 @@ use std::{error::Error, thread, time::Duration};
 use framewire::{CloseKind, Handled, PacketHandler, Separator, Server, Session, Then, WorkerPool};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
-/// What the sessions are given to take their last bytes; then they are cut.
+/// How long the sessions have to deliver their last bytes; then they are cut.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -25,7 +26,7 @@ impl PacketHandler for Shout {
     }
 
     fn on_shutdown(&mut self, session: &mut Session<'_>, _state: &mut ()) -> Handled<Then> {
-        // Who cannot take a farewell is closed without one.
+        // A peer that cannot take a farewell is closed without one.
         let _ = session.send("goodbye");
         Ok(Then::Close)
     }
@@ -34,7 +35,7 @@ impl PacketHandler for Shout {
 fn main() -> Result<(), Box<dyn Error>> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let server = Server::bind(addr)?.framing(Separator::lines().max(1000)).strategy(WorkerPool::per_core());
-    // Before anybody can know the address: a signal that comes early is not lost.
+    // Installed before the address is printed, so that an early signal is not lost.
     let mut signals = Signals::new(TERM_SIGNALS)?;
     let running = server.spawn(Shout)?;
     running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
@@ -46,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("signal {signal}: closing {} sessions", stopper.session_count());
             stopper.shutdown(GRACE);
         }
-        // Who is in a hurry asks twice.
+        // A second signal does not wait.
         if signals.forever().next().is_some() {
             stopper.abort();
         }

@@ -1,4 +1,4 @@
-//! An echo server to measure with. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
+//! An echo server for measurements. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
 //! `nc 127.0.0.1 7000` and type.
 //!
 //! | option | default | |
@@ -9,7 +9,7 @@
 //! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
 //! | `--layers` | 0 | layers that pass bytes through, for each connection; 8 at most |
-//! | `--services` | 0 | further services on the same threads, each with a port that nobody connects to; 253 at most |
+//! | `--services` | 0 | further services on the same threads, each with a port of its own, to measure idle services; 253 at most |
 //!
 //! All limits are on, and an idle timeout of 300 s. SIGTERM or ctrl-c ends it gracefully.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
@@ -75,7 +75,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Each framing is a type of its own, so that the compiler sees through to its decode.
+    /// Each framing is a type of its own, so that the compiler can inline its decode.
     fn run(self) -> Outcome {
         match self.framing.as_str() {
             "u8" => self.serve(LengthPrefix::u8()),
@@ -118,7 +118,7 @@ impl Options {
         let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
         let mut reactor = reactor.service(server, echo);
         for _ in 0..self.services {
-            // With a closure of its own: one that two services share is not inlined.
+            // With a closure of its own: one that two services share would not be inlined.
             let idle = packet_fn(|_, _| Ok(()));
             reactor = reactor.service(Server::bind("127.0.0.1:0")?.framing(Raw::new()), idle);
         }
@@ -135,14 +135,14 @@ impl Options {
         Ok(running.wait()?)
     }
 
-    /// The framings take the limit of a frame as their maximum. An outbox has room for two of the largest packets.
+    /// The framings use the frame limit as their maximum. An outbox has room for two of the largest packets.
     fn limits(&self) -> Limits {
         let room = self.max.saturating_add(64).saturating_mul(2).max(4 << 20);
         Limits::default().frame(self.max).outbox_hard(room).idle_timeout(IDLE)
     }
 }
 
-/// A layer that changes nothing: what remains is the cost of having one.
+/// A layer that changes nothing, to measure the cost of having one.
 struct PassThrough;
 
 impl Layer for PassThrough {

@@ -1,7 +1,7 @@
 //! Requests and replies behind a length of two bytes, with a login. `cargo run --release --example request_reply`, then
 //! `printf '\0\7HELLO 1\0\20LOGIN ann secret\0\6ADD 42' | nc -q1 127.0.0.1 7000`.
 //!
-//! Each session is a machine: Hello → Login → Ready, and what does not fit its place is answered with an error.
+//! Each session is a state machine: Hello → Login → Ready. A request out of place gets an error as its reply.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use framewire::{Failure, Handled, LengthPrefix, PacketHandler, Server, Session, TimerId};
@@ -14,11 +14,11 @@ const LOGIN_WITHIN: Duration = Duration::from_secs(30);
 
 type Done = Handled;
 
-/// Where a session stands.
+/// The state of a session.
 enum Phase {
-    /// Nothing was said yet.
+    /// The peer has sent nothing yet.
     Hello,
-    /// The versions agree; who is it?
+    /// The versions agree; the user is not known yet.
     Login { tries_left: u8 },
     /// Logged in, with a sum of its own.
     Ready { sum: i64 },

@@ -1,5 +1,5 @@
 //! One server, five ways to place its connections. `cargo run --release --example strategies -- by-peer`, then
-//! `nc 127.0.0.1 7000` and type: the answer tells the shard. Others are single, pool, reuse-port, threads; ctrl-c ends it.
+//! `nc 127.0.0.1 7000` and type: the reply names the shard. Others: single, pool, reuse-port, threads; ctrl-c ends it.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::error::Error;
@@ -14,7 +14,7 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 const WORKERS: usize = 2;
 
-/// A strategy of your own: all connections of one IP address meet on one worker, and none has more than its quota.
+/// A strategy of your own: all connections of one IP address share one worker, and none has more than its quota.
 struct ByPeer {
     hasher: RandomState,
     quota: usize,

@@ -1,7 +1,7 @@
 //! A line to log in, then binary packets on the same connection. `cargo run --release --example upgrade`, then
 //! `printf 'LOGIN ann\n\0\0\0\2hi' | nc -q1 127.0.0.1 7000 | xxd`.
 //!
-//! What the client sent behind its line, in whatever piece it arrived, goes to the new framing.
+//! What the client sent after its line goes to the new framing, however it was split on arrival.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl PacketHandler for Upgrade {
                     session.send("NO")?;
                     return Err(Failure::because("no login"));
                 };
-                // The answer is still a line; everything after it is binary, both ways.
+                // The reply is still a line; everything after it is binary, in both directions.
                 session.send("OK")?;
                 session.set_framing(LengthPrefix::u32_be().max(MAX_PACKET));
                 *stage = Stage::Binary { user: user.to_owned() };

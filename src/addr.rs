@@ -1,4 +1,4 @@
-//! Addresses of peers, of whatever family.
+//! Addresses of peers, of any family.
 
 use std::{
     fmt,
@@ -22,18 +22,18 @@ use std::{
 pub enum Addr {
     /// TCP over IPv4 or IPv6.
     Ip(SocketAddr),
-    /// A Unix socket. Clients have no path as a rule.
+    /// A Unix socket and its path; `None` for an unnamed one, as clients usually have.
     Unix(Option<PathBuf>),
 }
 
 impl Addr {
-    /// The IP address, without the port.
+    /// Returns the IP address, without the port; `None` for a Unix socket.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|addr| addr.ip())
     }
 
-    /// The IP address with the port.
+    /// Returns the IP address with the port; `None` for a Unix socket.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -49,7 +49,7 @@ impl From<SocketAddr> for Addr {
     }
 }
 
-/// A peer chooses its own path: what is no printable character is escaped, so that it can forge no line of a log.
+/// A peer chooses its own path, so characters that cannot be printed are escaped: it cannot forge lines of a log.
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -66,7 +66,7 @@ impl fmt::Display for Addr {
     }
 }
 
-/// Both ends of a connection in 16 bytes: there is one in each session, and nearly all are IPv4.
+/// Both ends of a connection, in 16 bytes: each session has one, and nearly all are IPv4.
 #[derive(Debug, Clone)]
 pub(crate) enum Endpoints {
     V4 { peer: SocketAddrV4, local: SocketAddrV4 },

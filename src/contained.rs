@@ -1,4 +1,4 @@
-//! What is the user's and may panic: code that is called, and values with destructors.
+//! Containing user code that may panic: callbacks, and the destructors of values.
 
 use std::{
     any::type_name,
@@ -8,12 +8,11 @@ use std::{
 
 use crate::error::{CloseReason, discard};
 
-/// A value of the user's. Where it is dropped, whatever its destructor does harms nobody: a panic in it is caught, and
-/// logged.
+/// A value whose type the user chose. A panic in its destructor is caught and logged.
 ///
-/// Whatever owns a handler, a framing, a strategy, a state, a closure or a packet of the user's owns it in this. Each value
-/// has one to itself: of two that are dropped together, the second would panic while the first still unwinds, and that
-/// ends the process.
+/// Every handler, framing, strategy, state, closure and packet of the user's is owned through one of these. Each value
+/// needs its own: if two were dropped together, the second could panic while the first still unwinds, which aborts the
+/// process.
 #[derive(Debug)]
 pub(crate) struct Contained<T>(Option<T>);
 
@@ -26,7 +25,10 @@ impl<T> Contained<T> {
         self.0.take().unwrap_or_else(|| gone())
     }
 
-    /// Drops it; the answer is what it said if it panicked. For owners that count panics.
+    /// Drops the value. For owners that count panics.
+    ///
+    /// # Errors
+    /// The message, if its destructor panicked.
     pub(crate) fn discard(mut self) -> Result<(), String> {
         discard(self.0.take())
     }
@@ -56,21 +58,23 @@ impl<T> DerefMut for Contained<T> {
     }
 }
 
-/// Panics where the value does.
+/// Panics if the clone of the value does.
 impl<T: Clone> Clone for Contained<T> {
     fn clone(&self) -> Self {
         Self::new((**self).clone())
     }
 }
 
-/// The value leaves only with what held it.
+/// Unreachable, because the value is only taken by methods that consume the container, and by its drop.
 #[cold]
 fn gone() -> ! {
     unreachable!("a contained value was used after it was taken")
 }
 
-/// Runs user code. The session's state is dropped with it, so a half-done change there is seen by nobody; the handler's own
-/// fields are its own affair.
+/// Runs user code and catches its panic.
+///
+/// Asserting unwind safety is sound for the session's state, which is dropped with the session, so that a half-done
+/// change is never seen. The handler itself is responsible for its own fields.
 #[inline]
 pub(crate) fn guard<R, E: From<CloseReason>>(
     callback: &'static str,
@@ -86,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// Panics when it is dropped, without a word from the panic hook, with what does the same.
+    /// Panics when it is dropped, without calling the panic hook, with a payload that does the same.
     struct Bomb;
 
     impl Drop for Bomb {

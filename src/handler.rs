@@ -1,4 +1,4 @@
-//! What a user writes: a handler of packets.
+//! [`PacketHandler`], the trait that an application implements.
 
 use crate::{
     error::{CloseReason, Handled},
@@ -8,18 +8,21 @@ use crate::{
 
 /// Handles the packets of all sessions of one shard.
 ///
-/// There is one handler per shard, on the shard's thread, so `&mut self` needs no lock; what belongs to one session is
-/// [`State`](Self::State) and is handed back beside it. A callback that returns `Err` ends its session gracefully for that
-/// reason: what was sent before is still delivered. A callback that panics ends its session with
-/// [`CloseReason::Panicked`] and nobody else's. Callbacks never nest, and they must not block: the shard waits for them.
+/// Each shard has its own handler and runs it on the shard's thread, so `&mut self` needs no lock. Data that belongs to
+/// one session goes into [`State`](Self::State), which is passed to every callback of that session.
 ///
-/// A session's callbacks come in this order: `on_open`, then any of the others, then `on_closing` once and `on_close` once. No
-/// `on_packet` comes after `on_end`.
+/// A callback that returns `Err` closes its session gracefully with that reason: what was sent before is still
+/// delivered. A callback that panics closes its session with [`CloseReason::Panicked`]; other sessions are not
+/// affected. Callbacks never nest. They must not block: no other session of the shard is served until the callback
+/// returns.
+///
+/// The callbacks of a session come in this order: `on_open`, then any of the others, then `on_closing` once and
+/// `on_close` once. `on_packet` is not called after `on_end`.
 ///
 /// ```
 /// use framewire::{Handled, PacketHandler, Session};
 ///
-/// /// Answers each packet with its number.
+/// /// Replies to each packet with its number.
 /// #[derive(Clone)]
 /// struct Count;
 ///
@@ -41,69 +44,74 @@ use crate::{
     note = "wrap a closure in `packet_fn(|session, packet| Ok(session.send(packet)?))`, or implement `PacketHandler` for a type"
 )]
 pub trait PacketHandler {
-    /// What is kept for one session. It never leaves the shard's thread and need not be `Send`.
+    /// The data of one session. It never leaves the shard's thread and need not be `Send`.
     type State;
 
-    /// The shard begins: called once for each handler, on the shard's thread, before its first session. The place to set the
-    /// shard's timers. A panic here stops the server with [`ServeError::Factory`](crate::ServeError::Factory); on a thread per
-    /// connection it costs that connection.
+    /// Called once for each handler, on the shard's thread, before its first session. This is the place to set the
+    /// shard's timers. A panic here stops the server with [`ServeError::Factory`](crate::ServeError::Factory); with one
+    /// thread per connection, it ends only that connection.
     fn on_start(&mut self, shard: &mut ShardContext<'_, Self::State>) {
         let _ = shard;
     }
 
-    /// A timer set with [`ShardContext::set_timer`] is due: the tick of a game, a sweep over all sessions. It belongs to no
-    /// session; a panic here is logged and counted, and the shard goes on.
+    /// Called when a timer set with [`ShardContext::set_timer`] is due. Such a timer belongs to no session; use it for
+    /// the tick of a game, or for a sweep over all sessions. A panic here is logged and counted, and the shard
+    /// continues.
     fn on_shard_timer(&mut self, shard: &mut ShardContext<'_, Self::State>, timer: TimerId) {
         let _ = (shard, timer);
     }
 
-    /// A connection was accepted, and its [layers](crate::Layer) are through: what they have found out is known
-    /// ([`Session::protocol`], [`Session::peer_addr`]). Sends are allowed.
+    /// Called when a connection was accepted and its [layers](crate::Layer), if any, are open: [`Session::protocol`]
+    /// and [`Session::peer_addr`] return what the layers found out. Sends are allowed. Returns the state of the
+    /// session.
     ///
     /// # Errors
-    /// The session is closed, after what was sent has been delivered, and `on_close` is not called for it.
+    /// On `Err` the session is closed once what was sent has been delivered. Neither `on_closing` nor `on_close` is
+    /// called for it.
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<Self::State>;
 
-    /// A packet came. The slice is valid during the call.
+    /// Called for each packet received. The slice is valid during the call only.
     ///
     /// # Errors
-    /// The session ends for this reason; no further packet of it is handed out.
+    /// On `Err` the session is closed with that reason, and gets no further packets.
     fn on_packet(&mut self, session: &mut Session<'_>, state: &mut Self::State, packet: &[u8]) -> Handled;
 
-    /// The outbox was above the high-water mark and is now below the low one: time to send more.
+    /// Called when the outbox has drained: it was above [`Limits::outbox_high`](crate::Limits::outbox_high) and has
+    /// fallen to [`Limits::outbox_low`](crate::Limits::outbox_low). More can be sent now. By default this does nothing.
     ///
     /// # Errors
-    /// The session ends for this reason.
+    /// On `Err` the session is closed with that reason.
     fn on_drained(&mut self, session: &mut Session<'_>, state: &mut Self::State) -> Handled {
         let _ = (session, state);
         Ok(())
     }
 
-    /// A timer set with [`Session::set_timer`] is due.
+    /// Called when a timer set with [`Session::set_timer`] is due. By default this does nothing.
     ///
     /// # Errors
-    /// The session ends for this reason.
+    /// On `Err` the session is closed with that reason.
     fn on_timer(&mut self, session: &mut Session<'_>, state: &mut Self::State, timer: TimerId) -> Handled {
         let _ = (session, state, timer);
         Ok(())
     }
 
-    /// Nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout). By default the session ends with
-    /// [`CloseReason::Idle`]. After [`Then::Stay`] this is called again when as much time has passed again, which suits a
-    /// handler that sends a ping.
+    /// Called when nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout) (off by default).
+    ///
+    /// By default the session is closed with [`CloseReason::Idle`]. After [`Then::Stay`] this is called again when the
+    /// same time has passed once more, which suits a handler that sends pings.
     ///
     /// # Errors
-    /// The session ends for this reason.
+    /// On `Err` the session is closed with that reason.
     fn on_idle(&mut self, session: &mut Session<'_>, state: &mut Self::State) -> Handled<Then> {
         let _ = (session, state);
         Ok(Then::Close)
     }
 
-    /// The framing refused a frame and goes on behind it ([`Oversize::Discard`](crate::Oversize::Discard)). By default
-    /// it is counted and nothing else.
+    /// Called when the framing refused a frame and continues after it, as with
+    /// [`Oversize::Discard`](crate::Oversize::Discard). By default the frame is only counted.
     ///
     /// # Errors
-    /// The session ends for this reason.
+    /// On `Err` the session is closed with that reason.
     fn on_rejected(
         &mut self,
         session: &mut Session<'_>,
@@ -114,81 +122,86 @@ pub trait PacketHandler {
         Ok(())
     }
 
-    /// The peer broke the wire: the framing failed with `error`, and the session is about to be closed for it. What is sent
-    /// here, a protocol's own error reply, is still delivered.
+    /// Called when the peer violated the protocol: the framing failed with `error`, and the session is about to be
+    /// closed with [`CloseReason::Frame`]. What is sent here, such as the protocol's own error reply, is still
+    /// delivered.
     fn on_violation(&mut self, session: &mut Session<'_>, state: &mut Self::State, error: &FrameError) {
         let _ = (session, state, error);
     }
 
-    /// The peer has ended its side of the stream: no packet comes after this. Called once, behind the last packet, and not
-    /// while the session is paused.
+    /// Called when the peer has ended its side of the stream: no packet follows. Called once, after the last packet,
+    /// and not while the session is paused.
     ///
-    /// By default the session closes with [`CloseReason::PeerClosed`]: what was sent is delivered, a reply that comes later
-    /// is not. [`Then::Stay`] keeps our side open for replies that are still being computed, as on another thread with a
-    /// [`SessionHandle`](crate::SessionHandle): the handler, or a handle, closes the session when the last one is sent.
-    /// Until then [`Limits::idle_timeout`](crate::Limits::idle_timeout) and
-    /// [`Limits::stall_timeout`](crate::Limits::stall_timeout) bound it as before; without an idle timeout a session that
-    /// nothing closes stays until the peer's machine resets it.
+    /// By default the session is closed with [`CloseReason::PeerClosed`]: what was sent is delivered, but later replies
+    /// are not. [`Then::Stay`] keeps our side open for replies that are still being computed, for example by another
+    /// thread that has a [`SessionHandle`](crate::SessionHandle); the handler or the handle must close the session
+    /// after the last reply. Until then [`Limits::idle_timeout`](crate::Limits::idle_timeout) and
+    /// [`Limits::stall_timeout`](crate::Limits::stall_timeout) apply as before. Without an idle timeout, a session that
+    /// is never closed stays until the peer's machine resets it. Where the connection has failed, so that nothing can
+    /// be sent any more, the session is closed even after `Then::Stay`.
     ///
     /// # Errors
-    /// The session ends for this reason.
+    /// On `Err` the session is closed with that reason.
     fn on_end(&mut self, session: &mut Session<'_>, state: &mut Self::State) -> Handled<Then> {
         let _ = (session, state);
         Ok(Then::Close)
     }
 
-    /// The server shuts down; a farewell may be sent. Called once for each open session, behind the packets that were
-    /// received before and wait for a full outbox.
+    /// Called when the server shuts down, once for each open session; a farewell may be sent. Packets that were
+    /// received before and are still waiting, for example because the outbox is full, are handed to `on_packet` first.
     ///
-    /// By default the session closes gracefully with [`CloseReason::Shutdown`]. [`Then::Stay`] keeps it open, reading and
-    /// all, for as long as the grace period of [`ServerHandle::shutdown`](crate::ServerHandle::shutdown) lasts: the handler
-    /// closes it when its work is done, and what is left at the end is reset.
+    /// By default the session is closed gracefully with [`CloseReason::Shutdown`]. [`Then::Stay`] keeps it open, and
+    /// reading, for as long as the grace period of [`ServerHandle::shutdown`](crate::ServerHandle::shutdown) lasts: the
+    /// handler must close it when its work is done. Sessions that are still open at the end of the grace period are
+    /// reset.
     ///
     /// # Errors
-    /// The session ends for this reason.
+    /// On `Err` the session is closed with that reason.
     fn on_shutdown(&mut self, session: &mut Session<'_>, state: &mut Self::State) -> Handled<Then> {
         let _ = (session, state);
         Ok(Then::Close)
     }
 
-    /// The session hands out no more packets and takes no more sends. Called exactly once for each `on_open` that
-    /// returned `Ok`, whatever the cause, and never within another callback. Nothing of this session is called after it
-    /// but [`on_close`](Self::on_close).
+    /// Called when the session begins to close: it hands out no more packets and accepts no more sends. Called exactly
+    /// once for each `on_open` that returned `Ok`, whatever the cause, and never within another callback. The only
+    /// callback of this session that follows is [`on_close`](Self::on_close).
     ///
-    /// At the beginning of a graceful close it comes in the turn in which that was asked for, before the outbox is
-    /// flushed and the peer's end awaited, which a peer can draw out to [`Limits::close_timeout`](crate::Limits::close_timeout)
-    /// and [`Limits::linger_timeout`](crate::Limits::linger_timeout); where a session ends at once (a reset, a peer that
-    /// does not read, an abort), it comes immediately before `on_close`.
+    /// In a graceful close this is called at once, before the outbox is flushed and before the peer has ended its side.
+    /// A peer can delay those, for at most [`Limits::close_timeout`](crate::Limits::close_timeout) and
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout). Where a session is terminated (a reset, a peer that
+    /// has stopped reading, an abort), this is called immediately before `on_close`.
     ///
-    /// So this is the place to keep track of who is there: take the user out of the room here, and do the final accounting
-    /// in `on_close`. `reason` is why the close begins; `on_close` may be told another one, when the close itself fails
-    /// (the peer stops reading before it is flushed). A panic here is counted, and the session goes on closing.
+    /// So this is the place to keep track of who is present: remove the user from the room here, and do the final
+    /// accounting in `on_close`. `reason` is why the close begins; `on_close` may get another reason if the close
+    /// itself fails, as when the peer stops reading before everything is flushed. A panic here is logged and counted,
+    /// and the close continues.
     fn on_closing(&mut self, session: &SessionInfo, state: &mut Self::State, reason: &CloseReason) {
         let _ = (session, state, reason);
     }
 
-    /// The session has ended. Called exactly once for each `on_open` that returned `Ok`, whatever the cause, after
-    /// [`on_closing`](Self::on_closing) and before the descriptor is closed; nothing of this session is called after it.
+    /// Called when the session has ended, exactly once for each `on_open` that returned `Ok`, whatever the cause. It
+    /// comes after [`on_closing`](Self::on_closing) and before the socket is closed, and is the last callback of the
+    /// session.
     ///
-    /// After a graceful close this is when everything is flushed and the peer has ended its side too, or has not within
-    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout): the place for what has to be final, as the bytes that
-    /// were sent. Who is to be told that a user has left need not wait for it: see `on_closing`.
+    /// In a graceful close this is called when everything is flushed and the peer has ended its side, or
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout) has passed. Use it for what has to be final, such as
+    /// the number of bytes sent. To announce that a user has left, use `on_closing`, which does not wait for the peer.
     fn on_close(&mut self, session: &SessionInfo, state: Self::State, reason: &CloseReason) {
         let _ = (session, state, reason);
     }
 }
 
-/// What becomes of a session after a callback that may keep it.
+/// What happens to a session after a callback that decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Then {
-    /// It closes gracefully: what was sent is delivered first.
+    /// The session is closed gracefully: what was sent is delivered first.
     Close,
-    /// It stays open.
+    /// The session stays open.
     Stay,
 }
 
-/// A handler without state from a closure over the session and the packet.
+/// Makes a handler without state from a closure, which is called with the session and each packet.
 ///
 /// ```no_run
 /// use framewire::{packet_fn, Separator, Server};
@@ -200,7 +213,7 @@ pub enum Then {
 /// # }
 /// ```
 ///
-/// The closure returns [`Handled`]: any error ends the session, by `?`.
+/// The closure returns [`Handled`]: any error can be passed on with `?` and closes the session.
 ///
 /// ```
 /// use framewire::packet_fn;
@@ -215,7 +228,8 @@ pub enum Then {
 /// });
 /// ```
 ///
-/// It is cloned for each shard, and what it has captured with it; to share something between shards, capture an `Arc`.
+/// The closure is cloned for each shard, together with what it has captured. To share something between shards, capture
+/// an `Arc`.
 pub fn packet_fn<C>(on_packet: C) -> PacketFn<C>
 where
     C: FnMut(&mut Session<'_>, &[u8]) -> Handled,
@@ -223,7 +237,7 @@ where
     PacketFn { on_packet }
 }
 
-/// See [`packet_fn`].
+/// The handler that [`packet_fn`] returns.
 #[derive(Debug, Clone, Copy)]
 pub struct PacketFn<C> {
     on_packet: C,

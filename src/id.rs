@@ -1,9 +1,9 @@
-//! Names for sessions and shards that are never reused for another while somebody may hold them.
+//! Names for sessions and shards, which are not reused while a stale one may still be held.
 
 use std::fmt;
 
-/// Which shard: 0 is the acceptor's own, 1 to n are the standing workers, larger ones were forked for one connection. The
-/// number of a forked shard may come again after 2^32 others, and never while that shard runs.
+/// The number of a shard: 0 is the acceptor's own, 1 to n are the standing workers, and larger ones were forked for one
+/// connection each. The number of a forked shard may be reused after 2^32 others, but never while that shard runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub(crate) u32);
 
@@ -11,22 +11,22 @@ impl ShardId {
     /// The shard of the thread that accepts.
     pub const ACCEPTOR: Self = Self(0);
 
-    /// The shard of this number, for a [`Placement`](crate::Placement): workers are numbered from 1.
+    /// The shard with this number, for a [`Placement`](crate::Placement). Workers are numbered from 1.
     #[must_use]
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// Returns the number of the shard.
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Which session, among all that this server has ever had.
+/// Identifies a session among all that a server has ever had.
 ///
-/// A slot of a shard is used again after its session ended, its generation is not (for 2^32 sessions of that shard), so a
+/// A shard reuses a slot after its session has ended, but not the generation (for 2^32 sessions of that shard), so a
 /// stale id, handle or event never reaches a newer session. Shown as `shard.slot#generation`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId {
@@ -35,7 +35,7 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// The shard that the session lives on, for as long as it lives.
+    /// Returns the shard that the session lives on; it never changes.
     #[must_use]
     pub fn shard(self) -> ShardId {
         self.shard

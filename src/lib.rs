@@ -1,6 +1,6 @@
-//! Servers that hold very many framed connections: a [`Framing`] cuts each byte stream into packets, a [`PacketHandler`]
-//! answers them, and a [`ForkingStrategy`], one line to change, runs it all on one thread, on a pool of them, or on a thread
-//! per connection.
+//! Servers that hold very many framed connections: a [`Framing`] cuts each byte stream into packets, a
+//! [`PacketHandler`] handles them, and a [`ForkingStrategy`], one line to change, runs it all on one thread, on a pool
+//! of threads, or on one thread per connection.
 //!
 //! ```no_run
 //! use framewire::{Handled, SessionInfo, Separator, Server, WorkerPool, packet_fn};
@@ -13,8 +13,8 @@
 //! }
 //! ```
 //!
-//! A *frame* is what is on the wire, a *packet* is what the handler gets; a *session* is one connection; a *shard* is the
-//! sessions of one thread, with a handler of its own, so that nothing is locked.
+//! A *frame* is what is on the wire, a *packet* is what the handler gets; a *session* is one connection; a *shard* is a
+//! set of sessions that one thread serves with a handler of its own, so that nothing is locked.
 //!
 //! # A server with state, and how it is stopped
 //!
@@ -22,7 +22,7 @@
 //! use std::{io::{Read, Write}, net::TcpStream, time::Duration};
 //! use framewire::{CloseReason, Handled, LengthPrefix, Limits, PacketHandler, Server, Session, SessionInfo};
 //!
-//! /// Answers each packet with how many bytes its session has sent so far.
+//! /// Replies to each packet with the number of bytes that its session has sent so far.
 //! #[derive(Clone)]
 //! struct Sum;
 //!
@@ -44,7 +44,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let server = Server::bind("127.0.0.1:0")? // port 0: any that is free
+//! let server = Server::bind("127.0.0.1:0")? // port 0: any free port
 //!     .framing(LengthPrefix::u16_be())
 //!     .limits(Limits::default().idle_timeout(Duration::from_secs(60)))
 //!     .spawn(Sum)?;
@@ -56,15 +56,16 @@
 //! assert_eq!(reply, [0, 8, 0, 0, 0, 0, 0, 0, 0, 5]);
 //!
 //! drop(peer);
-//! server.stop(Duration::from_secs(5))?; // answers everything first; what is left after 5 s is cut
+//! server.stop(Duration::from_secs(5))?; // closes sessions gracefully; resets those that are left after 5 s
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # The floors
 //!
-//! A module uses its own floor and those below. Up to floor 2 everything is a pure machine: bytes, commands and the time go
-//! in; packets, bytes to write and deadlines come out. Only floor 3 touches the world, and it decides nothing.
+//! A module uses only its own floor and those below. Up to floor 2 everything is a pure state machine: bytes, commands
+//! and the time go in; packets, bytes to write and deadlines come out. Only floor 3 does I/O, and it makes no
+//! decisions.
 //!
 //! ```text
 //! 4  facade    server: bind, serve, watch, stop · testing: for your own framings and handlers
@@ -82,57 +83,64 @@
 //!        → Session::send → Framing::encode → outbox … end of the batch … event loop (send) → kernel
 //! ```
 //!
-//! Frames are decoded where they were received, and packets handed out as slices of that: no copy on the way in, but for
-//! an unfinished tail, and one on the way out. An idle session owns no buffer.
+//! Frames are decoded where they were received, and packets are handed out as slices of that buffer: nothing is copied
+//! on the way in except an unfinished tail, and bytes are copied once on the way out. What a session queues for itself
+//! is written as soon as the packets of its read have been handled; what is sent to other sessions is written in the
+//! same turn of the event loop. An idle session owns no buffer.
 //!
 //! # What is where
 //!
 //! | for | see |
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
-//! | answering packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
+//! | handling packets | [`packet_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
-//! | what is about a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
+//! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`], [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
-//! | bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
+//! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | bounds and timeouts | [`Limits`] |
-//! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback gave up), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
+//! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
 //!
 //! # What happens when
 //!
-//! - **A peer does not read.** [`Session::send`] never blocks: it queues. Above [`Limits::outbox_high`] the session is not read
-//!   from, so that requests cannot outrun replies; at [`Limits::outbox_hard`] `send` returns [`SendError::Full`], and
-//!   without progress for [`Limits::stall_timeout`] the session ends.
-//! - **A peer breaks the wire.** Its session ends with [`CloseReason::Frame`], which shows the first bytes that it sent.
-//! - **A layer shakes hands.** The session is not open yet: [`PacketHandler::on_open`] comes when its layers are through, or never,
-//!   after [`Limits::handshake_timeout`].
-//! - **A session closes.** [`PacketHandler::on_closing`] is called when that begins, [`PacketHandler::on_close`] when it is
-//!   over. A peer can draw out what lies between: who keeps a list of users takes them off it in the first.
-//! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This takes unwinding panics
-//!   (the default, `panic = "unwind"`).
-//! - **A destructor panics** (of a handler, a state, a framing, a strategy, a closure, a packet). The panic is caught where
-//!   the server drops the value, and logged; no session but the value's own has a part in it, and the server stops in peace. One
-//!   that panics while a callback's own panic unwinds ends the process, as everywhere in Rust.
-//! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts it. Work that blocks belongs on
-//!   another thread, with a [`SessionHandle`] for the answer (and [`Then::Stay`] from [`PacketHandler::on_end`], so that the
-//!   answer still reaches a peer that has ended its side), or under [`ThreadPerConnection`]. [`RunningServer::stop`] returns in
-//!   time all the same, and names the shard that still runs.
-//! - **Descriptors run out.** Accepting pauses and goes on by itself; open sessions are served.
+//! - **A peer does not read.** [`Session::send`] never blocks: it queues. While more than [`Limits::outbox_high`] is
+//!   queued, the server does not read from the session, so that requests cannot outrun replies; a `send` that would
+//!   exceed [`Limits::outbox_hard`] returns [`SendError::Full`]; and after [`Limits::stall_timeout`] without progress
+//!   the session ends.
+//! - **A peer violates the framing.** Its session ends with [`CloseReason::Frame`], which shows the first bytes of the
+//!   frame.
+//! - **A layer does a handshake.** The session is not open yet: [`PacketHandler::on_open`] is called when all of its
+//!   layers have finished, or never, if that takes longer than [`Limits::handshake_timeout`].
+//! - **A session closes.** [`PacketHandler::on_closing`] is called when closing begins, [`PacketHandler::on_close`]
+//!   when it is over. A peer can draw out the time between the two: a handler that keeps a list of users removes them
+//!   in `on_closing`.
+//! - **A callback panics.** Its session ends with [`CloseReason::Panicked`]; the shard goes on. This needs unwinding
+//!   panics (the default, `panic = "unwind"`).
+//! - **A destructor panics** (of a handler, a state, a framing, a strategy, a closure, a packet). The server catches
+//!   the panic where it drops the value, and logs it; it affects no session but the value's own, and the server still
+//!   stops cleanly. A destructor that panics while a callback's own panic unwinds aborts the process, as everywhere in
+//!   Rust.
+//! - **A callback blocks.** All sessions of its shard wait, and [`Metrics::slow_turns`] counts a turn of more than
+//!   100 ms. Blocking work belongs on another thread, with a [`SessionHandle`] for the reply (and [`Then::Stay`] from
+//!   [`PacketHandler::on_end`], so that the reply still reaches a peer that has ended its side), or under
+//!   [`ThreadPerConnection`]. [`RunningServer::stop`] returns in time all the same, and names the shard that still
+//!   runs.
+//! - **Descriptors run out.** The server stops accepting until some are free again; open sessions are served meanwhile.
 //!
 //! # Features
 //!
-//! None is needed, and none is on by default. `internals` opens what the benchmarks of this package measure of the inside; it is
-//! unstable: what it shows may change in any release, and is in no documentation.
+//! None is needed, and none is on by default. `internals` exposes the internal types that this package's benchmarks
+//! measure; it is unstable: its items are undocumented and may change in any release.
 //!
 //! # What it is not
 //!
-//! - No async runtime, and no part of one: callbacks are plain functions that return soon. Where a request waits for other
-//!   services, `async`/`await` on tokio reads better.
+//! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
+//!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
 //! - No TLS, UDP, clients, broadcast channels or heartbeats yet.
-//! - Nothing that a few dozen connections need: `std::net` and a thread for each do that with less to learn.
+//! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),
     deny(
@@ -213,12 +221,12 @@ pub use strategy::{
 };
 pub use sync::SendTicket;
 
-/// The README's code is compiled with the tests.
+/// Compiles the README's code with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// What `benches/` measure of the inside. No part of the interface: it may change in any release.
+/// The internal types that `benches/` measures. Not part of the public interface: it may change in any release.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {

@@ -1,26 +1,26 @@
-//! Every limit of a server, with its unit, default and reason.
+//! Every limit of a server, with its unit and default.
 
 use std::time::Duration;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// What a session, a shard and a server may take, at most.
+/// The limits of a session, a shard and a server.
 ///
-/// | limit | default | what happens there |
+/// | limit | default | what happens at the limit |
 /// |---|--:|---|
 /// | [`frame`](Self::frame) | 1 MiB | the session ends with [`FrameError::TooLong`](crate::FrameError::TooLong) |
-/// | [`outbox_high`](Self::outbox_high) | 256 KiB | the session is not read from … |
-/// | [`outbox_low`](Self::outbox_low) | 64 KiB | … until its outbox is below this again |
+/// | [`outbox_high`](Self::outbox_high) | 256 KiB | the server stops reading from the session … |
+/// | [`outbox_low`](Self::outbox_low) | 64 KiB | … until its outbox has fallen to this |
 /// | [`outbox_hard`](Self::outbox_hard) | 4 MiB | `send` returns [`SendError::Full`](crate::SendError::Full) |
-/// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers most is closed |
+/// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers the most is closed |
 /// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
 /// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads return `MailboxFull` |
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
-/// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses, clients wait in the backlog |
+/// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses; clients wait in the backlog |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
-/// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle`, which closes by default |
+/// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle` is called, which closes by default |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
 /// | [`packet_timeout`](Self::packet_timeout) | off | the session ends with `SlowPacket` |
@@ -83,74 +83,79 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of one frame. The framings of this crate take it as their maximum unless `max` was called on them; for any
-    /// other framing it bounds what is kept of an unfinished frame. Default 1 MiB.
+    /// The maximum length of a frame, in bytes. The framings of this crate use it as their maximum unless `max` was
+    /// called on them (each says which bytes it counts); for any other framing it bounds how much of an unfinished
+    /// frame is kept. Default 1 MiB.
     #[must_use]
     pub fn frame(mut self, bytes: usize) -> Self {
         self.frame = bytes;
         self
     }
 
-    /// Bytes in the outbox of a session above which it is not read from: a peer that does not take its replies cannot
-    /// ask for more. Default 256 KiB.
+    /// The high-water mark of a session's outbox, in bytes: while more is queued, the server does not read from the
+    /// session, so a peer that does not take its replies cannot ask for more. Default 256 KiB.
     #[must_use]
     pub fn outbox_high(mut self, bytes: usize) -> Self {
         self.outbox_high = bytes;
         self
     }
 
-    /// Bytes in the outbox below which a session is read from again, and `on_drained` is called. Default 64 KiB.
+    /// The low-water mark of a session's outbox, in bytes: once the outbox, having been above the high-water mark, has
+    /// fallen to this, the server reads from the session again and calls `on_drained`. Default 64 KiB.
     #[must_use]
     pub fn outbox_low(mut self, bytes: usize) -> Self {
         self.outbox_low = bytes;
         self
     }
 
-    /// Bytes in the outbox at which `send` returns [`SendError::Full`](crate::SendError::Full): of whole frames, headers and
-    /// separators included, and 128 for each packet that is [tracked](crate::SessionHandle::send_tracked). Default 4 MiB.
+    /// The most bytes that a session's outbox may hold: a `send` that would exceed it returns
+    /// [`SendError::Full`](crate::SendError::Full). Whole frames count, headers and separators included, and 128 bytes
+    /// for each packet that is [tracked](crate::SessionHandle::send_tracked). Default 4 MiB.
     ///
-    /// A packet that a handle has taken is not refused later: with as much again on its way from handles, an outbox can
-    /// come to hold twice this. It never holds more: where a framing makes of packets what nobody could foresee (frames of
-    /// many times their length), the session is closed there.
+    /// A packet that a handle has accepted is not refused later: as handles may have as much again under way, an outbox
+    /// can hold up to twice this limit. It never holds more: if a framing expands packets beyond that (to frames of
+    /// many times their length), the session is closed.
     #[must_use]
     pub fn outbox_hard(mut self, bytes: usize) -> Self {
         self.outbox_hard = bytes;
         self
     }
 
-    /// Bytes that all sessions of one shard may buffer together, inboxes and outboxes, by capacity, and what the shard keeps
-    /// for their next sends. Past it the latter is given back; if that is not enough, the session that holds most is closed
-    /// with [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
+    /// Bytes that all sessions of one shard may buffer together: their inboxes and outboxes, by capacity, and the
+    /// buffers that the shard keeps for their next sends. Above it the shard first frees those spare buffers; if that
+    /// is not enough, it closes the session that holds the most, with
+    /// [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
     #[must_use]
     pub fn shard_memory(mut self, bytes: usize) -> Self {
         self.shard_memory = bytes;
         self
     }
 
-    /// Bytes read from one session in one turn, so that no session keeps the others waiting. Default 256 KiB. It is also
-    /// handed no more than 64 packets in one turn; what it has sent beyond waits for the next.
+    /// Bytes read from one session in one turn of the event loop, so that no session keeps the others waiting. Default
+    /// 256 KiB. In one turn the handler also gets no more than 64 packets of one session; the rest waits for the next
+    /// turn.
     #[must_use]
     pub fn read_budget(mut self, bytes: usize) -> Self {
         self.read_budget = bytes;
         self
     }
 
-    /// Commands that may wait in the mailbox of a shard. Default 65,536.
+    /// Commands (sends and other requests from other threads) that may wait in the mailbox of a shard. Default 65,536.
     #[must_use]
     pub fn mailbox_commands(mut self, commands: usize) -> Self {
         self.mailbox_commands = commands;
         self
     }
 
-    /// Payload bytes that may wait in the mailbox of a shard, and 128 for each ticket. Default 64 MiB.
+    /// Bytes that may wait in the mailbox of a shard: payloads, and 128 bytes for each ticket. Default 64 MiB.
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
         self.mailbox_bytes = bytes;
         self
     }
 
-    /// Connections of the whole server. 0, the default, means as many as the descriptor limit leaves. At the limit
-    /// accepting pauses and clients wait in the kernel's backlog.
+    /// Connections of the whole server. 0, the default, means as many as the descriptor limit allows. At the limit
+    /// accepting pauses, and clients wait in the kernel's backlog.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
@@ -171,62 +176,64 @@ impl Limits {
         self
     }
 
-    /// How long nothing may be received before `on_idle` is called. Default: off.
+    /// How long a session may receive nothing before `on_idle` is called. At least 1 ms, as all timeouts but
+    /// [`close_timeout`](Self::close_timeout) and [`linger_timeout`](Self::linger_timeout). Default: off (`None`).
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();
         self
     }
 
-    /// How long a non-empty outbox may make no progress, by bytes taken by the kernel. Default 30 s; `None`
-    /// is for ever.
+    /// How long the kernel may take no byte from a non-empty outbox before the session ends. Default 30 s; `None` means
+    /// no limit.
     #[must_use]
     pub fn stall_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.stall_timeout = timeout.into();
         self
     }
 
-    /// How long a new session may take to send its first packet. Default: off.
+    /// How long the peer of a new session may take to send its first packet. Default: off (`None`).
     #[must_use]
     pub fn first_packet_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.first_packet_timeout = timeout.into();
         self
     }
 
-    /// How long one packet may take from its first byte to its last, against peers that dribble. It holds for a frame that
-    /// is being discarded ([`Oversize::Discard`](crate::Oversize::Discard)) as well: its announced length buys no time.
-    /// Default: off.
+    /// How long one packet may take from its first byte to its last; this guards against peers that send byte by byte.
+    /// It applies to a frame that is being discarded ([`Oversize::Discard`](crate::Oversize::Discard)) as well: a large
+    /// announced length buys no time. Default: off (`None`).
     #[must_use]
     pub fn packet_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.packet_timeout = timeout.into();
         self
     }
 
-    /// How long the handshakes of a session's [layers](crate::Layer) may take, from when it began or when the last one was
-    /// pushed. Default 10 s.
+    /// How long the handshakes of a session's [layers](crate::Layer) may take, counted from when the session began or
+    /// the last layer was pushed. Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// How long a graceful close may flush. Default 5 s; in a shutdown as long as its grace period lasts, where that is
-    /// longer. A peer that has ended its own side and still reads is not held to this but to
-    /// [`stall_timeout`](Self::stall_timeout). Time in which a callback held up the whole shard does not count.
+    /// How long a graceful close may flush. Default 5 s; in a shutdown, the grace period if that is longer. For a peer
+    /// that has ended its own side and still reads, [`stall_timeout`](Self::stall_timeout) applies instead. Time in
+    /// which a callback held up the whole shard does not count.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// How long a graceful close then waits for the peer's end of stream, reading and discarding. Default 2 s.
+    /// How long a graceful close, after flushing, waits for the peer's end of stream, reading and discarding. Default
+    /// 2 s.
     #[must_use]
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.linger_timeout = timeout;
         self
     }
 
-    /// The first setting that cannot work, with what to do.
+    /// Returns the first setting that cannot work, and what is wrong with it.
     pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
         let positive = [
             ("limits.frame", self.frame),

@@ -1,4 +1,4 @@
-//! What a server counts, and how a snapshot is taken without stopping anybody.
+//! What a server counts, and how a snapshot is taken without stopping a shard.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ macro_rules! counters {
             pub(crate) closed: [u64; KINDS],
         }
 
-        /// The same, for readers on other threads: each shard stores into its own, once per turn, and never reads.
+        /// The same, for readers on other threads: each shard stores into its own once per turn, and never reads it.
         #[derive(Debug, Default)]
         pub(crate) struct SharedCounters {
             $($name: AtomicU64,)+
@@ -45,8 +45,8 @@ macro_rules! counters {
         /// A snapshot of a server's counters, summed over its shards. See
         /// [`ServerHandle::metrics`](crate::ServerHandle::metrics).
         ///
-        /// Each shard publishes at the end of its turn, so the parts may be a turn apart. Counters only rise; gauges are
-        /// as they were at that turn's end.
+        /// Each shard publishes its numbers at the end of each turn, so those of different shards may be a turn apart.
+        /// Counters only rise; gauges are as they were at the end of that turn.
         #[derive(Debug, Default, Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Metrics {
@@ -68,22 +68,22 @@ macro_rules! counters {
 counters! {
     /// Sessions that are open or closing now (gauge).
     sessions,
-    /// Bytes buffered now in inboxes and outboxes, by capacity, and what tickets cost (gauge).
+    /// Bytes buffered now in inboxes and outboxes, by capacity, and 128 bytes for each pending ticket (gauge).
     buffered,
-    /// Bytes of buffers that stand empty, kept for the next sends (gauge).
+    /// Bytes of empty buffers that are kept for the next sends (gauge).
     pooled,
     /// Timers set now (gauge).
     timers,
     /// Commands that wait in mailboxes now (gauge).
     mailbox,
-    /// Sessions ever opened (`on_open` answered `Ok`).
+    /// Sessions ever opened (`on_open` returned `Ok`).
     opened,
     /// Connections ever accepted.
     accepted,
-    /// Connections closed before they were sessions: refused by the strategy, by the limit per peer, or by `on_open`, or in the
-    /// handshake of a layer.
+    /// Connections closed before they became open sessions: refused by the strategy, by the limit per peer or by
+    /// `on_open`, or failed in the handshake of a layer.
     refused,
-    /// Times accepting paused: out of descriptors or memory, or at the connection limit.
+    /// Times that accepting paused: out of descriptors or memory, or at the connection limit.
     accept_pauses,
     /// Bytes received.
     bytes_in,
@@ -91,25 +91,27 @@ counters! {
     bytes_out,
     /// Packets handed to handlers.
     packets_in,
-    /// Packets queued.
+    /// Packets queued to be sent.
     packets_out,
-    /// Frames refused and skipped ([`Oversize::Discard`](crate::Oversize::Discard)).
+    /// Frames refused and skipped, for example with [`Oversize::Discard`](crate::Oversize::Discard).
     frames_rejected,
-    /// Sends that answered [`SendError::Full`](crate::SendError::Full), and sends by handle of payloads without a frame.
+    /// Sends that failed with [`SendError::Full`](crate::SendError::Full), and payloads sent by handle that could not
+    /// be encoded.
     sends_refused,
-    /// Panics caught in callbacks, and in the destructors of what a shard was given.
+    /// Panics caught in callbacks, and in the destructors of values that a shard owned.
     panics,
     /// Events for sessions that were already gone; harmless.
     stale_events,
     /// Turns of the event loops.
     turns,
-    /// Times a sender had to wake a sleeping shard.
+    /// Times that another thread had to wake a sleeping shard.
     wakeups,
-    /// Callbacks and jobs that took longer than 100 ms in one turn: they hold up their whole shard.
+    /// Turns that took longer than 100 ms, waiting excluded: as a rule because a callback or a job blocked, which holds
+    /// up all sessions of its shard.
     slow_turns,
 }
 
-/// The sum of both, gauges and counters alike: several services together.
+/// Adds each number of the other snapshot, gauges and counters alike, to sum up several services.
 impl AddAssign<&Self> for Metrics {
     fn add_assign(&mut self, other: &Self) {
         self.add(other);
@@ -117,20 +119,20 @@ impl AddAssign<&Self> for Metrics {
 }
 
 impl Metrics {
-    /// Sessions ended for reasons of this kind.
+    /// Returns how many sessions have ended for a reason of this kind.
     #[must_use]
     pub fn closed(&self, kind: CloseKind) -> u64 {
         self.closed.0.get(kind as usize).copied().unwrap_or_default()
     }
 
-    /// Sessions ended, for whatever reason.
+    /// Returns how many sessions have ended, for any reason.
     #[must_use]
     pub fn closed_total(&self) -> u64 {
         self.closed.0.iter().sum()
     }
 }
 
-/// Ended sessions for each [`CloseKind`], shown by name.
+/// The number of ended sessions for each [`CloseKind`], shown by name.
 #[derive(Default, Clone, PartialEq, Eq)]
 struct ByKind([u64; KINDS]);
 

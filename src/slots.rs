@@ -1,14 +1,14 @@
-//! A slab whose keys carry a generation, and whose freed slots rest until the turn is over.
+//! A slab whose keys carry a generation, and whose freed slots are not reused until the turn is over.
 
 use slab::Slab;
 
 use crate::id::Key;
 
-/// Values that there may be: as many as the numbers that a poll token has room for.
+/// The most values: as many as a poll token can number.
 pub(crate) const MAX_SLOTS: usize = 1 << 24;
 
-/// Values by [`Key`]. A key that was removed finds nothing, ever again; its slot is given out anew only after
-/// [`recycle`](Self::recycle), so that no event of the same batch can meet a stranger in it.
+/// Values by [`Key`]. A key that was removed never finds anything again; its slot is reused only after
+/// [`recycle`](Self::recycle), so that no event of the same batch can reach another value in it.
 ///
 /// Invariant: `len ≤ entries.len() = len + resting.len()`.
 pub(crate) struct Slots<T> {
@@ -25,12 +25,12 @@ struct Entry<T> {
 }
 
 impl<T> Slots<T> {
-    /// The generation of the first value is `generation`; tests start near the end of the numbers.
+    /// The first value gets `generation`; tests start near the end of the range.
     pub(crate) fn starting_at(generation: u32) -> Self {
         Self { entries: Slab::new(), resting: Vec::new(), next_generation: generation, len: 0 }
     }
 
-    /// Whether no slot is left whose number fits into a token.
+    /// Returns `true` if no slot is left whose number fits into a token.
     pub(crate) fn is_full(&self) -> bool {
         self.entries.len() >= MAX_SLOTS
     }
@@ -73,7 +73,7 @@ impl<T> Slots<T> {
         self.len
     }
 
-    /// All values with their keys, in slot order.
+    /// Returns all values with their keys, in slot order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.entries.iter().filter_map(|(slot, entry)| {
             let key = Key { slot: slot as u32, generation: entry.generation };

@@ -1,4 +1,4 @@
-//! Time as a number that is handed down.
+//! Time as a number that the event loop passes down.
 //!
 //! ```text
 //!  tick     41            42            43
@@ -7,8 +7,8 @@
 //!                          ^ where a deadline begins that is set now
 //! ```
 //!
-//! A deadline is its beginning and its duration, both rounded up, and has passed when `now` reaches it: it may be late by
-//! a tick, and is never early.
+//! A deadline is a start plus a duration, both rounded up, and has passed when `now` reaches it: it may be a tick late,
+//! and is never early.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub(crate) trait Clock {
     /// The time since the server's origin. Never goes back.
     fn since_origin(&self) -> Duration;
 
-    /// How far two readings within a turn may be apart before what was stamped in between is stamped again: longer than
-    /// a busy system takes the processor away. The stamps allow for so much, and timeouts are as much late.
+    /// How far apart two readings within a turn may be before what was stamped in between is stamped again: longer than
+    /// a busy system usually preempts a thread. Stamps lie this far ahead, and timeouts are late by as much.
     fn slack(&self) -> Duration {
         Duration::from_millis(10)
     }
@@ -36,13 +36,13 @@ pub(crate) trait Clock {
 /// Units of work between two readings of the clock: a packet handed out is one, a system call is one. A reading takes
 /// some 20 ns, so this many make it disappear beside the work.
 pub(crate) const MAX_STRIDE: u32 = 32;
-/// A longer time between two readings within a turn is time in which nobody was heard.
+/// If more time (ticks) than this passes between two readings within a turn, the shard could not hear its peers in it.
 const HELD_UP: Tick = 100;
-/// So much time between two readings is too much: the next one follows the very next unit.
+/// If more time than this passes between two readings, the clock is read again after the next unit.
 const COARSE: Nanos = 4 * NANOS_PER_TICK;
 
-/// Nanoseconds since the server's origin, which 64 bits hold for 584 years: several readings in each turn are compared, and
-/// a [`Duration`] takes twice the work.
+/// Nanoseconds since the server's origin, which 64 bits hold for 584 years. Not a [`Duration`], which takes twice the
+/// work: each turn compares several readings.
 type Nanos = u64;
 const NANOS_PER_TICK: Nanos = 1_000_000;
 
@@ -50,17 +50,17 @@ fn nanos(duration: Duration) -> Nanos {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }
 
-/// The time of one shard: read when a turn begins, whenever a deadline is set, and after every so much work.
+/// The time of one shard: read when a turn begins, whenever a deadline is set, and again after every few units of work.
 ///
-/// The clock is not read for each packet. What is stamped in between (when a peer was last heard) is stamped again where
-/// the next reading finds that a callback took its time, see `EventLoop::restamp`.
+/// The clock is not read for each packet. What is stamped in between (when a peer was last heard) is stamped again if
+/// the next reading finds that a callback took long, see `restamp` in `reactor/service.rs`.
 pub(crate) struct ShardClock {
     source: Box<dyn Clock>,
     /// The last reading.
     read_at: Nanos,
     now: Tick,
     stamp: Tick,
-    /// When the present part of the turn has had its time.
+    /// When the time of the current part of the turn is up.
     until: Tick,
     /// Units of work until the clock is read again.
     credit: u32,
@@ -68,9 +68,9 @@ pub(crate) struct ShardClock {
     stride: u32,
     /// The stamp that turned out to be too early, from the reading that found it.
     outdated: Option<Tick>,
-    /// The part of the turn is over, or some stamp is outdated: one look for both, after each session.
+    /// The part of the turn is over, or some stamp is outdated: one check for both, after each session.
     alarm: bool,
-    /// Ticks in which this shard heard nobody: the process stood still, or a callback blocked.
+    /// Ticks in which this shard could not hear its peers: the process stood still, or a callback blocked.
     lost: Tick,
     slack: Nanos,
 }
@@ -95,26 +95,25 @@ impl ShardClock {
         clock
     }
 
-    /// The ticks that had passed at the last reading: what is due by them is due.
+    /// The ticks that had passed at the last reading: deadlines up to this one have passed.
     #[inline]
     pub(crate) fn now(&self) -> Tick {
         self.now
     }
 
-    /// What an event of this moment is stamped with: a tick that has not begun.
+    /// The stamp of an event that happens now: a tick that has not begun yet.
     #[inline]
     pub(crate) fn stamp(&self) -> Tick {
         self.stamp
     }
 
-    /// The deadline of what begins at this very moment and takes `duration`.
+    /// Reads the clock. Returns the deadline of what begins now and may take `duration`.
     pub(crate) fn deadline(&mut self, duration: Tick) -> Tick {
         self.read();
         self.read_at.div_ceil(NANOS_PER_TICK) + duration
     }
 
-    /// Reads the clock. Returns the [`stamp`](Self::stamp) of this very moment, which is stamped again if a callback takes
-    /// its time, as others are.
+    /// Reads the clock. Returns the [`stamp`](Self::stamp) of this moment, which may be outdated later, as any other.
     pub(crate) fn read_stamp(&mut self) -> Tick {
         self.read();
         self.stamp
@@ -135,7 +134,8 @@ impl ShardClock {
         self.now
     }
 
-    /// Reads the clock after a wait that was to end at `expected`: what is more was lost. Returns [`now`](Self::now).
+    /// Reads the clock after a wait that was to end at `expected`; time beyond that was lost. Returns
+    /// [`now`](Self::now).
     pub(crate) fn wake(&mut self, expected: Option<Tick>) -> Tick {
         let expected = expected.map(|at| at.max(self.now));
         self.set();
@@ -154,46 +154,46 @@ impl ShardClock {
         self.alarm = self.outdated.is_some() || self.is_part_over();
     }
 
-    /// Whether the part of the turn is over, or some stamp was too early.
+    /// Returns `true` if the part of the turn is over, or some stamp was too early.
     #[inline]
     pub(crate) fn is_alarmed(&self) -> bool {
         self.alarm
     }
 
-    /// Whether some stamp was too early.
+    /// Returns `true` if some stamp was too early.
     pub(crate) fn is_outdated(&self) -> bool {
         self.outdated.is_some()
     }
 
-    /// The stamp that was too early, once: what has it or a later one is to be stamped again.
+    /// Takes the stamp that was too early: what has this stamp or a later one must be stamped again.
     pub(crate) fn take_outdated(&mut self) -> Option<Tick> {
         self.alarm = self.is_part_over();
         self.outdated.take()
     }
 
-    /// How far a stamp is ahead of its reading.
+    /// How far a stamp is ahead of its reading, in ticks.
     pub(crate) fn slack(&self) -> Tick {
         self.slack.div_ceil(NANOS_PER_TICK)
     }
 
-    /// A part of a turn begins, which may take so long.
+    /// Begins a part of a turn that may take `share`.
     pub(crate) fn begin_part(&mut self, share: Tick) {
         self.until = self.now + share;
         self.alarm = self.outdated.is_some();
     }
 
-    /// Whether the part of the turn has had its time, as far as is known.
+    /// Returns `true` if the time of this part of the turn was up at the last reading.
     pub(crate) fn is_part_over(&self) -> bool {
         self.now >= self.until
     }
 
-    /// Work that may be done before the clock is read again. Never 0.
+    /// Units of work that may be done before the clock is read again. Never 0.
     #[inline]
     pub(crate) fn credit(&self) -> u32 {
         self.credit
     }
 
-    /// So much work was done.
+    /// Counts `units` of work that were done, and reads the clock when it is time to.
     #[inline]
     pub(crate) fn spend(&mut self, units: u32) {
         self.credit = self.credit.saturating_sub(units);
@@ -202,7 +202,7 @@ impl ShardClock {
         }
     }
 
-    /// Reads the clock, and the sooner again the longer the work took.
+    /// Reads the clock, and plans the next reading: the longer the work took, the sooner.
     #[cold]
     fn read_in_time(&mut self) {
         let before = self.read_at;
@@ -216,7 +216,7 @@ impl ShardClock {
         self.credit = self.stride;
     }
 
-    /// Ticks lost so far. A deadline for a peer is put off by those that were lost since it was set.
+    /// Ticks lost so far. A deadline for a peer is put off by the ticks that were lost since it was set.
     pub(crate) fn lost(&self) -> Tick {
         self.lost
     }

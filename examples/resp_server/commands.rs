@@ -1,4 +1,4 @@
-//! What the requests mean.
+//! The commands.
 
 use std::{
     io::Write,
@@ -23,7 +23,7 @@ const NAME: usize = 16;
 
 type Done = Handled;
 
-/// Answers the requests of all sessions of a shard. Between two requests nothing of a session is kept.
+/// Replies to the requests of all sessions of a shard. Sessions have no state between two requests.
 #[derive(Clone)]
 pub(crate) struct Commands {
     store: Arc<Store>,
@@ -44,7 +44,7 @@ impl PacketHandler for Commands {
 
     fn on_packet(&mut self, session: &mut Session<'_>, _state: &mut (), packet: &[u8]) -> Done {
         let mut args = Arguments::of(packet);
-        // An empty line, which people type.
+        // An empty line, typed by a person.
         let Some(given) = args.next() else { return Ok(()) };
         let mut name = [0; NAME];
         let Some(name) = name.get_mut(..given.len()) else { return unknown(session, given) };
@@ -86,7 +86,7 @@ impl PacketHandler for Commands {
     }
 }
 
-/// What has a number of arguments of its own.
+/// The known commands: with a wrong number of arguments, the error says so.
 const KNOWN: &[&[u8]] = &[
     b"GET",
     b"SET",
@@ -188,7 +188,7 @@ impl Commands {
         say(session, OK)
     }
 
-    /// In units of so many milliseconds, rounded.
+    /// In units of that many milliseconds, rounded.
     fn time_left(&self, session: &mut Session<'_>, mut args: Arguments<'_>, unit: u128) -> Done {
         let Some(key) = args.next() else { return say(session, SYNTAX) };
         let until = self.store.part(key).until(key);
@@ -197,7 +197,7 @@ impl Commands {
             Some(None) => integer(session, -1),
             Some(Some(until)) => {
                 let left = until.saturating_duration_since(Instant::now()).as_millis();
-                // A key may live for longer than 64 bits of milliseconds and half a unit tell.
+                // The lifetime of a key and half a unit may exceed 64 bits of milliseconds.
                 integer(session, i64::try_from((left + unit / 2) / unit).unwrap_or(i64::MAX))
             }
         }
@@ -249,7 +249,7 @@ fn after(time: i64, seconds: bool) -> Result<Instant, &'static str> {
     until.ok_or("-ERR invalid expire time in 'set' command\r\n")
 }
 
-/// The tools ask for these two before they begin: nothing is kept on a disk here.
+/// The tools ask for these two settings before they begin: nothing is kept on disk here.
 fn config(session: &mut Session<'_>, mut args: Arguments<'_>) -> Done {
     match (args.next(), args.next()) {
         (Some(get), Some(b"save")) if get.eq_ignore_ascii_case(b"GET") => {
@@ -277,7 +277,7 @@ fn bulk(session: &mut Session<'_>, text: &[u8]) -> Done {
     say(session, "\r\n")
 }
 
-/// At most 32 bytes, which are put together on the stack.
+/// Sends a text of at most 32 bytes, put together on the stack.
 fn format(session: &mut Session<'_>, text: std::fmt::Arguments<'_>) -> Done {
     let mut wire = [0; 32];
     let mut free = &mut wire[..];

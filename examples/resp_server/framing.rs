@@ -5,7 +5,7 @@ use framewire::{Decoded, EncodeError, FrameError, Framing};
 
 /// The shortest argument: `$0\r\n\r\n`.
 const SHORTEST: u64 = 6;
-/// The longest request without array, in bytes; as in Redis.
+/// The longest request that is not an array, in bytes; as in Redis.
 const INLINE: usize = 64 * 1024;
 
 /// Finds whole requests: arrays of bulk strings, or lines for people with `nc`.
@@ -17,7 +17,7 @@ const INLINE: usize = 64 * 1024;
 ///                                                          ~~~~~~~~~~~~~~~~~ `at`: is not looked at again
 /// ```
 ///
-/// A packet is a request as it stands on the wire, and a reply is sent as it is to stand there. Arguments are bulk
+/// A packet is a request in its wire format, and replies are sent in theirs. Arguments are bulk
 /// strings: an array within an array is malformed. A request is at most as long as the server's limit of a frame; one
 /// that has to become longer, by what its lengths announce, is refused at the first byte that says so.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl Resp {
         Ok(Some(self.whole(self.at)))
     }
 
-    /// Where the argument at `at` ends, if it is there.
+    /// Returns where the argument at `at` ends, if it is complete.
     fn argument(&self, buf: &[u8]) -> Result<Option<usize>, FrameError> {
         match buf.get(self.at) {
             None => return Ok(None),
@@ -90,7 +90,7 @@ impl Resp {
                 }
                 _ => return Err(FrameError::malformed("a length that is no number", buf)),
             }
-            // It only grows by further digits; so neither can it overflow, nor the line be long.
+            // It only grows by further digits, so it cannot overflow, and the line cannot be long.
             let least = (from + at + 3) as u64 + number * unit + behind;
             if least > self.max as u64 {
                 return Err(FrameError::too_long(least, self.max as u64, buf));

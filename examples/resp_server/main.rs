@@ -8,8 +8,8 @@
 //! | `--max-memory` | 268435456 | bytes of keys and values; what does not fit is refused |
 //!
 //! The framing of Redis is `framing.rs`, written with the public trait alone; `store.rs` keeps the keys, `commands.rs`
-//! answers. A request is at most 1 MiB, the replies that wait for a client at most 4 MiB; nothing is kept on a disk.
-//! SIGTERM or ctrl-c ends it gracefully.
+//! has the commands. A request is at most 1 MiB, the replies that wait for a client at most 4 MiB; nothing is kept on
+//! disk. SIGTERM or ctrl-c ends it gracefully.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
 
 mod commands;
@@ -25,7 +25,7 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use store::Store;
 
 const GRACE: Duration = Duration::from_secs(5);
-/// Parts of the store per thread: few enough to lock them all, enough to seldom meet at one.
+/// Parts of the store per thread: few enough to lock them all, and enough that threads seldom need the same one.
 const PARTS: usize = 8;
 
 fn main() -> ExitCode {

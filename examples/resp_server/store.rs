@@ -1,4 +1,4 @@
-//! The keys and their values: bounded, and the same for all shards of the server.
+//! The keys and their values: bounded, and shared by all shards of the server.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,10 +11,10 @@ use crate::framing::bulk;
 
 /// What a key costs besides its bytes and those of its value: the table, two allocations, a deadline.
 pub(crate) const OVERHEAD: usize = 128;
-/// Keys forgotten by one write because their time is over.
+/// How many expired keys one write removes at most.
 const FORGET: usize = 16;
 
-/// Parts with a lock each, so that the threads of a server seldom wait for one another.
+/// Parts with a lock each, so that the threads of the server seldom wait for one another.
 pub(crate) struct Store {
     parts: Box<[Mutex<Part>]>,
     hasher: RandomState,
@@ -28,12 +28,12 @@ impl Store {
         Self { parts: std::iter::repeat_with(part).take(parts).collect(), hasher: RandomState::new() }
     }
 
-    /// The part where a key lives, locked.
+    /// Locks the part that a key belongs to.
     pub(crate) fn part(&self, key: &[u8]) -> MutexGuard<'_, Part> {
         lock(&self.parts[self.place(key)])
     }
 
-    /// All of it, locked: for commands of several keys, which nobody may see half done.
+    /// Locks all of it, for commands on several keys, which must not be seen half done.
     pub(crate) fn whole(&self) -> Whole<'_> {
         Whole { store: self, parts: self.parts.iter().map(lock).collect() }
     }
@@ -47,7 +47,7 @@ impl Store {
     }
 }
 
-/// A write is whole or not begun when a panic can come, so a poisoned lock is as good as before.
+/// A write is complete or not begun where a panic is possible, so the data behind a poisoned lock is sound.
 fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -77,7 +77,7 @@ impl Whole<'_> {
         }
     }
 
-    /// Whether there is room for `bytes` more in each part: no command of several keys is begun that may not end.
+    /// Returns `true` if each part has room for `bytes` more: a command on several keys must not fail half way.
     pub(crate) fn has_room(&mut self, bytes: usize) -> bool {
         self.parts.iter_mut().all(|part| {
             part.forget();
@@ -96,7 +96,7 @@ pub(crate) struct Part {
 }
 
 struct Entry {
-    /// As it goes to the wire, `$3\r\nabc\r\n`: a GET has nothing to format.
+    /// In its wire format, `$3\r\nabc\r\n`: a GET has nothing to format.
     wire: Box<[u8]>,
     until: Option<Instant>,
 }
@@ -136,12 +136,12 @@ pub(crate) enum NotAdded {
 }
 
 impl Part {
-    /// The value of a key, as it goes to the wire.
+    /// Returns the value of a key in its wire format.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.entries.get(key).filter(|entry| entry.is_alive()).map(|entry| &*entry.wire)
     }
 
-    /// When the key is forgotten, if it is there: `None` is never.
+    /// Returns when the key expires, if it exists; the inner `None` means never.
     pub(crate) fn until(&self, key: &[u8]) -> Option<Option<Instant>> {
         self.entries.get(key).filter(|entry| entry.is_alive()).map(|entry| entry.until)
     }
@@ -189,7 +189,7 @@ impl Part {
         alive
     }
 
-    /// Adds to a number, which is 0 if it is not there, and gives the sum. It is forgotten when it was to be.
+    /// Adds to a number, which is 0 if the key does not exist, and returns the sum. Its expiry stays the same.
     pub(crate) fn add(&mut self, key: &[u8], delta: i64) -> Result<i64, NotAdded> {
         let old = self.get(key).map_or(Some(0), |wire| number(bulk(wire)?.0));
         let sum = old.ok_or(NotAdded::NoNumber)?.checked_add(delta).ok_or(NotAdded::Overflow)?;
@@ -209,7 +209,7 @@ impl Part {
         }
     }
 
-    /// Forgets some keys whose time is over; most stores have none.
+    /// Removes some expired keys; most stores have none.
     fn forget(&mut self) {
         if self.deadlines.is_empty() {
             return;
@@ -256,7 +256,7 @@ fn to_wire(value: &[u8]) -> Box<[u8]> {
     wire.into()
 }
 
-/// A number as Redis takes it: no plus, no spaces, no leading zeros.
+/// Parses a number as Redis does: no plus, no spaces, no leading zeros.
 pub(crate) fn number(text: &[u8]) -> Option<i64> {
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)

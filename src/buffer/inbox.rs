@@ -7,8 +7,8 @@ use crate::time::Tick;
 ///                  ^ start
 /// ```
 ///
-/// It is made when a read ends inside a frame, and dropped when the frame is complete. It grows with the bytes that came
-/// (at most by doubling), never by a length that was announced. Invariant: `start ≤ bytes.len() / 2`.
+/// It is created when a read ends inside a frame, and dropped when the frame is complete. It grows with the bytes that
+/// came (at most by doubling), never by an announced length. Invariant: `start ≤ bytes.len() / 2`.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
@@ -34,7 +34,7 @@ impl Inbox {
         self.since
     }
 
-    /// As if the frame at the front had begun at `now`.
+    /// Counts the time of the frame at the front from `now`.
     pub(crate) fn restart_clock(&mut self, now: Tick) {
         self.since = now;
     }
@@ -47,7 +47,7 @@ impl Inbox {
         self.bytes.extend_from_slice(received);
     }
 
-    /// Replaces everything by `tail`; the frame at its front began at `since`.
+    /// Replaces everything with `tail`, whose first frame began at `since`.
     pub(crate) fn restart(&mut self, tail: &[u8], since: Tick) {
         self.bytes.clear();
         self.start = 0;
@@ -58,8 +58,8 @@ impl Inbox {
 
     /// Drops the first `n` bytes: what follows them began to arrive at `now`, as far as we know.
     ///
-    /// They are moved out only when they are more than what is left, so that packets which leave one by one do not each
-    /// cost a move of all the others.
+    /// The rest is moved to the front only when it is shorter than what was consumed, so that packets which are
+    /// consumed one by one do not each cost a move of all the others.
     pub(crate) fn consume(&mut self, n: usize, now: Tick) {
         if n == 0 {
             return;

@@ -12,7 +12,8 @@ use crate::{
 const CHUNK: usize = 64 * 1024;
 /// The kernel has refused nothing since it last took a byte.
 const TAKING: Tick = Tick::MAX;
-/// A packet of this length gets a chunk of its size where the last one has no room: a common one would stay half empty.
+/// A packet of this length gets a chunk of its own size if the last one has no room: a common chunk would stay half
+/// empty.
 const LARGE: usize = CHUNK / 4;
 /// A frame may be this much longer than its packet without making its chunk grow.
 const HEADER: usize = 64;
@@ -28,11 +29,11 @@ pub(crate) const MAX_SLICES: usize = 64;
 ///                       ^ filled
 /// ```
 ///
-/// The spare bytes are what earlier frames have left: frames go there without a look at the capacity. There are some only
-/// while nothing else waits, neither chunks nor tickets.
+/// The spare bytes are left over from earlier frames: frames go there without a check of the capacity. There are spare
+/// bytes only while neither chunks nor tickets wait.
 ///
 /// Invariant: `front ≤ filled ≤ head.len()`, and `len() = filled - front + Σ tail.len() ≤ capacity()`. Chunks are not advanced:
-/// a `BytesMut` that is says nothing of the memory it still holds.
+/// an advanced `BytesMut` does not tell how much memory it still holds.
 #[derive(Debug)]
 pub struct Outbox {
     head: BytesMut,
@@ -42,15 +43,15 @@ pub struct Outbox {
     tail: VecDeque<BytesMut>,
     /// The head takes frames up to this length: none while chunks wait behind it.
     open: usize,
-    /// Bytes of the head that the kernel has.
+    /// Bytes of the head that the kernel has taken.
     front: usize,
-    /// What counts against the limits beside the head: each byte of the tail, and `TICKET` for each who waits for a byte.
+    /// What counts towards the limits besides the head: each byte of the tail, and `TICKET` for each waiting ticket.
     beside: usize,
     /// Bytes ever written, for tickets.
     written: u64,
-    /// Since when the kernel takes no byte; [`TAKING`] while it does.
+    /// Since when the kernel has taken no byte; [`TAKING`] while it takes some.
     blocked: Tick,
-    /// Who wants to know when byte number `.0` was written; in rising order.
+    /// What to complete when byte number `.0` has been written; in rising order.
     tickets: VecDeque<(u64, Completion)>,
 }
 
@@ -61,7 +62,7 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// An empty outbox with that memory to write into.
+    /// Creates an empty outbox that writes into the memory of `buffer`.
     pub(crate) fn with_buffer(buffer: BytesMut) -> Self {
         Self {
             head: buffer,
@@ -76,19 +77,19 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait.
+    /// Returns how many bytes wait.
     #[inline]
     pub fn len(&self) -> usize {
         if self.tickets.is_empty() { self.weight() } else { self.weight() - self.tickets.len() * TICKET }
     }
 
-    /// Whether none wait.
+    /// Returns `true` if no bytes wait.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.weight() == 0
     }
 
-    /// What is held against the limits: the bytes that wait, and what tickets cost. 0 only without bytes.
+    /// What counts towards the limits: the bytes that wait, and what tickets cost. 0 only if no bytes wait.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
         // `front ≤ filled`, and memory holds all of it.
@@ -107,7 +108,7 @@ impl Outbox {
         }
     }
 
-    /// Bytes of memory held for them.
+    /// Returns how many bytes of memory the outbox holds, tickets included.
     #[inline]
     pub fn capacity(&self) -> usize {
         let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(BytesMut::capacity).sum() };
@@ -127,7 +128,8 @@ impl Outbox {
         self.head.capacity()
     }
 
-    /// Appends `payload` behind its length, if the spare bytes have room for it and the header can say so. It touches no limit.
+    /// Appends `payload` after its length, if the spare bytes have room for it and it is within the header's maximum.
+    /// Returns `true` if so. Checks no other limit: spare bytes are within them.
     #[inline]
     pub fn append_in_place(&mut self, header: &LengthHeader, payload: &[u8]) -> bool {
         let Some(spare) = self.head.get_mut(self.filled..) else { return false };
@@ -137,8 +139,11 @@ impl Outbox {
         true
     }
 
-    /// Appends the frame that `encode` writes, of a packet of `packet` bytes; how long it is. If it fails, or panics, nothing
-    /// was appended.
+    /// Appends the frame that `encode` writes for a packet of `packet` bytes, and returns its length. If `encode` fails
+    /// or panics, nothing is appended.
+    ///
+    /// # Errors
+    /// What `encode` returns.
     pub fn append<E>(
         &mut self,
         packet: usize,
@@ -158,7 +163,7 @@ impl Outbox {
         }
     }
 
-    /// Gives up the spare bytes: each further frame is held against the limits.
+    /// Gives up the spare bytes: each further frame is checked against the limits.
     pub(crate) fn seal(&mut self) {
         self.head.truncate(self.filled);
     }
@@ -172,13 +177,13 @@ impl Outbox {
         if !self.tail.back().is_some_and(has_room) {
             match self.tail.back_mut() {
                 Some(full) => trim(full, CHUNK / 8),
-                // Kept as it is if it can be, for it goes back to the pool.
+                // Kept as it is if possible, since it goes back to the pool.
                 None => {
                     self.seal();
                     trim(&mut self.head, CHUNK);
                 }
             }
-            // So much waits already that a common chunk will fill.
+            // As so much waits already, a common chunk will fill up.
             let capacity = if packet < LARGE { CHUNK } else { 0 };
             self.tail.push_back(BytesMut::with_capacity(capacity));
             self.open = 0;
@@ -186,7 +191,7 @@ impl Outbox {
         self.tail.back_mut().unwrap_or(&mut self.head)
     }
 
-    /// Takes away again what was appended last, a frame of that length.
+    /// Removes what was appended last, a frame of that length.
     #[cold]
     pub(crate) fn take_back(&mut self, frame: usize) {
         let Some(last) = self.tail.back_mut() else {
@@ -202,7 +207,7 @@ impl Outbox {
         }
     }
 
-    /// Calls `completion` when everything queued so far was written.
+    /// Completes `completion` when everything queued so far has been written.
     pub(crate) fn track(&mut self, completion: Completion) {
         if self.is_empty() {
             completion.written();
@@ -213,7 +218,7 @@ impl Outbox {
         }
     }
 
-    /// What is left of the only chunk, when there is just one: `send` is cheaper than `writev`.
+    /// Returns what is left of the only chunk, if there is just one: `send` is cheaper than `writev`.
     #[inline]
     pub fn single(&self) -> Option<&[u8]> {
         if self.tail.is_empty() { self.head.get(self.front..self.filled) } else { None }
@@ -225,7 +230,7 @@ impl Outbox {
         std::iter::once(head).chain(self.tail.iter().map(|chunk| &**chunk))
     }
 
-    /// The bytes to write next, as slices; how many there are.
+    /// Stores the bytes to write next as slices, and returns how many slices there are.
     pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         let mut count = 0;
         for (slot, chunk) in into.iter_mut().zip(self.chunks()) {
@@ -235,7 +240,7 @@ impl Outbox {
         count
     }
 
-    /// The kernel took `n` bytes. Returns the [`weight`](Self::weight) of what is left.
+    /// Drops `n` bytes, which the kernel has taken. Returns the [`weight`](Self::weight) of what is left.
     #[inline]
     pub fn advance(&mut self, n: usize) -> usize {
         debug_assert!(n <= self.len(), "the kernel took more than there was");
@@ -288,8 +293,8 @@ impl Outbox {
         Some(std::mem::replace(&mut self.head, rest))
     }
 
-    /// Forgets everything but the memory of the head, and keeps no more than `most` spare bytes in it. Who waits for a ticket
-    /// is told that it was lost.
+    /// Forgets everything but the memory of the head, and keeps no more than `most` spare bytes in it. Tickets that
+    /// wait are completed as lost.
     #[inline]
     pub fn reset(&mut self, most: usize) {
         if !self.is_empty() {
@@ -324,14 +329,14 @@ impl Outbox {
     }
 }
 
-/// Gives back what a chunk holds beyond its frames, if it is more than `spare` bytes.
+/// Frees the memory that a chunk holds beyond its frames, if it is more than `spare` bytes.
 fn trim(chunk: &mut BytesMut, spare: usize) {
     if chunk.capacity() - chunk.len() > spare {
         *chunk = BytesMut::from(&**chunk);
     }
 }
 
-/// Appends what `encode` writes; how long it is. What a failure leaves is taken away again.
+/// Appends what `encode` writes, and returns its length. After a failure, what it has written is removed.
 fn append_to<E>(
     chunk: &mut BytesMut,
     encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
@@ -341,14 +346,14 @@ fn append_to<E>(
     Ok(draft.keep())
 }
 
-/// A frame that is being appended. What is not kept is taken away again.
+/// A frame that is being appended; it is removed on drop unless it is kept.
 struct AppendGuard<'a> {
     chunk: &'a mut BytesMut,
     kept: usize,
 }
 
 impl AppendGuard<'_> {
-    /// How many bytes it has become.
+    /// Keeps the frame, and returns its length.
     fn keep(&mut self) -> usize {
         let before = std::mem::replace(&mut self.kept, self.chunk.len());
         self.kept.saturating_sub(before)

@@ -4,11 +4,11 @@ use super::Outbox;
 
 /// Empty outboxes of one shard, ready for the next session that sends.
 ///
-/// A reply is encoded and written within one turn, so a handful serve a whole shard, and stay warm in the cache. How many,
-/// and how large, goes by the number of sessions: a shard of one keeps one, of 32 KiB at most.
+/// A reply is usually encoded and written within one turn, so a few outboxes serve a whole shard, and stay warm in the
+/// cache. Their number and size depend on the number of sessions: a shard of one session keeps one, of 32 KiB at most.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxPool {
-    /// The one that was put back last, which is nearly always the one that is taken next. It counts as the others do.
+    /// The one that was put back last, which is nearly always taken next. It counts as the others do.
     last: Option<Box<Outbox>>,
     #[allow(clippy::vec_box, reason = "sessions hold the boxes, which are to move between both as they are")]
     free: Vec<Box<Outbox>>,
@@ -16,19 +16,19 @@ pub(crate) struct OutboxPool {
     bytes: usize,
     most: usize,
     most_bytes: usize,
-    /// Spare bytes that an outbox may have, for frames to go there without a look at its limits.
+    /// Spare bytes that an outbox may have: frames go there without a check of its limits.
     most_spare: usize,
 }
 
 /// Outboxes kept, at most.
 const MOST: usize = 32;
-/// A larger buffer is not kept: so an idle shard of however many sessions holds no more than 32 × 256 KiB.
+/// A larger buffer is not kept, so an idle shard holds no more than 32 × 256 KiB, however many sessions it has.
 const LARGEST: usize = 256 * 1024;
 /// Bytes kept for each session.
 const SHARE: usize = 32 * 1024;
 
 impl OutboxPool {
-    /// For outboxes with that high-water mark.
+    /// Creates a pool for outboxes with that high-water mark (bytes).
     pub(crate) fn new(outbox_high: usize) -> Self {
         Self { most_spare: outbox_high.min(LARGEST), ..Self::default() }
     }
@@ -73,7 +73,7 @@ impl OutboxPool {
         self.free.len() + usize::from(self.last.is_some())
     }
 
-    /// Keeps no more than what is justified by that many sessions.
+    /// Frees what is more than that many sessions justify.
     pub(crate) fn fit(&mut self, sessions: usize) {
         self.most = sessions.min(MOST);
         self.most_bytes = sessions.saturating_mul(SHARE);
@@ -83,7 +83,7 @@ impl OutboxPool {
         }
     }
 
-    /// Gives all of it back.
+    /// Frees all of it.
     #[cold]
     pub(crate) fn clear(&mut self) {
         self.free.clear();
@@ -91,7 +91,7 @@ impl OutboxPool {
         self.bytes = 0;
     }
 
-    /// Bytes that stand ready.
+    /// Returns the bytes of memory that the pool holds.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -103,7 +103,7 @@ impl OutboxPool {
     }
 }
 
-/// Out of the way of those that are kept.
+/// Kept out of the hot path.
 #[cold]
 fn drop_cold(outbox: Box<Outbox>) {
     drop(outbox);

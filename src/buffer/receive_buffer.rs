@@ -8,9 +8,9 @@
 /// ```
 ///
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
-/// and only when it is short beside them: so no read copies more than a fixed multiple of what it brought.
+/// but only if it is short compared with them: so no read copies more than a fixed multiple of what it brought.
 pub(crate) struct ReceiveBuffer {
-    /// An array, so that its parts are found without a look at its length.
+    /// An array, so that slicing it needs no check of its length.
     bytes: Box<[u8; HEADROOM + SPACE]>,
 }
 
@@ -23,12 +23,12 @@ const SHORT_TAIL: usize = 512;
 
 impl ReceiveBuffer {
     pub(crate) fn new() -> Self {
-        // By way of a vector, which is not made on the stack first.
+        // A vector, because a boxed array would be built on the stack first.
         let bytes = vec![0; HEADROOM + SPACE].into_boxed_slice();
         Self { bytes: bytes.try_into().unwrap_or_else(|_| Box::new([0; HEADROOM + SPACE])) }
     }
 
-    /// Where to receive.
+    /// The space to receive into.
     #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.bytes.get_mut(HEADROOM..).unwrap_or_default()
@@ -40,7 +40,7 @@ impl ReceiveBuffer {
         self.space().get_mut(..n).unwrap_or_default()
     }
 
-    /// `tail` followed by the `n` bytes that were received, or `None` where that copy would not pay.
+    /// Returns `tail` followed by the `n` bytes that were received, or `None` if that copy would not pay.
     pub(crate) fn joined(&mut self, tail: &[u8], n: usize) -> Option<&mut [u8]> {
         if tail.len() > SHORT_TAIL.max(2 * n) {
             return None;

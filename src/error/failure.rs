@@ -1,11 +1,11 @@
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
-/// Why a callback gives up on its session.
+/// Why a callback closes its session: any error, converted by `?`.
 ///
-/// Any error becomes one by `?`. Like anyhow's error, it implements no [`Error`] itself, since that would make the conversion
-/// ambiguous; [`as_error`](Self::as_error) shows what is inside. The session ends with
-/// [`CloseReason::Send`](crate::CloseReason::Send) where that is a [`SendError`](crate::SendError), and with
-/// [`CloseReason::Handler`](crate::CloseReason::Handler) for everything else. Clones share the error.
+/// Like anyhow's error type, this does not implement [`Error`], since that would make the conversion ambiguous;
+/// [`as_error`](Self::as_error) returns the error inside. If that is a [`SendError`](crate::SendError), the session is
+/// closed with [`CloseReason::Send`](crate::CloseReason::Send), otherwise with
+/// [`CloseReason::Handler`](crate::CloseReason::Handler). Clones share the error.
 ///
 /// ```
 /// use framewire::{Failure, Handled, Session};
@@ -22,18 +22,18 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 #[derive(Clone)]
 pub struct Failure(Arc<dyn Error + Send + Sync>);
 
-/// What a callback returns: a value, or the reason for which its session is closed.
+/// What a callback returns: a value, or the reason why its session is closed.
 pub type Handled<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// A failure without an error behind it. The text is shown in the log and by
-    /// [`CloseReason`](crate::CloseReason)'s `Display`; write it in lower case and without a full stop.
+    /// Creates a failure from a text. The text is shown in the log and by the `Display` of
+    /// [`CloseReason`](crate::CloseReason); write it in lower case and without a full stop.
     #[must_use]
     pub fn because(why: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Because(why.into())))
     }
 
-    /// The error inside.
+    /// Returns the error inside.
     #[must_use]
     pub fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.0

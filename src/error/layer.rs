@@ -4,45 +4,46 @@ use thiserror::Error;
 
 use crate::framing::BytesPreview;
 
-/// Why a layer gave up on its connection.
+/// Why a [`Layer`](crate::Layer) failed, which closes its session with
+/// [`CloseReason::Layer`](crate::CloseReason::Layer).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum LayerError {
-    /// The peer's bytes are not what the layer speaks.
+    /// The peer's bytes do not follow the protocol of the layer.
     #[error("{what}{seen}")]
     #[non_exhaustive]
     Malformed {
-        /// What is wrong, for a person.
+        /// What is wrong, as a text for people.
         what: &'static str,
-        /// The first bytes of it.
+        /// The first of the bytes at fault.
         seen: BytesPreview,
     },
     /// The stream ended inside a handshake or a block.
     #[error("the stream ended inside a handshake or a block of a layer, {have} bytes into it")]
     #[non_exhaustive]
     Truncated {
-        /// Bytes of what is not complete.
+        /// Bytes received of the incomplete handshake or block.
         have: usize,
     },
-    /// More was received without making up a block than a layer may leave unread.
+    /// A layer left more bytes unread than it may.
     #[error("a layer left {held} bytes unread, {max} at most")]
     #[non_exhaustive]
     TooLong {
-        /// Bytes that wait.
+        /// Bytes left unread.
         held: usize,
-        /// The maximum.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// [`Session::push_layer`](crate::Session::push_layer) was called when that cannot be.
+    /// [`Session::push_layer`](crate::Session::push_layer) was called when no layer could be pushed.
     #[error("cannot push a layer: {0}")]
     Misplaced(&'static str),
-    /// An error of the layer's own.
+    /// Any other error of the layer.
     #[error("{0}")]
     Other(#[source] Arc<dyn Error + Send + Sync>),
 }
 
 impl LayerError {
-    /// An error of the layer's own: a text or any error.
+    /// Creates an error from a text or from any error.
     ///
     /// ```
     /// use framewire::LayerError;
@@ -52,13 +53,14 @@ impl LayerError {
         Self::Other(error.into().into())
     }
 
-    /// Bytes that the layer does not speak; `what` says why, in lower case, and `buf` is the front of them.
+    /// Creates the error for bytes that do not follow the protocol of the layer: `what` says what is wrong, in lower
+    /// case, and `buf` begins with the bytes at fault.
     #[must_use]
     pub fn malformed(what: &'static str, buf: &[u8]) -> Self {
         Self::Malformed { what, seen: BytesPreview::new(buf) }
     }
 
-    /// The stream ended, `have` bytes into a handshake or a block.
+    /// Creates the error for a stream that ended `have` bytes into a handshake or a block.
     #[must_use]
     pub fn truncated(have: usize) -> Self {
         Self::Truncated { have }

@@ -5,12 +5,12 @@ use std::{
 
 use super::panic_message;
 
-/// The most bytes of one reason in the log.
+/// Most bytes of one reason in the log.
 const LOGGED: usize = 512;
 
-/// A reason as the log shows it: on one line, with what is not printable escaped, cut after 512 bytes. The texts of this
-/// crate are short and quote peers in hex only, but a handler's own reason may hold whatever a peer has sent, and its
-/// `Display` is the user's code, which may panic.
+/// A reason as the log shows it: on one line, cut after [`LOGGED`] bytes, with characters that are not printable
+/// escaped. The texts of this crate are short and quote peers in hex only, but a handler's own reason may contain
+/// whatever a peer has sent, and its `Display` is user code, which may panic.
 pub(crate) struct Logged<'a, T>(pub(crate) &'a T);
 
 impl<T: fmt::Display> fmt::Display for Logged<'_, T> {

@@ -1,4 +1,5 @@
-//! Why a packet could not be queued, why a session ended, why a server could not start: one enum per question.
+//! Errors: why a packet could not be queued, why a session ended, why a server could not start, each an enum of its
+//! own.
 
 mod failure;
 mod layer;
@@ -26,74 +27,78 @@ pub(crate) use self::logged::Logged;
 
 use crate::framing::{EncodeError, FrameError};
 
-/// We cannot queue this packet.
+/// Why a packet was not queued, or a command was not accepted. The session is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The session's outbox is at [`Limits::outbox_hard`](crate::Limits::outbox_hard): the peer does not read as fast as
-    /// we send. `?` in a callback closes this slow consumer.
+    /// The packet would take what waits for the session above [`Limits::outbox_hard`](crate::Limits::outbox_hard): the
+    /// peer does not read as fast as we send. A callback that passes this on with `?` closes the session.
     #[error("outbox full: {queued} bytes wait for a peer that does not read, the limit is {limit}")]
     #[non_exhaustive]
     Full {
-        /// Bytes already queued for the session.
+        /// Bytes that already wait for the session; for sends from a handle, including those still in the mailbox.
         queued: usize,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The mailbox of the session's shard is full: other threads send faster than the shard works.
+    /// The mailbox of the session's shard is at [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) or
+    /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes): other threads send faster than the shard works. Also
+    /// what one callback asks of other sessions is limited to as much.
     #[error(
         "mailbox of the shard full: {commands} commands of {bytes} bytes wait; send slower or raise limits.mailbox_*"
     )]
     #[non_exhaustive]
     MailboxFull {
-        /// Commands waiting.
+        /// Commands that wait.
         commands: usize,
-        /// Payload bytes waiting.
+        /// Payload bytes that wait.
         bytes: usize,
     },
-    /// The session is closing or closed.
+    /// The session is closing or closed, or its shard has ended.
     #[error("session closed")]
     Closed,
-    /// The payload has no frame; the fault is the sender's.
+    /// The framing cannot encode the payload, for example because it is too long. This is an error of the sender.
     #[error("payload cannot be framed: {0}")]
     Encode(#[from] EncodeError),
 }
 
-/// Why a session ended. Each variant says whose doing it was. Clones share what is inside.
+/// Why a session ended. Each variant says who caused it. Clones share the details.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer ended its stream at a frame boundary. The normal end.
+    /// The peer ended its stream at a frame boundary: the normal end.
     #[error("the peer closed")]
     PeerClosed,
-    /// The connection failed: the peer, or the network, reset it, or the kernel refused to read or to write.
+    /// The connection failed: the peer or the network reset it, or a system call failed.
     #[error("connection failed: {0}")]
     Io(#[source] Arc<io::Error>),
-    /// The peer broke the wire.
+    /// The peer violated the protocol of the framing.
     #[error("{0}")]
     Frame(#[from] FrameError),
-    /// The handler, or a handle, closed or aborted the session, and gave no reason.
+    /// The handler or a handle closed or aborted the session and gave no reason.
     #[error("closed by this side")]
     Local,
-    /// A send failed and the handler passed the error on with `?`.
+    /// A send failed and the handler passed the error on with `?`. Also when a packet from a handle, or from another
+    /// session, would take the outbox above twice [`Limits::outbox_hard`](crate::Limits::outbox_hard).
     #[error("send failed: {0}")]
     Send(#[from] SendError),
-    /// The handler, by a [`Failure`], or a handle ended the session for a reason of its own.
+    /// The handler (with a [`Failure`] or `close_with`) or a handle closed the session for a reason of its own.
     #[error("handler: {0}")]
     Handler(#[source] Arc<dyn Error + Send + Sync>),
-    /// A callback panicked; the message is the panic's.
+    /// A callback panicked.
     #[error("panic in {callback}: {message}")]
     #[non_exhaustive]
     Panicked {
-        /// The callback, by name. A panic in the framing's `decode` is counted as one in `on_packet`, for which it runs.
+        /// The name of the callback. A panic in the framing's `decode` is reported as one in `on_packet`.
         callback: &'static str,
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
     /// Nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
     #[error("nothing received for {0:?}")]
     Idle(Duration),
-    /// The peer did not read: no byte left the outbox for [`Limits::stall_timeout`](crate::Limits::stall_timeout).
+    /// The peer did not read: the kernel took no byte of a non-empty outbox for
+    /// [`Limits::stall_timeout`](crate::Limits::stall_timeout).
     #[error("the peer took none of {queued} queued bytes for {after:?}")]
     #[non_exhaustive]
     Stalled {
@@ -102,37 +107,40 @@ pub enum CloseReason {
         /// The timeout.
         after: Duration,
     },
-    /// No packet within [`Limits::first_packet_timeout`](crate::Limits::first_packet_timeout).
+    /// No packet was received within [`Limits::first_packet_timeout`](crate::Limits::first_packet_timeout).
     #[error("no packet within {0:?} of connecting")]
     FirstPacket(Duration),
-    /// A packet was begun and not completed within [`Limits::packet_timeout`](crate::Limits::packet_timeout).
+    /// The peer began a packet and did not complete it within
+    /// [`Limits::packet_timeout`](crate::Limits::packet_timeout).
     #[error("a packet was not completed within {0:?} of its first byte")]
     SlowPacket(Duration),
     /// A layer was not open within [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
     #[error("the handshake was not over within {0:?}")]
     Handshake(Duration),
-    /// A [layer](crate::Layer) gave up: the peer does not speak what it speaks, or has cut it short.
+    /// A [layer](crate::Layer) failed, for example because the peer violated its protocol or ended the stream too
+    /// early.
     #[error("layer: {0}")]
     Layer(#[from] LayerError),
-    /// The shard was over [`Limits::shard_memory`](crate::Limits::shard_memory), and this session held most.
+    /// The shard was over [`Limits::shard_memory`](crate::Limits::shard_memory), and this session was among those that
+    /// held the most.
     #[error("the shard buffers more than {limit} bytes and this session held {held}")]
     #[non_exhaustive]
     Memory {
         /// Bytes this session held.
         held: usize,
-        /// The limit of the shard.
+        /// The limit of the shard, in bytes.
         limit: usize,
     },
-    /// The server shut down.
+    /// The server was shut down.
     #[error("server shutdown")]
     Shutdown,
 }
 
-/// A reason of the user's own: a text or any error. One may be given for many sessions.
+/// A reason given by the user: a text or any error. Shared, because one reason may close many sessions.
 pub(crate) type Why = Arc<dyn Error + Send + Sync>;
 
 impl CloseReason {
-    /// A callback gave up.
+    /// The reason to close a session whose callback returned `failure`.
     pub(crate) fn failed(failure: Failure) -> Self {
         let error = failure.into_inner();
         match error.downcast_ref::<SendError>() {
@@ -145,12 +153,12 @@ impl CloseReason {
         Self::Io(Arc::new(error.into()))
     }
 
-    /// This side asked for the end, and may have said why.
+    /// The reason to close a session as this side asked, which may have said `why`.
     pub(crate) fn asked(why: Option<Why>) -> Self {
         why.map_or(Self::Local, Self::Handler)
     }
 
-    /// The reason without its details.
+    /// Returns the reason without its details.
     #[must_use]
     pub fn kind(&self) -> CloseKind {
         match self {
@@ -177,7 +185,8 @@ impl CloseReason {
     }
 }
 
-/// What a caught panic said. What it carried is dropped here, which may panic again: that one is forgotten.
+/// Returns the message of a caught panic. The payload is dropped here; if that panics again, the second payload is
+/// leaked.
 pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -187,12 +196,12 @@ pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     message.unwrap_or_else(|| "(no message)".to_owned())
 }
 
-/// Drops what is the user's, which may panic; the answer is what that panic said.
+/// Drops a value of the user's. Returns the message as an error if that panics.
 pub(crate) fn discard(remains: impl Sized) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| drop(remains))).map_err(panic_message)
 }
 
-/// [`CloseReason`] without its details: what metrics count by.
+/// [`CloseReason`] without its details. Metrics count closed sessions by this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseKind {
@@ -249,20 +258,21 @@ impl CloseKind {
     ];
 }
 
-/// The answer of a whole server could not be had.
+/// Why a request to a server, or to one of its shards, failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// The shard, or the server, has stopped, or has not started yet.
+    /// The shard or the server has stopped, or has not started yet.
     #[error("there is no such shard: the server has stopped, or not started yet")]
     NotRunning,
-    /// The mailbox of a shard is full.
+    /// The mailbox of a shard is full. Try again later, or raise
+    /// [`Limits::mailbox_commands`](crate::Limits::mailbox_commands).
     #[error("the mailbox of a shard is full; ask again later, or raise limits.mailbox_commands")]
     Busy,
-    /// A shard did not answer in time: its handler blocks.
+    /// A shard did not reply within this time, probably because its handler blocks.
     #[error("a shard did not answer within {0:?}; does a handler block?")]
     TimedOut(Duration),
-    /// The server's handler is of another type than the closure was written for.
+    /// The handler of the server is not of the type that the closure takes.
     #[error("the closure is for a handler of type {asked}, and the server has one of type {serves}")]
     #[non_exhaustive]
     OtherHandler {
@@ -271,22 +281,22 @@ pub enum QueryError {
         /// The type of the server's handler.
         serves: &'static str,
     },
-    /// Asked from a shard's own thread, which would wait for itself.
+    /// The request was made from a shard's own thread, which would wait for itself.
     #[error("asked from within a callback, which would wait for itself; ask from another thread")]
     WouldDeadlock,
 }
 
-/// What became of a tracked send. See [`SendTicket::wait`](crate::SendTicket::wait).
+/// Why a tracked packet is not known to be written. See [`SendTicket::wait`](crate::SendTicket::wait).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TicketError {
-    /// The session ended before the packet was written to the kernel in full.
+    /// The session ended before the whole packet was written to the kernel.
     #[error("the session closed before the packet was written")]
     Closed,
-    /// Not yet decided when the wait was over. The packet may still be written.
+    /// The packet was not written within this time. It may still be written later.
     #[error("not written within {0:?}")]
     TimedOut(Duration),
-    /// The packet was refused when the shard came to it.
+    /// The shard refused the packet. The session stays open.
     #[error("refused: {0}")]
     Refused(#[from] SendError),
 }

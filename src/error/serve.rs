@@ -4,10 +4,10 @@ use thiserror::Error;
 
 use crate::{framing::FramingConfigError, id::ShardId};
 
-/// The server could not start, or its reactor failed.
+/// The server could not start, or failed later.
 ///
-/// A `main` that returns it shows its text: its `Debug` is that text too, but for `{:#?}`, which shows the source beside it.
-/// What the set-up of a framing finds wrong becomes one by `?`.
+/// A `main` that returns this error prints its text, because `{:?}` shows the same text as `{}`; `{:#?}` also shows the
+/// source. A [`FramingConfigError`](crate::FramingConfigError) is converted to [`Config`](Self::Config) by `?`.
 ///
 /// ```no_run
 /// use framewire::{FixedLength, ServeError, Server, packet_fn};
@@ -21,11 +21,11 @@ use crate::{framing::FramingConfigError, id::ShardId};
 #[derive(Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The text names no address.
+    /// The text is not an address that can be bound.
     #[error("{text:?} is no address to bind: {why}; give host:port, [v6]:port or unix:/path")]
     #[non_exhaustive]
     Address {
-        /// What was given.
+        /// The text.
         text: String,
         /// What is wrong with it.
         why: String,
@@ -36,57 +36,59 @@ pub enum ServeError {
     Bind {
         /// The address.
         addr: String,
-        /// What the system said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// A setting cannot work.
+    /// A setting is invalid.
     #[error("{option}: {why}")]
     #[non_exhaustive]
     Config {
-        /// The option at fault, as it is called in the builder.
+        /// The setting at fault, by its name in the builder.
         option: &'static str,
-        /// What is wrong and what to do.
+        /// What is wrong and what to do about it.
         why: String,
     },
-    /// The system refused what a reactor needs.
+    /// A system call that a reactor needs failed.
     #[error("cannot {action}: {source}")]
     #[non_exhaustive]
     System {
-        /// What was tried.
+        /// What the reactor tried to do.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The factory of handlers panicked.
+    /// The closure that makes the handlers panicked, or [`PacketHandler::on_start`](crate::PacketHandler::on_start)
+    /// did.
     #[error("the factory of handlers panicked: {message}")]
     #[non_exhaustive]
     Factory {
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
-    /// It was time for the server to have stopped, and some of its shards still run: a callback of theirs blocks.
+    /// The server did not stop in time: some of its shards still run, because a callback blocks.
     ///
-    /// Their threads are left behind. Each ends by itself once its callback returns, with its sessions reset
-    /// ([`ServerHandle::shards`](crate::ServerHandle::shards) tells when); until then the handler's memory and, for the
-    /// acceptor's shard, the address stay taken. Shorten what blocks or give it a thread of its own, wait without a
-    /// deadline ([`RunningServer::wait`](crate::RunningServer::wait)), or end the process, which ends the threads.
+    /// Their threads are left running. Each ends by itself once its callback returns, and its sessions are reset; a
+    /// shard that has ended is no longer listed by [`ServerHandle::shards`](crate::ServerHandle::shards). Until then
+    /// the handler's memory stays in use and, for the acceptor's shard, so does the address. Make the callback shorter,
+    /// move its work to another thread, wait without a deadline ([`RunningServer::wait`](crate::RunningServer::wait)),
+    /// or exit the process, which ends the threads.
     #[error(
         "the server was to stop within {grace:?}, and {}: does a handler block? Its thread ends when it returns",
         still_running(.shards)
     )]
     #[non_exhaustive]
     StillRunning {
-        /// The shards, in the order of their numbers.
+        /// The shards that still run, in the order of their numbers.
         shards: Vec<ShardId>,
-        /// How long they were given.
+        /// How long they were given to stop.
         grace: Duration,
     },
-    /// A reactor thread panicked outside of any callback: a defect of framewire.
+    /// A reactor thread panicked outside of any callback: a bug in framewire.
     #[error("a reactor thread panicked; this is a defect of framewire, please report it")]
     Defect,
 }
 
-/// What `main` prints.
+/// A `main` that returns the error prints this, so it is the readable text.
 impl fmt::Debug for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if f.alternate() {
@@ -114,7 +116,7 @@ impl ServeError {
     }
 }
 
-/// At most a dozen by number: each connection may have a shard of its own.
+/// Lists a dozen shards at most: with one thread per connection there may be thousands.
 fn still_running(shards: &[ShardId]) -> String {
     const MOST: usize = 12;
     let named: Vec<String> = shards.iter().take(MOST).map(ToString::to_string).collect();

@@ -4,17 +4,18 @@ use bytes::BytesMut;
 
 use super::{DEFAULT_MAX_FRAME, Decoded, EncodeError, FrameError, Framing};
 
-/// A framing of two closures: one that looks for a frame at the front of the bytes, one that appends a payload as a frame.
+/// Makes a framing of two closures: one looks for a frame at the front of the bytes, the other appends a payload as a
+/// frame.
 ///
-/// They are [`Framing::decode`] and [`Framing::encode`], with the same duties; an end of the stream inside a frame is
-/// [`FrameError::Truncated`]. Each session has its own clone of the closures. For more, implement [`Framing`].
+/// They are [`Framing::decode`] and [`Framing::encode`], with the same duties; if the stream ends inside a frame, the
+/// error is [`FrameError::Truncated`]. Each session has its own clone of the closures. For more, implement [`Framing`].
 ///
 /// ```text
 /// | 03 | a  b  c | …      decode: what is at the front?  → None, or a range and how much it took
 /// ```
 ///
-/// **Limit:** [`max`](FramingFn::max) counts the *whole frame* on the wire, and is kept here, so that the closures need not:
-/// [`DEFAULT_MAX_FRAME`] by default, or what the server offers. See there for the errors.
+/// **Limit:** [`max`](FramingFn::max) counts the *whole frame* on the wire; [`DEFAULT_MAX_FRAME`] by default, or what
+/// the server offers. It is checked for the closures; see there for the errors.
 ///
 /// ```
 /// use bytes::{BufMut, BytesMut};
@@ -47,7 +48,7 @@ where
     FramingFn { decode, encode, max: DEFAULT_MAX_FRAME, max_is_chosen: false }
 }
 
-/// What [`framing_fn`] makes.
+/// The framing that [`framing_fn`] makes.
 #[derive(Clone)]
 pub struct FramingFn<D, E> {
     decode: D,
@@ -57,9 +58,9 @@ pub struct FramingFn<D, E> {
 }
 
 impl<D, E> FramingFn<D, E> {
-    /// The most bytes that one whole frame may take on the wire. Above it, decode returns [`FrameError::TooLong`], with the
-    /// length of the frame or the bytes seen so far, and the session ends; encode returns [`EncodeError::TooLong`], with the
-    /// length of the frame.
+    /// Sets the most bytes that one whole frame may take on the wire. Above it, decode returns [`FrameError::TooLong`],
+    /// with the length of the frame or the number of bytes seen so far, and the session ends; encode returns
+    /// [`EncodeError::TooLong`], with the length of the frame.
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = bytes;
@@ -81,7 +82,7 @@ where
         let decoded = (self.decode)(buf)?;
         match &decoded {
             None => self.within(buf.len(), buf)?,
-            // A frame in one piece is judged as the same frame in many.
+            // Checked here too, so that a frame is judged the same whether it comes in one piece or in many.
             Some(Decoded::Packet { consumed, .. }) => self.within(*consumed, buf)?,
             Some(Decoded::Skipped { .. } | Decoded::Rejected { .. }) => {}
         }

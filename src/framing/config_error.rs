@@ -1,12 +1,12 @@
 use thiserror::Error;
 
-/// A framing was set up in a way that cannot work: the doing of the program, not of a peer.
+/// A framing was set up in a way that cannot work: an error of the program, not of a peer.
 ///
-/// Given by the constructors and builders of the framings, before any byte is read.
+/// Returned by the constructors and builders of the framings, before any byte is read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FramingConfigError {
-    /// A length field of that many bytes.
+    /// A length field cannot have that many bytes.
     #[error("a length field of {width} bytes cannot be read; use 1, 2, 3, 4 or 8")]
     Width {
         /// The width that was asked for, in bytes.
@@ -17,23 +17,23 @@ pub enum FramingConfigError {
     Offset {
         /// Offset plus width, in bytes.
         end: usize,
-        /// The furthest place where it may end.
+        /// The furthest offset at which it may end, in bytes.
         max: usize,
     },
-    /// An adjustment that no header needs.
+    /// The adjustment is out of range.
     #[error("an adjustment of {adjustment} bytes is out of range; use one within {max} either way")]
     Adjustment {
         /// The adjustment that was asked for, in bytes.
         adjustment: i64,
-        /// The largest one, in bytes.
+        /// The largest allowed one, in bytes, positive or negative.
         max: i64,
     },
     /// More bytes are to be stripped than the shortest frame has.
     #[error("stripping {strip} bytes is more than the shortest frame has; strip at most {max}")]
     Strip {
-        /// The bytes to strip that were asked for.
+        /// How many bytes were to be stripped.
         strip: usize,
-        /// Bytes of the shortest frame.
+        /// The length of the shortest frame, in bytes.
         max: usize,
     },
     /// The bytes to strip end inside the length field.
@@ -41,7 +41,7 @@ pub enum FramingConfigError {
         "stripping {strip} bytes cuts the length field in two; strip up to its beginning or past its end"
     )]
     StripInField {
-        /// The bytes to strip that were asked for.
+        /// How many bytes were to be stripped.
         strip: usize,
     },
     /// The header to write is not as long as the part that is stripped.
@@ -49,31 +49,31 @@ pub enum FramingConfigError {
         "a header of {len} bytes was given where {strip} are stripped; give as many bytes as are stripped"
     )]
     Header {
-        /// Bytes of the header that was given.
+        /// The length of the header that was given, in bytes.
         len: usize,
-        /// The bytes to strip.
+        /// How many bytes are stripped.
         strip: usize,
     },
-    /// A separator without bytes: it would be found everywhere.
+    /// A separator is empty: it would be found everywhere.
     #[error("a separator is empty; give it at least one byte")]
     EmptySeparator,
-    /// A separator that is too long.
+    /// A separator is too long.
     #[error("a separator of {len} bytes is too long; use at most {max}")]
     LongSeparator {
-        /// Bytes of the separator.
+        /// The length of the separator, in bytes.
         len: usize,
-        /// The most that it may have.
+        /// The most bytes that it may have.
         max: usize,
     },
-    /// No separator at all, or too many alternatives.
+    /// No separator was given, or too many.
     #[error("{count} separators were given; give 1 to {max}")]
     SeparatorCount {
         /// How many were given.
         count: usize,
-        /// The most that may be given.
+        /// How many may be given at most.
         max: usize,
     },
-    /// A fixed length of 0: a frame must take at least one byte.
+    /// The fixed length is 0: a frame must take at least one byte.
     #[error("a fixed length of 0 bytes makes no frame; use at least 1")]
     ZeroLength,
 }

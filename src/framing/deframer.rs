@@ -1,19 +1,19 @@
-//! The one loop that cuts frames: sessions, clients, tests and tools all use it.
+//! The loop that cuts a stream into frames, for clients, tests and tools; sessions share its checks.
 
 use std::ops::Range;
 
 use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
 
-/// Cuts a stream into packets, without a socket: bytes go in, packets come out. It is the loop of a session, for clients,
-/// tools and tests that read by themselves.
+/// Cuts a stream into packets, without a socket: bytes go in, packets come out, as they do in a session. For clients,
+/// tools and tests that do their own reading.
 ///
 /// ```text
 /// feed ──▶ [ consumed | frame | frame | unfini ] ──▶ poll_frame, poll_frame … until None
 ///                     |<------- held --------->|
 /// ```
 ///
-/// Of an unfinished frame it holds no more than [`max_frame`](Framing::max_frame), or [`max`](Self::max) where the framing
-/// knows none.
+/// An unfinished frame of more than [`max_frame`](Framing::max_frame) bytes, or [`max`](Self::max) if the framing knows
+/// no maximum, is an error.
 ///
 /// ```
 /// use framewire::framing::{Deframed, Deframer, LengthPrefix};
@@ -32,12 +32,12 @@ use super::{DEFAULT_MAX_FRAME, Decoded, FrameError, Framing};
 pub struct Deframer<F> {
     framing: F,
     buffer: Vec<u8>,
-    /// Bytes at its front that are done with.
+    /// Bytes at the front of the buffer that were consumed.
     consumed: usize,
-    /// What stands behind them was refused.
+    /// The frame that follows them was refused.
     has_refused: bool,
     stage: Stage,
-    /// For a framing that knows no maximum; `None` holds an unfinished frame of any length.
+    /// The maximum for a framing that knows none; `None` holds an unfinished frame of any length.
     max: Option<usize>,
 }
 
@@ -46,16 +46,16 @@ pub struct Deframer<F> {
 pub enum Deframed<'a> {
     /// A packet.
     Packet(&'a [u8]),
-    /// A frame that the framing refuses, and behind which the stream goes on: see [`Decoded::Rejected`].
+    /// A frame that the framing refuses, and after which the stream goes on: see [`Decoded::Rejected`].
     Rejected(FrameError),
 }
 
-/// What the framing is asked next.
+/// Which method of the framing is called next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// `decode`: more bytes may come.
     Open,
-    /// `decode`, until that finds no more: the last bytes have come.
+    /// `decode`, until it finds no more: the last bytes have come.
     Ending,
     /// `decode_eof`.
     Ended,
@@ -67,7 +67,7 @@ enum Cut {
 }
 
 impl<F: Framing> Deframer<F> {
-    /// The beginning of a stream. A framing that knows no maximum gets one of 1 MiB.
+    /// Creates a deframer at the beginning of a stream. For a framing that knows no maximum, the maximum is 1 MiB.
     pub fn new(framing: F) -> Self {
         Self {
             framing,
@@ -79,8 +79,8 @@ impl<F: Framing> Deframer<F> {
         }
     }
 
-    /// The most bytes of one frame, as a server has it in [`Limits::frame`](crate::Limits::frame): it is offered to the
-    /// framing. To be called before the first byte is fed.
+    /// Sets the maximum length of a frame, in bytes, as [`Limits::frame`](crate::Limits::frame) does for a server: it
+    /// is offered to the framing. Call it before the first byte is fed.
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.framing.offer_max(bytes);
@@ -88,12 +88,12 @@ impl<F: Framing> Deframer<F> {
         self
     }
 
-    /// More bytes have come. Behind the [`end`](Self::end) there are none: they are ignored.
+    /// Adds bytes that were received. After [`end`](Self::end) they are ignored.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.stage != Stage::Open {
             return;
         }
-        // Moved only when they are fewer than what is dropped: frames that leave one by one do not each move the rest.
+        // The rest is moved only if it is shorter than what is dropped: frames consumed one by one do not each move it.
         if self.consumed > self.buffer.len() - self.consumed {
             self.buffer.drain(..self.consumed);
             self.consumed = 0;
@@ -102,19 +102,20 @@ impl<F: Framing> Deframer<F> {
         self.has_refused = false;
     }
 
-    /// No more bytes will come. What is left over is a last packet or an error, as the framing says.
+    /// Ends the stream: no more bytes will come. Whether what is left is a last packet or an error is up to the
+    /// framing.
     pub fn end(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Ending;
         }
     }
 
-    /// The next packet or refusal; `None` where more bytes are needed, and where nothing is left behind the
-    /// [`end`](Self::end). Nothing is to be asked after an error.
+    /// Returns the next packet or refused frame; `None` if more bytes are needed, or if nothing is left after
+    /// [`end`](Self::end). Do not call it again after an error.
     ///
     /// # Errors
-    /// What the framing returns, [`FrameError::InvalidDecode`] where that cannot be, and [`FrameError::TooLong`] when the
-    /// unfinished frame is longer than the maximum.
+    /// What the framing returns, [`FrameError::InvalidDecode`] if the framing returns an impossible range or makes no
+    /// progress, and [`FrameError::TooLong`] if the unfinished frame is longer than the maximum.
     pub fn poll_frame(&mut self) -> Result<Option<Deframed<'_>>, FrameError> {
         let packet = loop {
             match self.cut()? {
@@ -132,17 +133,18 @@ impl<F: Framing> Deframer<F> {
         Ok(self.buffer.get(packet).map(Deframed::Packet))
     }
 
-    /// The bytes that were not consumed yet.
+    /// Returns the bytes that are not consumed yet.
     pub fn held(&self) -> &[u8] {
         self.buffer.get(self.consumed..).unwrap_or_default()
     }
 
-    /// Holds an unfinished frame of any length, to find out whether the framing keeps its own maximum.
+    /// Creates a deframer that holds an unfinished frame of any length, to test whether the framing keeps its own
+    /// maximum.
     pub(crate) fn unlimited(framing: F) -> Self {
         Self { max: None, ..Self::new(framing) }
     }
 
-    /// The next step: where a packet stands in the buffer, or what else was found.
+    /// Takes the next step: returns where a packet is in the buffer, or what else was found.
     fn cut(&mut self) -> Result<Option<Cut>, FrameError> {
         let Self { framing, buffer, consumed, has_refused, stage, .. } = self;
         let rest = buffer.get_mut(*consumed..).unwrap_or_default();
@@ -178,7 +180,7 @@ impl<F: Framing> Deframer<F> {
 }
 
 impl Stage {
-    /// Asks for the next frame, which takes at least a byte before the end.
+    /// Asks the framing for the next frame. `decode` is never called with an empty buffer.
     #[inline]
     pub(crate) fn ask<F: Framing>(
         self,
@@ -193,8 +195,8 @@ impl Stage {
     }
 }
 
-/// The packet of a frame that `decode` has found at the front of `rest`, if it can be: within `rest`, and of a frame that
-/// consumes at least a byte and no more than there are.
+/// Returns the packet of a frame that `decode` has found at the front of `rest`, after checking that it lies within
+/// `rest`, and that the frame consumes at least one byte and no more than there are.
 #[inline]
 pub(crate) fn packet(rest: &[u8], payload: Range<usize>, consumed: usize) -> Result<&[u8], FrameError> {
     let Some(packet) = rest.get(payload) else { return invalid("a packet outside of the buffer") };
@@ -207,8 +209,9 @@ pub(crate) fn packet(rest: &[u8], payload: Range<usize>, consumed: usize) -> Res
     Ok(packet)
 }
 
-/// How many of the `len` bytes at the front of the stream go with what was found and is no packet, if that can be: no more
-/// than there are, and at least one but for a first refusal of the same bytes. So a loop of these comes to an end.
+/// Returns how many of the `len` bytes at the front of the stream to drop for what was found and is no packet, after
+/// checking it: no more than there are, and at least one, except for the first refusal of the same bytes. So a loop of
+/// these comes to an end.
 #[cold]
 pub(crate) fn no_packet(
     found: &NoPacket,
@@ -244,7 +247,7 @@ mod tests {
     use super::*;
     use crate::framing::{EncodeError, LengthPrefix, Separator};
 
-    /// Everything that there is to be found now.
+    /// Everything that can be found now.
     fn packets<F: Framing>(deframer: &mut Deframer<F>) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         while let Some(Deframed::Packet(packet)) = deframer.poll_frame().unwrap() {
@@ -261,7 +264,7 @@ mod tests {
         matches!(end, Ok(Some(Deframed::Rejected(_))))
     }
 
-    /// A framing that answers as it is told, and then nothing; it knows no maximum.
+    /// A framing that returns what it was given, and then `None`; it knows no maximum.
     #[derive(Debug)]
     struct Script {
         decode: VecDeque<Decoded>,

@@ -2,9 +2,9 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// The peer broke the wire.
+/// What the peer sent violates the framing.
 ///
-/// Every variant says what was seen; [`Display`](fmt::Display) adds a hint where the bytes look like another protocol.
+/// Every variant says what was seen; [`Display`](fmt::Display) adds a hint if the bytes look like another protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -12,7 +12,7 @@ pub enum FrameError {
     #[error("frame of {len} bytes is over the maximum of {max}{seen}")]
     #[non_exhaustive]
     TooLong {
-        /// Announced length, or the bytes seen so far where the framing announces none.
+        /// The announced length, or the bytes seen so far if the framing announces none.
         len: u64,
         /// The maximum in force, in the same unit.
         max: u64,
@@ -23,7 +23,7 @@ pub enum FrameError {
     #[error("malformed frame: {what}{seen}")]
     #[non_exhaustive]
     Malformed {
-        /// What is wrong, for a person.
+        /// What is wrong, as text for people.
         what: &'static str,
         /// The first bytes of the frame.
         seen: BytesPreview,
@@ -32,69 +32,70 @@ pub enum FrameError {
     #[error("stream ended inside a frame, {have} bytes into it{seen}")]
     #[non_exhaustive]
     Truncated {
-        /// Bytes of the unfinished frame.
+        /// How many bytes of the unfinished frame there are.
         have: usize,
         /// The first of them.
         seen: BytesPreview,
     },
-    /// The framing itself is at fault: it answered with a range outside of the buffer, or consumed nothing.
+    /// The framing itself is at fault: it returned a range outside of the buffer, or made no progress.
     #[error("the framing answered with {what}; this is a defect of the framing, not of the peer")]
     InvalidDecode {
-        /// What it answered.
+        /// What it returned.
         what: &'static str,
     },
 }
 
 impl FrameError {
-    /// A frame of `len` bytes against a maximum of `max`; `buf` is the front of the frame.
+    /// Creates the error of a frame of `len` bytes above a maximum of `max`; `buf` is the front of the frame.
     #[must_use]
     pub fn too_long(len: u64, max: u64, buf: &[u8]) -> Self {
         Self::TooLong { len, max, seen: BytesPreview::new(buf) }
     }
 
-    /// Bytes that begin no frame; `what` says why, in lower case.
+    /// Creates the error of bytes that cannot begin a frame; `what` says why, in lower case, and `buf` is the front of
+    /// them.
     #[must_use]
     pub fn malformed(what: &'static str, buf: &[u8]) -> Self {
         Self::Malformed { what, seen: BytesPreview::new(buf) }
     }
 
-    /// The stream ended with `buf` left over.
+    /// Creates the error of a stream that ended with `buf` left over.
     #[must_use]
     pub fn truncated(buf: &[u8]) -> Self {
         Self::Truncated { have: buf.len(), seen: BytesPreview::new(buf) }
     }
 }
 
-/// A payload of ours has no frame. The fault is the sender's: nothing is sent, and the session goes on.
+/// A payload that was to be sent cannot be framed. The fault is the sender's: nothing is sent, and the session goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The payload is longer than the framing's maximum, or than its length field can say.
+    /// The payload is longer than the framing's maximum, or than its length field can express.
     #[error("payload of {len} bytes is over the maximum of {max}")]
     #[non_exhaustive]
     TooLong {
-        /// Its length, in the unit of the maximum.
+        /// Its length (or that of its frame), in bytes, counted as the maximum is.
         len: u64,
-        /// The maximum in force.
+        /// The maximum in force, in bytes.
         max: u64,
     },
     /// The payload cannot be written in this framing: a forbidden byte, or not the one length that every frame has.
     #[error("{what}")]
     #[non_exhaustive]
     Unencodable {
-        /// What is wrong, for a person.
+        /// What is wrong, as text for people.
         what: &'static str,
     },
 }
 
 impl EncodeError {
-    /// A payload (or its frame) of `len` bytes against a maximum of `max`.
+    /// Creates the error of a payload (or its frame) of `len` bytes above a maximum of `max`.
     #[must_use]
     pub fn too_long(len: u64, max: u64) -> Self {
         Self::TooLong { len, max }
     }
 
-    /// A payload that the framing cannot write; `what` says why, in lower case.
+    /// Creates the error of a payload that the framing cannot write; `what` says why, in lower case.
     #[must_use]
     pub fn unencodable(what: &'static str) -> Self {
         Self::Unencodable { what }
@@ -103,7 +104,7 @@ impl EncodeError {
 
 /// The first bytes of what a peer sent (at most 16), kept in an error.
 ///
-/// Shown in hex, with a hint where they look like HTTP, TLS, SSH or a PROXY header on a port that frames otherwise.
+/// Shown in hex, with a hint if they look like HTTP, TLS, SSH or a PROXY protocol header.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct BytesPreview {
     len: u8,
@@ -122,13 +123,13 @@ impl BytesPreview {
         seen
     }
 
-    /// The bytes.
+    /// Returns the bytes that were kept, at most 16.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// The protocol that the bytes look like, if it is a well-known one.
+    /// Returns what the bytes look like, if that is a well-known protocol.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         const HTTP: [&[u8]; 8] =

@@ -9,10 +9,10 @@ use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError};
 /// packets   ^^^^^   ^^^^^   tail, waits for more
 /// ```
 ///
-/// **Limit:** the length itself, in bytes; what a server offers as its maximum changes nothing.
+/// **Limit:** the length itself, in bytes; the maximum that a server offers changes nothing.
 ///
-/// **Errors:** [`FrameError::Truncated`] at an end inside a frame. On encode, [`FrameError::TooLong`] for a payload that is
-/// longer, [`FrameError::Malformed`] for one that is shorter: nothing is padded.
+/// **Errors:** [`FrameError::Truncated`] if the stream ends inside a frame. On encode, [`EncodeError::TooLong`] for a
+/// longer payload, [`EncodeError::Unencodable`] for a shorter one: nothing is padded.
 ///
 /// ```
 /// use framewire::framing::{Decoded, FixedLength, Framing};
@@ -28,10 +28,10 @@ pub struct FixedLength {
 }
 
 impl FixedLength {
-    /// Packets of `bytes` bytes.
+    /// Packets of `bytes` bytes each.
     ///
     /// # Errors
-    /// `bytes` is 0.
+    /// [`FramingConfigError::ZeroLength`] if `bytes` is 0.
     pub fn new(bytes: usize) -> Result<Self, FramingConfigError> {
         if bytes == 0 { Err(FramingConfigError::ZeroLength) } else { Ok(Self { len: bytes }) }
     }

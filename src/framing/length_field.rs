@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use super::policy::{self, Policy};
 use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Oversize};
 
-/// A length field anywhere in the frame's header, by Netty's `LengthFieldBasedFrameDecoder`.
+/// A length field anywhere in the frame's header, modelled on Netty's `LengthFieldBasedFrameDecoder`.
 ///
 /// ```text
 /// offset 2, width 2, adjustment 1, strip 5
@@ -13,7 +13,7 @@ use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Overs
 ///   | CA FE | 00 03 | 01 | f  o  o |      frame = offset + width + adjustment + the value of the field
 ///   |offset | width |adj.|  value  |
 ///   '------- strip ------'
-/// packet                  ^^^^^^^^^       frame less its first `strip` bytes
+/// packet                  ^^^^^^^^^       frame without its first `strip` bytes
 /// ```
 ///
 /// | setting | meaning | default |
@@ -23,29 +23,31 @@ use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Overs
 /// | offset | bytes before the field | 0 |
 /// | adjustment | what to add to the value to get the bytes that *follow* the field | 0 |
 /// | strip | bytes taken off the front of the frame to make the packet | 0: the packet is the whole frame |
-/// | header | what encode writes into the stripped bytes, the field apart | zeros |
+/// | header | what encode writes into the stripped bytes, except the field | zeros |
 ///
-/// A length that counts the whole frame is an adjustment of -(offset + width), or
+/// For a length that counts the whole frame, use an adjustment of -(offset + width), or
 /// [`length_includes_header`](LengthFieldBuilder::length_includes_header).
 ///
-/// **Encode** is the way back: the payload is what decode would hand out, so it takes the place of everything behind the
-/// first `strip` bytes. What was stripped is written from the header setting, and the field gets its value wherever it
-/// stands: with a strip of 0 the payload brings the whole header, and the bytes at the place of the field are overwritten.
+/// **Encode** is the inverse: the payload is what decode would hand out, so it becomes everything after the first
+/// `strip` bytes. The stripped bytes are written from the header setting, and the field gets its value wherever it is:
+/// with a strip of 0 the payload must contain the whole header, and the bytes in the place of the field are
+/// overwritten.
 ///
 /// **Limit:** [`max`](Self::max) counts the *whole frame* on the wire, after adjustment, header included;
 /// [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) by default, or what the server offers. It is checked as soon
 /// as the field is there.
 ///
-/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]); [`FrameError::Malformed`] when the adjusted
-/// length does not reach the end of the field (always the end of the session: nobody knows where the next frame begins);
-/// [`FrameError::Truncated`] at an end inside a frame. On encode, `TooLong` above the maximum or above what the field can
-/// say, `Malformed` for a payload that is shorter than the part of the header it has to bring.
+/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]); [`FrameError::Malformed`] if the adjusted
+/// length does not reach the end of the field (this always ends the session, as it is unknown where the next frame
+/// begins); [`FrameError::Truncated`] if the stream ends inside a frame. On encode, [`EncodeError::TooLong`] above the
+/// maximum or above what the field can express, [`EncodeError::Unencodable`] for a payload that is shorter than the
+/// part of the header that it must contain.
 ///
 /// ```
 /// use bytes::BytesMut;
 /// use framewire::framing::{ByteOrder, Decoded, Framing, LengthField};
 ///
-/// // A magic number, then a length that counts all the frame.
+/// // A magic number, then a length that counts the whole frame.
 /// let mut framing = LengthField::builder(4)
 ///     .byte_order(ByteOrder::Little)
 ///     .offset(2)
@@ -76,7 +78,7 @@ pub struct LengthField {
     policy: Policy,
 }
 
-/// The order of the bytes of a number on the wire.
+/// The byte order of a number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ByteOrder {
     /// The most significant byte first: network order. The default.
@@ -92,17 +94,17 @@ pub struct LengthFieldBuilder {
     width: usize,
     order: ByteOrder,
     offset: usize,
-    /// `None`: the length counts the header too, wherever the offset may come to stand.
+    /// `None`: the length counts the header too, whatever the offset is.
     adjustment: Option<i64>,
     strip: usize,
     header: Option<Vec<u8>>,
 }
 
-/// Where the field may end, and what may be stripped: both are kept in two bytes.
+/// The most for the end of the field and for the bytes to strip: both are kept in two bytes.
 const MAX_HEADER: usize = u16::MAX as usize;
 
 impl LengthField {
-    /// A field of `width` bytes: 1, 2, 3, 4 or 8 ([`build`](LengthFieldBuilder::build) refuses others).
+    /// Starts with a field of `width` bytes: 1, 2, 3, 4 or 8 ([`build`](LengthFieldBuilder::build) refuses others).
     #[must_use]
     pub fn builder(width: usize) -> LengthFieldBuilder {
         LengthFieldBuilder {
@@ -115,7 +117,7 @@ impl LengthField {
         }
     }
 
-    /// The most bytes that a whole frame may take on the wire (4 GiB - 1 at most; more is taken as that).
+    /// Sets the most bytes that a whole frame may take on the wire (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = policy::clamp(bytes);
@@ -123,7 +125,7 @@ impl LengthField {
         self
     }
 
-    /// What happens to a frame over the maximum; [`Oversize::Close`] by default.
+    /// Sets what happens to a frame above the maximum; [`Oversize::Close`] by default.
     #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.policy.oversize = oversize;
@@ -140,7 +142,7 @@ impl LengthField {
         i128::from(value) + i128::from(self.adjustment) + self.field_end() as i128
     }
 
-    /// What the field says in a frame of `frame` bytes.
+    /// The value of the field in a frame of `frame` bytes.
     fn value_for(&self, frame: usize) -> Result<u64, EncodeError> {
         let most = u64::MAX >> (64 - 8 * u32::from(self.width));
         let max = self.frame_len(most).min(self.max.into());
@@ -167,7 +169,7 @@ impl Framing for LengthField {
         if frame < end as i128 {
             return Err(FrameError::malformed("the length does not reach the end of its own field", buf));
         }
-        // Past 2^64 it is too long by any maximum: which of these lengths it was, nobody will miss.
+        // Past 2^64 it is too long by any maximum, so the exact length does not matter.
         let frame = u64::try_from(frame).unwrap_or(u64::MAX);
         if frame > self.max.into() {
             let error = FrameError::too_long(frame, self.max.into(), buf);
@@ -205,8 +207,8 @@ impl Framing for LengthField {
         }
     }
 
-    /// The maximum, or what the field can say where that is less; never less than up to the end of the field, which has
-    /// to be read before a frame can be refused.
+    /// The maximum, or what the field can express if that is less; never less than up to the end of the field, which
+    /// has to be read before a frame can be refused.
     fn max_frame(&self) -> Option<usize> {
         let most = self.frame_len(u64::MAX >> (64 - 8 * u32::from(self.width))).min(self.max.into());
         Some(usize::try_from(most).unwrap_or(0).max(self.field_end()))
@@ -218,53 +220,55 @@ impl Framing for LengthField {
 }
 
 impl LengthFieldBuilder {
-    /// The byte order of the field; big-endian by default.
+    /// Sets the byte order of the field; big-endian by default.
     #[must_use]
     pub fn byte_order(mut self, order: ByteOrder) -> Self {
         self.order = order;
         self
     }
 
-    /// How many bytes stand before the field; 0 by default.
+    /// Sets how many bytes there are before the field; 0 by default.
     #[must_use]
     pub fn offset(mut self, bytes: usize) -> Self {
         self.offset = bytes;
         self
     }
 
-    /// What to add to the value of the field to get the number of bytes that follow the field; 0 by default.
+    /// Sets what to add to the value of the field to get the number of bytes that follow it; 0 by default.
     #[must_use]
     pub fn adjustment(mut self, bytes: i64) -> Self {
         self.adjustment = Some(bytes);
         self
     }
 
-    /// The field counts the whole frame: an adjustment of -(offset + width), whatever the offset.
+    /// Makes the field count the whole frame: an adjustment of -(offset + width), whatever the offset.
     #[must_use]
     pub fn length_includes_header(mut self) -> Self {
         self.adjustment = None;
         self
     }
 
-    /// How many bytes to take off the front of a frame to make the packet; 0 by default.
+    /// Sets how many bytes to take off the front of a frame to make the packet; 0 by default.
     #[must_use]
     pub fn strip(mut self, bytes: usize) -> Self {
         self.strip = bytes;
         self
     }
 
-    /// What encode writes into the bytes that are stripped: exactly as many. The field in it is overwritten. Zeros by default.
+    /// Sets what encode writes into the bytes that are stripped; it must have exactly as many bytes. The field in it is
+    /// overwritten. Zeros by default.
     #[must_use]
     pub fn header(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.header = Some(bytes.into());
         self
     }
 
-    /// The framing.
+    /// Checks the settings and returns the framing.
     ///
     /// # Errors
-    /// A width other than 1, 2, 3, 4 and 8; a field that ends past 65,535 bytes; an adjustment outside of 31 bits; a strip
-    /// that is more than the shortest frame has, or that ends inside the field; a header that is not as long as the strip.
+    /// A width other than 1, 2, 3, 4 or 8; a field that ends past 65,535 bytes; an adjustment beyond ±(2^31 - 1); a
+    /// strip that is more than the shortest frame has, or that ends inside the field; a header that is not as long as
+    /// the strip.
     pub fn build(self) -> Result<LengthField, FramingConfigError> {
         let width = match self.width {
             1 | 2 | 3 | 4 | 8 => self.width as u8,
@@ -294,7 +298,7 @@ impl LengthFieldBuilder {
 
     fn checked_strip(&self, end: usize, adjustment: i32) -> Result<u16, FramingConfigError> {
         let strip = self.strip;
-        // With a positive adjustment, the header goes on behind the field, and each frame has at least that.
+        // With a positive adjustment, the header continues after the field, so each frame has at least that.
         let max = end.saturating_add(usize::try_from(adjustment).unwrap_or(0)).min(MAX_HEADER);
         let (Ok(narrow), true) = (u16::try_from(strip), strip <= max) else {
             return Err(FramingConfigError::Strip { strip, max });

@@ -1,6 +1,6 @@
 use super::{ByteOrder, policy};
 
-/// A length in front of a payload, where a frame is just that: how a session reads and writes it without a call.
+/// A length in front of a payload, for frames that are nothing else: a session reads and writes these itself.
 ///
 /// ```text
 ///            |<- width ->|
@@ -8,24 +8,24 @@ use super::{ByteOrder, policy};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LengthHeader {
-    /// No more than the header can say. As bytes, which need no padding behind them: this stands in each of very many sessions.
+    /// No more than the header can express. As bytes, which need no padding: each of very many sessions holds one.
     max: [u8; 4],
     /// Bytes, 1 to 8.
     width: u8,
     layout: Layout,
 }
 
-/// How the bytes stand.
+/// The order of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
-    /// Four bytes in network order, which most protocols have: these cost the least.
+    /// Four bytes in network order, which most protocols use: the fast path.
     NetworkU32,
     Big,
     Little,
 }
 
 impl LengthHeader {
-    /// Of 1 to 8 bytes.
+    /// A header of `width` bytes, 1 to 8.
     pub(super) fn new(width: u8, order: ByteOrder) -> Self {
         debug_assert!((1..=8).contains(&width), "a header of {width} bytes");
         let layout = match order {
@@ -36,7 +36,7 @@ impl LengthHeader {
         Self { max: [0; 4], width, layout }.with_max(policy::DEFAULT_MAX as usize)
     }
 
-    /// With a maximum that it can say.
+    /// With this maximum, or the greatest length that the header can express if that is less.
     pub(super) fn with_max(self, bytes: usize) -> Self {
         let most = u32::MAX >> (32 - 8 * u32::from(self.width.min(4)));
         Self { max: policy::clamp(bytes).min(most).to_ne_bytes(), ..self }
@@ -54,8 +54,8 @@ impl LengthHeader {
         self.width.into()
     }
 
-    /// Where the payload stands and ends at the front of `buf`, if it is whole and this takes no more than a look: for the
-    /// commonest header alone, and others are left to [`Framing::decode`](super::Framing::decode).
+    /// Where the payload begins and ends at the front of `buf`, if it is whole. Only for the most common header; others
+    /// are left to [`Framing::decode`](super::Framing::decode).
     #[inline]
     pub(crate) fn whole(&self, buf: &[u8]) -> Option<(usize, usize)> {
         if self.layout != Layout::NetworkU32 {
@@ -67,7 +67,7 @@ impl LengthHeader {
         (len <= self.max() && len <= behind.len()).then_some((4, len.wrapping_add(4)))
     }
 
-    /// The length at the front of `buf`; `None` while that is shorter than the header.
+    /// The length at the front of `buf`; `None` while `buf` is shorter than the header.
     pub(super) fn read(&self, buf: &[u8]) -> Option<u64> {
         let mut bytes = [0; 8];
         let width = self.width();
@@ -80,7 +80,8 @@ impl LengthHeader {
         Some(u64::from_be_bytes(bytes))
     }
 
-    /// The header of a payload of `len` bytes, which are no more than the maximum: as many of these eight as it is wide.
+    /// The header of a payload of `len` bytes, at most the maximum: the first [`width`](Self::width) of these eight
+    /// bytes.
     pub(super) fn bytes(&self, len: usize) -> [u8; 8] {
         let len = len as u64;
         if self.layout == Layout::Little {
@@ -89,8 +90,8 @@ impl LengthHeader {
         (len << (64 - 8 * self.width())).to_be_bytes()
     }
 
-    /// Writes the frame of `payload` to the front of `spare`, if that has room for it and the header can say so; how long it
-    /// is.
+    /// Writes the frame of `payload` to the front of `spare` and returns its length; `None` if there is no room for it
+    /// or the payload is above the maximum.
     #[inline]
     pub(crate) fn write(&self, payload: &[u8], spare: &mut [u8]) -> Option<usize> {
         if payload.len() > self.max() {
@@ -166,7 +167,7 @@ mod tests {
                 let seen = framing.length_header().unwrap().whole(&wire[..end]);
                 let decoded = if end == 0 { Ok(None) } else { framing.decode(&mut wire[..end]) };
                 let packet = seen.map(|(start, end)| Decoded::Packet { payload: start..end, consumed: end });
-                // What it leaves to `decode` is none that it has found otherwise.
+                // It may leave a frame to `decode`, but must not find another one.
                 assert!(packet.is_none() || decoded == Ok(packet), "{framing:?}, {end} bytes");
             }
         }

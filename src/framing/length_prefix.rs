@@ -11,14 +11,15 @@ use super::{ByteOrder, Decoded, EncodeError, FrameError, Framing, LengthHeader, 
 /// packet          ^^^^^^^^^^^^^^^
 /// ```
 ///
-/// The header is 1, 2, 3, 4 or 8 bytes wide, unsigned, big- or little-endian; a length of 0 is an empty packet. For a field
-/// with anything around it see [`LengthField`](crate::framing::LengthField).
+/// The header is 1, 2, 3, 4 or 8 bytes wide, unsigned, big- or little-endian; a length of 0 is an empty packet. For a
+/// header with more than the length in it, see [`LengthField`](crate::framing::LengthField).
 ///
 /// **Limit:** [`max`](Self::max) counts *packet* bytes, without the header; [`DEFAULT_MAX_FRAME`] by default, or what the
-/// server offers. A longer length is refused as soon as the header is there, before a byte of the packet is kept.
+/// server offers. A greater length is refused as soon as the header is there, before a byte of the packet is kept.
 ///
-/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]), [`FrameError::Truncated`] at an end inside a
-/// frame. On encode, `TooLong` for a payload above the maximum, or above what the header can say (255 bytes for `u8`).
+/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]), [`FrameError::Truncated`] if the stream
+/// ends inside a frame. On encode, [`EncodeError::TooLong`] for a payload above the maximum, or above what the header
+/// can express (255 bytes for `u8`).
 ///
 /// [`DEFAULT_MAX_FRAME`]: crate::framing::DEFAULT_MAX_FRAME
 ///
@@ -96,7 +97,7 @@ impl LengthPrefix {
         Self::new(8, ByteOrder::Little)
     }
 
-    /// The most bytes that a packet may have, without its header (4 GiB - 1 at most; more is taken as that).
+    /// Sets the most bytes that a packet may have, without its header (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.header = self.header.with_max(bytes);
@@ -104,7 +105,7 @@ impl LengthPrefix {
         self
     }
 
-    /// What happens to a frame over the maximum; [`Oversize::Close`] by default.
+    /// Sets what happens to a frame above the maximum; [`Oversize::Close`] by default.
     #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.policy.oversize = oversize;

@@ -3,7 +3,7 @@ use bytes::{BufMut, BytesMut};
 use super::policy::{self, Policy};
 use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 
-/// Netstrings, as D. J. Bernstein wrote them down (<https://cr.yp.to/proto/netstrings.txt>, 1997).
+/// Netstrings, as specified by D. J. Bernstein (<https://cr.yp.to/proto/netstrings.txt>, 1997).
 ///
 /// ```text
 /// | 5  : | h  e  l  l  o | ,  |     length in decimal, colon, packet, comma
@@ -17,9 +17,9 @@ use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 /// [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) by default, or what the server offers.
 ///
 /// **Errors:** [`FrameError::TooLong`] above the maximum, as soon as the colon is there (see [`Oversize`]);
-/// [`FrameError::Malformed`] for anything but digits before the colon, for a leading zero, for more than 19 digits, for
-/// anything but a comma behind the packet (always the end of the session); [`FrameError::Truncated`] at an end inside a
-/// frame. On encode, `TooLong` above the maximum.
+/// [`FrameError::Malformed`] for anything but digits before the colon, for a leading zero, for more than 19 digits, and
+/// for anything but a comma after the packet (this always ends the session); [`FrameError::Truncated`] if the stream
+/// ends inside a frame. On encode, [`EncodeError::TooLong`] above the maximum.
 ///
 /// ```
 /// use framewire::framing::{Decoded, Framing, Netstring};
@@ -36,17 +36,17 @@ pub struct Netstring {
     policy: Policy,
 }
 
-/// The most digits: what any 64-bit number can hold.
+/// The most digits of a length: any number of so many fits into 64 bits.
 const MAX_DIGITS: usize = 19;
 
 impl Netstring {
-    /// Packets of at most [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) bytes.
+    /// Netstrings of at most [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) packet bytes.
     #[must_use]
     pub fn new() -> Self {
         Self { left: 0, max: policy::DEFAULT_MAX, policy: Policy::default() }
     }
 
-    /// The most bytes that a packet may have, without length, colon and comma (4 GiB - 1 at most; more is taken as that).
+    /// Sets the most bytes of a packet, without length, colon and comma (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = policy::clamp(bytes);
@@ -54,14 +54,14 @@ impl Netstring {
         self
     }
 
-    /// What happens to a frame over the maximum; [`Oversize::Close`] by default.
+    /// Sets what happens to a frame above the maximum; [`Oversize::Close`] by default.
     #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.policy.oversize = oversize;
         self
     }
 
-    /// More of a refused frame; its last byte has to be the comma, or the place in the stream is lost.
+    /// Skips more of a refused frame; its last byte has to be the comma, or it is unknown where the next frame begins.
     #[cold]
     fn skip(&mut self, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
         let end = usize::try_from(self.left).ok().and_then(|left| left.checked_sub(1));
@@ -74,7 +74,7 @@ impl Netstring {
     #[cold]
     fn refuse(&mut self, header: usize, len: u64, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
         let error = FrameError::too_long(len, self.max.into(), buf);
-        // All but the comma, which is looked at when it is there: so the report is the same however the frame is cut.
+        // All but the comma, which is checked when it comes: so the report is the same however the frame is cut.
         let refused = self.policy.refuse(&mut self.left, len.saturating_add(header as u64), buf, error);
         if refused.is_ok() {
             self.left = self.left.saturating_add(1);

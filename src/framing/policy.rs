@@ -2,19 +2,19 @@
 
 use super::{Decoded, FrameError, Oversize};
 
-/// The maximum of a framing that was given none by `max` and offered none by a server: 1 MiB, in the unit that the
-/// framing counts (its documentation says which bytes).
+/// The maximum of a framing that was neither given one by `max` nor offered one by a server: 1 MiB. The documentation
+/// of each framing says which bytes it counts.
 pub const DEFAULT_MAX_FRAME: usize = 1 << 20;
 
 /// [`DEFAULT_MAX_FRAME`] as the framings keep it: 4 bytes, since one lives in each of very many sessions.
 pub(super) const DEFAULT_MAX: u32 = 1 << 20;
 
-/// A maximum as the framings keep it; what does not fit is taken as 4 GiB - 1.
+/// A maximum as the framings keep it; larger values are taken as 4 GiB - 1.
 pub(super) fn clamp(max: usize) -> u32 {
     u32::try_from(max).unwrap_or(u32::MAX)
 }
 
-/// A length that was found to be within a maximum, as a length of memory.
+/// A length on the wire as a length in memory.
 pub(super) fn in_memory(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
@@ -27,8 +27,8 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// Refuses the frame at the front of `buf`, which takes `frame` bytes on the wire: as `error` when the session is to
-    /// end, else by leaving in `left` how many of its bytes are still to come.
+    /// Refuses the frame at the front of `buf`, which takes `frame` bytes on the wire: returns `error` if the session
+    /// is to end; otherwise stores in `left` how many of its bytes are still to come.
     #[cold]
     pub(super) fn refuse(
         self,
@@ -56,7 +56,8 @@ pub(super) fn skip(left: &mut u64, buf: &[u8]) -> Decoded {
     Decoded::Skipped { consumed }
 }
 
-/// The end of the stream for a framing that has no packet to make of `buf`, with `left` bytes of a refused frame to come.
+/// Ends the stream for a framing that makes no packet of the rest in `buf`, with `left` bytes of a refused frame to
+/// come.
 pub(super) fn end(left: u64, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
     if left == 0 && buf.is_empty() { Ok(None) } else { Err(FrameError::truncated(buf)) }
 }

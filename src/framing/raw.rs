@@ -3,14 +3,14 @@ use bytes::BytesMut;
 use super::policy;
 use super::{Decoded, EncodeError, FrameError, Framing};
 
-/// No framing: whatever was read is the packet.
+/// No framing: whatever was read is a packet.
 ///
 /// ```text
 /// read    | 01 02 03 |  | 04 |  | 05 06 |
-/// packets   ^^^^^^^^      ^^      ^^^^^     where the stream is cut, the network decides
+/// packets   ^^^^^^^^      ^^      ^^^^^     the network decides where the stream is cut
 /// ```
 ///
-/// For byte pipes and proxies. Packets are never empty, and say nothing about how the peer sent them.
+/// For byte pipes and proxies. Packets are never empty; where one ends says nothing about how the peer sent them.
 ///
 /// **Limit:** [`max`](Self::max) counts the bytes of one packet: a longer read is handed out as several packets;
 /// [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) by default, or what the server offers.
@@ -37,7 +37,8 @@ impl Raw {
         Self { max: policy::DEFAULT_MAX, max_is_chosen: false }
     }
 
-    /// The most bytes of one packet (at least 1, at most 4 GiB - 1; other values are taken as the nearest of these).
+    /// Sets the most bytes of one packet (at least 1, at most 4 GiB - 1; other values are taken as the nearest of
+    /// these).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = policy::clamp(bytes.max(1));

@@ -3,7 +3,7 @@ use bytes::BytesMut;
 use super::policy;
 use super::{Decoded, EncodeError, FrameError, Framing};
 
-/// The whole stream is one packet, handed out when the peer has closed its sending side.
+/// The whole stream is one packet, handed out when the peer has ended its sending side.
 ///
 /// ```text
 /// | h  e  l  l  o  end of stream
@@ -11,15 +11,15 @@ use super::{Decoded, EncodeError, FrameError, Framing};
 ///   ^^^^^^^^^^^^^
 /// ```
 ///
-/// A stream without a byte has no packet. What is sent goes out as it is, and several payloads run into one packet at a
-/// peer with this framing.
+/// An empty stream has no packet. Payloads are sent as they are, and a peer with this framing receives several payloads
+/// as one packet.
 ///
 /// **Limit:** [`max`](Self::max) counts the bytes of the stream;
 /// [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) by default, or what the server offers.
 ///
-/// **Errors:** [`FrameError::TooLong`] with the first byte above the maximum, without waiting for the end, with the bytes
-/// seen so far as its length; the session ends, since there is no next frame. On encode, `TooLong` for a payload above the
-/// maximum.
+/// **Errors:** [`FrameError::TooLong`] as soon as more than the maximum has come, with the number of bytes seen so far
+/// as its length; the session ends, since there is no next frame. On encode, [`EncodeError::TooLong`] for a payload
+/// above the maximum.
 ///
 /// ```
 /// use framewire::framing::{Decoded, Framing, UntilEof};
@@ -43,7 +43,7 @@ impl UntilEof {
         Self { max: policy::DEFAULT_MAX, max_is_chosen: false }
     }
 
-    /// The most bytes of the stream (4 GiB - 1 at most; more is taken as that).
+    /// Sets the most bytes of the stream (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = policy::clamp(bytes);

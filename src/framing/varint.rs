@@ -3,7 +3,7 @@ use bytes::BytesMut;
 use super::policy::{self, Policy};
 use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 
-/// A length in LEB128 in front of each packet, as Protocol Buffers' delimited streams and Minecraft have it.
+/// A length in LEB128 in front of each packet, as in Protocol Buffers' delimited streams and Minecraft.
 ///
 /// ```text
 /// | 05 | h  e  l  l  o |        7 bits a byte, the low ones first; the top bit says that another byte follows
@@ -12,14 +12,15 @@ use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
 /// ```
 ///
 /// The length is unsigned, of at most 5 bytes ([`u32`](Self::u32)) or 10 bytes ([`u64`](Self::u64)). An over-long form (a
-/// last byte of 0, such as `80 00`) is refused: each length has one spelling.
+/// last byte of 0, such as `80 00`) is refused: each length has exactly one encoding.
 ///
 /// **Limit:** [`max`](Self::max) counts *packet* bytes, without the length;
 /// [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) by default, or what the server offers.
 ///
 /// **Errors:** [`FrameError::TooLong`] above the maximum, as soon as the length is there (see [`Oversize`]);
-/// [`FrameError::Malformed`] for a length that is over-long, never ends or has too many bits (always the end of the session);
-/// [`FrameError::Truncated`] at an end inside a frame. On encode, `TooLong` above the maximum.
+/// [`FrameError::Malformed`] for a length that is over-long, never ends or has too many bits (this always ends the
+/// session); [`FrameError::Truncated`] if the stream ends inside a frame. On encode, [`EncodeError::TooLong`] above the
+/// maximum.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -61,7 +62,7 @@ impl VarintPrefix {
         Self::new(Width::Bits64)
     }
 
-    /// The most bytes that a packet may have, without its length (4 GiB - 1 at most; more is taken as that).
+    /// Sets the most bytes that a packet may have, without its length (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = policy::clamp(bytes);
@@ -69,7 +70,7 @@ impl VarintPrefix {
         self
     }
 
-    /// What happens to a frame over the maximum; [`Oversize::Close`] by default.
+    /// Sets what happens to a frame above the maximum; [`Oversize::Close`] by default.
     #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.policy.oversize = oversize;
@@ -94,7 +95,7 @@ impl Framing for VarintPrefix {
             return Ok(Some(policy::skip(&mut self.left, buf)));
         }
         let (header, len) = match *buf {
-            // One byte says it all for packets under 128 bytes: the common case, and it cannot be wrong.
+            // The common case: for packets under 128 bytes the length is one byte, which cannot be malformed.
             [len @ 0..=0x7f, ..] => (1, len.into()),
             _ => match self.width.read(buf)? {
                 Some(read) => read,
@@ -158,7 +159,7 @@ impl Width {
         }
     }
 
-    /// What the last of the most bytes may say: the bits that are left of 32 or 64.
+    /// The greatest value of the last possible byte: the bits that are left of 32 or 64.
     fn most_in_last(self) -> u8 {
         match self {
             Self::Bits32 => 0x0f,
@@ -166,7 +167,7 @@ impl Width {
         }
     }
 
-    /// Bytes of the length, and the length.
+    /// How many bytes the length takes, and the length; `None` while it is not complete.
     fn read(self, buf: &[u8]) -> Result<Option<(usize, u64)>, FrameError> {
         let mut len = 0;
         for (place, byte) in buf.iter().take(self.most_bytes()).enumerate() {

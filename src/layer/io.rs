@@ -4,10 +4,11 @@ use bytes::BytesMut;
 
 use crate::addr::Addr;
 
-/// Plain bytes that a layer may give in one call: so what a few bytes are inflated to is handed out before more of it is.
+/// Plain bytes that a layer may pass on in one call, so that the output of a decompressor is handed out before it grows
+/// further.
 const PLAIN_PER_CALL: usize = 64 * 1024;
 
-/// What a [`Layer`](crate::Layer) can do while it receives.
+/// The output of a [`Layer`](crate::Layer) while it receives, and what it can report about the connection.
 pub struct LayerIo<'a> {
     plain: &'a mut Vec<u8>,
     room: usize,
@@ -15,7 +16,7 @@ pub struct LayerIo<'a> {
     requests: &'a mut LayerRequests,
 }
 
-/// What a layer asked for.
+/// What a layer asked for during one call.
 #[derive(Debug, Default)]
 pub(crate) struct LayerRequests {
     pub(crate) open: bool,
@@ -34,8 +35,8 @@ impl<'a> LayerIo<'a> {
         Self { plain, room: PLAIN_PER_CALL, wire, requests }
     }
 
-    /// Gives plain bytes to the next layer, or to the framing. Returns how many of them were taken: no more than there is
-    /// [`room`](Self::room) for. A layer that has more keeps them, and is called again when these were handed out.
+    /// Passes plain bytes to the next layer or to the framing. Returns how many of them were taken, at most
+    /// [`room`](Self::room). A layer that has more keeps them, and is called again when these were handed out.
     pub fn plain(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.get(..self.room).unwrap_or(bytes);
         self.plain.extend_from_slice(taken);
@@ -43,42 +44,43 @@ impl<'a> LayerIo<'a> {
         taken.len()
     }
 
-    /// Plain bytes that may still be given in this call; 64 KiB at its beginning.
+    /// Returns how many plain bytes may still be passed on in this call; 64 KiB at its beginning.
     #[must_use]
     pub fn room(&self) -> usize {
         self.room
     }
 
-    /// Bytes for the wire: append to it. They go out before anything that is sent later.
+    /// Returns the buffer for the wire, to append bytes to. They are written before anything that is sent later.
     pub fn wire(&mut self) -> &mut BytesMut {
         self.wire
     }
 
-    /// The layer is open: its handshake, if it has one, is over.
+    /// Declares the layer open: its handshake, if it has one, is complete.
     pub fn open(&mut self) {
         self.requests.open = true;
     }
 
-    /// The layer has done its part, and is removed when this call has returned: the bytes behind those that it consumed go
-    /// on as they are, and so does what is sent.
+    /// Removes the layer when this call has returned, because its work is done: received bytes after those that it
+    /// consumed pass unchanged, and so does what is sent.
     pub fn done(&mut self) {
         self.requests.done = true;
     }
 
-    /// The plain stream ends here, as a TLS `close_notify` says: the session takes it for the end of the peer's side. What
-    /// the wire brings behind it is discarded.
+    /// Ends the plain stream here, as a TLS `close_notify` does: for the session, the peer has ended its side. Bytes
+    /// that follow on the wire are discarded.
     pub fn end(&mut self) {
         self.requests.end = true;
     }
 
-    /// Whom the connection is from, as a PROXY header says: what [`Session::peer_addr`](crate::Session::peer_addr) shows
-    /// from now on. Limits per peer go by who has connected.
+    /// Sets the address that [`Session::peer_addr`](crate::Session::peer_addr) returns from now on, for example from a
+    /// PROXY header. [`Limits::connections_per_peer`](crate::Limits::connections_per_peer) still counts by the address
+    /// of the socket.
     pub fn set_peer_addr(&mut self, peer: impl Into<Addr>) {
         self.requests.peer = Some(peer.into());
     }
 
-    /// What both sides have agreed to speak (ALPN, a WebSocket subprotocol): what
-    /// [`Session::protocol`](crate::Session::protocol) shows from now on.
+    /// Sets the negotiated protocol (ALPN, a WebSocket subprotocol), which
+    /// [`Session::protocol`](crate::Session::protocol) returns from now on.
     pub fn set_protocol(&mut self, protocol: impl Into<Box<[u8]>>) {
         self.requests.protocol = Some(protocol.into());
     }

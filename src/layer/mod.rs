@@ -1,12 +1,13 @@
-//! Bytes transformed between the socket and the framing: TLS, compression, a PROXY header, a WebSocket handshake.
+//! Layers transform bytes between the socket and the framing: TLS, compression, a PROXY header, a WebSocket handshake.
 //!
 //! ```text
 //! socket ──wire──▶ layer 0 ──plain──▶ layer 1 ──plain──▶ framing ──▶ PacketHandler
 //! socket ◀──wire── layer 0 ◀──plain── layer 1 ◀──plain── framing ◀── Session::send
 //! ```
 //!
-//! Layers are given to connections as they arrive ([`Server::layer`](crate::Server::layer)), or pushed in mid-stream
-//! ([`Session::push_layer`](crate::Session::push_layer)). Each new one stands between those before it and the framing.
+//! A connection gets its layers when it arrives ([`Server::layer`](crate::Server::layer)), or later, in mid-stream
+//! ([`Session::push_layer`](crate::Session::push_layer)). Each new layer is placed between the previous ones and the
+//! framing.
 
 mod io;
 
@@ -20,11 +21,14 @@ use crate::error::LayerError;
 
 /// Transforms the bytes of one connection, in both directions. It may write while it reads, as a handshake does.
 ///
-/// A layer is *opening* until it has called [`LayerIo::open`] (or given its first plain bytes). A session that begins with
-/// layers has its [`on_open`](crate::PacketHandler::on_open) when all of them are open, and each is given
-/// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) for that. Until then nothing is sent through it: packets
-/// wait in the outbox. An error, or a panic, ends the session with [`CloseReason::Layer`](crate::CloseReason::Layer) (or
-/// `Panicked`); what the layer has written to the wire before, an alert, still goes out.
+/// A layer is *opening* until it calls [`LayerIo::open`] or passes on its first plain bytes. For a session that begins
+/// with layers, [`on_open`](crate::PacketHandler::on_open) is called when all of them are open. They have
+/// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) for that, together. Until then no packet is sent
+/// through them: packets wait in the outbox.
+///
+/// An error closes the session with [`CloseReason::Layer`](crate::CloseReason::Layer), a panic with
+/// [`CloseReason::Panicked`](crate::CloseReason::Panicked). What the layer has written to the wire before, such as an
+/// alert, is still sent.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -52,54 +56,58 @@ use crate::error::LayerError;
 /// }
 /// ```
 pub trait Layer: Send {
-    /// Bytes came from below. Returns how many of them are done with; the rest is shown again, with what comes behind it.
+    /// Called with bytes from below. Returns how many of them the layer has consumed; the rest is passed in again,
+    /// followed by what is received next.
     ///
-    /// It is first called when the layer begins, perhaps without any bytes: who speaks first speaks then, and a layer without
-    /// a handshake calls [`LayerIo::open`]. It is called again, perhaps without new bytes, after it has used up all the
-    /// [`room`](LayerIo::room) for plain bytes, and after it has consumed some bytes but not all. Where it consumes none and
-    /// leaves room it waits for more; it may leave [`Limits::frame`](crate::Limits::frame) bytes (at least 128 KiB) unread,
-    /// and 128 KiB before it is open.
+    /// The first call comes when the layer begins, possibly without any bytes: a layer that speaks first writes to the
+    /// wire then, and one without a handshake calls [`LayerIo::open`]. This is called again, possibly without new
+    /// bytes, after the layer has used up the [`room`](LayerIo::room) for plain bytes, and after it has consumed some
+    /// bytes but not all. A layer that consumes nothing and leaves room waits for more bytes. It may leave at most 128
+    /// KiB unread; once it is open, [`Limits::frame`](crate::Limits::frame) bytes if that is more.
     ///
     /// # Errors
-    /// The peer's bytes cannot be: the session ends.
+    /// If the peer's bytes are invalid. The session is closed.
     fn received(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError>;
 
-    /// The peer has ended its side, and everything before was shown to [`received`](Self::received) and consumed. Not called
-    /// for a layer that is opening, or has left bytes unread: that is an error in itself.
+    /// Called when the peer has ended its side, and [`received`](Self::received) has consumed everything before. Not
+    /// called for a layer that is still opening or has left bytes unread; there the session is closed with
+    /// [`LayerError::Truncated`].
     ///
     /// # Errors
-    /// The stream must not end here: it was cut. By default it may.
+    /// If the stream must not end here, because it was cut. By default it may end anywhere.
     fn received_end(&mut self) -> Result<(), LayerError> {
         Ok(())
     }
 
-    /// Appends what becomes of `plain`, frames of packets cut anywhere, to `wire`. It may keep some back until
-    /// [`flush`](Self::flush).
+    /// Transforms `plain` and appends the result to `wire`. `plain` holds frames and may begin and end within one. The
+    /// layer may keep bytes back until [`flush`](Self::flush).
     ///
     /// # Errors
-    /// It cannot be sent: the session ends, and nothing is appended.
+    /// If the bytes cannot be sent. The session is closed, and what this call has appended is discarded.
     fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError>;
 
-    /// The batch is over: appends what [`send`](Self::send) has kept back. Called once per batch of sends.
+    /// Appends what [`send`](Self::send) has kept back. Called once after each batch of sends. By default this does
+    /// nothing.
     ///
     /// # Errors
-    /// As `send`.
+    /// As for `send`.
     fn flush(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {
         let _ = wire;
         Ok(())
     }
 
-    /// We end our side, and everything was sent: appends the last block, or a `close_notify`. Also called for a layer that
-    /// is still opening; not after an error.
+    /// Called when everything was sent and we end our side: appends the last block, or a `close_notify`. Also called
+    /// for a layer that is still opening; not called after an error. By default this does nothing.
     ///
     /// # Errors
-    /// As `send`.
+    /// As for `send`.
     fn end(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {
         let _ = wire;
         Ok(())
     }
 
-    /// Bytes of memory that the layer holds beside itself, for [`Limits::shard_memory`](crate::Limits::shard_memory).
+    /// Returns how many bytes of memory the layer holds in buffers, for
+    /// [`Limits::shard_memory`](crate::Limits::shard_memory). Default 0.
     fn buffered(&self) -> usize {
         0
     }

@@ -22,21 +22,21 @@ use crate::{
 const BUDGET: usize = 64;
 /// How long accepting pauses when the system has no descriptor or no memory for another connection (milliseconds).
 const PAUSE: Tick = 100;
-/// Connections in a row that a listener fails to accept, one after the other lost, before it is left alone for a pause: as
-/// many as one turn accepts. Under a policy that forbids it, every one fails, and for ever.
+/// How many connections in a row a listener may fail to accept before it pauses: as many as one turn accepts. Under a
+/// security policy that forbids accepting, every one fails, for ever.
 const FAILURES: u32 = BUDGET as u32;
 const NOT_HANDED_OVER: &str = "cannot hand over an accepted connection";
 /// At most one log line about that in this time (milliseconds).
 const LOG_INTERVAL: Tick = 1000;
 
-/// Accepts connections and sends each to its place.
+/// Accepts connections and hands each to the shard that it is placed on.
 ///
 /// ```text
 /// Ready ──nothing waits──▶ Idle ──event──▶ Ready
 ///   └──out of descriptors, server full──▶ Paused ──timer──▶ Ready
 /// ```
 ///
-/// The pause must end by a timer: an edge-triggered listener that failed gets no second event, and would stay deaf to
+/// A timer must end the pause: an edge-triggered listener that failed gets no second event, and would never accept
 /// the clients that wait. A listener that fails again and again pauses alone, see [`FAILURES`].
 pub(crate) struct Acceptor<Y: Sys> {
     listeners: Vec<ListenerState<Y::Listener>>,
@@ -45,18 +45,18 @@ pub(crate) struct Acceptor<Y: Sys> {
     admission: Arc<Admission>,
     /// The shard of this acceptor's own thread.
     here: ShardId,
-    /// Given up while out of descriptors, so that a handler or a log still finds one; taken back afterwards.
+    /// A reserve descriptor, released while the process is out of them so that a handler or a log still finds one.
     spare: Option<Y::Spare>,
-    /// Accepted, and waiting for what its own thread takes, or for the place that another acceptor was faster to.
+    /// Accepted, and waiting until its own thread can be started, or until the server has room again.
     held: Option<Accepted<Y::Stream>>,
-    /// For other standing shards, each with what was accepted for it in this turn: at most [`BUDGET`] in all, and none between
-    /// turns. The buffers are kept.
+    /// For other standing shards, each with what was accepted for it in this turn: at most [`BUDGET`] in all, and none
+    /// between turns. The buffers are kept.
     outgoing: Vec<(ShardId, Vec<Incoming<Y::Stream>>)>,
     now: Tick,
     paused_until: Option<Tick>,
     logged: Option<Tick>,
     budget: usize,
-    /// Where to look for somebody waiting next.
+    /// The listener to try next.
     next: usize,
     full: bool,
     failure: Option<io::Error>,
@@ -70,7 +70,7 @@ struct Accepted<T> {
     listener: usize,
 }
 
-/// Where the next connection is to live.
+/// Where a connection is to live.
 pub(crate) enum Placed<T> {
     /// On this thread.
     Here(Incoming<T>),
@@ -80,12 +80,12 @@ pub(crate) enum Placed<T> {
 
 struct ListenerState<L> {
     listener: L,
-    /// Its number in its token. Not its place in the list, which changes when another one fails.
+    /// Its number in its token. Unlike its index in the list, it does not change when another listener fails.
     number: usize,
-    /// `None` where the address is a wildcard, so that each connection has to be asked.
+    /// `None` if the address is a wildcard: then each connection has to be asked for its local address.
     local: Option<Addr>,
     ready: bool,
-    /// In a row.
+    /// Failed calls in a row.
     failures: u32,
     rests_until: Option<Tick>,
 }
@@ -107,23 +107,23 @@ pub(crate) struct AcceptorConfig<Y: Sys> {
     pub(crate) service: u8,
 }
 
-/// Carries connections to other threads.
+/// Hands connections over to other threads.
 pub(crate) trait Dispatch<T>: Send {
-    /// To a standing shard, together; where that fails all are let go.
+    /// Hands connections to a standing shard, all together; if that fails, all are dropped.
     fn send(&mut self, shard: ShardId, batch: Drain<'_, Incoming<T>>) -> io::Result<()>;
 
-    /// To a new one.
+    /// Hands a connection to a new shard.
     fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
 }
 
-/// A thread could not be had for a connection; which may be tried again.
+/// No thread could be started for a connection. It may be tried again.
 pub(crate) struct HandOverError<T> {
     pub(crate) error: io::Error,
     /// `None` when the server is stopping.
     pub(crate) incoming: Option<Incoming<T>>,
 }
 
-/// For an acceptor that keeps everything.
+/// For an acceptor that keeps every connection on its own shard.
 pub(crate) struct NoDispatch;
 
 impl<T> Dispatch<T> for NoDispatch {
@@ -139,13 +139,13 @@ impl<T> Dispatch<T> for NoDispatch {
 /// What an error of `accept` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
-    /// Nobody waits.
+    /// No connection waits.
     Empty,
-    /// That connection is lost, the next may be well.
+    /// That connection is lost; the next may succeed.
     Next,
     /// The system cannot give us a connection now.
     Exhausted,
-    /// The listener is no listener any more.
+    /// The listener has failed for good.
     Fatal,
 }
 
@@ -196,14 +196,14 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// Somebody knocked.
+    /// Called when a listener has an event.
     pub(crate) fn handle_ready(&mut self, listener: usize) {
         if let Some(ear) = self.listeners.iter_mut().find(|ear| ear.number == listener) {
             ear.ready = true;
         }
     }
 
-    /// Whether there is something to accept that no event will announce.
+    /// Returns `true` if there is something to accept that no event will announce.
     pub(crate) fn has_work(&self) -> bool {
         self.paused_until.is_none()
             && (self.held.is_some() || self.listeners.iter().any(ListenerState::is_to_be_asked))
@@ -228,8 +228,8 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// Places the next connection. One for another standing shard is set aside for [`hand_over`](Self::hand_over), one for a
-    /// new shard has it when this returns.
+    /// Places the next connection. One for another standing shard is set aside for [`hand_over`](Self::hand_over); one
+    /// for a new shard has been handed over when this returns.
     pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Placed<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
             let Some(accepted) = self.accept(sys, counters)? else { continue };
@@ -244,7 +244,8 @@ impl<Y: Sys> Acceptor<Y> {
         None
     }
 
-    /// One connection, the held one first, if that one is well; nothing at all when nobody waits, or nobody may come in.
+    /// Accepts one connection, the held one first: `None` if none waits or the server is full, `Some(None)` if it was
+    /// lost.
     fn accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Option<Accepted<Y::Stream>>> {
         let at = if self.held.is_none() { Some(self.next_ready()?) } else { None };
         if self.admission.is_full() {
@@ -261,7 +262,7 @@ impl<Y: Sys> Acceptor<Y> {
                 counters.accepted += 1;
                 let listener = ear.number;
                 let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
-                // Without an address the peer is gone already: there is nobody to serve.
+                // Without an address the peer is gone already.
                 counters.refused += u64::from(local.is_none());
                 Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local), listener }))
             }
@@ -272,7 +273,7 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// The next listener that has somebody waiting, in turn: no address keeps the others from being heard.
+    /// Returns the next listener with waiting connections, in turn, so that no address starves the others.
     fn next_ready(&mut self) -> Option<usize> {
         let count = self.listeners.len();
         let at = (0..count).map(|step| (self.next + step) % count).find(|at| self.is_ready(*at))?;
@@ -299,7 +300,7 @@ impl<Y: Sys> Acceptor<Y> {
         };
         let permit = match self.admission.admit(shard, &peer) {
             Ok(permit) => permit,
-            // Another acceptor was faster.
+            // Another acceptor has taken the last place.
             Err(Full::Server) => {
                 self.held = Some(accepted);
                 self.wait_for_room(counters);
@@ -331,7 +332,7 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// Hands over what was set aside: one hand-over, and at most one wake-up, for each shard.
+    /// Hands over the connections that were set aside: one hand-over, and at most one wake-up, for each shard.
     pub(crate) fn hand_over(&mut self, counters: &mut Counters) {
         let mut failure = None;
         for (shard, batch) in self.outgoing.iter_mut().filter(|(_, batch)| !batch.is_empty()) {
@@ -346,7 +347,7 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// To a new shard. A connection that comes back has to be admitted anew.
+    /// Hands a connection to a new shard. A connection that comes back has to be admitted anew.
     fn fork(&mut self, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
         let Err(HandOverError { error, incoming }) = self.dispatch.fork(incoming) else { return };
         counters.refused += u64::from(incoming.is_none());
@@ -377,7 +378,7 @@ impl<Y: Sys> Acceptor<Y> {
         }
     }
 
-    /// The server has as many connections as it may. Asked again after a pause; said once.
+    /// The server is full: pauses accepting. This is logged once.
     fn wait_for_room(&mut self, counters: &mut Counters) {
         counters.accept_pauses += 1;
         if !self.full {
@@ -412,17 +413,17 @@ impl<Y: Sys> Acceptor<Y> {
     }
 }
 
-/// Nobody serves it, which its peer is to know at once.
+/// Resets a connection that is not served, so that its peer knows at once.
 fn refuse<Y: Sys, R>(sys: &mut Y, mut accepted: Accepted<Y::Stream>, counters: &mut Counters) -> Option<R> {
     counters.refused += 1;
     sys.make_reset(&mut accepted.io);
     None
 }
 
-/// By number where the standard library has no name for it; whatever is not known to be harmless pauses, which is right
-/// for a shortage and does not spin on anything else.
+/// Goes by number where the standard library has no name for an error. An unknown error pauses accepting: this is right
+/// for a shortage, and does not spin on anything else.
 fn classify(error: &io::Error) -> Failure {
-    /// `EPROTO`, `EOPNOTSUPP`, `ENOPROTOOPT`, `ENONET`: an error of the network that was pending on the new socket.
+    /// `EPROTO`, `EOPNOTSUPP`, `ENOPROTOOPT`, `ENONET`: a network error that was pending on the new socket.
     const PENDING: [i32; 4] = if cfg!(target_os = "linux") { [71, 95, 92, 64] } else { [100, 102, 42, 64] };
     const EBADF: i32 = 9;
     const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };

@@ -1,6 +1,6 @@
 use std::fs;
 
-/// How many more descriptors this process may open, where the system tells (Linux).
+/// Returns how many more descriptors this process may open, if the system says so (Linux).
 pub(crate) fn descriptors_left() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let open = fs::read_dir("/proc/self/fd").ok()?.count();

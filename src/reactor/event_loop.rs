@@ -8,10 +8,10 @@ use crate::{buffer::ReceiveBuffer, time::Tick};
 
 /// The loop of one thread: a poll, and one shard of each service.
 ///
-/// What belongs to a service is behind one virtual call per step of the turn, and monomorphic from there on.
+/// Each step of a turn is one virtual call per service, and monomorphic from there on.
 pub(crate) struct EventLoop<Y: Sys> {
     sys: Y,
-    /// By their numbers; those that have ended leave a gap.
+    /// Indexed by their numbers; services that have ended leave a gap.
     services: Vec<Option<Box<dyn Service<Y>>>>,
     ready: Vec<Ready>,
     buffer: ReceiveBuffer,
@@ -23,7 +23,8 @@ impl<Y: Sys> EventLoop<Y> {
         Self { sys, services, ready: Vec::new(), buffer: ReceiveBuffer::new() }
     }
 
-    /// One turn. Calls `ended` with the number of each service that has ended, and how; when none is left, the loop is over.
+    /// Runs one turn. Calls `ended` with the number and the outcome of each service that has ended; when none is left,
+    /// the loop is over.
     pub(crate) fn turn(&mut self, mut ended: impl FnMut(usize, io::Result<()>)) -> Flow {
         if let Err(error) = self.poll() {
             self.fail(&error, ended);
@@ -51,7 +52,7 @@ impl<Y: Sys> EventLoop<Y> {
         Ok(())
     }
 
-    /// How long the poll may wait, and when it is to end: not at all while work is left over, else until the next deadline.
+    /// Returns how long the poll may wait and when it is to end: at once while work is left, else at the next deadline.
     fn wait(&mut self) -> (Option<Duration>, Option<Tick>) {
         let (mut wait, mut expected) = (None, None);
         for service in self.services.iter_mut().flatten() {
@@ -64,7 +65,7 @@ impl<Y: Sys> EventLoop<Y> {
         if wait == Some(Duration::ZERO) {
             return (wait, expected);
         }
-        // Up to the first that must not sleep; those that do are woken when the poll is over.
+        // Stops at the first that must not sleep; those that sleep are woken when the poll is over.
         let asleep = self.services.iter().flatten().all(|service| service.fall_asleep());
         (if asleep { wait } else { Some(Duration::ZERO) }, expected)
     }
@@ -112,7 +113,7 @@ impl<Y: Sys> EventLoop<Y> {
         self.exchange();
     }
 
-    /// What callbacks of one service have asked of sessions of another.
+    /// Passes on what callbacks of one service have asked of sessions of another.
     fn exchange(&mut self) {
         if self.services.len() < 2 {
             return;
@@ -156,7 +157,7 @@ impl<Y: Sys> EventLoop<Y> {
         }
     }
 
-    /// The poll has failed: no service can go on.
+    /// Ends every service after the poll has failed.
     #[cold]
     fn fail(&mut self, error: &io::Error, mut ended: impl FnMut(usize, io::Result<()>)) {
         for (number, place) in self.services.iter_mut().enumerate() {

@@ -17,12 +17,12 @@ use crate::{addr::Addr, sync::Wake, time::Clock};
 /// Events of one poll: one at a time costs 4 to 8 % more, a thousand keep every session's turn short.
 const EVENTS: usize = 1024;
 
-/// The real world.
+/// The operating system, through mio.
 pub(crate) struct MioSys {
     poll: Poll,
     events: Events,
     origin: Instant,
-    /// Lives and ends with the poll, however long somebody holds a handle to a session that was here.
+    /// Ends with the poll, however long a handle to a session of this thread is kept.
     _waker: Arc<Waker>,
 }
 
@@ -40,7 +40,7 @@ struct MioWaker(Weak<Waker>);
 
 impl Wake for MioWaker {
     fn wake(&self) -> io::Result<()> {
-        // Without its poll there is nobody to wake.
+        // Without its poll there is no thread to wake.
         self.0.upgrade().map_or(Ok(()), |waker| waker.wake())
     }
 }
@@ -124,7 +124,7 @@ fn to_ready(event: &Event) -> Ready {
         token: event.token().0 as u64,
         readable: event.is_readable(),
         writable: event.is_writable(),
-        // Where there is urgent data, a short read does not mean that there is no more: also read until that is certain.
+        // With urgent data, a short read does not mean that there is no more: read until that is certain.
         hangup: event.is_read_closed() || event.is_write_closed() || event.is_priority(),
         error: event.is_error(),
     }

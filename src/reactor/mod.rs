@@ -1,4 +1,4 @@
-//! Polls, sockets and the clock. It decides nothing: what an event means, the shard says.
+//! Polls, sockets and the clock. This module decides nothing: the shard says what an event means.
 #![expect(clippy::disallowed_methods, reason = "this floor reads the clock")]
 
 mod acceptor;

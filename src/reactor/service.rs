@@ -19,37 +19,37 @@ use crate::{
     timer_wheel::Fired,
 };
 
-/// How long each part of a turn may take before what is left of it waits for the next turn (milliseconds). Together they
-/// are below the 20 ms in which everybody is to be served once; a callback that takes longer adds what it takes.
+/// How long each part of a turn may take before the rest of it waits for the next turn (milliseconds). Together they
+/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time.
 const ACCEPT_SHARE: Tick = 2;
 const READ_SHARE: Tick = 10;
 const COMMAND_SHARE: Tick = 2;
 const TIMER_SHARE: Tick = 2;
 const WRITE_SHARE: Tick = 2;
-/// Commands obeyed in one turn, however fast they are.
+/// The most commands executed in one turn, however fast they are.
 const COMMANDS_PER_TURN: usize = 1024;
-/// A turn that takes longer than this held up its shard (milliseconds).
+/// A turn that takes longer than this counts as slow (milliseconds).
 const SLOW_TURN: Tick = 100;
 
-/// One service on one thread, as the event loop sees it, whatever its handler and its framing are. The steps of a turn are
-/// called in the order in which they stand here.
+/// One service on one thread, as the event loop sees it, whatever its handler and its framing are. The steps of a turn
+/// are called in the order in which they stand here.
 pub(crate) trait Service<Y: Sys> {
     /// Its shard on this thread.
     fn shard(&self) -> ShardId;
 
-    /// Before the first turn: the handler begins. Returns what it said if it panicked.
+    /// Called before the first turn: starts the handler. Returns the message if it panicked.
     fn start(&mut self) -> Result<(), CloseReason>;
 
-    /// The turn before is over: what it took is found out.
+    /// Called when the turn before is over: measures how long it took.
     fn judge_last_turn(&mut self);
 
-    /// When the poll is to end: 0 while work is left over, else at the next deadline. Returns the time as well.
+    /// Returns when the poll is to end (0 while work is left, else the next deadline), and the current time.
     fn poll_deadline(&mut self) -> (Tick, Option<Tick>);
 
-    /// Is about to wait; `false` when something is in the mailbox.
+    /// Called before the wait; returns `false` if something is in the mailbox.
     fn fall_asleep(&self) -> bool;
 
-    /// The wait is over; it was to end at `expected`.
+    /// Called after the wait, which was to end at `expected`.
     fn wake_up(&mut self, expected: Option<Tick>);
 
     /// Where the events of this turn go.
@@ -63,23 +63,23 @@ pub(crate) trait Service<Y: Sys> {
 
     fn expire(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer);
 
-    /// What its callbacks have asked of sessions of other services on this thread.
+    /// Takes what its callbacks have asked of sessions of other services on this thread.
     fn outgoing(&mut self) -> &mut Effects;
 
-    /// Does what a callback of another service on this thread has asked of a session of this one.
+    /// Executes what a callback of another service on this thread has asked of a session of this service.
     fn apply(&mut self, effect: Effect, packet: &[u8]);
 
     fn flush(&mut self, sys: &mut Y);
 
     /// # Errors
-    /// Its listeners have failed.
+    /// The error with which the listeners have failed.
     fn end_turn(&mut self, sys: &mut Y) -> io::Result<Flow>;
 
-    /// The last turn is over, or the poll has failed: closes every session, and drops what the user gave to the shard.
+    /// Called after the last turn, or when the poll has failed: closes every session and drops the user's values.
     fn finish(self: Box<Self>, sys: &mut Y);
 }
 
-/// A shard with its mailbox and perhaps an acceptor, and what of its work a turn had no time for.
+/// A shard with its mailbox, perhaps an acceptor, and the work that a turn had no time for.
 pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
     shard: Shard<H, F, Y::Stream>,
     /// Its number on the thread, which its tokens carry.
@@ -91,7 +91,7 @@ pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
     /// When this turn began.
     began: Tick,
     ready: Vec<Ready>,
-    // What is left of these when its share of the turn is used up waits for the next.
+    // What is left of these when their share of the turn is used up waits for the next turn.
     commands: VecDeque<Command<Y::Stream>>,
     unfinished: VecDeque<Key>,
     dirty: VecDeque<Key>,
@@ -110,7 +110,7 @@ pub(crate) enum Lifetime {
     Connection,
 }
 
-/// Whether a service goes on.
+/// What a service does after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     Continue,
@@ -153,7 +153,7 @@ where
         }
     }
 
-    /// Whether something is left over that no event will announce.
+    /// Returns `true` if work is left that no event will announce.
     fn has_work(&self) -> bool {
         let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
         !left || !self.due.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work)
@@ -168,7 +168,7 @@ where
         }
     }
 
-    /// A connection begins to live here.
+    /// Opens a session for a connection.
     fn adopt(&mut self, sys: &mut Y, incoming: Incoming<Y::Stream>) {
         let Some(key) = self.shard.insert(incoming) else { return };
         let token = session_token(self.number, key);
@@ -199,8 +199,8 @@ where
         self.ready = ready;
     }
 
-    /// A session is not to be blamed for a silence in which the shard was busy with a callback, be it its own: what was
-    /// stamped just before that counts from now.
+    /// A session must not be blamed for a silence during which its shard was busy with a callback, even its own: what
+    /// was stamped just before the callback counts from now.
     #[cold]
     fn restamp(&mut self, ready: &[Ready]) {
         let to = self.shard.clock().stamp();
@@ -211,7 +211,7 @@ where
         }
     }
 
-    /// After a session was served without an event.
+    /// Called after a session was served without an event.
     fn note_served(&mut self, key: Key) {
         self.served.push(key);
         if self.shard.clock().is_outdated() {
@@ -234,7 +234,7 @@ where
         let budget = self.read_budget;
         let met = self.shard.with_session(session_of(ready.token), |access| {
             if access.is_waiting() {
-                // It is served once, when its place in the queue comes.
+                // It is served once, when its turn in the queue comes.
                 note(ready, access);
             } else {
                 if ready.writable && access.handle_writable() {
@@ -254,7 +254,7 @@ where
         }
     }
 
-    /// The turn has no time left for this event: its session waits.
+    /// Defers an event for which the turn has no time left: its session waits.
     #[cold]
     fn put_off(&mut self, sys: &mut Y, ready: &Ready) {
         let key = session_of(ready.token);
@@ -299,8 +299,8 @@ where
         }
     }
 
-    /// A deadline of this session has passed. What it has sent may lie unread, and the kernel may take more for it by now,
-    /// above all when the whole process stood still: it is read and written first, and judged then.
+    /// Handles a passed deadline of a session. Its bytes may lie unread, and the kernel may take more for it by now,
+    /// above all after the whole process stood still: the session is read and written first, and only then timed out.
     fn judge(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer, suspect: Key) {
         let budget = self.read_budget;
         self.shard.with_session(suspect, |access| {
@@ -313,7 +313,7 @@ where
         self.note_served(suspect);
     }
 
-    /// Closes the sockets of ended sessions. `on_close` has run: nobody can write to a descriptor that is somebody else's.
+    /// Closes the sockets of ended sessions. `on_close` has run: no write can reach a descriptor that was reused.
     fn close_ended(&mut self, sys: &mut Y) {
         while let Some(mut ended) = self.shard.poll_ended() {
             if ended.how == Ending::Reset {
@@ -340,7 +340,7 @@ where
         self.shard.start()
     }
 
-    /// Those who were served last in it are stamped again if it took long, and a long turn held up every session of the shard.
+    /// If the turn took long, the sessions that were served last are stamped again; a long turn delayed every session.
     fn judge_last_turn(&mut self) {
         let took = self.shard.clock().read() - self.began;
         if self.shard.clock().is_outdated() {
@@ -387,7 +387,7 @@ where
         {
             match placed {
                 Placed::Here(incoming) => self.adopt(sys, incoming),
-                // A strategy may be slow: those that it has placed are not to wait for the rest.
+                // A strategy may be slow: connections that it has placed must not wait for the rest.
                 Placed::Elsewhere => {
                     self.shard.clock().read();
                 }
@@ -401,8 +401,8 @@ where
         }
     }
 
-    /// Serves the sessions that have an event, and those that wait for their next share, each once. Those that wait have
-    /// half of the time for themselves.
+    /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
+    /// reserved for those that wait.
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.shard.take_unfinished(&mut self.unfinished);
         let share = if self.unfinished.is_empty() { READ_SHARE } else { READ_SHARE / 2 };

@@ -11,7 +11,7 @@ use crate::{
     shard::SessionAccess,
 };
 
-/// Keeps in mind what happened to a session that is served later.
+/// Records what happened to a session that is served later.
 pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, access: &mut SessionAccess<'_, H, F, T>) {
     if ready.writable {
         access.handle_writable();
@@ -21,7 +21,7 @@ pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, access: &mut 
     }
 }
 
-/// Receives and hands out, and writes what came of it.
+/// Receives and hands out packets, then writes the replies.
 #[inline(never)]
 pub(super) fn serve<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
@@ -42,7 +42,7 @@ pub(super) fn flush<Y: Sys, H: PacketHandler, F: Framing>(
     write(sys, access);
 }
 
-/// Receives and hands out until the kernel has no more, the session wants no more, or it has had its share.
+/// Receives and hands out until the kernel has no more, the session wants no more, or its share of the turn is used up.
 #[inline(always)]
 fn receive<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
@@ -95,7 +95,7 @@ fn write<Y: Sys, H: PacketHandler, F: Framing>(sys: &mut Y, access: &mut Session
     }
 }
 
-/// A session that is not read from would not find out that its connection has failed.
+/// Without this, a session that is not read from would not find out that its connection has failed.
 #[cold]
 pub(super) fn find_error<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,

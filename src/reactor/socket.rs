@@ -22,7 +22,7 @@ pub(crate) struct SocketOptions {
     pub(crate) reuse_port: bool,
 }
 
-/// More than the 128 that is usual: with that, 2,000 clients that connect at once take seconds. The kernel cuts it to
+/// More than the usual 128, with which 2,000 clients that connect at once take seconds. The kernel cuts it to
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -39,7 +39,7 @@ impl Default for SocketOptions {
     }
 }
 
-/// A socket that listens, so that nobody who is told its address is turned away, and that nobody accepts from yet.
+/// A bound socket. It listens already, so that clients that know its address can connect, but is not accepted from yet.
 #[derive(Debug)]
 pub(crate) struct BoundSocket {
     /// Removed again before the socket is closed.
@@ -72,7 +72,7 @@ impl BoundSocket {
         })
     }
 
-    /// A file that an earlier server left behind is replaced; one that somebody listens on is not.
+    /// A file that an earlier server left behind is replaced; one that another server listens on is not.
     #[cfg(unix)]
     pub(crate) fn unix(path: std::path::PathBuf) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -126,7 +126,7 @@ impl BoundSocket {
     }
 }
 
-/// More than the system's type holds is as much as that holds; the kernel has a limit of its own.
+/// Saturates at what the system's type holds; the kernel has a limit of its own.
 fn set_buffers(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     const MOST: usize = i32::MAX as usize;
     if let Some(bytes) = options.recv_buffer {
@@ -183,7 +183,7 @@ impl Listener {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
                 if !cfg!(target_os = "linux") {
-                    // Fails when the peer is gone already, which the first read will tell.
+                    // Fails if the peer is gone already, which the first read will find.
                     let _ = set_tcp_options(&SockRef::from(&stream), &self.options);
                 }
                 Ok((Stream::Tcp(stream), Addr::Ip(peer)))
@@ -205,7 +205,7 @@ impl Listener {
     }
 }
 
-/// Writing to a peer that is gone is an error of that session, and no SIGPIPE to a process that has not ignored it. Apple's
+/// Writing to a peer that is gone must be an error of that session, and not a SIGPIPE to the process. Apple's
 /// systems have no flag for it but an option of the socket, which socket2 sets and a listener hands on.
 #[cfg(all(unix, not(target_vendor = "apple")))]
 const SEND_FLAGS: i32 = nix::libc::MSG_NOSIGNAL;
@@ -247,7 +247,7 @@ impl Stream {
     #[inline]
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // The standard library sends on TCP with the same flag, and a shorter way.
+            // For TCP, the standard library sends with the same flag, on a shorter path.
             Self::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
             Self::Unix(stream) => {

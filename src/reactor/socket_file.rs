@@ -16,15 +16,16 @@ use nix::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// How long a server that starts waits for another one that starts or ends at the same path, which takes that one a few
-/// system calls.
+/// How long a server that starts waits for another server that starts or ends at the same path, which takes that one
+/// only a few system calls.
 const START_PATIENCE: Duration = Duration::from_secs(1);
-/// The same for one that ends, while its sessions wait. A file that is left behind is replaced by the next server.
+/// The same for a server that ends, while its sessions wait. A file that it leaves behind is replaced by the next
+/// server.
 const END_PATIENCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(1);
 
-/// The file of a socket of ours. Dropping it removes the file, unless another server has put its own there; so it must be
-/// dropped before the socket is closed, which frees the inode for somebody else's file.
+/// The file of a socket of ours. Dropping it removes the file, unless another server has put its own there; so it must
+/// be dropped before the socket is closed, which frees the inode for other files.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -35,11 +36,11 @@ pub(super) struct SocketFile {
 type FileId = (u64, u64);
 
 impl SocketFile {
-    /// Binds `socket` to `path` and listens. A file that an earlier server left behind is replaced; one that somebody
-    /// listens on is not.
+    /// Binds `socket` to `path` and listens. A file that an earlier server left behind is replaced; one that
+    /// another server listens on is not.
     ///
-    /// The lock is held from before the file is there until the socket listens: before that it looks like one that a dead
-    /// server left behind.
+    /// The lock is held from before the file is there until the socket listens: before that it looks like one that a
+    /// dead server left behind.
     pub(super) fn bind(socket: &Socket, path: &Path, backlog: i32) -> io::Result<Self> {
         let addr = SockAddr::unix(path)?;
         let Some(_lock) = PathLock::acquire(path, START_PATIENCE)? else {
@@ -63,7 +64,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Where there can be no lock, there is nobody to exclude either.
+        // Where no lock file can be made, no other server can make a socket file either.
         let lock = PathLock::acquire(&self.path, END_PATIENCE);
         let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|file| id_of(&file) == self.id);
         if is_ours && !matches!(lock, Ok(None)) {
@@ -76,7 +77,7 @@ fn id_of(file: &Metadata) -> FileId {
     (file.dev(), file.ino())
 }
 
-/// Whether it is the file of a Unix socket that nobody listens on. Any other file is not ours to remove.
+/// Returns `true` if it is the file of a Unix socket that no process listens on. Any other file is not ours to remove.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     // Without waiting: a server whose queue is full is alive.
@@ -91,7 +92,8 @@ fn is_stale(path: &Path) -> bool {
 /// The right to make, replace or remove a socket file: an advisory lock on a file beside it.
 ///
 /// The system gives it back when a process dies, whatever that has left behind. The lock file goes with the lock, while
-/// it is still held; who had opened it before finds a lock on a file that is no longer there, and opens the next.
+/// it is still held; a process that had opened it before gets a lock on a file that no longer exists, and opens the
+/// next.
 #[derive(Debug)]
 struct PathLock {
     path: PathBuf,
@@ -100,7 +102,7 @@ struct PathLock {
 }
 
 impl PathLock {
-    /// `None` when somebody else holds it for longer than `patience`.
+    /// Returns `None` if another process holds the lock for longer than `patience`.
     fn acquire(socket: &Path, patience: Duration) -> io::Result<Option<Self>> {
         let path = lock_path(socket);
         let deadline = Instant::now() + patience;
@@ -130,7 +132,7 @@ fn lock_path(socket: &Path) -> PathBuf {
 
 fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     let mut options = OpenOptions::new();
-    // A link that somebody has put there would have us make a file elsewhere.
+    // Through a link at this path, we would make a file elsewhere.
     options.read(true).write(true).create(true).truncate(false).custom_flags(O_NOFOLLOW);
     let file = match Flock::lock(options.open(path)?, FlockArg::LockExclusiveNonblock) {
         Ok(file) => file,

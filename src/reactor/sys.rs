@@ -5,10 +5,10 @@ use std::{
 
 use crate::{addr::Addr, time::Clock};
 
-/// What the reactor needs of the world. One implementation is mio's, one is a simulated network for tests.
+/// What the reactor needs of the system. One implementation uses mio, another is a simulated network for tests.
 ///
-/// Polling is edge-triggered: a state is announced when it changes, and when a socket is registered. All calls return at
-/// once, but for `poll`.
+/// Polling is edge-triggered: a state is announced when it changes, and when a socket is registered. All calls return
+/// at once, but for `poll`.
 pub(crate) trait Sys {
     type Listener;
     type Stream;
@@ -21,30 +21,30 @@ pub(crate) trait Sys {
     /// Waits for events (without end when `wait` is `None`) and appends them to `ready`.
     fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()>;
 
-    /// Announces what happens to the stream, readable and writable, under this token. Once per stream.
+    /// Registers the stream under this token, for readable and writable events. Called once per stream.
     fn register(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;
 
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u64) -> io::Result<()>;
 
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Addr)>;
 
-    /// The address on our side.
+    /// Returns the address of this side.
     fn local_addr(&mut self, stream: &Self::Stream) -> io::Result<Addr>;
 
-    /// 0 is the end of the stream.
+    /// Receives bytes; 0 means the end of the stream.
     fn recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;
 
     fn send(&mut self, stream: &mut Self::Stream, bytes: &[u8]) -> io::Result<usize>;
 
     fn send_vectored(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Sends our end of the stream.
+    /// Ends the stream in the sending direction.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
     /// Makes the closing of the stream a reset.
     fn make_reset(&mut self, stream: &mut Self::Stream);
 
-    /// The error that is pending on the stream, which it then no longer is.
+    /// Takes the error that is pending on the stream.
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
 
     /// Takes a descriptor in reserve.
@@ -57,7 +57,7 @@ pub(crate) struct Ready {
     pub(crate) token: u64,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The peer has ended its side, or the connection failed: read until that is found, for a short read is no end.
+    /// The peer has ended its side, or the connection has failed: read until the end is found, past any short read.
     pub(crate) hangup: bool,
     pub(crate) error: bool,
 }

@@ -1,4 +1,4 @@
-//! What a poll token says: a session of some service, a listener of some service, or the waker.
+//! What a poll token means: a session of some service, a listener of some service, or the waker.
 //!
 //! ```text
 //! session   │ generation: 32 │ service: 8 │ slot: 24 │      service ≤ 254
@@ -8,9 +8,9 @@
 
 use crate::{id::Key, slots::MAX_SLOTS};
 
-/// Services that one event loop may have.
+/// The most services that one event loop may have.
 pub(crate) const MAX_SERVICES: usize = 254;
-/// Listeners that one service may have.
+/// The most listeners that one service may have.
 pub(crate) const MAX_LISTENERS: usize = 1 << LISTENER_BITS;
 
 const SLOT_BITS: u32 = MAX_SLOTS.trailing_zeros();

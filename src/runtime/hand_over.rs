@@ -21,7 +21,7 @@ use crate::{
     sync::MailboxClosed,
 };
 
-/// Carries connections between the threads of a server.
+/// Hands connections over between the threads of a server.
 pub(super) struct HandOver<P: Platform, H, F> {
     platform: P,
     registry: Arc<ShardRegistry<P>>,
@@ -55,7 +55,7 @@ where
 
     fn fork(&mut self, incoming: Incoming<StreamOf<P>>) -> Result<(), HandOverError<StreamOf<P>>> {
         let first: FirstConnection<_> = Arc::new(Mutex::new(Some(incoming)));
-        // Handler and framing are cloned here, which is the user's code.
+        // Handler and framing are cloned here, by the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {
             let framing = self.framing.clone();
             let (sys, waker) = self.platform.sys(self.registry.numbers.origin())?;

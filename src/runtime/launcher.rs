@@ -30,7 +30,7 @@ pub trait HandlerFactory<H>: Send {
     fn factory(&mut self, shard: ShardId) -> Box<dyn FnOnce() -> H + Send>;
 }
 
-/// The poll of a thread, and the shards that are to live on it, one of each service: they wait for their thread.
+/// A thread that is not started yet: its poll, and the shards that will live on it, one of each service.
 pub(crate) struct ThreadLauncher<P: Platform> {
     platform: P,
     sys: P::Sys,
@@ -39,22 +39,22 @@ pub(crate) struct ThreadLauncher<P: Platform> {
 
 /// A thread that runs its shards.
 pub(crate) struct RunningThread<P: Platform> {
-    /// Until its last turn.
+    /// Set until the last turn.
     event_loop: Option<EventLoop<P::Sys>>,
-    /// By the numbers of the services; those that have ended leave a gap.
+    /// Indexed by the numbers of the services; services that have ended leave a gap.
     registrations: Vec<Option<ShardRegistration<P>>>,
     /// The first failure counts.
     outcome: Result<(), ServeError>,
 }
 
-/// A [`ShardLauncher`], whatever its handler and its framing are.
+/// A [`ShardLauncher`], with the types of its handler and framing erased.
 pub(crate) trait LaunchShard<P: Platform>: Send {
     fn id(&self) -> ShardId;
 
-    /// The way into it.
+    /// Returns the shard's mailbox.
     fn mailbox(&self) -> Arc<dyn Deliver>;
 
-    /// Makes the shard, on the thread that is to run it. A failure is the server's, and was told to its registry.
+    /// Makes the shard, on the thread that is to run it. A failure ends the server; its registry knows of it.
     fn begin(
         self: Box<Self>,
         sys: &mut P::Sys,
@@ -63,13 +63,13 @@ pub(crate) trait LaunchShard<P: Platform>: Send {
     ) -> Result<Begun<P>, ServeError>;
 }
 
-/// A shard of another service on the same thread, and the way into it.
+/// A shard of another service on the same thread, and its mailbox.
 type Neighbour = (ShardId, Arc<dyn Deliver>);
 
 /// A shard that was made, and is listed for as long as it lives.
 pub(crate) type Begun<P> = (Box<dyn Service<<P as Platform>::Sys>>, ShardRegistration<P>);
 
-/// A shard that is listed, can be written to, and waits for its thread.
+/// A shard that is listed, has a mailbox, and waits for its thread.
 pub(super) struct ShardLauncher<P: Platform, H, F> {
     member: RegisteredShard<P>,
     framing: Contained<F>,
@@ -79,17 +79,17 @@ pub(super) struct ShardLauncher<P: Platform, H, F> {
     registration: ShardRegistration<P>,
 }
 
-/// The connection that a shard is forked for. The thread that forks it keeps a hold of it until the new one has it.
+/// The connection that a shard is forked for. The forking thread can take it back until the new thread has taken it.
 pub(super) type FirstConnection<T> = Arc<Mutex<Option<Incoming<T>>>>;
 
-/// What makes a shard an accepting one.
+/// What a shard needs in order to accept connections.
 pub(crate) struct AcceptorParts<Y: Sys> {
     pub(crate) listeners: Vec<(Y::Listener, Addr)>,
     pub(crate) strategy: Contained<Box<dyn ForkingStrategy>>,
     pub(crate) dispatch: Box<dyn Dispatch<Y::Stream>>,
 }
 
-/// A shard is listed from here until this is dropped.
+/// A shard is listed until its registration is dropped.
 pub(crate) struct ShardRegistration<P: Platform> {
     registry: Arc<ShardRegistry<P>>,
     id: ShardId,
@@ -118,7 +118,7 @@ impl<P: Platform> ThreadLauncher<P> {
         }
     }
 
-    /// Makes the shards, on the thread that is to run them. One that cannot be made takes the others along.
+    /// Makes the shards, on the thread that is to run them. If one cannot be made, the others end as well.
     pub(crate) fn begin(self) -> Result<RunningThread<P>, ServeError> {
         let Self { mut sys, shards, .. } = self;
         let ways: Vec<Neighbour> = shards.iter().map(|shard| (shard.id(), shard.mailbox())).collect();
@@ -142,7 +142,7 @@ impl<P: Platform> ThreadLauncher<P> {
 }
 
 impl<P: Platform> RunningThread<P> {
-    /// One turn; how the thread ended if it was the last.
+    /// Runs one turn. Returns how the thread ended if it was the last.
     pub(crate) fn turn(&mut self) -> Option<Result<(), ServeError>> {
         let Self { event_loop, registrations, outcome } = self;
         let running = event_loop.as_mut()?;
@@ -164,7 +164,7 @@ impl<P: Platform> RunningThread<P> {
             Err(panic) => {
                 let defect = note_defect(panic);
                 *outcome = Err(defect);
-                // Told to all, and each ends with its thread.
+                // All shards are told, and each ends with its thread.
                 for registration in registrations.iter_mut().filter_map(Option::take) {
                     registration.fail(ServeError::Defect);
                 }
@@ -215,7 +215,8 @@ where
         let id = registry.next_fork();
         let make = Contained::new(factory.factory(id));
         let launcher = Self::new(registry, waker, id, Lifetime::Connection, framing, make);
-        // Looked at only now: a stop that began before this shard was listed is seen here, one that begins later sees it.
+        // Checked only now: a stop that began before this shard was listed is seen here; one that begins later reaches
+        // it.
         if registry.is_stopping() {
             take(&first);
             return Err(io::ErrorKind::NotConnected.into());
@@ -268,7 +269,7 @@ where
         let Self { member, framing, make, parts, first, registration } = *self;
         let _ = member.thread.set(thread::current().id());
         if let Some(first) = take(&first) {
-            // Should this thread get no further, it is let go with the mailbox.
+            // If this thread gets no further, the connection is dropped with the mailbox.
             let _ = member.mailbox.post_control(Command::Adopt(first));
         }
         let made = catch_unwind(AssertUnwindSafe(|| {
@@ -281,13 +282,13 @@ where
     }
 }
 
-/// The user's code is called, and its values are dropped, where their panics are caught: a panic that gets here is ours.
+/// The user's code runs, and the user's values are dropped, where panics are caught: a panic that gets here is ours.
 fn note_defect(panic: Box<dyn Any + Send>) -> ServeError {
     tracing::error!(panic = panic_message(panic), "outside of any callback");
     ServeError::Defect
 }
 
-/// What is still there to be taken.
+/// Takes what is still there.
 pub(super) fn take<T>(first: &FirstConnection<T>) -> Option<Incoming<T>> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
@@ -358,7 +359,7 @@ impl<P: Platform> ShardRegistration<P> {
         Self { registry: registry.clone(), id, lifetime }
     }
 
-    /// The shard could not go on. A server without one of its standing shards is no server; the end of one that was forked
+    /// Called when the shard could not go on. A server needs all of its standing shards; the end of a forked one
     /// concerns no other.
     fn fail(&self, error: ServeError) -> ServeError {
         tracing::error!(shard = %self.id, %error, "a shard failed");

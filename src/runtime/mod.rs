@@ -1,5 +1,6 @@
-//! Threads, and what they share: who they are, how each is started, and how a connection gets from one to another. It knows
-//! polls and threads by a [`Platform`] only, so that the simulation runs pools, forks and shutdowns on one thread.
+//! Threads, and what they share: which there are, how each is started, and how a connection gets from one to another.
+//! This module uses polls and threads only through a [`Platform`], so that the simulation runs pools, forks and
+//! shutdowns on one thread.
 #![expect(clippy::disallowed_methods, reason = "this floor reads the clock and starts threads")]
 
 mod hand_over;

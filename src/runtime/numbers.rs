@@ -15,22 +15,22 @@ use crate::id::ShardId;
 /// ```
 #[derive(Debug, Clone)]
 pub(crate) struct ShardNumbers {
-    /// That of its shard on the acceptor's thread.
+    /// The number of the service's shard on the acceptor's thread.
     first: u32,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// Standing shards of all services: the smaller numbers.
+    /// How many standing shards all services have: these have the smallest numbers.
     standing: u32,
     next_fork: AtomicU32,
-    /// What tick 0 is, on all threads.
+    /// The instant of tick 0, on all threads.
     origin: Instant,
 }
 
 impl ShardNumbers {
-    /// Those of so many services on so many threads.
+    /// Numbers the shards of `services` services on `threads` threads.
     pub(crate) fn of_services(services: u32, threads: u32) -> Vec<Self> {
         let standing = services.saturating_mul(threads);
         let shared = Shared { standing, next_fork: AtomicU32::new(standing), origin: Instant::now() };
@@ -38,23 +38,23 @@ impl ShardNumbers {
         (0..services).map(|service| Self { first: service * threads, shared: shared.clone() }).collect()
     }
 
-    /// Those of the only service.
+    /// Numbers the shards of a single service.
     #[cfg(test)]
     pub(crate) fn alone(threads: u32) -> Self {
         Self::of_services(1, threads).swap_remove(0)
     }
 
-    /// The shard of the service on this thread, which is named by the first service's there.
+    /// Returns the service's shard on this thread, which is named by the number of the first service's shard there.
     pub(crate) fn on_thread(&self, thread: ShardId) -> ShardId {
         ShardId(self.first.saturating_add(thread.0))
     }
 
-    /// The thread of a standing shard of the service.
+    /// Returns the thread of a standing shard of the service.
     pub(crate) fn thread_of(&self, shard: ShardId) -> ShardId {
         ShardId(shard.0.saturating_sub(self.first))
     }
 
-    /// A number for a shard that is forked, if `is_free` says that it is.
+    /// Returns the next number for a forked shard for which `is_free` returns `true`.
     pub(crate) fn next_fork(&self, is_free: impl Fn(ShardId) -> bool) -> ShardId {
         loop {
             let id = ShardId(self.shared.next_fork.fetch_add(1, Ordering::Relaxed));
@@ -68,7 +68,7 @@ impl ShardNumbers {
         self.shared.origin
     }
 
-    /// As if that many shards had been forked.
+    /// Continues as if that many shards had been forked.
     #[cfg(test)]
     pub(crate) fn begin_forks_at(&self, number: u32) {
         self.shared.next_fork.store(number, Ordering::Relaxed);

@@ -17,16 +17,16 @@ pub(crate) trait Platform: Clone + Send + 'static {
     type Sys: Sys<Stream: Send + 'static, Listener: Send + 'static> + 'static;
     type Thread;
 
-    /// What one event loop needs of the world, and what wakes it.
+    /// Creates what one event loop needs of the system, and what wakes it.
     fn sys(&self, origin: Instant) -> io::Result<(Self::Sys, Arc<dyn Wake>)>;
 
     /// Runs shards on a thread of their own.
     fn spawn(&self, name: String, thread: ThreadLauncher<Self>) -> io::Result<Self::Thread>;
 }
 
-/// The sockets of a platform.
+/// The streams of a platform.
 pub(super) type StreamOf<P> = <<P as Platform>::Sys as Sys>::Stream;
-/// Its listeners.
+/// The listeners of a platform.
 pub(super) type ListenerOf<P> = <<P as Platform>::Sys as Sys>::Listener;
 
 /// The operating system.

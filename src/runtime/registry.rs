@@ -20,10 +20,10 @@ use crate::{
     sync::{Admission, Mailbox, Rejected},
 };
 
-/// The shards of a server as the outside knows them: how to reach each, and what it has counted.
+/// The shards of a service as other threads know them: how to reach each, and what it has counted.
 pub(crate) struct ShardRegistry<P: Platform> {
     shards: RwLock<HashMap<ShardId, RegisteredShard<P>>>,
-    /// What the shards counted that have ended.
+    /// The counters of shards that have ended.
     retired: Mutex<Metrics>,
     /// Threads that still run, forked ones included.
     running: Mutex<usize>,
@@ -33,7 +33,7 @@ pub(crate) struct ShardRegistry<P: Platform> {
     pub(super) numbers: ShardNumbers,
     /// The registries of the other services on the same threads.
     others: OnceLock<Vec<Weak<Self>>>,
-    /// Of the first session of a shard; 0, but in tests.
+    /// The generation of the first session of a shard; 0 except in tests.
     first_generation: AtomicU32,
     pub(crate) admission: Arc<Admission>,
     pub(crate) limits: Limits,
@@ -99,18 +99,20 @@ impl<P: Platform> ShardRegistry<P> {
         })
     }
 
-    /// Asks one shard, if its mailbox has room.
+    /// Sends a command to one shard, if its mailbox has room.
     pub(crate) fn ask(&self, shard: ShardId, command: Command<StreamOf<P>>) -> PostOutcome {
         self.member(shard).map_or(PostOutcome::Closed, |member| member.ask(command))
     }
 
-    /// Asks every shard. The first that is behind is the answer; the others were asked all the same.
+    /// Sends a command to every shard. Returns `Full` if a mailbox was full; the other shards got the command all the
+    /// same.
     pub(crate) fn ask_all(&self, command: impl Fn() -> Command<StreamOf<P>>) -> PostOutcome {
         let answers = self.members().into_iter().map(|member| member.ask(command()));
         answers.fold(PostOutcome::Posted, |sum, told| if told == PostOutcome::Full { told } else { sum })
     }
 
-    /// Tells every shard what it cannot be too busy for: to stop. In order behind what waits, where there is room.
+    /// Sends every shard a command that a full mailbox must not refuse: to stop. It keeps its order where there is
+    /// room.
     fn order_all(&self, command: impl Fn() -> Command<StreamOf<P>>) {
         for member in self.members() {
             member.order(command());
@@ -121,7 +123,7 @@ impl<P: Platform> ShardRegistry<P> {
         self.read().keys().copied().collect()
     }
 
-    /// Has every shard stop, and lets no new one be forked.
+    /// Stops every shard, and prevents new ones from being forked.
     pub(crate) fn stop(&self, stop: Stop) {
         self.begin_stopping();
         self.order_all(|| match stop {
@@ -138,7 +140,7 @@ impl<P: Platform> ShardRegistry<P> {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// The other services on the same threads, once.
+    /// Introduces services on the same threads to each other, once.
     pub(crate) fn join(registries: &[Arc<Self>]) {
         for registry in registries {
             let others = registries.iter().filter(|other| !Arc::ptr_eq(other, registry));
@@ -150,8 +152,8 @@ impl<P: Platform> ShardRegistry<P> {
         self.others.get().into_iter().flatten().filter_map(Weak::upgrade)
     }
 
-    /// A standing shard has failed, and a server without it is no server: all others are cut, those that are listed now
-    /// and those that will be; and so are the other services on its threads.
+    /// Called when a standing shard has failed, without which the server cannot go on: stops all other shards, those
+    /// that are listed now and those that will be, and the other services on the same threads.
     pub(super) fn fail(&self) {
         self.fail_alone();
         self.others().for_each(|other| other.fail_alone());
@@ -163,13 +165,13 @@ impl<P: Platform> ShardRegistry<P> {
         self.order_all(|| Command::Abort);
     }
 
-    /// Whether the caller is one of the shards.
+    /// Returns `true` if the caller runs on the thread of one of the shards.
     pub(crate) fn is_aboard(&self) -> bool {
         let me = thread::current().id();
         self.read().values().any(|member| member.thread.get() == Some(&me))
     }
 
-    /// As [`wait`](Self::wait), for several services within the same time.
+    /// Like [`wait`](Self::wait), for several services within the same time.
     pub(crate) fn wait_for_all<'a>(
         registries: impl Iterator<Item = &'a Arc<Self>>,
         within: Option<Duration>,
@@ -183,9 +185,10 @@ impl<P: Platform> ShardRegistry<P> {
         if running.is_empty() { Ok(()) } else { Err(running) }
     }
 
-    /// Waits until the last thread has ended; when the time is over, the shards that still run, in order.
+    /// Waits until the last thread has ended. If that takes longer than `within`, returns the shards that still run, in
+    /// order.
     pub(crate) fn wait(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
-        // What no clock can tell is as good as for ever.
+        // A deadline beyond the range of the clock is for ever.
         let deadline = within.and_then(|within| Instant::now().checked_add(within));
         let mut running = self.running();
         while *running > 0 {
@@ -211,14 +214,14 @@ impl<P: Platform> ShardRegistry<P> {
         metrics
     }
 
-    /// A number for a shard that is forked, which no other has: when the numbers begin again, those of standing shards
-    /// and of forked ones that still run are left out.
+    /// Returns an unused number for a forked shard: when the numbers wrap around, those of standing shards and of
+    /// forked ones that still run are skipped.
     pub(super) fn next_fork(&self) -> ShardId {
         let listed = self.read();
         self.numbers.next_fork(|id| !listed.contains_key(&id))
     }
 
-    /// As if that many shards had been forked.
+    /// Continues as if that many shards had been forked.
     #[cfg(test)]
     pub(crate) fn begin_forks_at(&self, number: u32) {
         self.numbers.begin_forks_at(number);
@@ -228,7 +231,7 @@ impl<P: Platform> ShardRegistry<P> {
         self.first_generation.load(Ordering::Relaxed)
     }
 
-    /// As if the shards that start from now on had had that many sessions.
+    /// Makes shards that start from now on continue as if they had had that many sessions.
     #[cfg(test)]
     pub(crate) fn begin_generations_at(&self, number: u32) {
         self.first_generation.store(number, Ordering::Relaxed);
@@ -242,7 +245,7 @@ impl<P: Platform> ShardRegistry<P> {
         }
     }
 
-    /// Forgets a shard, keeps what it counted, and lets the connections go that it had not come to.
+    /// Removes a shard, keeps what it counted, and drops the connections that it had not taken yet.
     pub(super) fn retire(&self, id: ShardId) {
         let member = {
             let mut retired = self.retired();
@@ -320,7 +323,7 @@ impl<P: Platform> RegisteredShard<P> {
 
     fn order(&self, command: Command<StreamOf<P>>) {
         if let Err(refused) = self.mailbox.post(command, 0) {
-            // One that has ended needs no order.
+            // A shard that has ended need not be stopped.
             let _ = self.mailbox.post_control(refused.into_command());
         }
     }

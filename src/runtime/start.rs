@@ -11,29 +11,29 @@ use crate::{
     id::ShardId, strategy::ForkingStrategy, sync::Wake,
 };
 
-/// What the shards of a service are started with.
+/// What is needed to start the shards of a service.
 pub(crate) struct ServiceParts<P: Platform, H, F, S> {
     platform: P,
     registry: Arc<ShardRegistry<P>>,
-    /// It was offered its maximum.
+    /// It was offered its maximum already.
     framing: Contained<F>,
     factory: Contained<S>,
-    /// Until the acceptor has it.
+    /// Set until the acceptor takes it.
     strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
     addrs: Vec<Addr>,
-    /// Those of the acceptor.
+    /// The listeners of the acceptor.
     listeners: Vec<(ListenerOf<P>, Addr)>,
-    /// For the workers, where each accepts for itself; the first is that of the first worker.
+    /// For the workers, in order, if each accepts for itself.
     workers: vec::IntoIter<AcceptorParts<P::Sys>>,
     handler: PhantomData<fn() -> H>,
 }
 
-/// The listeners of the acceptor, and what makes workers accept for themselves.
+/// The listeners of the acceptor, and the parts with which workers accept for themselves.
 pub(crate) type Listening<P> = (Vec<(ListenerOf<P>, Addr)>, Vec<AcceptorParts<<P as Platform>::Sys>>);
 
-/// A service that makes its shards, whatever its handler and its framing are.
+/// A service that makes its shards; the types of its handler and framing are erased.
 pub(crate) trait StartService<P: Platform> {
-    /// Its shard for this thread. That of the acceptor comes last.
+    /// Returns the service's shard for this thread. The acceptor's is made last.
     fn launcher(&mut self, thread: ShardId, waker: Arc<dyn Wake>) -> Box<dyn LaunchShard<P>>;
 
     fn registry(&self) -> &Arc<ShardRegistry<P>>;
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Starts the workers, each on a thread that is told of; the acceptor's thread is ready to start.
+/// Starts the workers and passes the thread of each to the caller. Returns the acceptor's thread, ready to start.
 pub(crate) fn start_workers<P: Platform>(
     platform: &P,
     workers: u32,

@@ -6,15 +6,15 @@ use std::{
 
 use crate::{error::ServeError, reactor::BoundSocket};
 
-/// What can be bound: a text (`host:port`, `[v6]:port`, `unix:/path`), a pair of host and port (`("0.0.0.0", 7000)`, or an
-/// `IpAddr`, `Ipv4Addr` or `Ipv6Addr` with a port), a `SocketAddr` of any kind, a path (of a Unix socket), or several of one
-/// of these.
+/// What can be bound: a text (`host:port`, `[v6]:port`, `unix:/path`), a pair of host and port (`("0.0.0.0", 7000)`, or
+/// an `IpAddr`, `Ipv4Addr` or `Ipv6Addr` with a port), a `SocketAddr` of any kind, a path (of a Unix socket), or
+/// several of the same type.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no address to bind",
     note = "bind a text (\"0.0.0.0:7000\", \"[::]:7000\", \"unix:/run/chat.sock\"), a pair (\"0.0.0.0\", 7000), a `SocketAddr`, a path, or several of one of these"
 )]
 pub trait BindAddr: sealed::Sealed {
-    /// Each address as a text or a number.
+    /// Returns the addresses in the form in which they were given.
     #[doc(hidden)]
     fn targets(self) -> Vec<Target>;
 }
@@ -111,7 +111,7 @@ fn bind_one(target: Target, reuse_port: bool) -> Result<BoundSocket, ServeError>
     }
 }
 
-/// Binds the first address of a name that can be.
+/// Binds to the first of the addresses that works.
 fn bind_first(
     resolved: io::Result<impl Iterator<Item = SocketAddr>>,
     name: impl Fn() -> String,

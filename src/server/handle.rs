@@ -20,11 +20,12 @@ use crate::{
     shard::{Command, HandlerJob, Job},
 };
 
-/// How long a query waits for the shards to answer.
+/// How long a query waits for the shards to reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A server, from any thread, callbacks included. Clones are cheap; it does not keep the server running. Taken before the
-/// start ([`Server::handle`](crate::Server::handle)), it can be given to the handler, or to the thread that is to stop `serve`.
+/// A handle to a server, usable from any thread and within callbacks. Clones are cheap, and none keeps the server
+/// running. [`Server::handle`](crate::Server::handle) returns one before the start, to give to the handler or to a
+/// thread that stops the server.
 ///
 /// ```
 /// use std::{net::TcpStream, sync::mpsc::channel, time::Duration};
@@ -63,9 +64,9 @@ pub struct ServerHandle {
 
 struct Shared {
     addrs: Vec<Addr>,
-    /// From the start of the server on.
+    /// Set when the server starts.
     services: OnceLock<Vec<Attached>>,
-    /// What was last asked for.
+    /// The soonest stop that was asked for.
     stop: Mutex<Option<Stop>>,
 }
 
@@ -89,7 +90,7 @@ impl ServerHandle {
         Self { shared: Arc::new(Shared { addrs, services: OnceLock::new(), stop: Mutex::new(None) }) }
     }
 
-    /// The server starts.
+    /// Called when the server starts.
     pub(super) fn attach(&self, services: Vec<Attached>) {
         let _held = self.stop_asked();
         let _ = self.shared.services.set(services);
@@ -99,24 +100,26 @@ impl ServerHandle {
         self.shared.services.get().cloned().unwrap_or_default()
     }
 
-    /// All shards are there: if the server was asked to stop before, they are told now.
+    /// Called when all shards exist: a stop that was asked for earlier reaches them now.
     pub(super) fn started(&self) {
         if let Some(stop) = *self.stop_asked() {
             self.registries().for_each(|registry| registry.stop(stop));
         }
     }
 
-    /// Stops accepting, hands out the packets that were received before and wait behind a full outbox, calls `on_shutdown`
-    /// for every session, closes them all gracefully, and after `grace` cuts those that are left. Packets of a paused
-    /// session are not waited for, and a shard whose handler blocks comes to all of it when its callback has returned.
+    /// Shuts the server down gracefully: it stops accepting, hands out packets that were received earlier and wait
+    /// behind a full outbox, calls `on_shutdown` for every session, closes the sessions gracefully unless `on_shutdown`
+    /// returned [`Then::Stay`](crate::Then::Stay), and after `grace` cuts those that are left. It does not wait for the
+    /// packets of a paused session. A shard whose handler blocks does all this once its callback has returned.
     ///
-    /// Returns at once: [`RunningServer::wait`](crate::RunningServer::wait) waits, [`RunningServer::stop`](crate::RunningServer::stop) with a
-    /// deadline. Asked again, the earliest end counts. A server that has not started yet stops as soon as it has.
+    /// Returns at once. [`RunningServer::wait`](crate::RunningServer::wait) waits for the end, and
+    /// [`RunningServer::stop`](crate::RunningServer::stop) does so with a deadline. If called several times, the
+    /// earliest deadline counts. A server that has not started yet stops as soon as it has.
     pub fn shutdown(&self, grace: Duration) {
         self.stop(Stop::Within(grace));
     }
 
-    /// Resets every connection and stops.
+    /// Stops the server at once and resets every connection.
     pub fn abort(&self) {
         self.stop(Stop::Now);
     }
@@ -139,30 +142,30 @@ impl ServerHandle {
         self.services().iter().map(|service| &service.registry)
     }
 
-    /// The service that has this shard.
+    /// Returns the service that this shard belongs to.
     fn service_of(&self, shard: ShardId) -> Option<&Attached> {
         self.services().iter().find(|service| service.registry.member(shard).is_some())
     }
 
-    /// The addresses the server listens on.
+    /// Returns the addresses that the server was bound to.
     #[must_use]
     pub fn local_addrs(&self) -> &[Addr] {
         &self.shared.addrs
     }
 
-    /// The first TCP address the server listens on, for the common case of one.
+    /// Returns the first TCP address of the server, for the common case of a single one.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.shared.addrs.iter().find_map(Addr::socket_addr)
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.registries().map(|registry| registry.admission.total()).sum()
     }
 
-    /// All open sessions. Each shard is asked in turn, so the list is of no single moment.
+    /// Returns all open sessions. The shards reply one by one, so the list is not a snapshot of a single moment.
     ///
     /// # Errors
     /// [`QueryError`]; within a callback always [`QueryError::WouldDeadlock`].
@@ -185,7 +188,7 @@ impl ServerHandle {
             }
         }
         drop(sender);
-        // A shard that ends before it answers drops its sender, so this ends when all have done one or the other.
+        // A shard that ends before it replies drops its sender, so the channel closes in either case.
         let deadline = Instant::now() + PATIENCE;
         let mut sessions = Vec::new();
         loop {
@@ -197,16 +200,16 @@ impl ServerHandle {
         }
     }
 
-    /// Closes a session gracefully. Does not wait. Nothing happens when the session is gone.
+    /// Closes a session gracefully, without waiting. Does nothing if the session has ended.
     ///
     /// # Errors
-    /// [`QueryError::NotRunning`] when its shard is gone, [`QueryError::Busy`] when its mailbox is full.
+    /// [`QueryError::NotRunning`] if its shard is gone, [`QueryError::Busy`] if its mailbox is full.
     pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
         self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close(None))))
     }
 
-    /// As [`close`](Self::close), and says why, with a text or any error: the log and
-    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
+    /// Like [`close`](Self::close), with a reason: a text or any error. The log and
+    /// [`on_close`](crate::PacketHandler::on_close) get it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
     ///
     /// ```
     /// use framewire::{QueryError, ServerHandle, SessionId};
@@ -227,15 +230,15 @@ impl ServerHandle {
         self.ask(session.shard, Command::Session(session.key, Contained::new(close)))
     }
 
-    /// Closes the sessions of this peer (address and port) gracefully. Does not wait.
+    /// Closes the sessions of this peer (address and port) gracefully, without waiting.
     ///
     /// # Errors
-    /// [`QueryError::Busy`] when the mailbox of a shard is full; the others were asked all the same.
+    /// [`QueryError::Busy`] if the mailbox of a shard is full; the other shards were asked all the same.
     pub fn close_peer(&self, peer: SocketAddr) -> Result<(), QueryError> {
         self.ask_to_close(peer, None)
     }
 
-    /// As [`close_peer`](Self::close_peer), and says why, as [`close_with`](Self::close_with) does.
+    /// Like [`close_peer`](Self::close_peer), with a reason, as in [`close_with`](Self::close_with).
     ///
     /// # Errors
     /// As [`close_peer`](Self::close_peer).
@@ -258,10 +261,11 @@ impl ServerHandle {
         outcome
     }
 
-    /// Runs a closure on a shard's thread, between two turns. Does not wait for it. A panic in it is caught and counted.
+    /// Runs a closure on a shard's thread, without waiting for it. A panic in it is caught and counted.
     ///
     /// # Errors
-    /// [`QueryError::NotRunning`] when there is no such shard (yet, or any more), [`QueryError::Busy`] when its mailbox is full.
+    /// [`QueryError::NotRunning`] if there is no such shard (yet, or any more), [`QueryError::Busy`] if its mailbox is
+    /// full.
     pub fn execute(
         &self,
         shard: ShardId,
@@ -270,8 +274,8 @@ impl ServerHandle {
         self.ask(shard, Command::Execute(Contained::new(Job::Plain(Box::new(job)))))
     }
 
-    /// Runs a closure on a shard's thread, with the shard's handler and the states of its sessions. Does not wait for it. A
-    /// panic in it is caught and counted.
+    /// Runs a closure on a shard's thread, with the shard's handler and the states of its sessions, without waiting for
+    /// it. A panic in it is caught and counted.
     ///
     /// ```
     /// use framewire::{Handled, PacketHandler, QueryError, ServerHandle, Session};
@@ -313,7 +317,7 @@ impl ServerHandle {
     /// ```
     ///
     /// # Errors
-    /// As [`execute`](Self::execute); [`QueryError::OtherHandler`] when the server has a handler of another type.
+    /// As [`execute`](Self::execute); [`QueryError::OtherHandler`] if that shard's handler is of another type.
     pub fn execute_with<H: PacketHandler + 'static>(
         &self,
         shard: ShardId,
@@ -338,7 +342,7 @@ impl ServerHandle {
         }
     }
 
-    /// The shards that run now: the acceptor's own, the workers, and one for each forked connection.
+    /// Returns the shards that run now: the acceptor's, the workers', and one for each forked connection.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
         let mut shards: Vec<ShardId> = self.registries().flat_map(|registry| registry.shards()).collect();
@@ -346,7 +350,7 @@ impl ServerHandle {
         shards
     }
 
-    /// What the server has counted. Cheap: no shard is asked.
+    /// Returns the server's counters. This is cheap: no shard is asked.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         let mut sum = Metrics::default();
@@ -362,7 +366,7 @@ impl ServerHandle {
         self.registries().any(|registry| registry.is_aboard())
     }
 
-    /// Waits until the last shard has ended; when the time is over, the shards that still run.
+    /// Waits until the last shard has ended. If that takes longer than `within`, returns the shards that still run.
     pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
         ShardRegistry::wait_for_all(self.registries(), within)
     }

@@ -4,10 +4,10 @@ use crate::{handler::PacketHandler, id::ShardId};
 /// What makes the handler of each shard: a handler that is `Clone` and `Send`, or [`per_shard`].
 ///
 /// **Each shard has a handler of its own.** With [`SingleReactor`](crate::SingleReactor) there is one, with
-/// [`WorkerPool::new(n)`](crate::WorkerPool) there are `n` and one of the acceptor, with
-/// [`ThreadPerConnection`](crate::ThreadPerConnection) one for each connection. What a handler keeps in a field is seen by the
-/// sessions of its shard only: a list of all users there becomes one list per worker, and nothing says so. What all are to
-/// see belongs behind an `Arc`, which clones share.
+/// [`WorkerPool::new(n)`](crate::WorkerPool) there are `n` and one for the acceptor, with
+/// [`ThreadPerConnection`](crate::ThreadPerConnection) one for each connection and one for the acceptor. Only the
+/// sessions of a shard see what its handler keeps in a field: a list of all users there silently becomes one list per
+/// worker. What all shards are to see belongs behind an `Arc`, which clones share.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be handed to every shard",
     label = "neither a `PacketHandler` that is `Clone + Send + 'static`, nor `per_shard(..)`",
@@ -36,9 +36,9 @@ impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
     }
 }
 
-/// Makes each shard's handler by calling `make` on the shard's own thread, where it may hold what cannot leave it (`Rc`, a
-/// database connection …), and need not be `Clone`. A panic of `make` stops the server with
-/// [`ServeError::Factory`](crate::ServeError::Factory); on a thread per connection it costs that connection.
+/// Makes each shard's handler by calling `make` on the shard's own thread, so the handler may hold what cannot leave it
+/// (`Rc`, a database connection …) and need not be `Clone`. If `make` panics, the server stops with
+/// [`ServeError::Factory`](crate::ServeError::Factory); for a thread of a single connection, only that connection ends.
 ///
 /// ```no_run
 /// use std::{cell::Cell, rc::Rc};
@@ -68,7 +68,7 @@ impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
 /// # }
 /// ```
 ///
-/// Without `per_shard` such a handler is refused by the compiler, which says what to do:
+/// Without `per_shard` the compiler refuses such a handler, and says what to do:
 ///
 /// ```compile_fail,E0277
 /// # use framewire::{PacketHandler, Separator, Server, Session};
@@ -90,7 +90,7 @@ where
     PerShard { make }
 }
 
-/// See [`per_shard`].
+/// What [`per_shard`] returns.
 #[derive(Debug, Clone, Copy)]
 pub struct PerShard<C> {
     make: C,

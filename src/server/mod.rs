@@ -1,4 +1,4 @@
-//! What users hold: a server to build, one that runs, and a handle to it.
+//! The facade: the server that users build, the server that runs, and the handle to it.
 
 mod bind;
 mod handle;
@@ -29,18 +29,18 @@ use crate::{
     strategy::{ForkingStrategy, NewConnection, SingleReactor},
 };
 
-/// A server that is being built: its addresses are bound, and clients that connect already wait until it serves.
+/// A server that is being built. Its addresses are bound already; clients that connect early wait until it serves.
 ///
 /// | option | default |
 /// |---|---|
-/// | [`framing`](Self::framing) | none: it must be given |
+/// | [`framing`](Self::framing) | none: you must give one |
 /// | [`strategy`](Self::strategy) | [`SingleReactor`] |
-/// | [`layer`](Self::layer) | none: frames are on the wire as they are |
+/// | [`layer`](Self::layer) | none: frames go over the wire as they are |
 /// | [`limits`](Self::limits) | see [`Limits`] |
 /// | [`backlog`](Self::backlog) | 4096, which the kernel cuts to `net.core.somaxconn` |
 /// | [`nagle`](Self::nagle) | off: `TCP_NODELAY` is set |
 /// | [`keepalive`](Self::keepalive) | off |
-/// | [`recv_buffer`](Self::recv_buffer), [`send_buffer`](Self::send_buffer) | the kernel's, which adapt |
+/// | [`recv_buffer`](Self::recv_buffer), [`send_buffer`](Self::send_buffer) | chosen and adapted by the kernel |
 ///
 /// ```no_run
 /// use framewire::{packet_fn, LengthPrefix, Server, WorkerPool};
@@ -63,30 +63,31 @@ pub struct Server<F = Unframed> {
     handle: ServerHandle,
 }
 
-/// The framing of a server that was not given one yet; it cannot be served.
+/// Stands for the framing of a server that was not given one yet. Such a server cannot serve.
 #[derive(Debug, Clone, Copy)]
 pub struct Unframed;
 
 impl Server<Unframed> {
     /// Binds one address, or several: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:0"`, `"unix:/run/chat.sock"`,
-    /// `("0.0.0.0", 7000)`, a `SocketAddr`, a path, or an array, slice or `Vec` of such. Port 0 takes a free one: ask
-    /// [`local_addrs`](Self::local_addrs).
+    /// `("0.0.0.0", 7000)`, a `SocketAddr`, a path, or an array, slice or `Vec` of these. Port 0 takes a free port,
+    /// which [`local_addrs`](Self::local_addrs) returns.
     ///
-    /// A name with several addresses is bound at the first that can be. An IPv6 wildcard takes IPv6 only: bind
-    /// `["0.0.0.0:7000", "[::]:7000"]` for both. The file of a Unix socket is removed when the server stops
-    /// listening, unless another server has put its own there by then; one that a dead server left behind is replaced. While
-    /// that is done a lock is held on a file beside it, with `.lock` after its name: of servers that start at once one gets
-    /// the path.
+    /// A name with several addresses is bound to the first of them that works. An IPv6 wildcard accepts IPv6 only: bind
+    /// `["0.0.0.0:7000", "[::]:7000"]` for both. The file of a Unix socket is removed when the server stops listening,
+    /// unless another server has put its own there by then; a file that a dead server left behind is replaced. While it
+    /// does so, the server holds a lock on a file beside it, of the same name with `.lock` appended: of several servers
+    /// that start at the same time, only one gets the path.
     ///
     /// # Errors
-    /// [`ServeError::Address`] for a text that names no address, [`ServeError::Bind`] for one that is taken or not ours;
-    /// both name it.
+    /// [`ServeError::Address`] for a text that names no address, [`ServeError::Bind`] for an address that is taken or
+    /// does not belong to this machine. Both name the address.
     pub fn bind(addrs: impl BindAddr) -> Result<Self, ServeError> {
         Self::with_sockets(bind::bind(addrs, false)?)
     }
 
-    /// As [`bind`](Self::bind), with `SO_REUSEPORT`: several processes may serve the same TCP address, and the kernel
-    /// spreads connections over them. That is how one machine holds more connections than one process has descriptors.
+    /// Like [`bind`](Self::bind), with `SO_REUSEPORT`: several processes may serve the same TCP address, and the kernel
+    /// spreads connections over them. In this way one machine can hold more connections than one process has
+    /// descriptors.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -111,14 +112,14 @@ impl Server<Unframed> {
 }
 
 impl<F> Server<F> {
-    /// How packets are cut from the stream; each session gets a clone.
+    /// Sets how packets are cut from the stream. Each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
         let Self { sockets, layers, strategy, limits, options, handle, .. } = self;
         Server { sockets, framing, layers, strategy, limits, options, handle }
     }
 
-    /// Puts a layer between each connection and its framing, made by `make` when it arrives. May be called several times: each
-    /// further layer stands nearer to the framing.
+    /// Puts a layer between each connection and its framing. `make` is called for each connection as it arrives. This
+    /// may be called several times: each further layer is nearer to the framing.
     pub fn layer<L: Layer + 'static>(
         mut self,
         make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
@@ -127,52 +128,52 @@ impl<F> Server<F> {
         self
     }
 
-    /// Where connections live, and so how many handlers there are: one on each shard, which see each other's fields only
-    /// where they share an `Arc` (see [`serve`](Self::serve)).
+    /// Sets where connections live, and so how many handlers there are: one on each shard. Handlers share only what
+    /// they keep behind an `Arc` (see [`serve`](Self::serve)).
     pub fn strategy(mut self, strategy: impl ForkingStrategy + 'static) -> Self {
         self.strategy = Box::new(strategy);
         self
     }
 
-    /// The limits of sessions, shards and the server.
+    /// Sets the limits of sessions, shards and the server.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Connections that may wait to be accepted.
+    /// Sets how many connections may wait to be accepted.
     pub fn backlog(mut self, connections: u32) -> Self {
         self.options.backlog = connections;
         self
     }
 
-    /// Lets the kernel hold small writes back to join them (Nagle). Whole frames are written here, so this costs
-    /// latency and gains little.
+    /// Lets the kernel delay small writes in order to join them (Nagle's algorithm). framewire writes whole frames, so
+    /// this costs latency and gains little.
     pub fn nagle(mut self) -> Self {
         self.options.nodelay = false;
         self
     }
 
-    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`): 1 s to 32,767 s, anything else is a
-    /// [`ServeError::Config`] when the server starts. Cut to whole seconds.
+    /// Lets the kernel probe peers that have been silent for `idle` (`SO_KEEPALIVE`): 1 s to 32,767 s, cut to whole
+    /// seconds. Anything else is a [`ServeError::Config`] when the server starts.
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.options.keepalive = Some(idle);
         self
     }
 
-    /// The kernel's receive buffer of each connection, in bytes (`SO_RCVBUF`; Linux doubles it).
+    /// Sets the size of the kernel's receive buffer of each connection, in bytes (`SO_RCVBUF`; Linux doubles it).
     pub fn recv_buffer(mut self, bytes: usize) -> Self {
         self.options.recv_buffer = Some(bytes);
         self
     }
 
-    /// The kernel's send buffer of each connection, in bytes (`SO_SNDBUF`; Linux doubles it).
+    /// Sets the size of the kernel's send buffer of each connection, in bytes (`SO_SNDBUF`; Linux doubles it).
     pub fn send_buffer(mut self, bytes: usize) -> Self {
         self.options.send_buffer = Some(bytes);
         self
     }
 
-    /// A handle to the server that this becomes.
+    /// Returns a handle to this server, which works before it serves and while it does.
     ///
     /// ```
     /// use std::{thread, time::Duration};
@@ -190,29 +191,28 @@ impl<F> Server<F> {
         self.handle.clone()
     }
 
-    /// The addresses that are bound, with the ports that the system chose.
+    /// Returns the addresses that are bound, with the ports that the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<Addr> {
         self.handle.local_addrs().to_vec()
     }
 }
 
-// The bound on the framing stands at each method, so that the compiler says what is missing where none was given.
+// The bound on the framing is on each method, so that the compiler's error says that the framing is missing.
 impl<F> Server<F> {
-    /// Serves for as long as the process lives, or until a reactor fails: for a server that can be stopped or asked, see
-    /// [`spawn`](Self::spawn). The acceptor, and with a single reactor everything, runs on the calling thread.
+    /// Serves until a [`handle`](Self::handle) shuts the server down, or until it fails. The calling thread runs the
+    /// acceptor and, with a single reactor, everything else as well; see [`spawn`](Self::spawn) for other threads.
     ///
-    /// Each shard has a handler of its own, a clone of this one or one made by [`per_shard`](crate::per_shard): what it keeps
-    /// in a field is known to the sessions of its shard only, and what all are to share belongs behind an `Arc`. See
-    /// [`Handlers`].
+    /// Each shard has a handler of its own: a clone of the one given here, or one made by
+    /// [`per_shard`](crate::per_shard). Only the sessions of a shard see what its handler keeps in a field; what all
+    /// shards are to share belongs behind an `Arc`. See [`Handlers`].
     ///
-    /// When a [`handle`](Self::handle) shuts the server down, this returns once every shard has ended, however long a
-    /// callback blocks, on this thread or on another: a deadline that holds then too takes [`spawn`](Self::spawn) and
-    /// [`RunningServer::stop`].
+    /// After a shutdown this returns once every shard has ended, however long a callback blocks. For a deadline that
+    /// holds even then, use [`spawn`](Self::spawn) and [`RunningServer::stop`].
     ///
     /// # Errors
-    /// [`ServeError::Config`] names an option that cannot work, [`ServeError::System`] says what the system refused;
-    /// also later, when a reactor fails. [`ServeError::Factory`] when the closure of `per_shard` panics.
+    /// [`ServeError::Config`] names an option that cannot work. [`ServeError::System`] says what the system refused, at
+    /// the start or later. [`ServeError::Factory`] means that the closure of `per_shard` panicked.
     pub fn serve<H>(self, handlers: impl Handlers<H>) -> Result<(), ServeError>
     where
         F: Framing + Clone + Send + 'static,
@@ -221,10 +221,11 @@ impl<F> Server<F> {
         self.starting(handlers).serve()
     }
 
-    /// As [`serve`](Self::serve), on other threads; returns the server that runs: keep it, since dropping it stops it.
+    /// Like [`serve`](Self::serve), but on threads of its own: returns the running server. Keep it: dropping it stops
+    /// it.
     ///
     /// # Errors
-    /// As [`serve`](Self::serve); a reactor or `per_shard` that fails later is told by [`RunningServer::wait`].
+    /// As [`serve`](Self::serve). [`RunningServer::wait`] returns the error of a shard that fails later.
     pub fn spawn<H>(self, handlers: impl Handlers<H>) -> Result<RunningServer, ServeError>
     where
         F: Framing + Clone + Send + 'static,

@@ -9,12 +9,13 @@ use crate::{
     strategy::ForkingStrategy,
 };
 
-/// Several services on one set of threads: each with its own handler, framing, limits and addresses, placed by one strategy.
+/// Several services on one set of threads, each with its own handler, framing, limits and addresses. One strategy
+/// places the connections of all of them.
 ///
-/// Each thread has a shard of every service, and runs them all in one event loop. Sessions of one thread reach each other
+/// Each thread has one shard of every service and runs them in one event loop. Sessions of one thread reach each other
 /// without a lock, whatever service they belong to ([`Session::send_to`](crate::Session::send_to),
-/// [`Session::close_session`](crate::Session::close_session)): that is what an admin port, a proxy or a gateway is made of.
-/// [`Server::serve`] is the short form for one service.
+/// [`Session::close_session`](crate::Session::close_session)): use this for an admin port, a proxy or a gateway.
+/// [`Server::serve`] is the short form for a single service.
 ///
 /// ```no_run
 /// use framewire::{LengthPrefix, Reactor, Separator, Server, WorkerPool, packet_fn};
@@ -36,24 +37,24 @@ use crate::{
 /// }
 /// ```
 ///
-/// **Numbers.** A service's shard on thread `t` (of `n`) has the number `t + n × service`, both counted from 0; a strategy
-/// names the thread, as it does for a single server. **Limits** are those of each service; where
-/// [`Limits::connections`](crate::Limits::connections) is left to the descriptor limit, the services share it equally. **A
-/// service that fails** (its listener breaks, its handler cannot be made) stops them all; one that is shut down by its own
-/// [`Server::handle`] leaves the others running.
+/// **Numbers.** A service's shard on thread `t` (of `n`) has the number `t + n × service`, both counted from 0; a
+/// strategy names the thread, as it does for a single server. **Limits** hold for each service; where
+/// [`Limits::connections`](crate::Limits::connections) is left to the descriptor limit, the services share it equally.
+/// **A service that fails** (its listener breaks, its handler cannot be made) stops all of them; one that is shut down
+/// by its own [`Server::handle`] leaves the others running.
 pub struct Reactor {
     strategy: Contained<Box<dyn ForkingStrategy>>,
     services: Vec<Box<dyn PendingService>>,
 }
 
 impl Reactor {
-    /// A reactor without services. The strategy is that of all of them.
+    /// Creates a reactor without services. `strategy` places the connections of all services.
     #[must_use]
     pub fn new(strategy: impl ForkingStrategy + 'static) -> Self {
         Self { strategy: Contained::new(Box::new(strategy)), services: Vec::new() }
     }
 
-    /// Adds a service. A strategy that `server` was given is not asked: the reactor's is.
+    /// Adds a service. A strategy that was given to `server` is ignored in favour of the reactor's.
     #[must_use]
     pub fn service<F, H>(mut self, server: Server<F>, handlers: impl Handlers<H>) -> Self
     where
@@ -65,8 +66,8 @@ impl Reactor {
         self
     }
 
-    /// Serves on this thread and those that the strategy asks for, as [`Server::serve`] does, until every service was shut
-    /// down.
+    /// Serves on this thread and on those that the strategy asks for, as [`Server::serve`] does, until every service
+    /// was shut down.
     ///
     /// # Errors
     /// As [`Server::serve`]; [`ServeError::Config`] for a reactor without a service, or with more than 254.
@@ -74,8 +75,8 @@ impl Reactor {
         self.starting()?.serve()
     }
 
-    /// As [`run`](Self::run), on other threads; returns what runs: keep it, since dropping it stops it. Its handle is that of
-    /// all services together.
+    /// Like [`run`](Self::run), but on threads of its own: returns the running server. Keep it: dropping it stops it.
+    /// Its handle is a handle to all services together.
     ///
     /// # Errors
     /// As [`run`](Self::run).

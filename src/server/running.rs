@@ -6,15 +6,15 @@ use crate::{
     runtime::ShardThread,
 };
 
-/// After the deadline of a shutdown: the time to cut what is left, and to end. It leaves the caller enough to be back
-/// within 100 ms of the deadline.
+/// The time after the deadline of a shutdown in which remaining sessions are cut and the threads end. It is short
+/// enough for `stop` to return within 100 ms of the deadline.
 const OVERTIME: Duration = Duration::from_millis(75);
 
-/// A server that serves on threads of its own.
+/// A running server, on threads of its own.
 ///
 /// Dropping it shuts the server down and waits for its threads, as [`stop`](Self::stop) does with
-/// [`Limits::close_timeout`](crate::Limits::close_timeout); a thread whose callback blocks longer is left behind, which is
-/// logged. Keep it for as long as the server is to live. It dereferences to its [`ServerHandle`].
+/// [`Limits::close_timeout`](crate::Limits::close_timeout); a thread whose callback blocks longer is left behind, and
+/// this is logged. Keep it for as long as the server is to live. It dereferences to its [`ServerHandle`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,30 +42,31 @@ impl RunningServer {
         self.threads.push(thread);
     }
 
-    /// A handle, for other threads.
+    /// Returns a handle, for other threads.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Waits until somebody shuts the server down, and its last thread has ended, however long a callback blocks: see
-    /// [`stop`](Self::stop) for a wait with a deadline. Within a callback, which would wait for itself, it returns
-    /// at once (and so do the others here, and dropping).
+    /// Waits until the server was shut down, or has failed, and its last thread has ended, however long a callback
+    /// blocks: see [`stop`](Self::stop) for a wait with a deadline. Within a callback of the server, which would wait
+    /// for itself, it returns at once; so do `stop` and dropping.
     ///
     /// # Errors
-    /// Why it stopped, if it was not asked to.
+    /// Why the server stopped, if it was not asked to.
     pub fn wait(mut self) -> Result<(), ServeError> {
         self.join(None)
     }
 
-    /// Shuts down as [`ServerHandle::shutdown`] does, and waits until it is done: at most 100 ms longer than `grace`.
+    /// Shuts down as [`ServerHandle::shutdown`] does, and waits until that is done: at most 100 ms longer than `grace`.
     ///
-    /// A callback that blocks cannot be interrupted. If one does beyond the deadline, its thread is left behind: when the
-    /// callback returns, what is left of its shard's sessions is reset, `on_close` is called for each, and the thread ends.
+    /// A callback that blocks cannot be interrupted. If one blocks beyond the deadline, its thread is left behind: when
+    /// the callback returns, the remaining sessions of its shard are reset, `on_close` is called for each, and the
+    /// thread ends.
     ///
     /// # Errors
-    /// [`ServeError::StillRunning`] names the shards that block; otherwise, why the server had stopped before, if it was
-    /// not asked to.
+    /// [`ServeError::StillRunning`] names the shards that block; any other error says why the server had stopped before
+    /// this call.
     pub fn stop(mut self, grace: Duration) -> Result<(), ServeError> {
         self.handle.shutdown(grace);
         self.join(Some(grace))
@@ -79,7 +80,7 @@ impl RunningServer {
         }
         let within = grace.map(|grace| grace.saturating_add(OVERTIME));
         if let Err(shards) = self.handle.wait_for_threads(within) {
-            // Their time is over, whatever they come to after it.
+            // Shards whose callback returns after the deadline must not go on serving.
             self.handle.abort();
             self.threads.clear();
             return Err(ServeError::StillRunning { shards, grace: grace.unwrap_or_default() });

@@ -6,7 +6,8 @@ use crate::{
     strategy::{AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads},
 };
 
-/// One strategy that places the connections of several services. They accept on one thread, so nobody waits for the lock.
+/// One strategy that places the connections of several services. They accept on one thread, so the lock is never
+/// contended.
 pub(super) struct SharedStrategy {
     shared: Arc<Mutex<Shared>>,
     facts: Facts,
@@ -14,13 +15,13 @@ pub(super) struct SharedStrategy {
 
 struct Shared {
     strategy: Contained<Box<dyn ForkingStrategy>>,
-    /// Those of all services, until it was told that they are there.
+    /// The addresses of all services, until the strategy's `on_start` was called with them.
     addrs: Option<Vec<Addr>>,
-    /// Services that still accept.
+    /// How many services still accept.
     accepting: usize,
 }
 
-/// What a strategy has said of itself, which does not change.
+/// The constant properties of a strategy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
     workers: usize,
@@ -44,7 +45,7 @@ impl ForkingStrategy for Facts {
         self.accepting
     }
 
-    /// It only tells.
+    /// Never called: `Facts` only carries the properties.
     fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
         Placement::Refuse
     }
@@ -55,7 +56,7 @@ impl ForkingStrategy for Facts {
 }
 
 impl SharedStrategy {
-    /// As many as there are services: the strategy itself for a single one.
+    /// Returns one share per service; for a single service, the strategy itself.
     pub(super) fn shares(
         strategy: Contained<Box<dyn ForkingStrategy>>,
         services: usize,
@@ -93,7 +94,7 @@ impl ForkingStrategy for SharedStrategy {
         self.facts.descriptors
     }
 
-    /// Told once, of the addresses of all services.
+    /// Forwarded once, with the addresses of all services.
     fn on_start(&mut self, _addrs: &[Addr]) {
         let mut shared = self.lock();
         if let Some(addrs) = shared.addrs.take() {
@@ -101,7 +102,7 @@ impl ForkingStrategy for SharedStrategy {
         }
     }
 
-    /// Told once, when the last service accepts no more.
+    /// Forwarded once, when the last service stops accepting.
     fn on_stop(&mut self) {
         let mut shared = self.lock();
         shared.accepting -= 1;

@@ -23,13 +23,13 @@ use crate::{
     sync::Admission,
 };
 
-/// Standing shards that a server may have. More than there are cores on any machine.
+/// How many standing shards a server may have: more than any machine has cores.
 const MAX_WORKERS: usize = 4096;
-/// What Linux takes: whole seconds, and no more than 15 bits tell.
+/// What Linux accepts: whole seconds, in 15 bits.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
 /// Descriptors left to everything else in the process.
 const RESERVED: usize = 32;
-/// Descriptors of a thread: its poll and its waker.
+/// Descriptors that each thread needs: its poll and its waker.
 const PER_THREAD: usize = 2;
 
 /// A handler that is cloned for each shard.
@@ -66,14 +66,15 @@ impl<H: 'static, C: Fn(ShardId) -> H + Send + Sync + 'static> HandlerFactory<H> 
     }
 }
 
-/// A server that was given its handlers, whatever these and its framing are.
+/// A server with its handlers; their types and that of the framing are erased.
 pub(super) trait PendingService: Send {
     fn handle(&self) -> &ServerHandle;
 
-    /// Whether it can work with this strategy.
+    /// Checks that it can work with this strategy.
     fn validate(&self, strategy: &dyn ForkingStrategy) -> Result<(), ServeError>;
 
-    /// Listens, and is ready to make its shards. Connections are placed by `placing`, which is `strategy` or a share in it.
+    /// Listens, and makes ready to create the shards. `placing`, which is `strategy` or a share in it, places
+    /// connections.
     fn prepare(
         self: Box<Self>,
         strategy: &dyn ForkingStrategy,
@@ -89,7 +90,7 @@ struct Pending<H, F, S> {
     handler: PhantomData<fn() -> H>,
 }
 
-/// A service of a server and its handlers; and the strategy that the server was given.
+/// Makes a service of a server and its handlers. Returns it with the strategy that the server was given.
 pub(super) fn service<H, F, S>(
     server: Server<F>,
     factory: S,
@@ -154,7 +155,7 @@ where
 pub(super) struct Starting {
     pub(super) services: Vec<Box<dyn PendingService>>,
     pub(super) strategy: Contained<Box<dyn ForkingStrategy>>,
-    /// Of the whole.
+    /// To all services together.
     pub(super) handle: ServerHandle,
 }
 
@@ -166,15 +167,15 @@ impl Starting {
         Ok(running)
     }
 
-    /// The same, with the acceptor's shards on this thread: a single reactor is then a process of a single thread, to which
-    /// system calls are cheaper.
+    /// Like `spawn`, with the acceptor's shards on this thread: a single reactor then is a process with a single
+    /// thread, whose system calls are cheaper.
     pub(super) fn serve(self) -> Result<(), ServeError> {
         let (running, acceptor) = self.start()?;
         let served = acceptor.run();
         served.and(running.wait())
     }
 
-    /// Listens and starts the workers; the acceptor's thread is ready to start.
+    /// Listens and starts the workers. Returns the acceptor's thread, ready to start.
     fn start(self) -> Result<(RunningServer, ThreadLauncher<System>), ServeError> {
         let Self { services, strategy, handle } = self;
         for service in &services {
@@ -238,7 +239,7 @@ fn validate(
 
 type Bound = (Listener, Addr);
 
-/// The listeners of the acceptor, and those of the workers where they accept for themselves.
+/// Returns the listeners of the acceptor, and those of the workers if they accept for themselves.
 fn listen(
     sockets: Vec<BoundSocket>,
     strategy: &dyn ForkingStrategy,
@@ -272,7 +273,8 @@ fn listen(
     Ok((Vec::new(), parts))
 }
 
-/// As many as asked for; by default as many as the descriptor limit leaves, shared between the services.
+/// Returns the configured limit of connections; by default what the descriptor limit leaves, shared between the
+/// services.
 fn most_connections(limits: &Limits, threads: usize, each: usize, services: usize) -> usize {
     if limits.connections > 0 {
         return limits.connections;

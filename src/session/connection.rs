@@ -20,7 +20,7 @@ use crate::{
     timer_wheel::TimerKey,
 };
 
-/// Everything of a session that does not depend on the user's types: a machine that others ask by verbs.
+/// The part of a session that does not depend on the user's types: a state machine.
 ///
 /// ```text
 /// Opening ──layers are open──▶ Open ──close──▶ Draining ──all is sent──▶ Lingering ──peer's end──▶ (removed)
@@ -29,7 +29,8 @@ use crate::{
 /// ```
 ///
 /// This file has its lifecycle; what is received is in `receive.rs`, what is sent in `transmit.rs`, its deadlines in
-/// `liveness.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs`. Kept small: one stands in each of very many idle sessions.
+/// `liveness.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs`. Kept small, because
+/// each of very many idle sessions has one.
 pub(crate) struct Connection {
     pub(super) key: Key,
     pub(super) phase: Phase,
@@ -39,7 +40,7 @@ pub(crate) struct Connection {
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) endpoints: Endpoints,
     pub(super) traffic: Traffic,
-    /// When `on_open` had returned.
+    /// When `on_open` returned.
     pub(super) opened: Tick,
     /// When something was last received (or `on_idle` last called).
     pub(super) heard: Tick,
@@ -50,7 +51,7 @@ pub(crate) struct Connection {
     pub(super) cold: Option<Box<ColdState>>,
 }
 
-/// What few sessions have.
+/// Fields that few sessions need.
 #[derive(Default)]
 pub(super) struct ColdState {
     handle_state: Option<Arc<HandleState>>,
@@ -58,18 +59,18 @@ pub(super) struct ColdState {
     reason: Option<Contained<CloseReason>>,
     /// The end of a graceful close, and the ticks that were lost before it was set.
     close_by: Option<(Tick, Tick)>,
-    /// The end of a pause before the first packet, or of a callback that held it up.
+    /// The end of a pause before the first packet, or of a callback that delayed it.
     pub(super) listening_since: Tick,
     /// When the frame began that is being discarded.
     pub(super) discarding_since: Tick,
     pub(super) layered: Option<Box<Layered>>,
-    /// What layers have agreed with the peer to speak.
+    /// The protocol that the layers have negotiated with the peer.
     pub(super) protocol: Option<Box<[u8]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Its layers shake hands; the handler does not know of it yet.
+    /// Its layers are in their handshakes; `on_open` was not called yet.
     Opening,
     /// Packets go in and out.
     Open,
@@ -124,24 +125,24 @@ impl Connection {
         &self.endpoints
     }
 
-    /// Whether packets go in and out.
+    /// Returns `true` if packets go in and out.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
 
-    /// Whether it has begun to close.
+    /// Returns `true` if it has begun to close.
     #[inline]
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Draining | Phase::Lingering)
     }
 
-    /// The connection has failed, which says nothing about what was received before: that is handed out in the turns to come,
-    /// and within the time of a graceful close, should a peer send on that does not read.
+    /// The connection has failed. What was received before is still handed out in later turns, within the time of a
+    /// graceful close, in case the peer continues to send.
     ///
     /// # Errors
-    /// The session ends for this at once: it is closing, it has nothing more to hand out, or it is paused, and nobody knows
-    /// until when.
+    /// Returns `error` if the session is to be terminated at once: it is not open, it has nothing more to hand out, or
+    /// it is paused, for an unknown time.
     #[cold]
     pub(crate) fn handle_broken(&mut self, error: io::Error, core: &mut ShardCore) -> Result<(), io::Error> {
         if self.phase != Phase::Open
@@ -161,7 +162,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether a session whose connection has failed lives on, because there is something left to hand out.
+    /// Returns `true` if a session whose connection has failed stays, because something is left to hand out.
     #[cold]
     pub(crate) fn outlives_break(&mut self, core: &mut ShardCore) -> bool {
         self.discard_output(core);
@@ -174,12 +175,12 @@ impl Connection {
         lives
     }
 
-    /// The last packet was handed out, and the handler is told that the peer has ended its side.
+    /// The last packet was handed out, and `on_end` is called.
     pub(crate) fn note_end_told(&mut self) {
         self.flags.insert(Flags::END_TOLD);
     }
 
-    /// Whether the connection has failed, so that nothing can be sent any more.
+    /// Returns `true` if the connection has failed, so that nothing can be sent any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.flags.has(Flags::BROKEN)
     }
@@ -192,7 +193,7 @@ impl Connection {
         }
     }
 
-    /// What was sent over a connection that has failed.
+    /// Discards what was to be sent over a connection that has failed.
     #[cold]
     fn discard_output(&mut self, core: &mut ShardCore) {
         self.give_back_outbox(core);
@@ -226,11 +227,11 @@ impl Connection {
         }
         let cold = self.cold.get_or_insert_default();
         let reason = match cold.reason.take() {
-            // The peer's end came behind what has already failed.
+            // The connection had failed before the peer's end was found.
             Some(broken) if matches!(reason, CloseReason::PeerClosed) => broken,
             _ => Contained::new(reason),
         };
-        // A peer that has ended its side and reads on is owed its answers for as long as it takes them.
+        // A peer that has ended its side but still reads gets its replies for as long as it makes progress.
         let by_progress = matches!(*reason, CloseReason::PeerClosed) && core.timeouts.stall.is_some();
         let flushed_by = core.clock.deadline(core.timeouts.close);
         // A shutdown allows as long as its grace period lasts.
@@ -239,14 +240,14 @@ impl Connection {
         cold.reason = Some(reason);
         self.cancel_timers(core);
         self.arm(core);
-        // What the peer still sends is discarded, which takes reading it.
+        // What the peer still sends must be read to be discarded.
         if self.flags.has(Flags::READABLE) {
             core.read_later(self);
         }
         core.flush_later(self);
     }
 
-    /// What a session that is closing and has nothing more to write does next.
+    /// Returns the next step of a session that is closing and has nothing more to write.
     #[inline]
     pub(crate) fn poll_shutdown(&mut self, core: &mut ShardCore) -> Option<ShutdownStep> {
         if !self.is_closing() || self.queued() > 0 || self.is_layered() && !self.is_wire_done() {
@@ -262,7 +263,7 @@ impl Connection {
         Some(ShutdownStep::EndSide)
     }
 
-    /// Our end is sent: gives the peer a while to send its own.
+    /// Our side is about to be ended: gives the peer the linger timeout to end its own.
     fn linger(&mut self, core: &mut ShardCore) {
         self.phase = Phase::Lingering;
         let by = (core.clock.deadline(core.timeouts.linger), core.clock.lost());
@@ -280,7 +281,8 @@ impl Connection {
         self.flags.remove(Flags::CLOSING);
     }
 
-    /// The server shuts down. Returns whether the session is closed for it now: packets that wait are handed out first.
+    /// The server shuts down. Returns `true` if `on_shutdown` is due now; otherwise packets that wait are handed out
+    /// first.
     pub(crate) fn begin_shutdown(&mut self) -> bool {
         let waits = self.has_packets_to_hand_out();
         if waits {
@@ -289,7 +291,7 @@ impl Connection {
         !waits
     }
 
-    /// Asks for a reset, at the end of the callback.
+    /// Terminates the session with a reset, after the callback.
     pub(crate) fn abort(&mut self, core: &mut ShardCore) {
         self.close(CloseReason::Local, core);
         self.flags.insert(Flags::ABORT);
@@ -308,12 +310,12 @@ impl Connection {
     pub(crate) fn pause(&mut self, core: &mut ShardCore) {
         self.read_block.set(ReadBlock::PAUSED);
         if self.flags.has(Flags::SHUTDOWN) {
-            // A shutdown waits for no packets of a session that is paused.
+            // A shutdown does not wait for the packets of a paused session.
             core.read_later(self);
         }
     }
 
-    /// `on_open` has returned: from here on the peer is expected to speak.
+    /// `on_open` has returned: from now on the peer's timeouts run.
     pub(crate) fn begin(&mut self, core: &mut ShardCore) {
         self.opened = core.clock.deadline(0);
         self.heard = core.clock.stamp();
@@ -326,7 +328,8 @@ impl Connection {
         }
     }
 
-    /// Gives everything back that the shard holds for this session; the reason it was closing for, if it was.
+    /// Gives back everything that the shard holds for this session. Returns the reason for which it was closing, if it
+    /// was.
     pub(crate) fn release(&mut self, core: &mut ShardCore) -> Option<CloseReason> {
         if self.phase == Phase::Opening {
             core.counters.refused += 1;
@@ -347,7 +350,7 @@ impl Connection {
         self.cold.as_mut().and_then(|cold| cold.reason.take()).map(Contained::into_inner)
     }
 
-    /// What it is closing for, if it is.
+    /// Returns the reason for which it is closing, if it is.
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
         self.cold.as_ref().and_then(|cold| cold.reason.as_deref())
     }
@@ -369,7 +372,8 @@ impl Connection {
         self.traffic.packets_in
     }
 
-    /// Counts what the session buffers now, and tells it to the session's handles. Returns whether it is or was anything.
+    /// Counts what the session buffers now, and updates the session's handles. Returns `true` if it buffers or buffered
+    /// anything.
     #[inline]
     pub(crate) fn account(&mut self, core: &mut ShardCore) -> bool {
         self.tell_handles();
@@ -390,13 +394,13 @@ impl Connection {
             + if self.is_layered() { self.layers_capacity() } else { 0 }
     }
 
-    /// What is told of this session; `origin` is what tick 0 was.
+    /// Returns a snapshot of the session; `origin` is the time of tick 0.
     pub(crate) fn info(&self, id: SessionId, origin: Instant) -> SessionInfo {
         let (peer, local) = (self.endpoints.peer(), self.endpoints.local());
         SessionInfo { id, peer, local, stats: self.stats(origin) }
     }
 
-    /// What went through so far; `origin` is what tick 0 was.
+    /// Returns the counters of the session; `origin` is the time of tick 0.
     pub(crate) fn stats(&self, origin: Instant) -> SessionStats {
         SessionStats {
             bytes_in: self.traffic.bytes_in,
@@ -408,7 +412,7 @@ impl Connection {
         }
     }
 
-    /// The end of a graceful close. The peer is given the time back in which it was not served.
+    /// Returns the deadline of a graceful close. Time in which the shard did not serve the peer is added.
     pub(crate) fn close_by(&self, lost: Tick) -> Option<Tick> {
         let (by, lost_before) = self.cold.as_ref()?.close_by?;
         Some(by + (lost - lost_before))
@@ -418,7 +422,7 @@ impl Connection {
         self.cold.as_ref().and_then(|cold| cold.handle_state.as_ref())
     }
 
-    /// The part of the session that handles share, made when the first one is.
+    /// Returns the part of the session that handles share, which is created with the first handle.
     pub(crate) fn handle_state_or_new(
         &mut self,
         framing: &dyn FramingSlot,

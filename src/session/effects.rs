@@ -4,8 +4,8 @@ use crate::{
     id::SessionId,
 };
 
-/// What callbacks have asked of other sessions of their shard. It is done when the callback has returned, so that no
-/// callback ever meets a session in the middle of another's.
+/// What callbacks have asked of other sessions on their thread. It is done when the callback has returned, so that no
+/// session is used while another's callback runs.
 ///
 /// ```text
 /// list  │ send 3 bytes to a │ close b │ send 2 bytes to a │
@@ -13,8 +13,8 @@ use crate::{
 /// ```
 ///
 /// Bounded as the mailbox is, by [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) and
-/// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes): it is the same traffic, less the lock. The packets stand one behind
-/// the other in one buffer, so that recording one allocates nothing as a rule.
+/// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes): it is the same traffic without the lock. The packets follow
+/// each other in one buffer, so that recording one usually allocates nothing.
 #[derive(Default)]
 pub(crate) struct Effects {
     list: Vec<Effect>,
@@ -23,14 +23,14 @@ pub(crate) struct Effects {
 
 /// What is asked of one session.
 pub(crate) enum Effect {
-    /// Send the next so many of the bytes.
+    /// Send the next `len` of the bytes.
     Send { to: SessionId, len: usize },
     /// Close gracefully, for this reason.
     Close { session: SessionId, reason: Contained<CloseReason> },
 }
 
 impl Effect {
-    /// The session that it is asked of.
+    /// Returns the session concerned.
     pub(crate) fn session(&self) -> SessionId {
         match self {
             Self::Send { to: session, .. } | Self::Close { session, .. } => *session,
@@ -38,7 +38,7 @@ impl Effect {
     }
 }
 
-/// Bytes of the two buffers that are kept for the next time.
+/// Bytes of the buffers that are kept for the next time.
 const KEPT: usize = 64 * 1024;
 
 impl Effects {
@@ -91,7 +91,7 @@ impl Effects {
         self.bytes.clear();
     }
 
-    /// Takes the place of `self`, for its buffers, where that is empty.
+    /// Takes back the buffers of `drained`, for the next effects.
     pub(crate) fn reuse(&mut self, mut drained: Self) {
         debug_assert!(
             drained.list.is_empty() && self.list.is_empty(),

@@ -1,17 +1,17 @@
 use std::ops::BitOr;
 
-/// Why no packets are handed out. Any bit stops.
+/// Why no packets are handed out. Any bit blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ReadBlock(u8);
 
 impl ReadBlock {
-    /// The handler asked for it.
+    /// The handler or a handle has paused the session.
     pub(crate) const PAUSED: Self = Self(1);
     /// The outbox is above the high-water mark.
     pub(crate) const FULL: Self = Self(2);
     /// The session is closing.
     pub(crate) const CLOSING: Self = Self(4);
-    /// A layer was pushed, which what follows is for.
+    /// A layer was pushed: the bytes that follow are for it.
     pub(crate) const UPGRADE: Self = Self(8);
 
     #[inline]
@@ -23,7 +23,7 @@ impl ReadBlock {
         self.0 & bit.0 != 0
     }
 
-    /// That one and no other.
+    /// Returns `true` if `bit` is set and no other.
     pub(crate) fn only(self, bit: Self) -> bool {
         self.0 == bit.0
     }
@@ -44,14 +44,14 @@ pub(crate) struct Flags(u16);
 impl Flags {
     /// The kernel may have more to read, and will not say so again.
     pub(crate) const READABLE: Self = Self(1);
-    /// A short read does not say that there is no more. An end of stream or an error was announced, and is to be found; or
-    /// it is a Unix socket, where a read stops behind bytes that carry descriptors.
+    /// A short read does not mean that there is no more: an end of stream or an error was announced and must be found,
+    /// or it is a Unix socket, where a read stops after bytes that carry descriptors.
     pub(crate) const HANGUP: Self = Self(2);
     /// The end of the stream was read.
     pub(crate) const ENDED: Self = Self(4);
-    /// The kernel takes no more; it will say when it does.
+    /// The kernel takes no more; an event will announce when it does.
     pub(crate) const BLOCKED: Self = Self(8);
-    /// On the list of sessions to settle.
+    /// On the list of sessions to flush.
     pub(crate) const DIRTY: Self = Self(16);
     /// On the list of sessions to read without an event.
     pub(crate) const UNFINISHED: Self = Self(32);
@@ -87,20 +87,20 @@ impl Flags {
         Self(all)
     }
 
-    /// Any of them.
+    /// Returns `true` if any of them is set.
     #[inline]
     pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
     }
 
-    /// Whether it was not there before.
+    /// Returns `true` if it was not set before.
     pub(crate) fn insert(&mut self, mark: Self) -> bool {
         let new = self.0 & mark.0 == 0;
         self.0 |= mark.0;
         new
     }
 
-    /// Whether it was there.
+    /// Returns `true` if it was set.
     pub(crate) fn remove(&mut self, mark: Self) -> bool {
         let old = self.0 & mark.0 != 0;
         self.0 &= !mark.0;

@@ -10,7 +10,7 @@ use crate::{
 /// The framing of one session: the server's own, known at compile time, until the handler swaps it.
 pub(crate) enum FramingCell<F> {
     Own(F),
-    /// Boxed twice: one stands in each of very many sessions, and few are swapped.
+    /// Boxed twice to keep the cell small: every session has one, and few swap their framing.
     Swapped(Box<Box<dyn Framing>>),
 }
 
@@ -68,7 +68,7 @@ impl<F: Framing> Framing for FramingCell<F> {
     }
 }
 
-/// A [`FramingCell`] as a session sees it, whatever the server's framing is.
+/// A [`FramingCell`] without the type of the server's framing.
 pub(crate) trait FramingSlot: Framing {
     fn swap(&mut self, framing: Box<dyn Framing>);
 }
@@ -79,16 +79,17 @@ impl<F: Framing> FramingSlot for FramingCell<F> {
     }
 }
 
-/// Bytes that a frame has beyond its payload, as that of an empty packet shows; 0 where that has no frame.
+/// Returns the bytes of a frame beyond its payload, measured with an empty packet; 0 if that cannot be encoded.
 ///
-/// It goes through the trait object, or the one encode of every reply would be inlined no more.
+/// Takes a trait object on purpose: another direct call of `encode` would stop the one in the send path from being
+/// inlined.
 pub(crate) fn overhead(framing: &dyn FramingSlot) -> usize {
     let mut frame = BytesMut::new();
     match catch_unwind(AssertUnwindSafe(|| framing.encode(&[], &mut frame))) {
         Ok(Ok(())) => frame.len(),
         Ok(Err(_)) => 0,
         Err(panic) => {
-            // It is told of when such a packet is sent.
+            // Reported when such a packet is sent.
             let _ = discard(panic);
             0
         }

@@ -15,12 +15,13 @@ use crate::{
     sync::{Completion, SendTicket, TICKET},
 };
 
-/// A session, from any thread and for any length of time.
+/// A handle to a session, which any thread can use and keep for any length of time.
 ///
-/// Clones are cheap. A handle does not keep its session open: when the session is gone, sends answer
-/// [`SendError::Closed`], also when another session has its slot since. Packets that one thread sends through handles
-/// arrive in order; those of several threads interleave, whole. They go through the mailbox of the session's shard, which
-/// obeys after its packets were handed out: what a callback sends with [`Session::send`](crate::Session::send) goes first.
+/// Clones are cheap. A handle does not keep its session open: once the session is closing, sends return
+/// [`SendError::Closed`], and a handle never refers to a later session. Packets that one thread sends to a session
+/// through handles arrive in order; packets of several threads interleave, each as a whole. They go through the mailbox
+/// of the session's shard, which is processed after received packets were handed out: what a callback sends with
+/// [`Session::send`](crate::Session::send) in that turn goes first.
 ///
 /// ```
 /// use std::{io::Read, net::TcpStream, sync::mpsc::{Sender, channel}, time::Duration};
@@ -65,76 +66,85 @@ pub struct SessionHandle {
 }
 
 impl SessionHandle {
-    /// The session's id.
+    /// Returns the session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.handle_state.id
     }
 
-    /// Whether the session still takes packets. It may close at any time after the answer.
+    /// Returns `true` if the session still accepts packets. It may begin to close at any time after that.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.handle_state.open.load(Ordering::Acquire)
     }
 
-    /// Sends a packet: it is copied once here, and framed on the session's shard. Never blocks.
+    /// Sends a packet. It is copied once here, and framed on the session's shard. Never blocks.
     ///
     /// # Errors
-    /// [`SendError::Closed`]; [`SendError::Full`] when what waits for this session reaches
-    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); [`SendError::MailboxFull`] when the shard cannot keep up. A
-    /// payload that has no frame (longer than the framing's maximum, say) is found on the shard, where it is logged,
-    /// counted ([`Metrics::sends_refused`](crate::Metrics::sends_refused)) and dropped: use
-    /// [`send_tracked`](Self::send_tracked) to be told. A session whose peer reads so slowly that the packet finds its
-    /// outbox full all the same is closed.
+    /// - [`SendError::Closed`] if the session is closing or closed.
+    /// - [`SendError::Full`] if the packet would take what waits for this session, in the mailbox and in the outbox,
+    ///   above [`Limits::outbox_hard`](crate::Limits::outbox_hard).
+    /// - [`SendError::MailboxFull`] if the mailbox of the shard is full.
+    ///
+    /// What goes wrong later, on the shard, is not reported here; [`send_tracked`](Self::send_tracked) reports it. A
+    /// payload that the framing cannot encode, for example because it is too long, is logged, counted
+    /// ([`Metrics::sends_refused`](crate::Metrics::sends_refused)) and dropped. A packet accepted here may find an
+    /// outbox that callbacks have filled, so the shard allows it twice
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); if the packet would exceed even that, the session is closed
+    /// with [`CloseReason::Send`](crate::CloseReason::Send).
     pub fn send(&self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(packet.as_ref()))
     }
 
-    /// Sends bytes that are already shared, without copying them here.
+    /// As [`send`](Self::send), for bytes that are shared already: they are not copied here.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As for [`send`](Self::send).
     pub fn send_bytes(&self, packet: Bytes) -> Result<(), SendError> {
         self.post(packet, None)
     }
 
-    /// Sends a packet and returns a ticket that tells when it was written to the kernel, or why not. A packet
-    /// that is refused on the shard leaves the session open.
+    /// Sends a packet and returns a ticket that tells when it was written to the kernel, or why it was not. A tracked
+    /// packet that the shard refuses does not close the session.
     ///
-    /// Until its ticket is decided, a tracked packet costs 128 bytes beside its frame, also one that has no bytes. They count
-    /// against [`Limits::outbox_hard`](crate::Limits::outbox_hard) and [`Limits::shard_memory`](crate::Limits::shard_memory).
+    /// Until its ticket is decided, each tracked packet counts as 128 bytes in addition to its frame, against
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard), [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes) and
+    /// [`Limits::shard_memory`](crate::Limits::shard_memory).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As for [`send`](Self::send).
     pub fn send_tracked(&self, packet: impl AsRef<[u8]>) -> Result<SendTicket, SendError> {
         let (ticket, completion) = SendTicket::pair();
         self.post(Bytes::copy_from_slice(packet.as_ref()), Some(completion))?;
         Ok(ticket)
     }
 
-    /// Closes the session gracefully: what was sent before is delivered first.
+    /// Closes the session gracefully, as [`Session::close`](crate::Session::close) does: what was sent before is
+    /// delivered first.
     ///
     /// # Errors
-    /// [`SendError::Closed`] when it is closing or closed already; [`SendError::MailboxFull`] when the shard cannot keep up.
+    /// [`SendError::Closed`] if the session is closing or closed already; [`SendError::MailboxFull`] if the mailbox of
+    /// the shard is full.
     pub fn close(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Close(None))
     }
 
-    /// As [`close`](Self::close), and says why, with a text or any error: the log and
-    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler). The
-    /// first reason of a session counts.
+    /// As [`close`](Self::close), with a reason, which is a text or any error:
+    /// [`on_close`](crate::PacketHandler::on_close) gets it as [`CloseReason::Handler`](crate::CloseReason::Handler).
+    /// If a session is closed more than once, the first reason counts.
     ///
     /// # Errors
-    /// As [`close`](Self::close).
+    /// As for [`close`](Self::close).
     pub fn close_with(&self, why: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), SendError> {
         self.command(SessionCommand::Close(Some(why.into().into())))
     }
 
-    /// Resets the connection: what is queued is lost, and the peer is told at once.
+    /// Terminates the session: the connection is reset, and what is queued is lost. Also terminates a session that is
+    /// closing.
     ///
     /// # Errors
-    /// [`SendError::Closed`] when its shard has ended; [`SendError::MailboxFull`] when the shard cannot keep up. Nothing
-    /// happens, and the answer is `Ok`, when only the session is gone.
+    /// [`SendError::Closed`] if the shard has ended; [`SendError::MailboxFull`] if the mailbox of the shard is full. If
+    /// only the session has ended, this does nothing and returns `Ok`.
     pub fn abort(&self) -> Result<(), SendError> {
         self.handle_state.shard.deliver(self.handle_state.id.key, SessionCommand::Abort, 0)
     }
@@ -142,15 +152,16 @@ impl SessionHandle {
     /// Stops reading from the session, as [`Session::pause`](crate::Session::pause) does.
     ///
     /// # Errors
-    /// [`SendError::Closed`]; [`SendError::MailboxFull`] when the shard cannot keep up.
+    /// [`SendError::Closed`] if the session is closing or closed; [`SendError::MailboxFull`] if the mailbox of the
+    /// shard is full.
     pub fn pause(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Pause)
     }
 
-    /// Reads again after a pause.
+    /// Reads again after a [`pause`](Self::pause).
     ///
     /// # Errors
-    /// As [`pause`](Self::pause).
+    /// As for [`pause`](Self::pause).
     pub fn resume(&self) -> Result<(), SendError> {
         self.command(SessionCommand::Resume)
     }
@@ -192,13 +203,13 @@ impl PartialEq for SessionHandle {
 
 impl Eq for SessionHandle {}
 
-/// What a handle asks of its session.
+/// A command from a handle to its session.
 #[derive(Debug)]
 pub(crate) enum SessionCommand {
     Send {
         payload: Bytes,
         completion: Option<Completion>,
-        /// What the link has reserved for it.
+        /// Bytes that [`HandleState`] has reserved for the packet.
         reserved: usize,
     },
     Close(Option<Why>),
@@ -212,7 +223,8 @@ pub(crate) trait Deliver: Send + Sync {
     /// `bytes` is what the command holds, for the mailbox's limit.
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
 
-    /// Whether no command waits for the shard to come to it. What another thread has posted before it told this one is seen.
+    /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
+    /// notified this one.
     fn is_idle(&self) -> bool;
 }
 
@@ -227,43 +239,44 @@ pub(crate) struct HandleState {
     id: SessionId,
     shard: Arc<dyn Deliver>,
     open: AtomicBool,
-    /// What is on its way through the mailbox will take of the outbox, and what that holds against its limit: in one, so that
-    /// a packet on its way from one to the other counts once at every moment.
+    /// Bytes reserved for packets in the mailbox, plus the bytes in the outbox. One counter for both, so that a packet
+    /// that moves from the mailbox to the outbox is counted exactly once at every moment.
     queued: AtomicUsize,
-    /// The part of it that the outbox holds, as the shard last said. Written by the shard alone.
+    /// The part of `queued` that is in the outbox, as the shard last reported it. Only the shard writes it.
     backlog: AtomicUsize,
     limit: usize,
-    /// Bytes that a frame has beyond its payload.
+    /// Bytes of a frame beyond its payload.
     overhead: AtomicUsize,
 }
 
 impl HandleState {
-    /// `limit` and `overhead` in bytes: of the outbox, and of a frame beyond its payload.
+    /// `limit` is that of the outbox, `overhead` the length of a frame beyond its payload, both in bytes.
     pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize, overhead: usize) -> Self {
         let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let overhead = AtomicUsize::new(overhead);
         Self { id, shard, open: AtomicBool::new(true), queued, backlog, limit, overhead }
     }
 
-    /// The session has another framing.
+    /// Called when the session has another framing.
     pub(crate) fn set_overhead(&self, bytes: usize) {
         self.overhead.store(bytes, Ordering::Relaxed);
     }
 
-    /// Takes no more packets.
+    /// Makes handles refuse further packets.
     pub(crate) fn shut(&self) {
         self.open.store(false, Ordering::Release);
     }
 
-    /// The shard: the outbox holds so much.
+    /// Called by the shard: the outbox holds this many bytes.
     pub(crate) fn set_backlog(&self, bytes: usize) {
         self.take(0, bytes);
     }
 
-    /// The shard: has taken what was `reserved` from the mailbox, and the outbox holds `backlog` now.
+    /// Called by the shard when it has taken a packet of `reserved` bytes from the mailbox and the outbox holds
+    /// `backlog` bytes.
     pub(crate) fn take(&self, reserved: usize, backlog: usize) {
         let before = self.backlog.load(Ordering::Relaxed);
-        // Both ways, which wraps as it should.
+        // A decrease is added as its two's complement, hence the wrapping arithmetic.
         let change = backlog.wrapping_sub(before).wrapping_sub(reserved);
         if change != 0 {
             self.queued.fetch_add(change, Ordering::Relaxed);

@@ -1,16 +1,16 @@
 use crate::{addr::Addr, id::SessionId, session::SessionStats};
 
-/// A session, as a list of them shows it, and as [`PacketHandler::on_close`](crate::PacketHandler::on_close) sees it for the
-/// last time.
+/// A snapshot of a session, as [`ServerHandle::sessions`](crate::ServerHandle::sessions) lists it and
+/// [`PacketHandler::on_close`](crate::PacketHandler::on_close) gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
-    /// The peer's address.
+    /// The peer's address, as [`Session::peer_addr`](crate::Session::peer_addr) returns it.
     pub peer: Addr,
     /// The address on our side.
     pub local: Addr,
-    /// What went through it.
+    /// The session's counters.
     pub stats: SessionStats,
 }

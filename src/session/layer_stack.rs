@@ -9,12 +9,13 @@ use crate::{
     time::Tick,
 };
 
-/// Layers of one session, at most.
+/// Most layers of one session.
 pub(crate) const MOST_LAYERS: usize = 8;
 /// Bytes that a layer may leave unread before it is open; more where a longer frame is allowed, once it is.
 const MOST_UNREAD: usize = 128 * 1024;
 
-/// The layers of one session, between its socket and its framing: bytes in, bytes out, no limits but of what is unread.
+/// The layers of one session, between its socket and its framing: bytes in, bytes out. Only unread bytes are limited
+/// here.
 ///
 /// ```text
 ///           ┌ layers[0] ┐        ┌ layers[1] ┐
@@ -30,13 +31,13 @@ pub(super) struct LayerStack {
 struct Entry {
     layer: Contained<Box<dyn Layer>>,
     stage: Stage,
-    /// What it was shown and has not consumed.
+    /// What was passed to the layer and not consumed.
     unread: Option<Box<Inbox>>,
-    /// It would go on without new bytes.
+    /// The layer can continue without new bytes.
     is_ready: bool,
     /// The plain stream ends in this layer.
     has_ended: bool,
-    /// Bytes that it holds itself.
+    /// Bytes that the layer holds itself.
     buffered: usize,
 }
 
@@ -66,42 +67,42 @@ impl LayerStack {
         });
     }
 
-    /// What was received and not yet handed out is this layer's, which is to begin.
+    /// Gives a layer that has yet to begin the received bytes that were not handed out.
     pub(super) fn give(&mut self, level: usize, received: Box<Inbox>) {
         if let Some(entry) = self.layers.get_mut(level) {
             entry.unread = Some(received);
         }
     }
 
-    /// Whether all of them are open, so that packets can be sent.
+    /// Returns `true` if all of them are open, so that packets can be sent.
     pub(super) fn is_open(&self) -> bool {
         self.layers.iter().all(|entry| entry.stage == Stage::Open)
     }
 
-    /// Whether some layer would go on without new bytes.
+    /// Returns `true` if some layer can continue without new bytes.
     pub(super) fn is_ready(&self) -> bool {
         self.topmost_ready().is_some()
     }
 
-    /// The topmost layer that would go on, or is to begin, without new bytes.
+    /// Returns the topmost layer that can continue without new bytes, or else the one that is to begin.
     fn topmost_ready(&self) -> Option<usize> {
         let ready = self.layers.iter().rposition(|entry| entry.is_ready);
         let begins = self.layers.iter().position(|entry| entry.stage != Stage::Open);
         ready.or(begins.filter(|at| self.layers.get(*at).is_some_and(|entry| entry.stage == Stage::Waiting)))
     }
 
-    /// Whether the peer has ended the plain stream.
+    /// Returns `true` if the peer has ended the plain stream.
     pub(super) fn has_ended(&self) -> bool {
         self.layers.iter().any(|entry| entry.has_ended)
     }
 
-    /// Since when a block of an open layer is not complete.
+    /// Returns when the oldest incomplete block of an open layer began.
     pub(super) fn unread_since(&self) -> Option<Tick> {
         let open = self.layers.iter().filter(|entry| entry.stage == Stage::Open);
         open.filter_map(|entry| entry.unread.as_ref().map(|unread| unread.since())).min()
     }
 
-    /// As if every block that is not complete had begun at `to`, if it began at `from` or later.
+    /// Sets the beginning of every incomplete block that began at `from` or later to `to`.
     pub(super) fn restamp(&mut self, from: Tick, to: Tick) {
         for unread in self.layers.iter_mut().filter_map(|entry| entry.unread.as_mut()) {
             if unread.since() >= from {
@@ -110,7 +111,7 @@ impl LayerStack {
         }
     }
 
-    /// Bytes of memory for what they hold.
+    /// Returns the bytes of memory that the layers hold.
     pub(super) fn capacity(&self) -> usize {
         let unread = |entry: &Entry| entry.unread.as_ref().map_or(0, |unread| unread.capacity());
         self.layers.iter().map(|entry| unread(entry) + entry.buffered).sum()
@@ -121,18 +122,18 @@ impl LayerStack {
         self.layers.into_iter().map(|entry| entry.layer)
     }
 
-    /// Takes the layers one step further: with what was `received`, or with what the topmost one that is ready has unread.
-    /// A bounded number of plain bytes is appended to `plain`.
+    /// Takes the layers one step further: with what was `received`, or with what the topmost one that is ready has
+    /// unread. A bounded number of plain bytes is appended to `plain`.
     ///
     /// # Errors
-    /// Why they go no further. What they have given and written before counts.
+    /// If a layer fails. What the layers have passed on and written before counts.
     pub(super) fn receive(
         &mut self,
         received: &[u8],
         plain: &mut Vec<u8>,
         pass: &mut Pass<'_>,
     ) -> Result<(), LayerError> {
-        // What comes behind the end of the plain stream is nobody's.
+        // What follows the end of the plain stream is discarded.
         let received = if self.has_ended() { &[][..] } else { received };
         let mut level = self.topmost_ready().unwrap_or_default();
         let mut carried = None;
@@ -167,7 +168,7 @@ impl LayerStack {
         bottom.is_ready = true;
     }
 
-    /// Shows one layer its `input`.
+    /// Calls one layer with its `input`.
     fn step(
         &mut self,
         level: usize,
@@ -225,10 +226,10 @@ impl LayerStack {
         Ok(if entry.stage == Stage::Open { Step::Up } else { Step::Stay })
     }
 
-    /// The stream ends here: that of the wire, or (`has_ended`) what a layer said is all.
+    /// The stream ends here: that of the wire, or the plain one that a layer has ended (`has_ended`).
     ///
     /// # Errors
-    /// A layer is in the middle of something, or says that it must not end here.
+    /// If a layer is in the middle of a handshake or a block, or refuses the end.
     pub(super) fn end_input(&mut self) -> Result<(), LayerError> {
         let ended = self.layers.iter().rposition(|entry| entry.has_ended);
         for entry in self.layers.iter_mut().skip(ended.map_or(0, |at| at + 1)) {
@@ -241,7 +242,7 @@ impl LayerStack {
         Ok(())
     }
 
-    /// Appends what becomes of `plain` to `wire`, but for what layers keep back until [`flush`](Self::flush).
+    /// Carries `plain` through all layers to `wire`. Layers may keep bytes back until [`flush`](Self::flush).
     pub(super) fn send(&mut self, plain: &[u8], wire: &mut Outbox) -> Result<(), LayerError> {
         send(&mut self.layers, plain, wire)
     }
@@ -250,7 +251,7 @@ impl LayerStack {
         flush(&mut self.layers, wire)
     }
 
-    /// Ends our side: the layer next to the framing first, so that what it says goes through those below.
+    /// Ends our side: the layer next to the framing first, so that what it writes goes through those below.
     pub(super) fn end(&mut self, wire: &mut Outbox) -> Result<(), LayerError> {
         let mut layers = self.layers.as_mut_slice();
         while let Some((top, below)) = layers.split_last_mut() {
@@ -269,12 +270,12 @@ pub(super) struct Pass<'a> {
     /// The limit of a frame.
     pub(super) frame: usize,
     pub(super) now: Tick,
-    /// What the layers have found out.
+    /// The peer's address, if a layer has set it.
     pub(super) peer: Option<Addr>,
     pub(super) protocol: Option<Box<[u8]>>,
 }
 
-/// Where a step goes on.
+/// Where a step continues.
 enum Step {
     /// Nowhere: the layer waits for more.
     Stay,
@@ -284,7 +285,7 @@ enum Step {
     Removed,
 }
 
-/// Through all of these layers, of which there are few.
+/// Carries `plain` through all of `layers`. Recursive; there are at most [`MOST_LAYERS`].
 fn send(layers: &mut [Entry], plain: &[u8], wire: &mut Outbox) -> Result<(), LayerError> {
     let len = plain.len();
     match layers.split_last_mut() {
@@ -304,7 +305,8 @@ fn flush(mut layers: &mut [Entry], wire: &mut Outbox) -> Result<(), LayerError> 
     Ok(())
 }
 
-/// Sends what `appender` writes, about `len` bytes, through the layers `below`; straight to the wire where there are none.
+/// Carries what `appender` writes, about `len` bytes, through the layers `below`, or straight to the wire if there are
+/// none.
 fn write(
     below: &mut [Entry],
     len: usize,

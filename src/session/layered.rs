@@ -1,7 +1,7 @@
 //! A session with layers: what it receives and sends goes through them.
 //!
-//! The outbox holds plain frames, as without layers, and counts them until what has become of them was written: limits,
-//! tickets and back-pressure go by it. A window of them at a time is carried through the layers to `wire`.
+//! The outbox holds plain frames, as without layers, and counts them until their transformed bytes are written: limits,
+//! tickets and back-pressure depend on it. One window of the outbox at a time is carried through the layers to `wire`.
 //!
 //! ```text
 //! outbox   | in flight | waits ........ |
@@ -24,7 +24,7 @@ use crate::{
     time::Tick,
 };
 
-/// Plain bytes that are carried through the layers at once, when the kernel has taken what was carried before.
+/// Plain bytes carried through the layers at a time. The next follow when the kernel has taken what was carried before.
 const WINDOW: usize = 64 * 1024;
 
 /// The layers of a session, and what they have for the kernel.
@@ -34,12 +34,12 @@ pub(super) struct Layered {
     wire: Option<Box<Outbox>>,
     /// Bytes at the front of the outbox that were carried to `wire`.
     in_flight: usize,
-    /// When the layers are to be open, and the ticks that were lost before that was set.
+    /// When the layers must be open, and the ticks that were lost before that was set.
     open_by: Option<(Tick, Tick)>,
     our_side: OurSide,
-    /// The layers know that the peer has ended its side.
+    /// The layers were notified that the peer has ended its side.
     knows_end: bool,
-    /// The first layer that a callback has pushed: what was not handed out is for it.
+    /// The first layer that a callback has pushed: received bytes that were not handed out go to it.
     upgrade: usize,
 }
 
@@ -47,11 +47,11 @@ pub(super) struct Layered {
 enum OurSide {
     #[default]
     Open,
-    /// The layers have said goodbye.
+    /// The layers have written their last blocks.
     Ended,
     /// The connection has failed: nothing can be written, but what was received is still handed out.
     Lost,
-    /// A layer has failed: none of them is asked for anything any more.
+    /// A layer has failed: none of them is called any more.
     Failed,
 }
 
@@ -73,7 +73,7 @@ impl Layered {
         }
     }
 
-    /// Carries so many bytes of the outbox through the layers.
+    /// Carries up to `most` bytes of the outbox through the layers.
     fn carry(&mut self, outbox: &Outbox, most: usize, core: &mut ShardCore) -> Result<(), LayerError> {
         let wire = self.wire.get_or_insert_with(|| core.pool.take());
         let (mut skip, mut left) = (self.in_flight, most);
@@ -96,13 +96,13 @@ impl Layered {
     }
 }
 
-/// What is to be done for the wire, when the kernel has taken all of it.
+/// How to refill the wire when the kernel has taken all of it.
 enum Fill {
     Carry,
     End,
     /// What waits can never be sent.
     Drop,
-    /// There are no layers any more.
+    /// No layers are left.
     Leave,
 }
 
@@ -115,18 +115,18 @@ impl Connection {
         self.cold.as_mut()?.layered.as_deref_mut()
     }
 
-    /// Whether bytes go through layers.
+    /// Returns `true` if bytes go through layers.
     #[inline]
     pub(crate) fn is_layered(&self) -> bool {
         self.flags.has(Flags::LAYERED)
     }
 
-    /// A connection that arrives with layers: nothing is handed out, and nothing sent, before they are open.
+    /// Begins a connection that arrives with layers: nothing is handed out, and nothing sent, before they are open.
     pub(crate) fn begin_opening(&mut self) {
         self.phase = Phase::Opening;
     }
 
-    /// Whether the layers have just become open: `on_open` is due.
+    /// Returns `true` if the layers have just become open: `on_open` is due.
     pub(crate) fn poll_through(&mut self) -> bool {
         let is_through =
             self.phase == Phase::Opening && self.layered().is_none_or(|layered| layered.stack.is_open());
@@ -136,10 +136,10 @@ impl Connection {
         is_through
     }
 
-    /// Puts a layer between those that there are and the framing.
+    /// Inserts a layer between the existing layers and the framing.
     ///
     /// # Errors
-    /// It cannot be there.
+    /// If there are too many layers, packets wait for the handshake of another, or a layer fails.
     pub(crate) fn add_layer(
         &mut self,
         layer: Contained<Box<dyn Layer>>,
@@ -164,7 +164,7 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`add_layer`](Self::add_layer), in mid-stream: what was received and not handed out is the layer's.
+    /// As [`add_layer`](Self::add_layer), in mid-stream: received bytes that were not handed out go to the layer.
     pub(crate) fn push_layer(
         &mut self,
         layer: Contained<Box<dyn Layer>>,
@@ -185,7 +185,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A layer was pushed by a callback that has returned: gives it what was received and not handed out.
+    /// Gives a layer that a callback has pushed the received bytes that were not handed out.
     pub(crate) fn settle_upgrade(&mut self) {
         if !self.read_block.has(ReadBlock::UPGRADE) {
             return;
@@ -198,13 +198,13 @@ impl Connection {
         }
     }
 
-    /// Whether the layers are given what is received: where packets are taken, and where what is to be sent waits for a
-    /// handshake.
+    /// Returns `true` if the layers are given what is received: while packets are handed out, and while a handshake
+    /// holds up what is to be sent.
     pub(crate) fn takes_wire(&self) -> bool {
         !self.read_block.any() || self.reads_for_handshake() || self.closes_behind_handshake()
     }
 
-    /// Whether the layers go on with what they have, when what waited for the framing was handed out.
+    /// Returns `true` if the layers continue with what they have, now that what waited for the framing was handed out.
     pub(crate) fn poll_layers(&mut self) -> bool {
         let takes = self.takes_wire();
         let waits_for_framing = self.flags.has(Flags::BACKLOG) && !self.read_block.any();
@@ -217,7 +217,7 @@ impl Connection {
         goes_on
     }
 
-    /// Whether the session reads although its outbox is full: what waits there waits for what is to be read.
+    /// Returns `true` if the session reads although its outbox is full, because what waits there waits for a handshake.
     #[cold]
     pub(super) fn reads_for_handshake(&self) -> bool {
         let Some(layered) = self.layered().filter(|_| self.read_block.only(ReadBlock::FULL)) else {
@@ -226,7 +226,7 @@ impl Connection {
         !layered.stack.is_open() && layered.wire_weight() == 0
     }
 
-    /// Whether a session that is closing waits for a handshake, so that it can send what is left.
+    /// Returns `true` if a session that is closing waits for a handshake, so that it can send what is left.
     #[cold]
     pub(super) fn closes_behind_handshake(&self) -> bool {
         let waits = |layered: &Layered| layered.our_side == OurSide::Open && !layered.stack.is_open();
@@ -280,21 +280,21 @@ impl Connection {
         outcome
     }
 
-    /// Whether some layer goes on without new bytes.
+    /// Returns `true` if some layer can continue without new bytes.
     pub(crate) fn are_layers_ready(&self) -> bool {
         self.layered().is_some_and(|layered| layered.our_side != OurSide::Failed && layered.stack.is_ready())
     }
 
-    /// Whether the plain stream has ended, though the wire's has not.
+    /// Returns `true` if the plain stream has ended, even if the wire's has not.
     #[cold]
     pub(super) fn has_plain_end(&self) -> bool {
         self.layered().is_some_and(|layered| layered.stack.has_ended())
     }
 
-    /// The peer's end has come, behind everything else.
+    /// Notifies the layers that the peer has ended its side, after everything else.
     ///
     /// # Errors
-    /// It has come too early for a layer.
+    /// If the end comes too early for a layer.
     pub(crate) fn end_layers_input(&mut self) -> Result<(), LayerError> {
         match self.layered_mut() {
             Some(layered) if !layered.knows_end && layered.our_side != OurSide::Failed => {
@@ -337,7 +337,7 @@ impl Connection {
                 }
             }
             layered.settle(core);
-            // What the layers have made nothing of is written.
+            // Bytes for which the layers produced no output count as written.
             self.settle_in_flight(core);
         }
         Ok(())
@@ -358,7 +358,7 @@ impl Connection {
                     is_closing.then_some(Fill::End)
                 }
             }
-            // What waits for a handshake that cannot come any more is lost.
+            // What waits for a handshake that cannot complete any more is lost.
             OurSide::Open if waits && self.flags.has(Flags::ENDED) && is_closing => Some(Fill::Drop),
             OurSide::Open => (is_closing && !waits).then_some(Fill::End),
         }
@@ -384,7 +384,7 @@ impl Connection {
         }
     }
 
-    /// What was carried is written when the wire is.
+    /// Removes the carried bytes from the outbox, now that the wire is written.
     fn settle_in_flight(&mut self, core: &mut ShardCore) {
         let Some(layered) = self.layered_mut().filter(|layered| layered.wire.is_none()) else { return };
         let written = std::mem::take(&mut layered.in_flight);
@@ -411,13 +411,13 @@ impl Connection {
         self.layered()?.wire.as_ref()?.blocked_since()
     }
 
-    /// Whether a session that is closing has sent everything, the goodbye of its layers included.
+    /// Returns `true` if a session that is closing has sent everything, including the last blocks of its layers.
     #[cold]
     pub(super) fn is_wire_done(&self) -> bool {
         self.layered().is_none_or(|layered| layered.wire.is_none() && layered.our_side != OurSide::Open)
     }
 
-    /// When the layers are to be open. The peer is given the time back in which it was not served.
+    /// Returns when the layers must be open. Time in which the shard did not serve the peer is added.
     #[cold]
     pub(super) fn open_by(&self, lost: Tick) -> Option<Tick> {
         let (by, lost_before) = self.layered()?.open_by?;
@@ -460,7 +460,7 @@ impl Connection {
         layered.into_iter().flat_map(|layered| layered.stack.into_layers())
     }
 
-    /// What the layers have agreed with the peer to speak.
+    /// Returns the protocol that the layers have negotiated with the peer.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
         self.cold.as_ref()?.protocol.as_deref()
     }

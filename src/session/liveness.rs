@@ -43,7 +43,7 @@ pub(crate) enum TimeoutKind {
     Stall,
     /// The first packet has not come.
     FirstPacket,
-    /// A packet was begun and is not complete, or a frame that is discarded.
+    /// A packet, or a frame that is discarded, was begun and is not complete.
     SlowPacket,
     /// A layer is still in its handshake.
     Handshake,
@@ -52,14 +52,14 @@ pub(crate) enum TimeoutKind {
 }
 
 impl TimeoutKind {
-    /// Whether it blames the peer for what it has not sent.
+    /// Returns `true` if the deadline is about what the peer has not sent.
     pub(crate) fn is_silence(self) -> bool {
         matches!(self, Self::Idle | Self::FirstPacket | Self::SlowPacket | Self::Handshake)
     }
 }
 
 impl Connection {
-    /// The earliest deadline of this session, and what it means when it passes.
+    /// Returns the earliest deadline of this session, and what it is for.
     fn next_deadline(&self, core: &ShardCore) -> Option<(Tick, TimeoutKind)> {
         let timeouts = &core.timeouts;
         let stall = timeouts.stall.zip(self.blocked_since());
@@ -84,9 +84,9 @@ impl Connection {
         [idle, first, slow, stall, handshake].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Makes sure that the wheel looks at this session no later than its next deadline.
+    /// Makes sure that the alarm (the session's deadline timer) fires no later than its next deadline.
     ///
-    /// A deadline that moves away (bytes came) costs nothing: the alarm stays, finds it too early, and is set anew.
+    /// A deadline that moves later, because bytes came, costs nothing: the alarm fires too early and is then set again.
     pub(crate) fn arm(&mut self, core: &mut ShardCore) {
         let Some((deadline, _)) = self.next_deadline(core) else { return };
         if let Some(alarm) = self.alarm {
@@ -98,7 +98,7 @@ impl Connection {
         self.alarm = Some(core.wheel.insert(deadline, TimerPurpose::Liveness(self.key)));
     }
 
-    /// The alarm rang. Returns whether a deadline has passed; otherwise the alarm is set anew.
+    /// The alarm has fired. Returns `true` if a deadline has passed; otherwise the alarm is set again.
     pub(crate) fn handle_alarm(&mut self, rang: TimerKey, core: &mut ShardCore) -> bool {
         if self.alarm != Some(rang) {
             return false;
@@ -107,7 +107,7 @@ impl Connection {
         self.poll_lapse(core).is_some()
     }
 
-    /// The deadline that has passed, if one has; otherwise the alarm is set.
+    /// Returns the deadline that has passed, if any; otherwise the alarm is set.
     pub(crate) fn poll_lapse(&mut self, core: &mut ShardCore) -> Option<(Tick, TimeoutKind)> {
         let lapsed = self.next_deadline(core).filter(|(deadline, _)| *deadline <= core.clock.now());
         if lapsed.is_none() {
@@ -116,19 +116,19 @@ impl Connection {
         lapsed
     }
 
-    /// The handler has forgiven a silence: the next one begins.
+    /// Restarts the idle timeout, after the handler chose to stay.
     pub(crate) fn listen_anew(&mut self, core: &mut ShardCore) {
         self.heard = core.clock.read_stamp();
         self.arm(core);
     }
 
-    /// Whether a packet whose `deadline` has passed may take a little longer, because more of it waits to be read: as
-    /// long again, at most.
+    /// Returns `true` if a packet whose `deadline` has passed may take longer, because more of it waits to be read: at
+    /// most the same time once more.
     pub(crate) fn may_wait(&self, deadline: Tick, core: &ShardCore) -> bool {
         core.timeouts.packet.is_some_and(|timeout| core.clock.now() < deadline + timeout)
     }
 
-    /// Sets the alarm for a look after so many ticks.
+    /// Sets the alarm to fire after `after` ticks.
     pub(crate) fn look_again(&mut self, after: Tick, core: &mut ShardCore) {
         let at = core.clock.deadline(after);
         if let Some(alarm) = self.alarm.replace(core.wheel.insert(at, TimerPurpose::Liveness(self.key))) {
@@ -136,7 +136,7 @@ impl Connection {
         }
     }
 
-    /// What has the stamp `from` or a later one has it from before a callback that took its time: `to` is true.
+    /// Replaces time stamps of `from` or later, which were taken before a slow callback, by `to`, the true time.
     pub(crate) fn restamp(&mut self, from: Tick, to: Tick, core: &ShardCore) {
         if self.heard >= from {
             self.heard = to;
@@ -154,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// Since when the kernel takes no byte of what waits for it.
+    /// Returns since when the kernel has taken no byte of what waits for it.
     fn blocked_since(&self) -> Option<Tick> {
         if self.is_layered() {
             return self.wire_blocked_since();
@@ -162,7 +162,7 @@ impl Connection {
         self.outbox.as_ref().and_then(|outbox| outbox.blocked_since())
     }
 
-    /// The first packet is awaited from then on.
+    /// Lets the first-packet timeout begin at `since`.
     pub(super) fn listen_from(&mut self, since: Tick) {
         self.cold.get_or_insert_default().listening_since = since;
     }
@@ -175,12 +175,12 @@ impl Connection {
         }
     }
 
-    /// Since when the peer could have been heard: from the start, or from the end of a pause.
+    /// Returns since when we have listened to the peer: from the start, or from the end of a pause.
     fn listening_since(&self) -> Tick {
         self.cold.as_ref().map_or(self.opened, |cold| cold.listening_since.max(self.opened))
     }
 
-    /// Since when the peer is at a frame that is not complete, one that is kept or one that is discarded.
+    /// Returns when the incomplete frame began that is kept or discarded.
     fn frame_since(&self) -> Option<Tick> {
         let kept = self.inbox.as_ref().map(|inbox| inbox.since());
         let cold = self.cold.as_ref().filter(|_| self.flags.has(Flags::DISCARDING));

@@ -1,4 +1,5 @@
-//! One connection as a machine: no socket, no clock. Bytes and commands go in; packets, bytes to write and deadlines come out.
+//! One connection as a state machine without a socket or a clock: bytes and commands go in; packets, bytes to write and
+//! deadlines come out.
 
 mod connection;
 mod effects;

@@ -1,4 +1,4 @@
-//! From the kernel to the framing: what was received, what of it waits, and whether more is wanted.
+//! Receiving: what came from the kernel, what of it waits for the framing, and whether more is wanted.
 
 use crate::{
     buffer::Inbox,
@@ -12,21 +12,21 @@ use crate::{
     time::Tick,
 };
 
-/// How it is known that the kernel has no more to read.
+/// How the shard knows that the kernel has no more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InputExhausted {
-    /// It said so.
+    /// The kernel returned `EWOULDBLOCK`.
     WouldBlock,
-    /// It filled less than the space it was given.
+    /// The kernel filled less than the space it was given.
     ShortRead,
 }
 
-/// What follows when everything that waited was handed out.
+/// What follows when everything that waited has been handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InputStep {
-    /// The server shuts down, and waits for this session no longer.
+    /// The server shuts down, and `on_shutdown` of this session is due.
     ShutDown,
-    /// The peer's end.
+    /// The peer has ended its side.
     End,
 }
 
@@ -37,22 +37,23 @@ impl Connection {
         self.flags.insert(if hangup { Flags::READABLE | Flags::HANGUP } else { Flags::READABLE });
     }
 
-    /// Whether the kernel may have more to read.
+    /// Returns `true` if the kernel may have more to read.
     pub(crate) fn is_readable(&self) -> bool {
         self.flags.has(Flags::READABLE)
     }
 
-    /// Whether there may be something to receive, and it is wanted now.
+    /// Returns `true` if there may be something to receive, and it is wanted now.
     #[inline]
     pub(crate) fn wants_input(&self) -> bool {
-        // What waits in the inbox is handed out first, or a session that often pauses would pile up more and more.
+        // What waits in the inbox is handed out first; otherwise the inbox of a session that often pauses would keep
+        // growing.
         let takes = !self.read_block.any() || self.is_layered() && self.reads_for_handshake();
         let wanted = takes && !self.flags.has(Flags::BACKLOG) || self.is_closing();
         wanted && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::ENDED | Flags::SHUTDOWN)
     }
 
-    /// The kernel has no more to read, until its next event. Answers whether that is certain: once an end was announced,
-    /// no event will tell again, and a short read does not prove that there is no more.
+    /// The kernel has no more to read until its next event. Returns `true` if that is certain: once an end was
+    /// announced, no further event comes, and a short read does not prove that there is no more.
     #[inline]
     pub(crate) fn handle_exhausted(&mut self, how: InputExhausted) -> bool {
         if how == InputExhausted::ShortRead && self.flags.has(Flags::HANGUP) {
@@ -62,11 +63,11 @@ impl Connection {
         true
     }
 
-    /// `n` bytes came. Returns whether they are for somebody: a session that is closing discards them.
+    /// Counts `n` received bytes. Returns `true` if they are wanted: a session that is closing discards them.
     #[inline]
     pub(crate) fn handle_received(&mut self, n: usize, core: &mut ShardCore) -> bool {
         self.heard = core.clock.stamp();
-        // No counter of 64 bits comes round.
+        // A counter of 64 bits does not overflow in practice.
         self.traffic.bytes_in = self.traffic.bytes_in.wrapping_add(n as u64);
         core.counters.bytes_in = core.counters.bytes_in.wrapping_add(n as u64);
         !self.is_closing() || self.is_layered() && self.closes_behind_handshake()
@@ -78,47 +79,49 @@ impl Connection {
         self.flags.remove(Flags::READABLE);
     }
 
-    /// Whatever the kernel has announced: what it has to read, or takes, is not known for certain before it was asked.
+    /// Makes the session try to read and to write, whatever the kernel has announced: only a system call shows for
+    /// certain.
     pub(crate) fn doubt(&mut self) {
         self.flags.insert(Flags::READABLE);
         self.flags.remove(Flags::BLOCKED);
     }
 
-    /// Whether the session waits to be served without an event, in this turn or the next.
+    /// Returns `true` if the session waits to be served without an event, in this turn or the next.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
         self.flags.has(Flags::UNFINISHED)
     }
 
-    /// Lets the session wait to be served without an event. Returns whether it did not already.
+    /// Lets the session wait to be served without an event. Returns `true` if it did not already.
     pub(crate) fn wait(&mut self) -> bool {
         self.flags.insert(Flags::UNFINISHED)
     }
 
-    /// The session has waited long enough.
+    /// Called when a session that waited is served.
     pub(crate) fn begin_serving(&mut self) {
         self.flags.remove(Flags::UNFINISHED);
     }
 
-    /// Whether the handler is given packets: it has not paused, its outbox has room, and the session is not closing.
+    /// Returns `true` if packets are handed out: the session is not paused or closing, and its outbox has room.
     #[inline]
     pub(crate) fn takes_packets(&self) -> bool {
         !self.read_block.any()
     }
 
-    /// A packet goes to the handler.
+    /// Counts a packet that goes to the handler.
     #[inline]
     pub(crate) fn count_packet_in(&mut self) {
-        // No counter of 64 bits comes round.
+        // A counter of 64 bits does not overflow in practice.
         self.traffic.packets_in = self.traffic.packets_in.wrapping_add(1);
     }
 
-    /// Whether bytes wait that were not yet offered to the framing.
+    /// Returns `true` if bytes wait that were not yet offered to the framing.
     pub(crate) fn has_backlog(&self) -> bool {
         self.flags.has(Flags::BACKLOG)
     }
 
-    /// Whether packets wait that the handler would take: its outbox is full, or its share of the turn was used up.
+    /// Returns `true` if packets wait although the session is not paused, because its outbox is full or its share of
+    /// the turn is used up.
     pub(super) fn has_packets_to_hand_out(&self) -> bool {
         self.phase == Phase::Open && self.flags.has(Flags::BACKLOG) && !self.read_block.has(ReadBlock::PAUSED)
     }
@@ -129,23 +132,23 @@ impl Connection {
         self.inbox.take()
     }
 
-    /// What has waited and may be handed out now. Layers have what waits for them.
+    /// Returns what has waited and may be handed out now. What waits for layers is kept by them.
     pub(crate) fn poll_backlog(&mut self, core: &ShardCore) -> Option<Box<Inbox>> {
         if self.read_block.any() || !self.flags.remove(Flags::BACKLOG) {
             return None;
         }
         let inbox = self.inbox.take()?;
-        // The peer was not silent while this has waited for us.
+        // The peer was not silent while its bytes waited for us.
         self.heard = core.clock.stamp();
         Some(inbox)
     }
 
-    /// What follows when what waited was handed out, as far as the handler takes it.
+    /// Returns what follows when everything that waited has been handed out.
     pub(crate) fn poll_input_step(&self) -> Option<InputStep> {
         if self.flags.has(Flags::SHUTDOWN) {
             return (!self.has_packets_to_hand_out()).then_some(InputStep::ShutDown);
         }
-        // The end comes behind what still waits.
+        // The end comes after what still waits.
         let ended = self.flags.has(Flags::ENDED) || self.is_layered() && self.has_plain_end();
         let ends = ended && !self.flags.has(Flags::BACKLOG | Flags::END_TOLD);
         (ends && !self.read_block.any()).then_some(InputStep::End)
@@ -156,7 +159,7 @@ impl Connection {
         self.inbox = Some(inbox).filter(|inbox| !inbox.as_slice().is_empty());
     }
 
-    /// Keeps what the framing did not consume, in the `inbox` that held its beginning if there is one; `used` bytes before it
+    /// Keeps what the framing did not consume, in the `inbox` that held its beginning, if any; `used` bytes before it
     /// were consumed.
     pub(crate) fn keep_tail(
         &mut self,
@@ -187,7 +190,7 @@ impl Connection {
     /// What is in the inbox is the beginning of a frame, which may have `max` bytes.
     ///
     /// # Errors
-    /// It is longer than that.
+    /// If it is longer than that.
     pub(crate) fn handle_unfinished(&mut self, max: usize, core: &mut ShardCore) -> Result<(), FrameError> {
         let held = self.inbox.as_ref().map_or(&[][..], |inbox| inbox.as_slice());
         if held.len() > max {
@@ -199,8 +202,8 @@ impl Connection {
         Ok(())
     }
 
-    /// One cause less not to read. If it was the last: takes up what waits, in the next turn. The peer is not blamed for
-    /// the time in which we did not listen.
+    /// Removes one read block. If it was the last, what waits is handed out in the next turn. The time in which we did
+    /// not read does not count against the peer.
     pub(super) fn lift(&mut self, cause: ReadBlock, core: &mut ShardCore) {
         self.read_block.clear(cause);
         if self.read_block.any() {
@@ -226,7 +229,7 @@ impl Connection {
         }
     }
 
-    /// The framing discards a frame that began at `since`. That is known already if it goes on with it.
+    /// The framing discards a frame that began at `since`, or goes on discarding one whose beginning is known already.
     #[cold]
     pub(crate) fn discard(&mut self, since: Tick, core: &mut ShardCore) {
         if self.flags.insert(Flags::DISCARDING) {
@@ -240,7 +243,7 @@ impl Connection {
         self.flags.remove(Flags::DISCARDING);
     }
 
-    /// The kept part of a frame is not what the new framing takes it for: it looks at it again.
+    /// Called when the framing was replaced: the new one looks at the kept bytes from their beginning.
     pub(crate) fn framing_swapped(&mut self, framing: &dyn FramingSlot, core: &mut ShardCore) {
         if let Some(handle_state) = self.handle_state() {
             handle_state.set_overhead(overhead(framing));

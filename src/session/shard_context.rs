@@ -8,13 +8,15 @@ use crate::{
     time::ticks,
 };
 
-/// A shard, within [`PacketHandler::on_start`](crate::PacketHandler::on_start), [`PacketHandler::on_shard_timer`](crate::PacketHandler::on_shard_timer), or a closure given to
-/// [`ServerHandle::execute_with`](crate::ServerHandle::execute_with): the sessions of this thread, with their states.
+/// A shard and its sessions with their states, within [`PacketHandler::on_start`](crate::PacketHandler::on_start),
+/// [`PacketHandler::on_shard_timer`](crate::PacketHandler::on_shard_timer), or a closure given to
+/// [`ServerHandle::execute_with`](crate::ServerHandle::execute_with).
 ///
-/// In a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute), which knows nothing of the handler, `S` is
-/// `()`, and so is what stands for the states.
+/// In a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute), which does not depend on the
+/// handler's type, `S` is `()`: the states are not accessible.
 ///
-/// What is asked of the sessions is recorded, and takes effect when the closure or callback has returned.
+/// None of these methods calls a callback: whatever follows from them happens after the closure or callback has
+/// returned.
 pub struct ShardContext<'a, S = ()> {
     shard: &'a mut dyn Inspect<S>,
 }
@@ -24,24 +26,24 @@ impl<'a, S> ShardContext<'a, S> {
         Self { shard }
     }
 
-    /// Which shard this is.
+    /// Returns the shard's id.
     #[must_use]
     pub fn id(&self) -> ShardId {
         self.shard.core().shard
     }
 
-    /// The ids of the open sessions of this shard, as they are now.
+    /// Returns the ids of the sessions of this shard that are open now.
     pub fn ids(&self) -> impl Iterator<Item = SessionId> + use<S> {
         self.shard.ids().into_iter()
     }
 
-    /// The open sessions of this shard.
+    /// Returns a snapshot of each open session of this shard.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionInfo> {
         self.shard.sessions()
     }
 
-    /// Does something with a session and its state; returns what that returned, or `None` for a session that is not open on
+    /// Calls `body` with a session and its state. Returns what `body` returned, or `None` if no such session is open on
     /// this shard.
     ///
     /// ```
@@ -88,7 +90,7 @@ impl<'a, S> ShardContext<'a, S> {
         returned
     }
 
-    /// Does something with each open session and its state.
+    /// Calls `body` with each open session of this shard and its state.
     pub fn each(&mut self, mut body: impl FnMut(&mut Session<'_>, &mut S)) {
         for id in self.shard.ids() {
             self.shard.with(id, &mut body);
@@ -98,7 +100,8 @@ impl<'a, S> ShardContext<'a, S> {
     /// Sends a packet to a session of this shard, as [`Session::send`] does.
     ///
     /// # Errors
-    /// As [`Session::send`]; [`SendError::Closed`] for a session that is not open on this shard.
+    /// As for [`Session::send`]; [`SendError::Closed`] if no such session is open on this shard, or if its framing
+    /// panics, which closes the session.
     pub fn send(&mut self, session: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         let packet = packet.as_ref();
         let sent = self.with(session, |session, _| {
@@ -110,35 +113,38 @@ impl<'a, S> ShardContext<'a, S> {
         sent.unwrap_or(Err(SendError::Closed))
     }
 
-    /// Closes a session of this shard gracefully. Nothing happens when it is gone.
+    /// Closes a session of this shard gracefully. Does nothing if no such session is open.
     pub fn close(&mut self, session: SessionId) {
         self.with(session, |session, _| session.close());
     }
 
-    /// As [`close`](Self::close), and says why, with a text or any error: the log and
-    /// [`on_close`](crate::PacketHandler::on_close) show it, as [`CloseReason::Handler`](crate::CloseReason::Handler).
+    /// As [`close`](Self::close), with a reason, which is a text or any error:
+    /// [`on_close`](crate::PacketHandler::on_close) gets it as [`CloseReason::Handler`](crate::CloseReason::Handler).
     pub fn close_with(&mut self, session: SessionId, why: impl Into<Box<dyn Error + Send + Sync>>) {
         self.with(session, |session, _| session.close_with(why));
     }
 
-    /// A handle to a session of this shard, if it is open.
+    /// Returns a handle to a session of this shard, or `None` if no such session is open.
     #[must_use]
     pub fn handle(&mut self, session: SessionId) -> Option<SessionHandle> {
         self.with(session, |session, _| session.handle())
     }
 
-    /// Calls [`on_shard_timer`](crate::PacketHandler::on_shard_timer) with `timer` once, `after` from now (granularity 1 ms; never early). A timer
-    /// that is set already is moved. A shard that shuts down forgets its timers when its last session has ended.
+    /// Sets a timer of the shard: [`on_shard_timer`](crate::PacketHandler::on_shard_timer) is called with `timer` once,
+    /// `after` from now (in steps of 1 ms; never early). A timer that is set already is moved. In a shutdown the timers
+    /// are cancelled when the last session of the shard has ended.
     ///
     /// # Errors
-    /// [`TimerError`] when [`Limits::session_timers`](crate::Limits::session_timers) others are set on this shard.
+    /// [`TimerError`] if [`Limits::session_timers`](crate::Limits::session_timers) other timers (default 16) are set on
+    /// this shard.
     pub fn set_timer(&mut self, timer: TimerId, after: Duration) -> Result<(), TimerError> {
         let core = self.shard.core_mut();
         let (due, limit) = (core.clock.deadline(ticks(after)), core.limits.session_timers);
         if core.set_shard_timer(timer, due, limit) { Ok(()) } else { Err(TimerError::new(limit)) }
     }
 
-    /// Forgets a timer of the shard. It is not called any more, even if it was due. Returns `true` if it was set.
+    /// Cancels a timer of the shard. Returns `true` if it was set. `on_shard_timer` is not called for it any more, even
+    /// if it was due.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
         self.shard.core_mut().cancel_shard_timer(timer)
     }
@@ -150,7 +156,7 @@ impl<S> fmt::Debug for ShardContext<'_, S> {
     }
 }
 
-/// What can be done to the session of an id, with its state.
+/// A closure to call with a session and its state.
 pub(crate) type Body<'b, S> = &'b mut dyn FnMut(&mut Session<'_>, &mut S);
 
 /// The sessions of a shard without the types of its framing and its sockets.
@@ -159,6 +165,6 @@ pub(crate) trait Inspect<S> {
     fn core_mut(&mut self) -> &mut ShardCore;
     fn ids(&self) -> Vec<SessionId>;
     fn sessions(&self) -> Vec<SessionInfo>;
-    /// Does it, if the session is open.
+    /// Calls `body` if the session is open.
     fn with(&mut self, id: SessionId, body: Body<'_, S>);
 }

@@ -10,13 +10,13 @@ use crate::{
     timer_wheel::{TimerKey, TimerWheel},
 };
 
-/// What the sessions of one shard share while a turn lasts: the time, the limits, and the lists of what is to be done.
+/// What the sessions of one shard share: the time, the limits, and the lists of what is to be done.
 pub(crate) struct ShardCore {
     pub(crate) shard: ShardId,
     pub(crate) clock: ShardClock,
-    /// What tick 0 was.
+    /// The time of tick 0.
     pub(crate) origin: Instant,
-    /// When what is left is cut, once the shard is stopping.
+    /// When the sessions that are left are terminated, once the shard is stopping.
     pub(crate) cut_at: Option<(Tick, TimerKey)>,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
@@ -37,7 +37,7 @@ pub(crate) struct ShardCore {
     pub(crate) outgoing: Effects,
     /// The handler's timers that belong to no session.
     pub(crate) shard_timers: Vec<(TimerId, TimerKey)>,
-    /// Sessions to settle at the end of the turn.
+    /// Sessions to flush at the end of the turn.
     pub(crate) dirty: Vec<Key>,
     /// Sessions with input that no event will announce again.
     pub(crate) unfinished: Vec<Key>,
@@ -46,7 +46,7 @@ pub(crate) struct ShardCore {
 /// What a timer of the wheel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimerPurpose {
-    /// Some deadline of the session may have passed; it knows which.
+    /// A deadline of the session may have passed; the session knows which.
     Liveness(Key),
     /// A timer that the handler set; the session knows which by its key.
     User(Key),
@@ -57,27 +57,27 @@ pub(crate) enum TimerPurpose {
 }
 
 impl ShardCore {
-    /// Puts the session on the list that is worked off at the end of the turn.
+    /// Puts the session on the list of those to flush at the end of the turn.
     pub(crate) fn flush_later(&mut self, connection: &mut Connection) {
         if connection.flags.insert(Flags::DIRTY) {
             self.dirty.push(connection.key);
         }
     }
 
-    /// Puts the session on the list that is worked off in the next turn, without waiting for an event.
+    /// Puts the session on the list of those to read in the next turn, without waiting for an event.
     pub(crate) fn read_later(&mut self, connection: &mut Connection) {
         if connection.flags.insert(Flags::UNFINISHED) {
             self.unfinished.push(connection.key);
         }
     }
 
-    /// How many effects may wait, and how many bytes of theirs.
+    /// Returns how many effects may wait, and how many bytes of payload.
     pub(crate) fn effect_limits(&self) -> (usize, usize) {
         (self.limits.mailbox_commands, self.limits.mailbox_bytes)
     }
 
-    /// How a callback reaches this session: past the mailbox of its shard where that is on this thread, and nothing waits in
-    /// it that was sent before and would be overtaken.
+    /// Returns the list by which a callback can reach this session without its mailbox: if its shard is on this thread,
+    /// and nothing waits in the mailbox that would be overtaken.
     pub(crate) fn effects_for(&mut self, session: SessionId) -> Option<&mut Effects> {
         if session.shard == self.shard {
             return self.mailbox.is_idle().then_some(&mut self.effects);
@@ -86,7 +86,7 @@ impl ShardCore {
         neighbour.filter(|(_, mailbox)| mailbox.is_idle()).map(|_| &mut self.outgoing)
     }
 
-    /// Sets, or moves, a timer of the shard; returns whether there was room for it.
+    /// Sets, or moves, a timer of the shard. Returns `false` if `limit` others are set.
     pub(crate) fn set_shard_timer(&mut self, timer: TimerId, due: Tick, limit: usize) -> bool {
         if let Some((_, key)) = self.shard_timers.iter_mut().find(|(id, _)| *id == timer) {
             self.wheel.cancel(*key);
@@ -99,7 +99,7 @@ impl ShardCore {
         true
     }
 
-    /// Forgets a timer of the shard; returns whether it was set.
+    /// Cancels a timer of the shard. Returns `true` if it was set.
     pub(crate) fn cancel_shard_timer(&mut self, timer: TimerId) -> bool {
         let Some(at) = self.shard_timers.iter().position(|(id, _)| *id == timer) else { return false };
         let (_, key) = self.shard_timers.swap_remove(at);
@@ -107,13 +107,13 @@ impl ShardCore {
         true
     }
 
-    /// A timer of the shard is due: returns which, if it is still wanted.
+    /// Removes a timer of the shard that is due. Returns its id, unless it was cancelled or moved.
     pub(crate) fn take_shard_timer(&mut self, due: TimerKey) -> Option<TimerId> {
         let at = self.shard_timers.iter().position(|(_, key)| *key == due)?;
         Some(self.shard_timers.swap_remove(at).0)
     }
 
-    /// Forgets all timers of the shard.
+    /// Cancels all timers of the shard.
     pub(crate) fn cancel_shard_timers(&mut self) {
         for (_, key) in std::mem::take(&mut self.shard_timers) {
             self.wheel.cancel(key);

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Connection {
-    /// Sets a timer, or moves it. Returns whether it is set: `limit` others may be.
+    /// Sets a timer, or moves it. Returns `false` if `limit` others are set.
     pub(crate) fn set_timer(
         &mut self,
         timer: TimerId,
@@ -28,14 +28,14 @@ impl Connection {
         true
     }
 
-    /// A timer rang: which, if it is still wanted (it may have been cancelled, or moved, in the same turn).
+    /// Removes a timer that is due. Returns its id, unless it was cancelled or moved in the same turn.
     pub(crate) fn take_timer(&mut self, rang: TimerKey) -> Option<TimerId> {
         let timers = &mut self.cold.as_mut()?.timers;
         let at = timers.iter().position(|(_, key)| *key == rang)?;
         Some(timers.swap_remove(at).0)
     }
 
-    /// Cancels a timer. Returns whether it was set.
+    /// Cancels a timer. Returns `true` if it was set.
     pub(crate) fn cancel_timer(&mut self, timer: TimerId, core: &mut ShardCore) -> bool {
         let Some(cold) = &mut self.cold else { return false };
         let Some(at) = cold.timers.iter().position(|(id, _)| *id == timer) else { return false };

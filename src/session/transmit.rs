@@ -1,4 +1,4 @@
-//! Into the outbox, within its limits, and from there to the kernel.
+//! Sending: into the outbox, within its limits, and from there to the kernel.
 
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -14,20 +14,20 @@ use crate::{
     sync::Completion,
 };
 
-/// What was put off to the next look at a session.
+/// What is done when the session is next flushed.
 const DUE: Flags =
     Flags::union(&[Flags::DIRTY, Flags::RETRY, Flags::CLOSING, Flags::ABORT, Flags::DRAINED, Flags::BROKEN]);
-/// Bytes of replies that do not wait for more, as many as one read brings.
+/// Replies of this many bytes are written without waiting for more; as many as one read brings.
 const REPLIES_THAT_WAIT: usize = 64 * 1024;
 
-/// What is to be done before a session is written.
+/// What is to be done before a session is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     /// It is to be reset.
     Abort,
     /// Its connection has failed.
     Broken,
-    /// Its outbox has fallen below the low-water mark, which the handler is to be told.
+    /// Its outbox has drained, and `on_drained` is to be called.
     Drained,
 }
 
@@ -58,14 +58,14 @@ impl<'a> Slices<'a> {
 }
 
 impl Connection {
-    /// The kernel takes bytes again. Returns whether some were waiting for that.
+    /// The kernel takes bytes again. Returns `true` if some were waiting for that.
     #[inline]
     pub(crate) fn handle_writable(&mut self) -> bool {
         self.flags.remove(Flags::BLOCKED)
     }
 
-    /// Whether the replies so far wait for those to the packets that the session still has to hand out, in the turns to come:
-    /// one write for all that one read has brought, and not one for each share of it.
+    /// Returns `true` if the replies so far wait for the replies to packets that are handed out in later turns. All
+    /// packets of one read then share one write, instead of one write per turn.
     #[inline]
     pub(crate) fn replies_wait(&self) -> bool {
         self.flags.has(Flags::BACKLOG)
@@ -78,7 +78,7 @@ impl Connection {
                 .is_none_or(|outbox| outbox.weight() < REPLIES_THAT_WAIT && outbox.blocked_since().is_none())
     }
 
-    /// Whether something was put off to this look at the session, which is over now.
+    /// Begins a flush. Returns `true` if something of [`DUE`] is to be done first.
     #[inline]
     pub(crate) fn begin_flush(&mut self) -> bool {
         let due = self.flags.has(DUE);
@@ -88,7 +88,7 @@ impl Connection {
         due
     }
 
-    /// What was put off.
+    /// Returns what is to be done before writing.
     pub(crate) fn poll_due(&mut self) -> Option<Due> {
         if self.flags.has(Flags::ABORT) {
             Some(Due::Abort)
@@ -100,7 +100,7 @@ impl Connection {
         }
     }
 
-    /// The bytes to write, if there are any and the kernel may take them.
+    /// Returns the bytes to write, if there are any and the kernel may take them.
     #[inline]
     pub(crate) fn poll_transmit(&mut self, core: &mut ShardCore) -> Option<Transmit<'_>> {
         if self.flags.has(Flags::BLOCKED | Flags::RETRY | Flags::BROKEN) {
@@ -110,13 +110,14 @@ impl Connection {
             return self.poll_wire();
         }
         if self.outbox.as_ref()?.is_empty() {
-            // What was to be sent had no frame, or one of no bytes: writing nothing would look like a broken connection.
+            // What was to be sent had no frame, or one of no bytes: writing nothing would look like a broken
+            // connection.
             self.give_back_outbox(core);
         }
         self.outbox.as_deref().map(Transmit::of)
     }
 
-    /// What the kernel said to the last transmit. Returns whether that was all there was to write.
+    /// Handles the kernel's result for the last transmit. Returns `true` if nothing is left to write.
     ///
     /// # Errors
     /// The connection has failed.
@@ -131,7 +132,7 @@ impl Connection {
             Ok(_) => return Err(ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.handle_blocked(core),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
-                // Not the kernel's refusal, but no reason to insist within this turn either.
+                // The kernel did not refuse, but a retry within this turn could be interrupted again and again.
                 self.flags.insert(Flags::RETRY);
                 core.flush_later(self);
             }
@@ -142,7 +143,7 @@ impl Connection {
 
     #[inline(always)]
     fn handle_written(&mut self, n: usize, core: &mut ShardCore) -> bool {
-        // No counter of 64 bits comes round.
+        // A counter of 64 bits does not overflow in practice.
         self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
         core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);
         if self.is_layered() {
@@ -154,7 +155,7 @@ impl Connection {
         is_all
     }
 
-    /// So many bytes of the outbox were written. Returns whether nothing is left of it.
+    /// Removes `n` written bytes from the outbox. Returns `true` if nothing is left in it.
     #[inline(always)]
     pub(super) fn advance_outbox(&mut self, n: usize, core: &mut ShardCore) -> bool {
         let Some(mut outbox) = self.outbox.take() else { return true };
@@ -167,7 +168,7 @@ impl Connection {
         left == 0
     }
 
-    /// Reads again if the outbox has fallen below the low-water mark.
+    /// Reads again if the outbox has drained.
     #[inline]
     pub(super) fn lift_full(&mut self, core: &mut ShardCore) {
         if self.read_block.has(ReadBlock::FULL) {
@@ -201,8 +202,9 @@ impl Connection {
         self.arm(core);
     }
 
-    /// Frames `payload` into the outbox, if that is a matter of copying it: the framing writes such a `header`, and the bytes
-    /// fit in where earlier frames were, which is far from any limit. Returns `false` where it takes [`enqueue`](Self::enqueue).
+    /// Frames `payload` into the outbox on the fast path: the framing writes such a `header`, and the bytes fit into
+    /// the buffer of earlier frames, which is far from any limit. Returns `false` if [`enqueue`](Self::enqueue) is
+    /// needed.
     #[inline]
     pub(super) fn enqueue_in_place(
         &mut self,
@@ -230,7 +232,7 @@ impl Connection {
 
     #[inline]
     fn count_packet_out(&mut self, core: &mut ShardCore) {
-        // No counter of 64 bits comes round.
+        // A counter of 64 bits does not overflow in practice.
         self.traffic.packets_out = self.traffic.packets_out.wrapping_add(1);
         core.counters.packets_out = core.counters.packets_out.wrapping_add(1);
     }
@@ -251,9 +253,8 @@ impl Connection {
         self.append(framing, payload, limit, core)
     }
 
-    /// Frames a `payload` that a handle has taken: it was held against the limit there, and whoever sent it has been
-    /// told that it will go out. So an outbox holds at most twice its limit: that much from callbacks, and that much
-    /// from handles.
+    /// Frames a `payload` that a handle or another session has sent, whose sender already got `Ok`. So an outbox may
+    /// hold twice its limit: the limit from callbacks, and as much again from elsewhere.
     #[inline]
     pub(crate) fn enqueue_taken(
         &mut self,
@@ -264,7 +265,7 @@ impl Connection {
         self.append(framing, payload, core.limits.outbox_hard.saturating_mul(2), core)
     }
 
-    /// Frames `payload` into the outbox, where that takes it no further than to `most` bytes.
+    /// Frames `payload` into the outbox, unless that would take it above `most` bytes.
     #[inline]
     fn append(
         &mut self,
@@ -285,7 +286,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The frame that was just appended took the outbox above the high-water mark. Only now is it known how long it is.
+    /// Handles a frame that took the outbox above the high-water mark. It is taken back if it exceeds `most`: its
+    /// length is known only after encoding.
     #[cold]
     fn keep_above_high(&mut self, frame: usize, most: usize, core: &mut ShardCore) -> Result<(), SendError> {
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
@@ -297,7 +299,7 @@ impl Connection {
         Err(SendError::Full { queued: outbox.weight(), limit: core.limits.outbox_hard })
     }
 
-    /// Tells `completion` when everything queued so far was written.
+    /// Notifies `completion` when everything queued so far is written.
     pub(crate) fn track(&mut self, completion: Completion, core: &ShardCore) {
         let Some(outbox) = &mut self.outbox else { return completion.written() };
         outbox.track(completion);
@@ -314,28 +316,29 @@ impl Connection {
         }
     }
 
-    /// What the outbox holds against its limits: bytes that wait, and the cost of tickets. 0 only without bytes.
+    /// Returns what the outbox holds against its limits: bytes that wait, and the cost of tickets. 0 only without
+    /// bytes.
     pub(crate) fn queued(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.weight())
     }
 
-    /// Whether a callback has sent anything.
+    /// Returns `true` if a callback has sent anything.
     pub(crate) fn has_output(&self) -> bool {
         self.outbox.is_some()
     }
 
-    /// Whether nothing is owed to the peer: no bytes, and no goodbye of a layer.
+    /// Returns `true` if nothing is left to send to the peer: no bytes, and no last block of a layer.
     pub(crate) fn owes_nothing(&self) -> bool {
         self.queued() == 0 && !self.is_layered()
     }
 
-    /// Bytes that wait to be written; those of a handshake where there are no others.
+    /// Returns the bytes that wait to be written; those of the layers if there are no others.
     pub(crate) fn unsent(&self) -> usize {
         let plain = self.outbox.as_ref().map_or(0, |outbox| outbox.len());
         if plain == 0 && self.is_layered() { self.wire_queued() } else { plain }
     }
 
-    /// Tells the handles how much waits.
+    /// Updates the number of queued bytes that the handles see.
     #[inline]
     pub(super) fn tell_handles(&self) {
         if let Some(handle_state) = self.handle_state() {

@@ -20,8 +20,7 @@ use crate::{
 
 /// A session, within a callback. It cannot leave the callback; a [`SessionHandle`] can.
 ///
-/// What is asked of it here is recorded and takes effect when the callback has returned: a callback is never called
-/// within another.
+/// None of these methods calls another callback: whatever follows from them happens after the callback has returned.
 pub struct Session<'a> {
     connection: &'a mut Connection,
     framing: &'a mut dyn FramingSlot,
@@ -40,13 +39,15 @@ impl<'a> Session<'a> {
 }
 
 impl Session<'_> {
-    /// Sends a packet: it is framed into the outbox now, and written when the callback's batch of packets is done,
-    /// together with all that was sent in it. Never blocks.
+    /// Sends a packet. It is framed into the outbox at once, and written after the current batch of received packets,
+    /// together with everything else that was sent meanwhile. Never blocks.
     ///
     /// # Errors
-    /// [`SendError::Full`] at [`Limits::outbox_hard`](crate::Limits::outbox_hard) (a peer that does not read; with `?` it
-    /// is closed), [`SendError::Frame`] when the payload has no frame, [`SendError::Closed`] after
-    /// [`close`](Self::close). Nothing was queued then.
+    /// Nothing is queued then, and the session stays as it is unless the callback passes the error on with `?`.
+    /// - [`SendError::Full`] if the packet would take the outbox above
+    ///   [`Limits::outbox_hard`](crate::Limits::outbox_hard): the peer does not read as fast as we send.
+    /// - [`SendError::Encode`] if the framing cannot encode the payload.
+    /// - [`SendError::Closed`] if the session is closing, as after [`close`](Self::close).
     #[inline(always)]
     pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         let packet = packet.as_ref();
@@ -60,13 +61,14 @@ impl Session<'_> {
     ///
     /// Between sessions of one shard this takes no lock and wakes no thread: the packet is framed for the other session
     /// when this callback has returned, and written in the same turn. A session of another shard gets it through the
-    /// mailbox of that shard. Packets that one session sends to another arrive in order, also beside those that other threads
-    /// send through a [`SessionHandle`]: none overtakes a packet that was sent before.
+    /// mailbox of that shard. Packets that one session sends to another arrive in order, and do not overtake packets
+    /// that another thread sent earlier through a [`SessionHandle`].
     ///
-    /// `Ok` means that the packet is on its way, not that the other session is still there: one that has closed is sent
-    /// nothing. A session whose peer reads so slowly that the packet finds its outbox at
-    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard) is closed with [`CloseReason::Send`]; a packet that has no frame
-    /// in the other session's framing is logged, counted and dropped.
+    /// `Ok` means that the packet is on its way, not that the other session is still open: if it has closed, the packet
+    /// is dropped. If the packet would take the outbox of the other session above twice
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard), because its peer does not read, that session is closed with
+    /// [`CloseReason::Send`]. If the other session's framing cannot encode the packet, it is logged, counted and
+    /// dropped.
     ///
     /// ```
     /// use framewire::{Handled, PacketHandler, Session, SessionId};
@@ -94,10 +96,11 @@ impl Session<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`SendError::MailboxFull`] when this callback has sent more than
-    /// [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) packets or
-    /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes), or the other shard cannot keep up; [`SendError::Closed`] when
-    /// the other shard has ended; to itself, as [`send`](Self::send).
+    /// - [`SendError::MailboxFull`] if this callback has sent
+    ///   [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) packets already, or would exceed
+    ///   [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes); or if the mailbox of the other shard is full.
+    /// - [`SendError::Closed`] if the other shard has ended.
+    /// - If `other` is this session, as [`send`](Self::send).
     pub fn send_to(&mut self, other: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         let packet = packet.as_ref();
         if other == self.id() {
@@ -112,11 +115,11 @@ impl Session<'_> {
         self.core.shards.route(other, command, packet.len())
     }
 
-    /// Closes another session of the server gracefully when this callback has returned, behind what was sent to it before;
-    /// or this one. Nothing happens when it is gone.
+    /// Closes another session of the server, or this one, gracefully. Another session is closed after this callback has
+    /// returned, and after the packets sent to it before. Does nothing if the session has ended.
     ///
     /// # Errors
-    /// [`SendError::MailboxFull`] and [`SendError::Closed`], as [`send_to`](Self::send_to).
+    /// [`SendError::MailboxFull`] and [`SendError::Closed`], as for [`send_to`](Self::send_to).
     pub fn close_session(&mut self, other: SessionId) -> Result<(), SendError> {
         if other == self.id() {
             self.close();
@@ -129,15 +132,17 @@ impl Session<'_> {
         self.core.shards.route(other, SessionCommand::Close(None), 0)
     }
 
-    /// Closes gracefully: what was sent is flushed (at most [`Limits::close_timeout`](crate::Limits::close_timeout)), our
-    /// end of the stream is sent, and the peer's is awaited (at most
-    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout)). No further packet is handed out.
+    /// Closes the session gracefully: the outbox is flushed (for at most
+    /// [`Limits::close_timeout`](crate::Limits::close_timeout)), our side of the stream is ended, and the peer is given
+    /// up to [`Limits::linger_timeout`](crate::Limits::linger_timeout) to end its own. No further packet is handed out.
+    /// Does nothing if the session is closing already.
     pub fn close(&mut self) {
         self.connection.close(CloseReason::Local, self.core);
     }
 
-    /// As [`close`](Self::close), and says why: the log and `on_close` show it, as [`CloseReason::Handler`]. Returning
-    /// `Err(CloseReason::Handler(why.into().into()))` from a callback does the same. The first reason of a session counts.
+    /// As [`close`](Self::close), with a reason, which is a text or any error: `on_closing` and `on_close` get it as
+    /// [`CloseReason::Handler`]. Returning `Err(`[`Failure::because`](crate::Failure::because)`(why))` from a callback
+    /// does the same for a text. If a session is closed more than once, the first reason counts.
     ///
     /// ```
     /// use framewire::packet_fn;
@@ -153,33 +158,36 @@ impl Session<'_> {
         self.connection.close(CloseReason::Handler(why.into().into()), self.core);
     }
 
-    /// Its framing panicked outside of a callback.
+    /// Closes the session because its framing panicked outside of a callback.
     pub(crate) fn fail(&mut self, panic: CloseReason) {
         self.core.counters.panics += 1;
         tracing::error!(session = %self.id(), reason = %Logged(&panic), "closing the session");
         self.connection.close(panic, self.core);
     }
 
-    /// Resets the connection: what is queued is lost.
+    /// Terminates the session when the callback has returned: the connection is reset, and what is queued is lost.
     pub fn abort(&mut self) {
         self.connection.abort(self.core);
     }
 
-    /// Stops reading: packets that were already received wait, and the kernel's window closes on the peer.
+    /// Stops reading until [`resume`](Self::resume): packets that were already received wait, and so does the end of
+    /// the peer's stream. Once the kernel's receive buffer is full, the peer cannot send any more. Idle, first-packet
+    /// and packet timeouts do not expire during the pause.
     ///
-    /// The end of the peer's stream waits as well. A connection that fails meanwhile (a reset, a write that cannot be done)
-    /// ends the session at once, and the packets that waited are lost; without a pause they are handed out first.
+    /// If the connection fails during the pause (a reset, a failed write), the session is terminated and the waiting
+    /// packets are lost; without a pause they are handed out first.
     pub fn pause(&mut self) {
         self.connection.pause(self.core);
     }
 
-    /// Reads again after a [`pause`](Self::pause).
+    /// Reads again after a [`pause`](Self::pause). Packets that wait are handed out after the callback has returned.
     pub fn resume(&mut self) {
         self.connection.resume(self.core);
     }
 
-    /// Calls `on_timer` with `timer` once, `after` from now (granularity 1 ms; never early). A timer that is set already is
-    /// moved. Timers are forgotten when the session begins to close.
+    /// Sets a timer: [`on_timer`](crate::PacketHandler::on_timer) is called with `timer` once, `after` from now (in
+    /// steps of 1 ms; never early). A timer that is set already is moved. All timers are cancelled when the session
+    /// begins to close.
     ///
     /// ```
     /// use std::time::Duration;
@@ -212,21 +220,21 @@ impl Session<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`TimerError`] when [`Limits::session_timers`](crate::Limits::session_timers) others are set.
+    /// [`TimerError`] if [`Limits::session_timers`](crate::Limits::session_timers) other timers (default 16) are set.
     pub fn set_timer(&mut self, timer: TimerId, after: Duration) -> Result<(), TimerError> {
         let (due, limit) = (self.core.clock.deadline(ticks(after)), self.core.limits.session_timers);
         let set = self.connection.set_timer(timer, due, limit, self.core);
         if set { Ok(()) } else { Err(TimerError::new(limit)) }
     }
 
-    /// Forgets a timer; whether it was set. It does not ring after this, even if it was due.
+    /// Cancels a timer. Returns `true` if it was set. `on_timer` is not called for it any more, even if it was due.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
         self.connection.cancel_timer(timer, self.core)
     }
 
-    /// Replaces the framing, for both directions: the very next byte after this packet goes to the new one, and so does
-    /// the next packet that is sent. It is offered [`Limits::frame`](crate::Limits::frame) as its maximum. It may be called
-    /// again, and lives on the heap from the first time on.
+    /// Replaces the framing in both directions: the next byte after the current packet goes to the new framing, and so
+    /// does the next packet that is sent. The new framing is offered [`Limits::frame`](crate::Limits::frame) as its
+    /// maximum. This may be called any number of times; a framing set here is on the heap.
     ///
     /// ```
     /// use framewire::{Handled, LengthPrefix, PacketHandler, Session};
@@ -265,13 +273,15 @@ impl Session<'_> {
         self.connection.framing_swapped(self.framing, self.core);
     }
 
-    /// Puts a layer between the framing and what there is (the socket, or other layers), for both directions: the very next byte
-    /// after this packet goes to it, and so does the next packet that is sent. What was sent before does not. STARTTLS is
-    /// this; for TLS from the first byte on see [`Server::layer`](crate::Server::layer).
+    /// Inserts a layer between the framing and what is below it (the socket or other layers), in both directions: the
+    /// next byte after the current packet goes to the layer, and so does the next packet that is sent. Packets sent
+    /// before do not pass through it. This is how STARTTLS works; for TLS from the first byte see
+    /// [`Server::layer`](crate::Server::layer).
     ///
-    /// Until the layer is open no packet is handed out, and what is sent waits, for at most
-    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). More than 8 layers, or one pushed while packets
-    /// wait for the handshake of another, end the session with [`CloseReason::Layer`].
+    /// Until the layer is open, no packet is handed out and what is sent waits. If it is not open within
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), the session is closed with
+    /// [`CloseReason::Handshake`]. A session that gets more than 8 layers, or a layer while packets wait for the
+    /// handshake of another, is closed with [`CloseReason::Layer`]. Does nothing if the session is closing.
     pub fn push_layer(&mut self, layer: impl Layer + 'static) {
         let layer: Contained<Box<dyn Layer>> = Contained::new(Box::new(layer));
         if let Err(error) = self.connection.push_layer(layer, self.core) {
@@ -279,37 +289,39 @@ impl Session<'_> {
         }
     }
 
-    /// What the session's layers have agreed with the peer to speak, as ALPN of TLS or a WebSocket subprotocol, if they have.
+    /// Returns the protocol that the session's layers have negotiated with the peer (the ALPN of TLS, a WebSocket
+    /// subprotocol), or `None` if there is none.
     #[must_use]
     pub fn protocol(&self) -> Option<&[u8]> {
         self.connection.protocol()
     }
 
-    /// A handle to this session, for other threads, other sessions and later.
+    /// Returns a handle to this session, which other threads and other sessions can use, also later.
     #[must_use]
     pub fn handle(&mut self) -> SessionHandle {
         SessionHandle { handle_state: self.connection.handle_state_or_new(self.framing, self.core) }
     }
 
-    /// The session's id.
+    /// Returns the session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
         SessionId { shard: self.core.shard, key: self.connection.key() }
     }
 
-    /// The peer's address; that which a layer has found out, as that of PROXY headers does, where one has.
+    /// Returns the peer's address: the one that a layer has set (as a layer for PROXY headers does), otherwise that of
+    /// the socket.
     #[must_use]
     pub fn peer_addr(&self) -> Addr {
         self.connection.endpoints().peer()
     }
 
-    /// The address on our side that the peer connected to.
+    /// Returns the address on our side that the peer connected to.
     #[must_use]
     pub fn local_addr(&self) -> Addr {
         self.connection.endpoints().local()
     }
 
-    /// What went through this session so far.
+    /// Returns the session's counters.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
         self.connection.stats(self.core.origin)
@@ -331,23 +343,24 @@ impl fmt::Debug for Session<'_> {
 pub struct SessionStats {
     /// Bytes received.
     pub bytes_in: u64,
-    /// Bytes taken by the kernel.
+    /// Bytes written to the kernel.
     pub bytes_out: u64,
     /// Packets handed to the handler.
     pub packets_in: u64,
-    /// Packets queued by `send`.
+    /// Packets queued in the outbox, by any kind of send, since the session began.
     pub packets_out: u64,
-    /// Bytes that wait in the outbox.
+    /// Bytes that wait in the outbox; if there are none, bytes of layers (a handshake, for example) that wait.
     pub queued: usize,
-    /// When the session was opened, to the millisecond.
+    /// When `on_open` returned, to the millisecond.
     pub opened_at: Instant,
 }
 
-/// The name of a timer within its session: a number of the handler's choice.
+/// Identifies a timer within its session, or within its shard: a number that the handler chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(pub u32);
 
-/// The session, or the shard, has as many timers as it may have.
+/// No timer was set, because the session or the shard has as many as
+/// [`Limits::session_timers`](crate::Limits::session_timers) allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{limit} timers are set, the limit; cancel one or raise limits.session_timers")]
 pub struct TimerError {

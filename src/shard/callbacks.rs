@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// Tells the handler of a new session, which may refuse it: what it sent is then delivered, and nothing is read.
+    /// Calls `on_open` for a new session. If the handler refuses it, what it sent is delivered, and nothing is read.
     pub(super) fn open_session(&mut self) {
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         match guarded("on_open", || self.handler.on_open(&mut session)) {
@@ -35,7 +35,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// The connection cannot be served: it leaves as every other, but the handler was not told that it is here.
+    /// Ends a connection that cannot be served. Its `on_open` was not called.
     #[cold]
     pub(crate) fn refuse(&mut self, error: io::Error) {
         tracing::warn!(%error, "cannot poll an accepted connection, closing it");
@@ -51,7 +51,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.call("on_timer", |handler, session, state| handler.on_timer(session, state, timer));
     }
 
-    /// Nothing was received for this time.
+    /// Calls `on_idle`: nothing was received for `timeout`.
     pub(super) fn tell_idle(&mut self, timeout: Duration) {
         match self.call("on_idle", |handler, session, state| handler.on_idle(session, state)) {
             Some(Then::Stay) if self.is_open() => self.slot.connection.listen_anew(self.core),
@@ -60,7 +60,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// The last packet was handed out, and the peer has ended its side.
+    /// Calls `on_end`: the last packet was handed out, and the peer has ended its side.
     pub(super) fn tell_end(&mut self) {
         self.slot.connection.note_end_told();
         let then = self.call("on_end", |handler, session, state| handler.on_end(session, state));
@@ -75,7 +75,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// Lets the handler say farewell, and closes, unless the handler has work to finish.
+    /// Calls `on_shutdown`, and closes the session unless the handler has work to finish.
     pub(super) fn shut_down(&mut self) {
         match self.call("on_shutdown", |handler, session, state| handler.on_shutdown(session, state)) {
             Some(Then::Stay) => self.slot.connection.stay(self.core),
@@ -83,7 +83,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// The session has begun to close; the callback that asked for it has returned.
+    /// Calls `on_closing`: the session has begun to close, and the callback that asked for it has returned.
     #[cold]
     pub(super) fn tell_closing(&mut self) {
         let id = self.id();
@@ -95,7 +95,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.slot.connection.note_closing_told();
     }
 
-    /// The peer broke the wire: the handler may say so to it, then the session ends.
+    /// The peer violated the protocol: calls `on_violation`, which may send a reply, then closes the session.
     #[cold]
     pub(super) fn violate(&mut self, error: FrameError) {
         self.call("on_violation", |handler, session, state| {
@@ -105,7 +105,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.close(error.into());
     }
 
-    /// A callback failed: the session ends for that reason, after what was sent before.
+    /// A callback failed: closes the session with that reason. What was sent before is delivered.
     #[cold]
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
@@ -124,7 +124,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// One callback of an open session, with its consequences. Returns what it returned, unless it failed.
+    /// Calls one callback of an open session and handles its failure. Returns what it returned, unless it failed.
     fn call<R>(
         &mut self,
         name: &'static str,
@@ -147,12 +147,12 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 }
 
-/// What the handler has not been told yet of a session that is over.
+/// Which callbacks are still due for a session that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
-    /// That it closes, and that it has closed.
+    /// `on_closing` and `on_close`.
     Closing,
-    /// That it has closed.
+    /// `on_close`.
     Closed,
 }
 
@@ -178,7 +178,7 @@ where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    /// The session is over. One that was open until now begins to close and has closed at once.
+    /// The session is over: calls `on_close`, and before that `on_closing` if it is still due.
     pub(super) fn tell_closed(
         &mut self,
         session: &SessionInfo,
@@ -199,7 +199,7 @@ where
         }
     }
 
-    /// Drops a command that is done, or that nobody does any more.
+    /// Drops a command that was carried out, or never will be.
     pub(crate) fn discard(&mut self, command: Command<T>) {
         self.core.count_discarded(command.discard());
     }
@@ -213,26 +213,29 @@ where
             Job::Plain(job) => self.run_without_states("execute", job),
             Job::WithHandler(job) => match job.downcast::<HandlerJob<H>>() {
                 Ok(job) => self.run_with("execute_with", *job),
-                // The type was compared when it was given.
+                // The type was compared when the closure was given.
                 Err(job) => return self.core.count_discarded(discard(job)),
             },
         };
     }
 
-    /// Before the first turn. Returns what the handler said if it panicked.
+    /// Calls `on_start`, before the first turn.
+    ///
+    /// # Errors
+    /// [`CloseReason::Panicked`] if the handler panicked.
     pub(crate) fn start(&mut self) -> Result<(), CloseReason> {
         self.run_with("on_start", |handler, shard| handler.on_start(shard))
     }
 
-    /// A timer of the shard is due.
+    /// Calls `on_shard_timer`: a timer of the shard is due.
     pub(super) fn tell_shard_timer(&mut self, timer: TimerId) {
-        // Logged and counted; the shard goes on.
+        // A panic is logged and counted; the shard continues.
         let _ = self.run_with("on_shard_timer", |handler, shard| handler.on_shard_timer(shard, timer));
     }
 }
 
 impl ShardCore {
-    /// Counts what came of dropping something that belonged to no session.
+    /// Counts and logs the panic, if any, of dropping something that belonged to no session.
     pub(super) fn count_discarded(&mut self, discarded: Result<(), String>) {
         if let Err(panic) = discarded {
             self.counters.panics += 1;
@@ -241,7 +244,7 @@ impl ShardCore {
         }
     }
 
-    /// Drops what is the user's own of a session.
+    /// Drops user data of a session.
     pub(super) fn forget<R>(&mut self, session: SessionId, remains: Contained<R>) {
         if let Err(panic) = remains.discard() {
             self.counters.panics += 1;

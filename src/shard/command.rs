@@ -14,13 +14,13 @@ use crate::{
 
 /// A closure that runs on a shard's thread.
 pub(crate) enum Job {
-    /// One that knows nothing of the handler.
+    /// One that does not depend on the handler's type.
     Plain(Box<dyn FnOnce(&mut ShardContext<'_>) + Send>),
-    /// A [`HandlerJob`] for the handler of the shard, whose type is known where it was given, and where it runs.
+    /// A [`HandlerJob`], whose type is known where it is given and where it runs.
     WithHandler(Box<dyn Any + Send>),
 }
 
-/// A closure over the handler of a shard.
+/// A closure that takes the handler of a shard.
 pub(crate) type HandlerJob<H> =
     Box<dyn FnOnce(&mut H, &mut ShardContext<'_, <H as PacketHandler>::State>) + Send>;
 
@@ -32,16 +32,19 @@ pub(crate) enum Command<T> {
     Adopt(Incoming<T>),
     /// Close the sessions of this peer, for this reason.
     ClosePeer(SocketAddr, Contained<Option<Why>>),
-    /// Run this.
+    /// Run this closure.
     Execute(Contained<Job>),
     /// Close everything gracefully, within this time.
     Shutdown(Duration),
-    /// Cut everything.
+    /// Terminate all sessions.
     Abort,
 }
 
 impl<T> Command<T> {
-    /// Drops it; the answer is what the user's part of it said if that panicked.
+    /// Drops the command.
+    ///
+    /// # Errors
+    /// The message, if the destructor of a user's value in it panicked.
     pub(crate) fn discard(self) -> Result<(), String> {
         match self {
             Self::Session(_, command) => command.discard(),
@@ -52,7 +55,8 @@ impl<T> Command<T> {
     }
 }
 
-/// A connection on its way to its shard. Dropped on the way, it is closed, and leaves the counts after that.
+/// A connection on its way to its shard. If dropped on the way, it is closed, and then leaves the counts of
+/// connections.
 pub(crate) struct Incoming<T> {
     pub(crate) io: T,
     pub(crate) endpoints: Endpoints,
@@ -81,7 +85,7 @@ impl<T: Send> Deliver for CommandSender<T> {
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// Does what a handle asked for.
+    /// Carries out a command from a handle.
     pub(crate) fn handle_command(&mut self, command: &mut SessionCommand) {
         match command {
             SessionCommand::Send { payload, completion, reserved } => {
@@ -94,7 +98,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// Without a completion there is nobody to tell that the session's peer is too slow: that ends the session.
+    /// Sends a packet from a handle or from another session. If the outbox is full and there is no completion that
+    /// could report it, the session is closed.
     pub(super) fn send(&mut self, payload: &[u8], mut completion: Option<Completion>, reserved: usize) {
         let (connection, framing, core) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.core);
         let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, core)));
@@ -110,7 +115,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             (Ok(Ok(())), _) => {}
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
             (Ok(Err(SendError::Encode(error))), None) => {
-                // The sender's fault, which this session and its peer have no part in.
+                // The sender's error, for which this session and its peer are not responsible.
                 core.counters.sends_refused += 1;
                 tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
             }

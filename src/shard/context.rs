@@ -1,4 +1,4 @@
-//! What a [`ShardContext`] reaches: the sessions of a shard, less its handler, who may be using it.
+//! What a [`ShardContext`] gives access to: the sessions of a shard without its handler, which may be the caller.
 
 use super::{Shard, Slot};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     slots::Slots,
 };
 
-/// The sessions of a shard, less its handler.
+/// The sessions of a shard, without its handler.
 struct Sessions<'a, F, S, T> {
     slots: &'a mut Slots<Slot<F, S, T>>,
     core: &'a mut ShardCore,
@@ -49,7 +49,7 @@ impl<F: Framing, S, T> Inspect<S> for Sessions<'_, F, S, T> {
     }
 }
 
-/// The same for those who know nothing of the handler.
+/// The same for callers that do not depend on the handler's type.
 struct Stateless<I>(I);
 
 impl<F: Framing, S, T> Inspect<()> for Stateless<Sessions<'_, F, S, T>> {
@@ -75,7 +75,7 @@ impl<F: Framing, S, T> Inspect<()> for Stateless<Sessions<'_, F, S, T>> {
 }
 
 impl<F, S, T> Slot<F, S, T> {
-    /// Whether the handler knows of the session, and takes part in it.
+    /// Returns `true` if the handler has opened the session, and it is not closing.
     fn is_known(&self) -> bool {
         self.state.is_some() && self.connection.is_open()
     }
@@ -86,7 +86,7 @@ where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    /// Runs user code that is about the whole shard; does what it has asked for, and returns what it said if it panicked.
+    /// Runs user code that concerns the whole shard, then does what it has asked for. Returns its panic as an error.
     pub(super) fn run_with(
         &mut self,
         callback: &'static str,
@@ -101,7 +101,7 @@ where
         self.note_run(ran)
     }
 
-    /// The same, for code that knows nothing of the handler.
+    /// The same, for code that does not depend on the handler's type.
     pub(super) fn run_without_states(
         &mut self,
         callback: &'static str,

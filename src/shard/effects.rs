@@ -1,4 +1,4 @@
-//! What a callback has asked of other sessions, done when it has returned.
+//! Doing what a callback has asked of other sessions, after it has returned.
 
 use std::mem;
 
@@ -14,8 +14,8 @@ where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    /// Does what was asked, in order. No callback runs meanwhile that could ask for more: what they are to be told of it
-    /// waits until the sessions are written to.
+    /// Does what was asked, in order. No callback runs meanwhile that could ask for more: callbacks that become due
+    /// wait until the sessions are flushed.
     #[cold]
     pub(super) fn apply_effects(&mut self) {
         if self.core.effects.is_empty() {
@@ -26,7 +26,7 @@ where
         self.core.effects.reuse(effects);
     }
 
-    /// What callbacks have asked of sessions of other services on this thread.
+    /// Returns what callbacks have asked of sessions of other services on this thread.
     pub(crate) fn outgoing(&mut self) -> &mut Effects {
         &mut self.core.outgoing
     }
@@ -45,7 +45,7 @@ where
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// Sends a packet that another session of this shard has sent to this one.
+    /// Sends a packet that another session on this thread has sent to this one.
     fn take_packet(&mut self, packet: &[u8]) {
         if self.is_open() {
             self.send(packet, None, 0);

@@ -20,19 +20,19 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.slot.connection.handle_readable(hangup);
     }
 
-    /// The socket to receive from, if there may be something and it is wanted now.
+    /// Returns the socket to receive from, if there may be something and it is wanted now.
     #[inline]
     pub(crate) fn poll_reading(&mut self) -> Option<&mut T> {
         (self.slot.connection.wants_input() && self.is_alive()).then_some(&mut self.slot.io)
     }
 
-    /// The kernel has no more to read, until its next event. Returns whether that is certain.
+    /// The kernel has no more to read until its next event. Returns `true` if that is certain.
     #[inline]
     pub(crate) fn handle_exhausted(&mut self, how: InputExhausted) -> bool {
         self.slot.connection.handle_exhausted(how)
     }
 
-    /// Whether the session has handed out its share of frames.
+    /// Returns `true` if the session has handed out its share of frames.
     #[inline]
     pub(crate) fn has_had_its_share(&mut self) -> bool {
         if self.share.frames == 0 {
@@ -46,18 +46,18 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.core.read_later(&mut self.slot.connection);
     }
 
-    /// Whether the session waits to be served without an event, in this turn or the next.
+    /// Returns `true` if the session waits to be served without an event, in this turn or the next.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
         self.slot.connection.is_waiting()
     }
 
-    /// Lets the session wait to be served without an event. Returns whether it did not already.
+    /// Lets the session wait to be served without an event. Returns `true` if it did not already.
     pub(crate) fn wait(&mut self) -> bool {
         self.slot.connection.wait()
     }
 
-    /// The session has waited long enough.
+    /// Called when a session that waited is served.
     pub(crate) fn begin_serving(&mut self) {
         self.slot.connection.begin_serving();
     }
@@ -139,7 +139,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         self.after_tail();
     }
 
-    /// A tail was kept: is it an unfinished frame, and not too long for one, or packets that wait?
+    /// Called when a tail was kept, which is either packets that wait or an unfinished frame; checks the length of the
+    /// latter.
     fn after_tail(&mut self) {
         if self.share.frames == 0 || !self.slot.connection.takes_packets() {
             return self.slot.connection.put_off(self.core);
@@ -153,8 +154,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// Cuts packets from the front of `region`, whose first byte came at `since`, and hands them out; how many bytes are
-    /// done with.
+    /// Cuts packets from the front of `region`, whose first byte came at `since`, and hands them out. Returns how many
+    /// bytes were consumed.
     #[inline]
     pub(super) fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
         match self.cut(region, since, Stage::Open) {
@@ -166,9 +167,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// Hands out as many frames as the session may have in this turn; how many bytes are done with.
+    /// Hands out as many frames as the session may have in this turn. Returns how many bytes were consumed.
     ///
-    /// There is one of these for all that call it, so that the handler is called in one place: there it is worth inlining.
+    /// Not inlined, so that the handler is called in one place only, where the compiler can inline it.
     #[inline(never)]
     fn cut(&mut self, region: &mut [u8], since: Tick, stage: Stage) -> Result<usize, Stop> {
         guard("on_packet", || hand_out(self, region, since, stage))
@@ -211,7 +212,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 }
 
-/// Why no more packets are handed out. Boxed: what is returned for every batch of packets is one word.
+/// Why no more packets are handed out. Boxed, to keep the result of every batch of packets small.
 struct Stop(Box<Cause>);
 
 enum Cause {
@@ -242,10 +243,11 @@ impl From<CloseReason> for Stop {
     }
 }
 
-/// The inner loop: decode, call, decode, call … until the bytes, the session's share or its willingness end. How many bytes
-/// are done with.
+/// The inner loop: decodes and calls the handler until the bytes or the session's share are used up, or packets are
+/// blocked. Returns how many bytes were consumed.
 ///
-/// A frame that shows by its header alone is found here, in as few registers as the loop has; others by [`Finder::find`].
+/// A frame whose length its header alone gives is found here, to keep the loop in registers; others by
+/// [`Finder::find`].
 #[inline]
 fn hand_out<H: PacketHandler, F: Framing, T>(
     access: &mut SessionAccess<'_, H, F, T>,
@@ -259,7 +261,7 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
     let cell = &mut *slot.framing;
     let mut finder = Finder { stage, since, len: region.len(), refused_at: None };
     let mut rest = region;
-    // Not in `share`, which is in memory. What a panic leaves uncounted is the session's last.
+    // A local variable stays in a register, `share` does not. A panic loses the count, but it also ends the session.
     let mut frames = share.frames;
     while slot.connection.takes_packets() {
         if frames == 0 {
@@ -297,9 +299,9 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
 /// Asks the framing what it finds.
 struct Finder {
     stage: Stage,
-    /// When the first of the bytes came.
+    /// When the first byte was received.
     since: Tick,
-    /// How many there were.
+    /// How many bytes there were.
     len: usize,
     /// How many were left when the framing refused them and consumed none.
     refused_at: Option<usize>,
@@ -310,12 +312,12 @@ enum Found {
     Nothing,
     /// Where a packet stands, and how many bytes its frame takes.
     Packet(Range<usize>, usize),
-    /// So many bytes that are no packet, which is done with.
+    /// This many bytes that are not a packet and were consumed.
     NoPacket(usize),
 }
 
 impl Finder {
-    /// What stands at the front of `rest`. The handler is told of what the framing refuses.
+    /// Returns what is at the front of `rest`. Calls the handler for what the framing refuses.
     #[inline(never)]
     fn find<H: PacketHandler, F: Framing>(
         &mut self,
@@ -351,7 +353,7 @@ impl Finder {
     }
 }
 
-/// Bytes that began to come at `since` are no packet's: more of a frame that is discarded, or its end.
+/// Handles bytes, received since `since`, that belong to no packet: more of a frame that is discarded, or its end.
 #[cold]
 fn note_discarding<F: Framing>(
     connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! Received bytes through layers, and what is sent.
+//! Carrying received bytes, and what is sent, through the layers of a session.
 
 use std::{fmt, mem, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     strategy::NewConnection,
 };
 
-/// What the shard keeps of the buffer for plain bytes.
+/// Bytes of the buffer for plain bytes that the shard keeps.
 const KEPT: usize = 64 * 1024;
 
 type Make = dyn Fn(&NewConnection<'_>) -> Box<dyn Layer> + Send + Sync;
@@ -47,7 +47,7 @@ impl fmt::Debug for LayerFactories {
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// A connection is here: tells the handler, which may refuse it, when its layers are open.
+    /// Begins a new connection: `on_open` is called now, or when its layers are open.
     pub(crate) fn open(&mut self) {
         if self.slot.connection.is_layered() {
             self.slot.connection.begin_opening();
@@ -57,8 +57,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// Gives the layers what was `received`, or lets them go on with what they have, and hands out what they make of it: as
-    /// much as the session may have in this turn.
+    /// Gives the layers what was `received`, or lets them go on with what they have, and hands out what they make of
+    /// it: as much as the session may have in this turn.
     #[inline(never)]
     pub(super) fn feed_layers(&mut self, received: &[u8]) {
         let mut received = received;
@@ -117,7 +117,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// The layers are told of the peer's end. Returns whether they agree to it.
+    /// Notifies the layers of the peer's end. Returns `true` if all of them accept it.
     #[cold]
     pub(super) fn end_layers(&mut self) -> bool {
         let connection = &mut self.slot.connection;
@@ -129,7 +129,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 false
             }
             Err(reason) => {
-                // Our side is whole: what came before the cut is answered.
+                // Our side still works: replies to what came before the cut are delivered.
                 self.close(reason);
                 false
             }

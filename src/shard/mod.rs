@@ -1,7 +1,7 @@
-//! Many sessions as a machine: no poll, no socket, no clock.
+//! Many sessions as a state machine without a poller, sockets or a clock.
 //!
-//! The reactor tells it what happened (`handle_*`) and asks what is to be done (`poll_*`); each session's socket is kept
-//! here as an opaque `T`, beside the session, so that one look-up finds both.
+//! The reactor tells it what happened (`handle_*`) and asks what is to be done (`poll_*`); each session's socket is
+//! kept here as an opaque `T`, beside the session, so that one look-up finds both.
 
 mod callbacks;
 mod command;
@@ -64,7 +64,7 @@ struct Slot<F, S, T> {
 
 type Equipment<F> = (Contained<FramingCell<F>>, Vec<Contained<Box<dyn Layer>>>);
 
-/// What is left of an ended session, or of a connection that became none: the one way out of a shard.
+/// What is left of an ended session, or of a connection that never became one. Every socket leaves a shard in this.
 pub(crate) struct Ended<T> {
     pub(crate) io: T,
     pub(crate) permit: AdmissionPermit,
@@ -76,19 +76,19 @@ pub(crate) struct Ended<T> {
 pub(crate) enum Ending {
     /// An ordinary close.
     Close,
-    /// A reset, so that the peer does not take what it got for a whole.
+    /// A reset, so that the peer does not take what it received for everything.
     Reset,
 }
 
 /// What a shard is made with.
 pub(crate) struct ShardConfig<F> {
     pub(crate) id: ShardId,
-    /// It was offered its maximum.
+    /// The prototype of the framing; its maximum was offered already.
     pub(crate) framing: Contained<F>,
     pub(crate) layers: LayerFactories,
     pub(crate) limits: Limits,
     pub(crate) clock: Box<dyn Clock>,
-    /// What tick 0 was.
+    /// The time of tick 0.
     pub(crate) origin: Instant,
     pub(crate) mailbox: Arc<dyn Deliver>,
     /// The ways into all shards.
@@ -96,7 +96,7 @@ pub(crate) struct ShardConfig<F> {
     /// The shards of other services on the same thread, with the ways into them.
     pub(crate) neighbours: Arc<[(ShardId, Arc<dyn Deliver>)]>,
     pub(crate) published: Arc<SharedCounters>,
-    /// The generation of the first session; 0, but in tests.
+    /// The generation of the first session: 0 except in tests.
     pub(crate) first_generation: u32,
 }
 
@@ -146,9 +146,9 @@ where
         &mut self.core.clock
     }
 
-    /// A turn is over: freed slots may be used again, and the counters are told.
+    /// A turn is over: freed slots may be used again, and the counters are published.
     pub(crate) fn end_turn(&mut self) {
-        // By buffers that were kept for the next sends since.
+        // Buffers that were kept for the next sends count too.
         if self.is_over_memory() {
             self.make_room();
         }
@@ -161,15 +161,15 @@ where
         self.published.publish(counters);
     }
 
-    /// The thread ends: drops what is the user's, and tells the counters what came of it.
+    /// The thread ends: drops the user's values, and counts their panics.
     pub(crate) fn end(mut self) {
         self.core.count_discarded(self.handler.discard());
         self.core.count_discarded(self.prototype.discard());
         self.published.publish(&self.core.counters);
     }
 
-    /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection leaves
-    /// by [`poll_ended`](Self::poll_ended). It is not told to the handler before `SessionAccess::open`.
+    /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection
+    /// leaves by [`poll_ended`](Self::poll_ended). The handler is not called for it before `SessionAccess::open`.
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
         let equipped = if self.stopping || self.slots.is_full() { None } else { self.equip(&incoming) };
         let Incoming { io, endpoints, permit, .. } = incoming;
@@ -196,7 +196,7 @@ where
         Some(key)
     }
 
-    /// A framing and layers for a connection, which are the user's to make.
+    /// Makes the framing and the layers of a connection, which runs user code.
     fn equip(&mut self, incoming: &Incoming<T>) -> Option<Equipment<F>> {
         let made = guard("clone", || {
             let framing = Contained::new(FramingCell::Own(F::clone(&self.prototype)));
@@ -225,12 +225,12 @@ where
         &mut self.core.counters
     }
 
-    /// The sockets of the sessions that have ended since the last call.
+    /// Returns the socket of a session that has ended, if there is one.
     pub(crate) fn poll_ended(&mut self) -> Option<Ended<T>> {
         self.ended.pop()
     }
 
-    /// The sessions with input that no event will announce.
+    /// Takes the sessions with input that no event will announce.
     pub(crate) fn take_unfinished(&mut self, into: &mut VecDeque<Key>) {
         if !self.core.unfinished.is_empty() {
             into.extend(self.core.unfinished.drain(..));
@@ -250,7 +250,7 @@ where
         }
     }
 
-    /// When the next timer is due; `Some(0)` when there is work that waits for nobody.
+    /// Returns when the next timer is due; `Some(0)` if there is work to do at once.
     pub(crate) fn poll_deadline(&self) -> Option<Tick> {
         if self.core.unfinished.is_empty() && self.core.dirty.is_empty() {
             self.core.wheel.next_deadline()
@@ -259,13 +259,13 @@ where
         }
     }
 
-    /// Whether it was asked to stop and nobody is left.
+    /// Returns `true` if it was asked to stop and no session is left.
     pub(crate) fn is_finished(&self) -> bool {
         self.stopping && self.slots.len() == 0
     }
 
-    /// Says farewell to every session and closes it gracefully, behind the packets that it has received; `grace` from now
-    /// the rest is cut.
+    /// Calls `on_shutdown` for every session, after the packets that it has received, and closes it gracefully.
+    /// Sessions that are left after `grace` are terminated.
     pub(crate) fn shut_down(&mut self, grace: std::time::Duration) {
         let deadline = self.core.clock.deadline(ticks(grace));
         if self.core.cut_at.is_none_or(|(at, _)| deadline < at) {
@@ -284,7 +284,7 @@ where
         }
     }
 
-    /// Ends every session now.
+    /// Terminates every session.
     pub(crate) fn cut(&mut self) {
         self.stopping = true;
         self.forget_cut();
@@ -300,7 +300,8 @@ where
         }
     }
 
-    /// Ends a session: `on_closing` where that is still due, `on_close`, then everything it held goes back. The reason it was closing for, if it was, counts.
+    /// Terminates a session: calls `on_closing` if that is still due, then `on_close`, and gives back everything that
+    /// the session held. If it was closing already, the reason of that counts.
     pub(super) fn terminate(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.is_closing();
@@ -331,8 +332,8 @@ where
         held > self.core.limits.shard_memory as u64
     }
 
-    /// Gives back what is kept for later; then ends the sessions that hold most, until an eighth of the shard's memory is
-    /// free again.
+    /// Gives back buffers kept for later; then terminates the sessions that hold most, until an eighth of the shard's
+    /// memory is free again.
     #[cold]
     fn make_room(&mut self) {
         self.core.pool.clear();

@@ -11,13 +11,13 @@ use crate::{
 };
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// The kernel takes bytes again. Returns whether some were waiting for that.
+    /// The kernel takes bytes again. Returns `true` if some were waiting for that.
     #[inline]
     pub(crate) fn handle_writable(&mut self) -> bool {
         self.slot.connection.handle_writable()
     }
 
-    /// Whether the replies so far wait for those to the packets that the session still has to hand out.
+    /// Returns `true` if the replies so far wait for those to the packets that the session still has to hand out.
     #[inline]
     pub(crate) fn replies_wait(&self) -> bool {
         self.slot.connection.replies_wait() && self.is_alive()
@@ -46,7 +46,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// The socket and the bytes to write to it, if there are any and the kernel may take them.
+    /// Returns the socket and the bytes to write to it, if there are any and the kernel may take them.
     #[inline]
     pub(crate) fn poll_transmit(&mut self) -> Option<(&mut T, Transmit<'_>)> {
         if self.slot.connection.is_layered() {
@@ -59,7 +59,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         Some((&mut self.slot.io, transmit))
     }
 
-    /// What the kernel said to the last transmit. Returns whether that was all there was to write.
+    /// Handles the kernel's result for the last transmit. Returns `true` if nothing is left to write.
     #[inline(always)]
     pub(crate) fn handle_sent(&mut self, sent: io::Result<usize>) -> bool {
         self.slot.connection.handle_sent(sent, self.core).unwrap_or_else(|error| {

@@ -9,11 +9,12 @@ use crate::{
     time::MAX_STRIDE,
 };
 
-/// Frames handed out of one session in one turn, whatever their length: empty ones cost a callback each. More does not
-/// pay, for a turn costs as much as a few frames.
+/// Frames handed out of one session in one turn, whatever their length: even an empty one costs a callback. A higher
+/// number gains nothing, since a turn costs only as much as a few frames.
 const FRAMES_PER_TURN: u32 = 64;
 
-/// What is left of a session's share of the turn: frames, granted so many at a time, so that the clock is read in between.
+/// What is left of a session's share of the turn: frames, granted in parts, so that the clock is read in
+/// between.
 pub(super) struct Share {
     /// Frames that may still be handed out before more are granted.
     pub(super) frames: u32,
@@ -43,7 +44,7 @@ impl Share {
         self.more -= self.granted;
     }
 
-    /// The visit is over: what was done is held against the clock.
+    /// The visit is over: tells the clock how much was done.
     #[inline]
     fn end(&self, core: &mut ShardCore) {
         // Neither wraps: no more is used than was granted, which is at most 64.
@@ -59,7 +60,7 @@ pub(crate) struct SessionAccess<'a, H: PacketHandler, F, T> {
     pub(super) slot: &'a mut Slot<F, H::State, T>,
     pub(super) core: &'a mut ShardCore,
     pub(super) share: Share,
-    /// Boxed: there is none in nearly all visits, and each has a place for it.
+    /// Boxed, to keep the visit small: nearly all visits have none.
     verdict: Option<Box<(CloseReason, Ending)>>,
 }
 
@@ -68,7 +69,7 @@ where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    /// Does something with a session; `None` when it is gone.
+    /// Calls the closure with a session. Returns `None` if the session has ended.
     #[inline]
     pub(crate) fn with_session<R>(
         &mut self,
@@ -81,7 +82,8 @@ where
             SessionAccess { handler: &mut *self.handler, slot, core: &mut self.core, share, verdict: None };
         let answer = body(&mut access);
         let SessionAccess { slot, core, share, verdict, .. } = access;
-        // For all of the visit at once: the shard's count is seen by nobody in between. Neither comes round in 64 bits.
+        // Once for the whole visit, since the shard's count is not read in between. 64 bits do not overflow in
+        // practice.
         let handed_out = slot.connection.packets_in().wrapping_sub(before);
         core.counters.packets_in = core.counters.packets_in.wrapping_add(handed_out);
         let holds = slot.connection.account(core);
@@ -119,7 +121,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         SessionId { shard: self.core.shard, key: self.slot.connection.key() }
     }
 
-    /// Whether there is still something to be done with the session.
+    /// Returns `true` unless the session is to be terminated when the visit is over.
     #[inline]
     pub(super) fn is_alive(&self) -> bool {
         self.verdict.is_none()

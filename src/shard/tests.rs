@@ -11,7 +11,7 @@ use crate::{
     sync::Admission,
 };
 
-/// Panics when it is dropped, without a word from the panic hook.
+/// Panics when it is dropped, without calling the panic hook.
 #[derive(Debug, Clone)]
 struct Bomb;
 
@@ -21,7 +21,7 @@ impl Drop for Bomb {
     }
 }
 
-/// A framing, and a handler, that go off.
+/// A framing, and a handler, that panic when dropped.
 impl Framing for Bomb {
     fn decode(&mut self, _buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
         Ok(None)

@@ -15,7 +15,7 @@ use crate::{
 
 /// Timers taken from the wheel at once; the rest follows when these have been handled.
 const BATCH: usize = 1024;
-/// A peer that has more to be read is not judged before that was read, but looked at again after so many ticks.
+/// A session with more to be read is not judged before that was read, but looked at again after this many ticks.
 const LOOK_AGAIN: Tick = 10;
 
 impl<H, F, T> Shard<H, F, T>
@@ -64,7 +64,8 @@ where
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// Whatever the kernel has announced: what it has to read, or takes, is not known for certain before it was asked.
+    /// Makes the session try to read and to write, whatever the kernel has announced: only a system call shows for
+    /// certain.
     pub(crate) fn doubt(&mut self) {
         self.slot.connection.doubt();
     }
@@ -76,7 +77,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
         let Some((deadline, lapse)) = self.slot.connection.poll_lapse(self.core) else { return };
         if lapse.is_silence() && self.slot.connection.has_backlog() {
-            // It has sent, and waits for us: what it has sent is handed out when its turn comes.
+            // The peer is not silent: what it has sent waits for us.
             return self.slot.connection.look_again(LOOK_AGAIN, self.core);
         }
         let limits = &self.core.limits;
@@ -88,7 +89,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             }
             TimeoutKind::Stall => {
                 let (queued, after) = (self.slot.connection.unsent(), known(limits.stall_timeout));
-                // It counts more than that the peer had ended its side before.
+                // More important than that the peer had ended its side before.
                 self.slot.connection.forget_reason();
                 self.terminate(CloseReason::Stalled { queued, after }, Ending::Reset);
             }
@@ -97,7 +98,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             }
             TimeoutKind::SlowPacket => {
                 let more = self.slot.connection.is_readable();
-                // Not for ever: what is left to read may be without end.
+                // Only for a limited time: there may be no end of what is left to read.
                 if more && self.slot.connection.may_wait(deadline, self.core) {
                     return self.slot.connection.look_again(LOOK_AGAIN, self.core);
                 }

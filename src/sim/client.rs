@@ -25,7 +25,7 @@ impl Net {
         conn
     }
 
-    /// How many bytes were taken.
+    /// Sends bytes; returns how many were taken.
     pub(crate) fn say(&mut self, conn: Conn, bytes: &[u8]) -> usize {
         let link = self.link(conn);
         if link.refused || link.broken || link.gone || link.up.ended {
@@ -59,7 +59,7 @@ impl Net {
         Heard::Bytes(bytes)
     }
 
-    /// Everything there is to hear now.
+    /// Reads everything that is there now.
     pub(crate) fn hear_all(&mut self, conn: Conn) -> Vec<u8> {
         match self.hear(conn, usize::MAX) {
             Heard::Bytes(bytes) => bytes,
@@ -98,7 +98,7 @@ impl Net {
         }
     }
 
-    /// Whether the client has been reset.
+    /// Returns `true` if the client has been reset.
     pub(crate) fn was_reset(&self, conn: Conn) -> bool {
         self.links[conn.0].refused
     }
@@ -110,7 +110,7 @@ impl Net {
 }
 
 impl super::network::Link {
-    /// Whether the server is told that it may write: a third must be free, as in Linux.
+    /// Returns `true` if the server gets a writable event: a third of the room must be free, as in Linux.
     pub(super) fn has_room(&self) -> bool {
         self.down.free() > 0 && 3 * self.down.free() >= self.down.room
     }

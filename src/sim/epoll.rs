@@ -1,4 +1,4 @@
-//! Edge-triggered readiness, as Linux has it: what becomes ready is put on a list; a poll takes it off and tells
+//! Edge-triggered readiness, as in Linux: what becomes ready is put on a list; a poll takes it off and reports
 //! everything that is ready then.
 
 use std::collections::VecDeque;
@@ -17,9 +17,9 @@ use crate::{
 pub(super) struct Epoll {
     /// Its loop has ended.
     pub(super) closed: bool,
-    /// Descriptors with news, and from when they may be told.
+    /// Descriptors with events, and from when these may be reported.
     ready: VecDeque<(usize, Tick)>,
-    /// The waker rang, once or often.
+    /// The waker was used, once or often.
     pub(super) woken: bool,
     /// Until when the last poll that did not wait would have waited.
     pub(super) sleeps_until: Option<Tick>,
@@ -63,14 +63,14 @@ impl Net {
         }
     }
 
-    /// Whether a loop that does not wait in its poll has something to do now.
+    /// Returns `true` if a loop that does not wait in its poll has something to do now.
     pub(super) fn has_reason_to_turn(&self, epoll: usize) -> bool {
         let epoll = &self.epolls[epoll];
         let due = |tick: Option<Tick>| tick.is_none_or(|tick| tick <= self.now);
         epoll.woken || due(epoll.sleeps_until) || epoll.next_late().is_some_and(|late| late <= self.now)
     }
 
-    /// Moves the clock to the next time at which any loop has something to do; false if there is none.
+    /// Moves the clock to the next time at which any loop has something to do. Returns `false` if there is none.
     pub(super) fn skip_to_next(&mut self) -> bool {
         let sleeps = self.epolls.iter().flat_map(|epoll| [epoll.sleeps_until, epoll.next_late()]).flatten();
         let next = sleeps.chain(self.next_deed()).min().unwrap_or(Tick::MAX).min(self.horizon);
@@ -83,7 +83,7 @@ impl Net {
         true
     }
 
-    /// What a descriptor would tell now, if anything.
+    /// Returns the event that a descriptor would report now, if any.
     pub(crate) fn readiness(&self, fd: usize) -> Option<Ready> {
         let fd = self.fds.get(fd)?.as_ref()?;
         let token = fd.registration.as_ref()?.token;
@@ -96,7 +96,7 @@ impl Net {
         }
     }
 
-    /// Takes what one poll tells off the list. Whether there may be more.
+    /// Takes the events of one poll off the list. Returns `true` if there may be more.
     pub(super) fn harvest(&mut self, epoll: usize, into: &mut Vec<Ready>) {
         let room = self.sizes.batch;
         if std::mem::take(&mut self.epolls[epoll].woken) {

@@ -114,7 +114,7 @@ impl Calls {
         self.counts.iter().sum::<u64>() - self.of(Call::Poll)
     }
 
-    /// Counts a call; the error if it is to be the one that fails.
+    /// Counts a call. Returns the error if this call is to fail.
     pub(crate) fn note(&mut self, call: Call, fail: Option<Fail>) -> io::Result<()> {
         self.counts[call as usize] += 1;
         let Some(fail) = fail else { return Ok(()) };

@@ -1,12 +1,13 @@
-//! A simulated world under the runtime and the reactor, for tests: virtual time, sockets in memory, threads that take turns,
-//! and faults by seed.
+//! A simulated world under the runtime and the reactor, for tests: virtual time, sockets in memory, threads that take
+//! turns, and random faults that a seed reproduces.
 //!
 //! ```text
 //! client's script ──say, end, reset──▶ Link { up, down } ◀──recv, send, accept── SimSys ◀── EventLoop
 //!        agenda (by tick) ─────────────▶ edge ──▶ Epoll ──poll──▶ Ready
 //! ```
 //!
-//! A poll that finds nothing moves the clock to the next thing that happens: a client's deed, or its own deadline.
+//! A poll that finds nothing moves the clock to the next thing that happens: an action of a client, or its own
+//! deadline.
 
 mod client;
 mod epoll;

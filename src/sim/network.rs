@@ -69,13 +69,13 @@ pub(crate) struct Net {
     pub(crate) polls: u64,
     /// What every loop saw, in one number.
     pub(crate) trace: u64,
-    /// Whether a poll waits, and the clock with it. Not where several loops share a thread.
+    /// `true` if a poll waits, which moves the clock; `false` where several loops share a thread.
     pub(crate) waits: bool,
     /// A poll that waits does not wait past it.
     pub(crate) horizon: Tick,
     /// The last poll would have waited for ever.
     pub(crate) resting: bool,
-    /// The process is stopped for so long, as the next poll waits (which is interrupted), or right after it.
+    /// The process is stopped for this long, as the next poll waits (which is interrupted), or right after it.
     pub(crate) freeze: Option<(Freeze, Tick)>,
     /// Bytes read, bytes written, connections accepted, and the like: whatever is not spinning.
     pub(crate) progress: u64,
@@ -122,7 +122,7 @@ pub(super) struct Link {
     pub(super) refused: bool,
     /// The error that the server's next call finds.
     pub(super) error: Option<i32>,
-    /// The server found no room, and is to be told when there is some.
+    /// The server found no room, and is to get an event when there is some.
     pub(super) no_room: bool,
     pub(super) reset_on_close: bool,
 }
@@ -169,7 +169,7 @@ impl Net {
         }
     }
 
-    /// Has a client do something at that time.
+    /// Schedules an action of a client.
     pub(crate) fn at(&mut self, tick: Tick, deed: impl FnOnce(&mut Net) + Send + 'static) {
         self.deeds += 1;
         self.agenda.insert((tick.max(self.now), self.deeds), Box::new(deed));
@@ -207,7 +207,7 @@ impl Net {
         self.fds.iter().flatten().filter(streams).count()
     }
 
-    /// That there ever were.
+    /// How many there ever were.
     pub(crate) fn connections(&self) -> usize {
         self.links.len()
     }
@@ -217,7 +217,7 @@ impl Net {
         self.fds.iter().flatten().count()
     }
 
-    /// Polls that were not closed.
+    /// Polls that are still open.
     pub(crate) fn open_polls(&self) -> usize {
         self.epolls.iter().filter(|epoll| !epoll.closed).count()
     }

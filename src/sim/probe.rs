@@ -10,7 +10,7 @@ use crate::{
     time::Tick,
 };
 
-/// What a handler was told, and when.
+/// A callback of a handler, and when it was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Callback {
     Open,
@@ -25,7 +25,7 @@ pub(crate) enum Callback {
     Close(CloseKind),
 }
 
-/// How far a session has come, by what its handler was told.
+/// How far a session has come, by the callbacks that were called for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Open,
@@ -33,7 +33,7 @@ enum Stage {
     Closed,
 }
 
-/// Everything that the handlers of one test were told, in order.
+/// All callbacks of the handlers of one test, in order.
 #[derive(Clone)]
 pub(crate) struct Log {
     network: Network,
@@ -65,7 +65,7 @@ impl Log {
         self.lock().clone()
     }
 
-    /// The times at which this was told to anybody.
+    /// The times at which this callback was called, for any session.
     pub(crate) fn times(&self, what: &Callback) -> Vec<Tick> {
         self.lock().iter().filter(|(_, _, told)| told == what).map(|(tick, _, _)| *tick).collect()
     }
@@ -83,8 +83,8 @@ impl Log {
         self.lock().iter().filter_map(close).collect()
     }
 
-    /// Each session: opened once, then what it is told, then closing once and closed once; nothing before, between these two,
-    /// or after.
+    /// Each session: opened once, then what it is told, then closing once and closed once; nothing before, between
+    /// these two, or after.
     pub(crate) fn assert_balanced(&self, all_closed: bool) {
         let mut stages = std::collections::HashMap::new();
         for (_, session, told) in self.lock().iter() {
@@ -113,13 +113,13 @@ impl Log {
 
 type Hook<A, R = ()> = Box<dyn FnMut(&mut Session<'_>, A) -> Handled<R> + Send>;
 type PacketHook = Box<dyn FnMut(&mut Session<'_>, &[u8]) -> Handled + Send>;
-/// Is told of the shard, and of the timer that is due.
+/// Called with the shard and the timer that is due.
 type ShardHook = Box<dyn FnMut(&mut ShardContext<'_, SessionId>, u32) + Send>;
 
-/// A handler that logs what it is told, and by default sends each packet back.
+/// A handler that logs its callbacks and by default sends each packet back.
 pub(crate) struct Probe {
     log: Log,
-    /// Whether packets are logged; off where there are very many.
+    /// `true` if packets are logged; off where there are very many.
     pub(crate) quiet: bool,
     pub(crate) open: Hook<()>,
     pub(crate) packet: PacketHook,

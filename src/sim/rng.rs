@@ -4,7 +4,7 @@ pub(crate) struct Rng(u64);
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike, and 0 would stay 0.
+        // Neighbouring seeds must not begin alike, and a state of 0 would stay 0.
         Self((seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1)
     }
 
@@ -25,7 +25,7 @@ impl Rng {
         from + self.below(to - from + 1)
     }
 
-    /// True in `permille` of 1,000 cases. Asks for no number when the answer is certain.
+    /// True in `permille` of 1,000 cases. Draws no number when the outcome is certain.
     pub(crate) fn chance(&mut self, permille: u32) -> bool {
         permille > 0 && self.below(1000) < u64::from(permille)
     }

@@ -60,7 +60,7 @@ impl SimSys {
         self.epoll
     }
 
-    /// And what wakes it.
+    /// Also returns what wakes it.
     pub(crate) fn new(network: &Network) -> (Self, Arc<dyn Wake>) {
         let mut net = network.lock();
         net.epolls.push(Epoll::default());
@@ -260,7 +260,7 @@ impl Net {
         Ok(())
     }
 
-    /// Time passes, and the clients live.
+    /// Lets time pass, in which the clients act.
     pub(crate) fn pass(&mut self, time: Tick) {
         let end = self.now + time;
         while let Some(next) = self.next_deed().filter(|next| *next <= end) {
@@ -335,7 +335,7 @@ impl Net {
             for (to, byte) in into.iter_mut().zip(link.up.bytes.drain(..n)) {
                 *to = byte;
             }
-            // To the reader, a short read says that it has all: what is left came after it.
+            // A short read tells the reader that it has everything: what is left counts as having arrived later.
             if n == most && n < into.len() && (!link.up.bytes.is_empty() || link.up.ended) {
                 self.edge(fd);
             }

@@ -28,7 +28,7 @@ use crate::{
     time::Tick,
 };
 
-/// What a world begins with.
+/// The settings of a world.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) seed: u64,
@@ -113,8 +113,8 @@ impl ForkingStrategy for Slow {
     }
 }
 
-/// A server of real event loops, started and run by the real runtime, on a simulated network. Frames have 4 bytes of length,
-/// big-endian.
+/// A server of real event loops, started and run by the real runtime, on a simulated network. Frames have 4 bytes of
+/// length, big-endian.
 pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) log: Log,
@@ -122,7 +122,7 @@ pub(crate) struct World {
     platform: SimPlatform,
     threads: Vec<Thread>,
     listeners: Vec<usize>,
-    /// How the shards ended that have, in order.
+    /// How shards have ended, in order.
     pub(crate) ended: Vec<Result<(), ServeError>>,
     pub(crate) late_threads: u32,
 }
@@ -145,7 +145,7 @@ impl World {
         world
     }
 
-    /// And whether the server has started. One that has not is told to stop, as its owner would.
+    /// Also returns the error of a server that could not start. Such a server is stopped, as its owner would do.
     pub(crate) fn start(setup: Setup, change: impl Fn(&mut Probe)) -> (Self, Result<(), ServeError>) {
         let network = Network::new(setup.seed, setup.sizes);
         let log = Log::new(network.clone());
@@ -362,7 +362,7 @@ impl World {
         }
     }
 
-    /// A turn of each loop that has something to do; false when none has, ever.
+    /// Runs a turn of each loop that has something to do. Returns `false` if none ever will.
     pub(crate) fn step(&mut self) -> bool {
         if self.net().waits {
             self.turn();
@@ -381,13 +381,13 @@ impl World {
     }
 
     fn is_runnable(&self, thread: &Thread) -> bool {
-        // A loop that does not wait in its poll is never asleep to its mailbox, which then does not ring.
+        // A loop that does not wait in its poll never counts as asleep, so its mailbox does not wake it.
         let called = thread.registered.mailbox.queued() > 0;
         called
             || thread.shard.sys().map(SimSys::epoll).is_some_and(|epoll| self.net().has_reason_to_turn(epoll))
     }
 
-    /// Nothing is left of any session.
+    /// Checks that nothing is left of any session.
     pub(crate) fn assert_empty(&self) {
         let metrics = self.metrics();
         let net = self.net();
@@ -411,7 +411,7 @@ impl World {
         self.assert_empty();
     }
 
-    /// Sessions, descriptors and registrations agree, and nobody buffers more than allowed.
+    /// Sessions, descriptors and registrations agree, and no session buffers more than allowed.
     pub(crate) fn assert_consistent(&self, limits: &Limits) {
         let metrics = self.metrics();
         let net = self.net();

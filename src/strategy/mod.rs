@@ -1,6 +1,6 @@
 //! Where an accepted connection lives: the one line to change.
 //!
-//! A strategy decides nothing but the place. Reading, writing, limits and callbacks are the same for all.
+//! A strategy decides nothing else. Reading, writing, limits and callbacks are the same for all.
 
 mod new_connection;
 mod resident;
@@ -26,7 +26,7 @@ use crate::{addr::Addr, id::ShardId, sync::Admission};
 /// ```
 /// use framewire::{ForkingStrategy, NewConnection, Placement, ShardId, ShardLoads};
 ///
-/// /// Even and odd ports, each with a shard.
+/// /// One shard for even ports of peers, one for odd ports.
 /// #[derive(Debug)]
 /// struct ByPort;
 ///
@@ -44,42 +44,43 @@ use crate::{addr::Addr, id::ShardId, sync::Admission};
 /// }
 /// ```
 pub trait ForkingStrategy: Send {
-    /// Standing shards besides the acceptor's own, each with a thread. They are numbered from 1;
-    /// [`ShardId::ACCEPTOR`] is 0.
+    /// Returns how many standing shards there are besides the acceptor's own, each with a thread. They are numbered
+    /// from 1; [`ShardId::ACCEPTOR`] is 0. Default 0.
     fn workers(&self) -> usize {
         0
     }
 
-    /// Who accepts. By default the acceptor's thread does, and asks [`place`](Self::place).
+    /// Returns which threads accept. By default the acceptor's thread does, and calls [`place`](Self::place).
     fn accepting(&self) -> AcceptMode {
         AcceptMode::Central
     }
 
-    /// Where this connection is to live. A shard that does not exist is as [`Placement::Refuse`].
+    /// Decides where this connection lives. A shard that does not exist means [`Placement::Refuse`].
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement;
 
-    /// Descriptors that one session takes, its socket included. Where [`Limits::connections`](crate::Limits::connections) is 0,
-    /// the server has as many connections as the descriptor limit leaves when each takes so many. Default 1; a session
-    /// with a shard of its own ([`Placement::Fork`]) takes 3: its socket, a poll and a waker.
+    /// Returns how many descriptors one session takes, its socket included. If
+    /// [`Limits::connections`](crate::Limits::connections) is 0, the server divides the descriptors that it may have by
+    /// this to find its maximum of connections. Default 1; a session with a shard of its own ([`Placement::Fork`])
+    /// takes 3: its socket, a poll and a waker.
     fn descriptors_per_session(&self) -> usize {
         1
     }
 
-    /// Looks at its own settings, when the server starts.
+    /// Checks the strategy's own settings when the server starts. By default they are fine.
     ///
     /// # Errors
-    /// What cannot work, and what to do: the server does not start, with
+    /// What cannot work, and what to do: the server does not start and reports
     /// [`ServeError::Config`](crate::ServeError::Config).
     fn validate(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// The server listens on `addrs`, and its workers run.
+    /// Called when the server listens on `addrs` and its workers run.
     fn on_start(&mut self, addrs: &[Addr]) {
         let _ = addrs;
     }
 
-    /// The server accepts no more.
+    /// Called when the server has stopped accepting.
     fn on_stop(&mut self) {}
 }
 
@@ -89,27 +90,27 @@ pub trait ForkingStrategy: Send {
 pub enum Placement {
     /// On this standing shard: [`ShardId::ACCEPTOR`], or a worker, from 1 to [`workers`](ForkingStrategy::workers).
     On(ShardId),
-    /// On a fresh shard with a thread of its own, which ends with the connection.
+    /// On a new shard with a thread of its own, which ends with the connection.
     Fork,
     /// Nowhere: the connection is reset.
     Refuse,
 }
 
-/// Who accepts connections.
+/// Which threads accept connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcceptMode {
     /// One acceptor, which places each connection.
     Central,
     /// Each worker has a listener of its own (`SO_REUSEPORT`), and the kernel spreads the connections by a hash of their
-    /// addresses. [`place`](ForkingStrategy::place) is not asked.
+    /// addresses. [`place`](ForkingStrategy::place) is not called.
     PerWorker {
         /// Sessions that one worker may have; beyond it, connections are refused.
         max_sessions: usize,
     },
 }
 
-/// How many sessions each shard has, at the time of the question.
+/// How many sessions each shard has, at the time of each call.
 #[derive(Clone, Copy)]
 pub struct ShardLoads<'a> {
     admission: &'a Admission,
@@ -120,30 +121,30 @@ impl<'a> ShardLoads<'a> {
         Self { admission }
     }
 
-    /// The standing shards: the acceptor's own, then the workers.
+    /// Returns the standing shards: the acceptor's own, then the workers.
     pub fn shards(&self) -> impl ExactSizeIterator<Item = ShardId> + use<> {
         (0..self.admission.standing() as u32).map(ShardId::new)
     }
 
-    /// Sessions of a standing shard; 0 for one that does not exist.
+    /// Returns the number of sessions of a standing shard; 0 for one that does not exist.
     #[must_use]
     pub fn sessions(&self, shard: ShardId) -> usize {
         self.admission.sessions(shard).unwrap_or(0)
     }
 
-    /// Sessions with a thread of their own.
+    /// Returns the number of sessions with a thread of their own.
     #[must_use]
     pub fn forked(&self) -> usize {
         self.admission.forked()
     }
 
-    /// Sessions of the whole server.
+    /// Returns the number of sessions of the whole server.
     #[must_use]
     pub fn total(&self) -> usize {
         self.admission.total()
     }
 
-    /// The worker with the fewest sessions, and how many it has; `None` without workers.
+    /// Returns the worker with the fewest sessions, and how many it has; `None` without workers.
     #[must_use]
     pub fn least_loaded(&self) -> Option<(ShardId, usize)> {
         let workers = self.shards().filter(|shard| *shard != ShardId::ACCEPTOR);

@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::addr::{Addr, Endpoints};
 
-/// A connection that was accepted, and has no place yet.
+/// A connection that was accepted and is to be placed.
 #[derive(Clone, Copy)]
 pub struct NewConnection<'a> {
     endpoints: &'a Endpoints,
@@ -14,20 +14,21 @@ impl<'a> NewConnection<'a> {
         Self { endpoints, listener }
     }
 
-    /// The address of the peer.
+    /// Returns the address of the peer.
     #[must_use]
     pub fn peer(&self) -> Addr {
         self.endpoints.peer()
     }
 
-    /// The address on our side: the one that the peer connected to, also where the listener is bound to a wildcard.
+    /// Returns the server's address of the connection: the one that the peer connected to, even if the listener is
+    /// bound to a wildcard.
     #[must_use]
     pub fn local(&self) -> Addr {
         self.endpoints.local()
     }
 
-    /// Which of the server's addresses accepted it: its place in [`Server::local_addrs`](crate::Server::local_addrs), which are
-    /// in the order in which they were bound.
+    /// Returns which of the server's listeners accepted it: the index in
+    /// [`Server::local_addrs`](crate::Server::local_addrs), which are in the order in which they were bound.
     #[must_use]
     pub fn listener(&self) -> usize {
         self.listener

@@ -1,7 +1,7 @@
 use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
 use crate::id::ShardId;
 
-/// What a worker with a listener of its own accepts stays with it.
+/// The strategy of a worker with a listener of its own: what it accepts stays with it.
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) worker: ShardId,

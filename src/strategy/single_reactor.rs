@@ -3,7 +3,7 @@ use crate::id::ShardId;
 
 /// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
 ///
-/// One core then serves everything, which is a lot: see the measured numbers in the README.
+/// One core then serves everything, which goes far: see the measured numbers in the README.
 ///
 /// ```
 /// use framewire::{Server, SingleReactor};
@@ -23,7 +23,8 @@ impl SingleReactor {
         Self { max_sessions: usize::MAX }
     }
 
-    /// Sessions it may have; beyond it, connections are refused. Default: no limit but those of the server.
+    /// Sets how many sessions it may have; further connections are refused. Default: no limit but those of the server.
+    /// The server does not start with 0.
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;

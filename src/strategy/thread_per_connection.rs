@@ -1,11 +1,11 @@
 use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
 
-/// Each connection has a thread, and a handler, of its own: the handler may block without holding up anybody else.
+/// Each connection has a thread, and a handler, of its own: the handler may block without holding up other sessions.
 ///
 /// A thread costs some 30 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
-/// that work, not for tens of thousands that wait. Once its connection has been busy, a thread keeps one buffer of at most
-/// 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and what reads have touched of its receive buffer
-/// of 128 KiB.
+/// that work, not for tens of thousands that wait. Once its connection has been busy, a thread keeps one buffer of at
+/// most 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and those pages of its receive buffer
+/// of 128 KiB that reads have touched.
 ///
 /// ```
 /// use framewire::{Server, ThreadPerConnection};
@@ -19,7 +19,7 @@ pub struct ThreadPerConnection {
 }
 
 impl ThreadPerConnection {
-    /// At most `connections` at once; more are refused.
+    /// At most `connections` at once; more are refused. The server does not start with 0.
     #[must_use]
     pub fn max(connections: usize) -> Self {
         Self { max: connections }

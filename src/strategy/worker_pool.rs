@@ -2,8 +2,8 @@ use super::{AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads};
 
 /// A fixed number of reactor threads, each with its own poll, sessions and handler; nothing is shared between them.
 ///
-/// What a handler keeps in a field is known to the sessions of its worker only: what was one list of users on a
-/// [`SingleReactor`](crate::SingleReactor) is one for each worker here, unless it is behind an `Arc` (see
+/// Each worker has a handler of its own, whose fields only the sessions of that worker see: a list of users that is one
+/// on a [`SingleReactor`](crate::SingleReactor) is one per worker here, unless it is behind an `Arc` (see
 /// [`Handlers`](crate::Handlers)).
 ///
 /// By default one acceptor hands each connection to the worker with the fewest sessions. With
@@ -23,7 +23,7 @@ pub struct WorkerPool {
 }
 
 impl WorkerPool {
-    /// A pool of `workers` threads. A pool without any is refused when the server starts.
+    /// A pool of `workers` threads. The server does not start with 0.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self { workers, max_sessions: usize::MAX, per_worker: false }
@@ -35,16 +35,17 @@ impl WorkerPool {
         Self::new(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Sessions that one worker may have. When all have as many, connections are refused. Default: no limit but those
-    /// of the server.
+    /// Sets how many sessions one worker may have. When all have as many, connections are refused. Default: no limit
+    /// but those of the server. The server does not start with 0.
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
         self
     }
 
-    /// Gives each worker a listener of its own (`SO_REUSEPORT`): no hand-over at accept, but the kernel spreads by hash,
-    /// which is uneven for few connections, and clients in the queue of a worker that blocks wait for it. TCP only.
+    /// Gives each worker a listener of its own (`SO_REUSEPORT`): connections are not handed over, but the kernel
+    /// spreads them by hash, which is uneven for few connections, and clients in the queue of a worker that blocks wait
+    /// for it. TCP only.
     #[must_use]
     pub fn reuse_port(mut self) -> Self {
         self.per_worker = true;

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{addr::Addr, id::ShardId};
 
-/// Who may come in, and how many have: the numbers that acceptors decide by, shared by all threads of a server.
+/// The connection counts and limits by which acceptors admit connections, shared by all threads of a server.
 ///
 /// A connection is counted from [`admit`](Self::admit) until its permit is dropped, on whatever thread that is.
 pub(crate) struct Admission {
@@ -27,7 +27,7 @@ pub(crate) struct AdmissionPermit {
     share: Arc<Share>,
 }
 
-/// What has no room for one more.
+/// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     Server,
@@ -50,8 +50,8 @@ struct Peers {
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// What a permit gives back. Each has one of its own where connections are counted per peer; otherwise all sessions of a shard
-/// share theirs, so that a permit is one word of the session.
+/// What a permit gives back. If connections are counted per peer, each permit has its own; otherwise all sessions of a
+/// shard share one, so that a permit takes one word of the session.
 #[derive(Debug)]
 struct Share {
     counts: Arc<Counts>,
@@ -61,7 +61,7 @@ struct Share {
 }
 
 impl Admission {
-    /// For this many standing shards.
+    /// Creates the counts for this many standing shards.
     pub(crate) fn new(standing: usize, max_total: usize, max_per_peer: Option<usize>) -> Self {
         let counts = Arc::new(Counts {
             shards: (0..standing).map(|_| AtomicUsize::new(0)).collect(),
@@ -79,7 +79,7 @@ impl Admission {
         self.total() >= self.counts.max_total
     }
 
-    /// Whether the peer has as many connections as one may have.
+    /// Returns `true` if the peer has as many connections as one peer may have.
     pub(crate) fn peer_is_full(&self, peer: &Addr) -> bool {
         match (&self.counts.peers, peer.ip()) {
             (Some(peers), Some(ip)) => peers.lock().get(&ip).is_some_and(|count| *count >= peers.max),
@@ -87,7 +87,7 @@ impl Admission {
         }
     }
 
-    /// One more session on that standing shard, or on a forked one (`None`), unless that would be one too many.
+    /// Counts one more session on that standing shard, or on a forked one (`None`), unless that would exceed a limit.
     pub(crate) fn admit(&self, shard: Option<ShardId>, peer: &Addr) -> Result<AdmissionPermit, Full> {
         let counts = &*self.counts;
         let one_more = |total: usize| (total < counts.max_total).then_some(total + 1);
@@ -150,7 +150,7 @@ impl Counts {
 }
 
 impl Peers {
-    /// Whether there is room for one more of this peer, which it then takes.
+    /// Counts one more connection of this peer if there is room for it. Returns `true` if so.
     fn enter(&self, peer: IpAddr) -> bool {
         let mut counts = self.lock();
         let count = counts.entry(peer).or_default();

@@ -1,10 +1,10 @@
-//! The way into a shard from other threads: a bounded queue that rings a sleeping shard once.
+//! The way into a shard from other threads: a bounded queue that wakes a sleeping shard once.
 //!
 //! ```text
 //! any thread   post ──push──▶ [ control | ordinary ] ──take──▶ the shard's thread
-//!                 └─signal: was ASLEEP? ring ─────────▲
+//!                 └─signal: was ASLEEP? wake ─────────▲
 //!
-//! AWAKE ──post──▶ PENDING ──take──▶ AWAKE ──fall_asleep──▶ ASLEEP ──post, ring──▶ PENDING
+//! AWAKE ──post──▶ PENDING ──take──▶ AWAKE ──fall_asleep──▶ ASLEEP ──post, wake──▶ PENDING
 //!                                     ▲──────wake_up────────┘
 //! ```
 //!
@@ -23,34 +23,34 @@ use std::{
 
 use super::primitives::{AtomicU8, Mutex, MutexGuard, Ordering};
 
-/// The shard works and has taken everything it was told of.
+/// The shard works and has taken everything that was signalled.
 const AWAKE: u8 = 0;
-/// The shard waits in its poll: the next post must ring.
+/// The shard waits in its poll: the next post must wake it.
 const ASLEEP: u8 = 1;
-/// Something was posted since the shard last looked; whoever had to ring has rung.
+/// Something was posted since the shard last looked; if it slept, it has been woken.
 const PENDING: u8 = 2;
-/// As `PENDING`, but the ring failed: the next post must ring again.
+/// As `PENDING`, but the wake-up failed: the next post must try again.
 const UNHEARD: u8 = 3;
 
-/// Commands for which an emptied buffer keeps its memory. A burst above it gives the rest back.
+/// Commands for which an emptied buffer keeps its memory. Memory beyond that, used in a burst, is freed.
 const KEEP: usize = 1024;
 
-/// Wakes a shard that waits in its poll (mio's `Waker`, say).
+/// Wakes a shard that waits in its poll, for example with mio's `Waker`.
 pub trait Wake: Send + Sync {
     /// Makes the poll of the shard return, now or when it next begins.
     ///
     /// # Errors
-    /// The system refused. The command stays queued, and the next post rings again.
+    /// The system call failed. The command stays queued, and the next post wakes again.
     fn wake(&self) -> io::Result<()>;
 }
 
-/// How much may wait in a [`Mailbox`]. Both limits hold, each to the unit; control commands count for neither.
+/// How much may wait in a [`Mailbox`]. Both limits are exact; control commands count towards neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailboxLimits {
-    /// Commands. Default 65,536: a burst of one per session of a busy shard, a few MiB of memory.
+    /// The most commands. Default 65,536: a burst of one per session of a busy shard, a few MiB of memory.
     pub commands: usize,
-    /// Bytes that the commands announce. Default 64 MiB: 1 KiB for each of the commands. A command that announces
-    /// more than the limit is never accepted.
+    /// The most bytes that the commands may announce together. Default 64 MiB: 1 KiB for each of the commands. A
+    /// command that announces more than the limit is never accepted.
     pub bytes: usize,
 }
 
@@ -60,10 +60,10 @@ impl Default for MailboxLimits {
     }
 }
 
-/// Why a command was not queued. It gives the command back.
+/// Why a command was not queued. It hands the command back.
 #[non_exhaustive]
 pub enum Rejected<C> {
-    /// The shard is behind: one more would break a limit.
+    /// The shard is behind: one more command would exceed a limit.
     Full {
         /// What was posted.
         command: C,
@@ -72,19 +72,19 @@ pub enum Rejected<C> {
         /// Bytes that wait.
         queued_bytes: usize,
     },
-    /// The shard has ended, and takes nothing ever again.
+    /// The shard has ended, and accepts no more commands.
     Closed {
         /// What was posted.
         command: C,
     },
 }
 
-/// The shard has ended, and takes nothing ever again.
+/// The shard has ended, and accepts no more commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailboxClosed;
 
 impl<C> Rejected<C> {
-    /// The command that was not queued.
+    /// Returns the command that was not queued.
     pub fn into_command(self) -> C {
         match self {
             Rejected::Full { command, .. } | Rejected::Closed { command } => command,
@@ -128,7 +128,7 @@ struct Queue<C> {
     closed: bool,
 }
 
-/// Read by metrics only, so never a part of a model.
+/// Read by metrics only, so not part of the loom models.
 #[derive(Default)]
 struct Counters {
     queued: AtomicUsize,
@@ -138,7 +138,7 @@ struct Counters {
 }
 
 impl<C> Mailbox<C> {
-    /// An empty mailbox of a shard that is awake. Allocates nothing until the first post.
+    /// Creates an empty mailbox of a shard that is awake. Allocates nothing until the first post.
     pub fn new(limits: MailboxLimits, waker: Arc<dyn Wake>) -> Self {
         let queue = Queue { ordinary: VecDeque::new(), control: VecDeque::new(), bytes: 0, closed: false };
         Mailbox {
@@ -151,13 +151,13 @@ impl<C> Mailbox<C> {
         }
     }
 
-    /// Queues `command`, which holds `bytes` bytes of memory, and rings if the shard is asleep. From any thread; never
-    /// waits for the shard.
+    /// Queues `command`, which holds `bytes` bytes of memory, and wakes the shard if it is asleep. From any thread;
+    /// never waits for the shard.
     ///
-    /// The bytes count until the command is *taken*, not until it is obeyed.
+    /// The bytes count until the command is *taken*, not until it is executed.
     ///
     /// # Errors
-    /// [`Rejected::Full`] when a limit would be broken, [`Rejected::Closed`] when the shard has ended.
+    /// [`Rejected::Full`] if a limit would be exceeded, [`Rejected::Closed`] if the shard has ended.
     pub fn post(&self, command: C, bytes: usize) -> Result<(), Rejected<C>> {
         {
             let mut queue = self.lock();
@@ -176,11 +176,11 @@ impl<C> Mailbox<C> {
         Ok(())
     }
 
-    /// Queues a control command (a shutdown, an accepted socket): fullness does not refuse it, and it overtakes
-    /// ordinary commands. Nothing bounds this lane but its callers: post what is bounded elsewhere.
+    /// Queues a control command (a shutdown, an accepted socket): it is not refused when the mailbox is full, and
+    /// overtakes ordinary commands. Nothing but its callers bounds this lane: post only what is bounded elsewhere.
     ///
     /// # Errors
-    /// [`Rejected::Closed`] when the shard has ended.
+    /// [`Rejected::Closed`] if the shard has ended.
     pub fn post_control(&self, command: C) -> Result<(), Rejected<C>> {
         {
             let mut queue = self.lock();
@@ -194,10 +194,10 @@ impl<C> Mailbox<C> {
         Ok(())
     }
 
-    /// Queues control commands together: however many they are, a sleeping shard is rung once.
+    /// Queues control commands together: however many there are, a sleeping shard is woken once.
     ///
     /// # Errors
-    /// [`MailboxClosed`] when the shard has ended; then nothing is taken of `commands`.
+    /// [`MailboxClosed`] if the shard has ended; then nothing is taken from `commands`.
     pub fn post_control_all(&self, commands: impl Iterator<Item = C>) -> Result<(), MailboxClosed> {
         {
             let mut queue = self.lock();
@@ -211,9 +211,9 @@ impl<C> Mailbox<C> {
         Ok(())
     }
 
-    /// Refuses every later post, and hands back what nobody took: control commands first, each lane in order.
+    /// Refuses every later post, and returns what was not taken: control commands first, each lane in order.
     ///
-    /// It is the shard that closes, at its end, so it does not ring. Closing twice hands back nothing.
+    /// The shard closes its mailbox when it ends, so this does not wake it. Closing again returns nothing.
     #[must_use = "the commands that nobody took are to be answered or dropped"]
     pub fn close(&self) -> VecDeque<C> {
         let (mut left, mut ordinary) = {
@@ -228,12 +228,12 @@ impl<C> Mailbox<C> {
         left
     }
 
-    /// The shard: moves what was posted into `into`. One atomic load when nothing was.
+    /// Called by the shard: moves what was posted into `into`. One atomic load if nothing was.
     ///
-    /// An empty `into` is exchanged for the whole queue, so that both buffers are used again and again. To an `into`
-    /// that still holds commands only the control lane is added, at its front: ordinary commands wait, and count,
-    /// until the batch is used up. Until then `fall_asleep` answers no. What an emptied `into` grew to in a burst, beyond
-    /// 1,024 commands, goes back with the next call.
+    /// An empty `into` is exchanged for the whole queue, so that both buffers are reused. To an `into` that still holds
+    /// commands only the control lane is added, at its front: ordinary commands wait, and count, until the batch is
+    /// used up. Until then `fall_asleep` returns `false`. The memory of an emptied `into` beyond 1,024 commands is
+    /// freed by the next call.
     pub fn take(&self, into: &mut VecDeque<C>) {
         if into.is_empty() && into.capacity() > KEEP {
             into.shrink_to(KEEP);
@@ -254,48 +254,49 @@ impl<C> Mailbox<C> {
         }
     }
 
-    /// The shard: is about to wait. `true`: go on, the next post wakes it. `false`: something is pending, take it first.
+    /// Called by the shard before it waits. Returns `true` if it may: the next post wakes it. Returns `false` if
+    /// something is pending, which it must take first.
     #[must_use = "a shard that may not sleep must not wait"]
     pub fn fall_asleep(&self) -> bool {
         self.signal.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The shard: its wait is over, whatever ended it. Posts need not ring any more.
+    /// Called by the shard when its wait is over, whatever ended it. Posts need not wake it any more.
     pub fn wake_up(&self) {
         // Fails when a post came first; then it is pending, and `take` finds it.
         let _ = self.signal.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// The shard: whether it has taken commands that it has not come to yet.
+    /// Called by the shard: notes if it has taken commands that it has not executed yet.
     pub fn note_leftover(&self, left: bool) {
         self.leftover.store(left, Relaxed);
     }
 
-    /// Whether the shard has come to everything that was posted. What another thread posted before it told this one of it
-    /// is seen.
+    /// Returns `true` if the shard has executed everything that was posted. A post that happened before this call, on
+    /// any thread, is seen.
     pub fn is_idle(&self) -> bool {
         self.queued() == 0 && !self.leftover.load(Relaxed)
     }
 
-    /// Commands that wait, of both lanes. For metrics: it may be a moment old, like all counters here.
+    /// Returns how many commands wait, in both lanes. For metrics: it may be a moment old, like all counters here.
     pub fn queued(&self) -> usize {
         self.counters.queued.load(Relaxed)
     }
 
-    /// Bytes that the waiting commands announced.
+    /// Returns the bytes that the waiting commands announced.
     pub fn queued_bytes(&self) -> usize {
         self.counters.queued_bytes.load(Relaxed)
     }
 
-    /// How often a post rang, ever.
+    /// Returns how often posts have woken the shard.
     pub fn wakeups(&self) -> u64 {
         self.counters.wakeups.load(Relaxed)
     }
 
-    /// After a push: says that something is pending, and rings if the shard sleeps.
+    /// After a push: notes that something is pending, and wakes the shard if it sleeps.
     fn signal(&self) {
-        // A burst on a busy shard shares this line read-only. The lock orders it: who pushed after the shard's look
-        // sees the signal that the shard cleared before that look, or a newer one, never the old PENDING.
+        // Producers in a burst share this cache line read-only. The lock orders it: a producer that pushed after the
+        // shard's look sees the signal that the shard cleared before that look, or a newer one, never the old PENDING.
         if self.signal.load(Ordering::Relaxed) == PENDING {
             return;
         }
@@ -326,7 +327,7 @@ impl<C> Mailbox<C> {
 }
 
 impl<C> Queue<C> {
-    /// Answers whether ordinary commands had to stay behind.
+    /// Returns `true` if ordinary commands had to stay behind.
     fn move_to(&mut self, into: &mut VecDeque<C>) -> bool {
         let room = into.is_empty();
         if room {

@@ -1,4 +1,4 @@
-//! What threads share: the way into a shard, the truth about a packet, and the room that is left for connections.
+//! What threads share: the way into a shard, the fate of a packet, and the number of connections.
 
 mod admission;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]

@@ -1,4 +1,4 @@
-//! The primitives of threads that `crates/loom-models` replaces by those of a model checker.
+//! The synchronization primitives that `crates/loom-models` replaces with those of a model checker.
 //!
 //! What a model is to explore uses these; counters that only metrics read stay with the standard library.
 

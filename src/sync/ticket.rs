@@ -1,4 +1,4 @@
-//! The truth about one packet: written to the kernel, or not.
+//! The fate of one packet: written to the kernel, or not.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use crate::error::{SendError, TicketError};
 /// Tells what became of a packet sent with
 /// [`SessionHandle::send_tracked`](crate::SessionHandle::send_tracked).
 ///
-/// "Written" means taken by the kernel in full; that the peer's program has read it, only its answer can tell.
+/// "Written" means that the kernel has taken all of it; only a reply shows that the peer's program has read it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,8 +31,8 @@ pub struct SendTicket {
     fate: Arc<TicketState>,
 }
 
-/// What a packet that is tracked costs until its ticket is decided, in bytes: a place in the outbox, and what both ends of
-/// the ticket share.
+/// What a tracked packet costs until its ticket is decided, in bytes: a place in the outbox, and what both ends of the
+/// ticket share.
 pub(crate) const TICKET: usize = 128;
 const _: () =
     assert!(size_of::<TicketState>() + 2 * size_of::<usize>() + 2 * size_of::<(u64, Completion)>() <= TICKET);
@@ -61,11 +61,12 @@ impl SendTicket {
         (Self { fate: fate.clone() }, Completion { fate: Some(fate) })
     }
 
-    /// Waits until the packet was written, at most `timeout`. Blocks: not for use within a callback, where the shard
-    /// would wait for itself.
+    /// Waits until the packet has been written, at most `timeout`. It blocks: do not call it in a callback, where the
+    /// shard would wait for itself.
     ///
     /// # Errors
-    /// [`TicketError::Closed`], [`TicketError::Refused`], or [`TicketError::TimedOut`] when nothing was decided yet.
+    /// [`TicketError::Closed`] if the session ended first, [`TicketError::Refused`] if the shard could not queue the
+    /// packet, [`TicketError::TimedOut`] if neither that nor the writing has happened within `timeout`.
     #[expect(clippy::disallowed_methods, reason = "it waits on a thread that is not the server's")]
     pub fn wait(&self, timeout: Duration) -> Result<(), TicketError> {
         let deadline = Instant::now().checked_add(timeout);
@@ -84,7 +85,7 @@ impl SendTicket {
         }
     }
 
-    /// What is known now; `None` while the packet is on its way.
+    /// Returns what is known now; `None` while the packet is on its way. Does not block.
     #[must_use]
     pub fn outcome(&self) -> Option<Result<(), TicketError>> {
         self.fate.lock().clone()
@@ -97,7 +98,7 @@ impl fmt::Debug for SendTicket {
     }
 }
 
-/// Decides a ticket exactly once; dropped undecided, the packet was lost with its session.
+/// Decides a ticket exactly once. If it is dropped undecided, the packet was lost with its session.
 pub(crate) struct Completion {
     fate: Option<Arc<TicketState>>,
 }

@@ -2,7 +2,8 @@ use crate::framing::{Deframed, Deframer, FrameError, Framing};
 
 /// Drives a framing as a session does, without socket or handler: bytes go in, packets are collected.
 ///
-/// It keeps everything that it was given and found, also of a frame over the framing's own maximum: it is for tests.
+/// It keeps everything that it finds, and unfinished frames of any length, even above the framing's own maximum: it is
+/// for tests.
 ///
 /// ```
 /// use framewire::{Separator, testing::Collector};
@@ -22,15 +23,15 @@ pub struct Collector<F> {
 }
 
 impl<F: Framing> Collector<F> {
-    /// A new stream.
+    /// Creates a collector at the beginning of a stream.
     pub fn new(framing: F) -> Self {
         Self { deframer: Deframer::unlimited(framing), packets: Vec::new(), rejected: Vec::new() }
     }
 
-    /// Reads `bytes` and cuts what is whole. Nothing is to be fed after an error.
+    /// Adds `bytes` to the stream and collects the packets that are whole. Do not feed more after an error.
     ///
     /// # Errors
-    /// What the framing returns; [`FrameError::InvalidDecode`] where that cannot be.
+    /// What the framing returns; [`FrameError::InvalidDecode`] if it returns an impossible range or makes no progress.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
         self.deframer.feed(bytes);
         self.collect()
@@ -45,17 +46,17 @@ impl<F: Framing> Collector<F> {
         self.collect()
     }
 
-    /// The packets so far.
+    /// Returns the packets so far.
     pub fn packets(&self) -> &[Vec<u8>] {
         &self.packets
     }
 
-    /// The reports of [`Decoded::Rejected`](crate::Decoded::Rejected) so far.
+    /// Returns the errors of [`Decoded::Rejected`](crate::Decoded::Rejected) so far.
     pub fn rejected(&self) -> &[FrameError] {
         &self.rejected
     }
 
-    /// The bytes that wait for the rest of their frame.
+    /// Returns the bytes that wait for the rest of their frame.
     pub fn held(&self) -> &[u8] {
         self.deframer.held()
     }

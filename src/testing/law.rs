@@ -1,6 +1,6 @@
 //! The law of framings: what a session relies on, whatever the framing.
 //!
-//! A framing outside of this crate should pass it too; `examples/custom_framing.rs` shows one.
+//! Your own framing should pass it too; `examples/custom_framing.rs` shows one.
 #![allow(clippy::panic, reason = "a law that is broken ends the test that checks it, with an account")]
 
 use bytes::BytesMut;
@@ -20,20 +20,22 @@ const HEADER: usize = 16;
 /// Bytes that are fed behind damaged headers, of all frames together. One that is refused at once takes none of them.
 const FLOOD: usize = 64 << 20;
 
-/// Holds `framing` against the law, with a stream of `payloads`; they must be ones that it can encode.
+/// Checks `framing` against the law, with a stream of `payloads`, which it must be able to encode.
 ///
 /// - **Round trip**: each payload comes back, with the last byte of its frame at the latest; encode depends on nothing else.
-/// - **Cuts**: the stream of all of them gives the same packets cut in two anywhere, in three anywhere (up to 48 bytes), and
-///   byte by byte. Streams over 512 bytes are cut at about as many places.
-/// - **Truncation**: an end anywhere gives the packets before it; what is left over is an error or, when the framing delivers
-///   tails, that tail as it stands. It is never dropped in silence.
-/// - **Damage**: any byte changed gives packets or an error, but no range outside of the buffer and no lack of progress.
-/// - **Length** (with [`max_frame`](Framing::max_frame) of at most 4 MiB): no more than that is ever held of a frame, neither
-///   of bytes that mean nothing nor behind a header that was damaged to announce more: each byte and each run of the first 16
-///   is set to large numbers, in binary, LEB128 and decimal. Such a frame is refused, or discarded, before more than the
-///   maximum and a header of it are held. A payload that is longer is refused on encode.
+/// - **Cuts**: the stream of all payloads gives the same packets if it is cut in two anywhere, in three anywhere
+///   (streams up to 48 bytes), and byte by byte. Streams over 512 bytes are cut at about 512 places.
+/// - **Truncation**: a stream that ends anywhere gives the packets before that; what is left over is an error or, if
+///   the framing delivers tails, that tail as it is. It is never dropped silently.
+/// - **Damage**: changing any byte gives packets or an error, but no range outside of the buffer and no lack of
+///   progress.
+/// - **Length** (with [`max_frame`](Framing::max_frame) of at most 4 MiB): no more than that is ever held of a frame,
+///   neither of meaningless bytes nor after a header that was damaged to announce more: each run of the first 16 bytes
+///   is set to large numbers, in binary, LEB128 and decimal. Such a frame is refused or discarded before more than the
+///   maximum and a header of it are held. Encode refuses a payload that is longer.
 ///
-/// Framings without boundaries, as [`Raw`](crate::Raw) and [`UntilEof`](crate::UntilEof), are for [`check_stream`].
+/// For framings without boundaries, such as [`Raw`](crate::Raw) and [`UntilEof`](crate::UntilEof), use
+/// [`check_stream`].
 ///
 /// # Panics
 /// Where the framing breaks the law, with what was fed and what came.
@@ -73,8 +75,8 @@ where
     }
 }
 
-/// Holds a framing that keeps no boundaries against the law: the packets, put together, are the payloads, put together,
-/// however the stream is cut. Damage and length as in [`check`].
+/// Checks a framing that keeps no boundaries against the law: all packets joined equal all payloads joined, however the
+/// stream is cut. Damage and length as in [`check`].
 ///
 /// # Panics
 /// Where the framing breaks the law, with what was fed and what came.
@@ -206,7 +208,7 @@ fn announced<F: Framing + Clone>(framing: &F, payloads: &[Vec<u8>], frames: &[Ve
     }
 }
 
-/// How many bytes are in front of the payload. Where that does not show, the first may tell a length all the same.
+/// How many bytes are in front of the payload. If that cannot be seen, the first bytes may be a length all the same.
 fn header_of(frame: &[u8], payload: &[u8]) -> usize {
     let within = frame.windows(payload.len().max(1)).rposition(|window| window == payload);
     within.filter(|at| *at > 0).unwrap_or(frame.len()).min(HEADER)

@@ -12,13 +12,13 @@ use crate::{
 const HELLO: &[u8] = b"SCR1";
 const REPLY: &[u8] = b"SCR2";
 const CONFIRM: &[u8] = b"SCR3";
-/// Bytes of a block that a [`Scramble`] does not keep back.
+/// The length of a block that a [`Scramble`] writes without waiting for a flush.
 const BLOCK: usize = 1000;
-/// The length of a block in front of it.
+/// How many bytes the length in front of a block takes.
 const LENGTH: usize = 2;
 
-/// One direction of a scrambled stream: blocks with two bytes of length in front, of bytes that depend on their position. One of
-/// no bytes ends it.
+/// One direction of a scrambled stream: blocks with two bytes of length in front, whose bytes depend on their position.
+/// An empty block ends it.
 #[derive(Debug, Clone)]
 struct Direction {
     key: u8,
@@ -75,7 +75,7 @@ impl Scramble {
         }
     }
 
-    /// A stream without its last block was cut.
+    /// Treats a stream that ends without its last block as truncated.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.is_strict = true;
@@ -165,7 +165,7 @@ impl Layer for Scramble {
     }
 }
 
-/// Takes a line `FROM address` off the front of the stream, shows that address, and leaves.
+/// Takes a line `FROM address` off the front of the stream, sets that address as the peer's, and is done.
 #[derive(Debug, Clone, Copy)]
 pub struct FromLine;
 
@@ -202,13 +202,13 @@ impl Scrambler {
         Self { layer: Scramble::new(key), greeting: REPLY, unread: Vec::new() }
     }
 
-    /// What a peer says first. It does not wait for the reply.
+    /// Returns what a peer sends first. It does not wait for the reply.
     #[must_use]
     pub fn greet(&self) -> Vec<u8> {
         [HELLO, CONFIRM].concat()
     }
 
-    /// Plain bytes as they are to be sent, in one block for each 10,000.
+    /// Returns plain bytes as they are to be sent, in one block for each 10,000.
     pub fn encode(&mut self, plain: &[u8]) -> Vec<u8> {
         let mut wire = BytesMut::new();
         plain.chunks(10_000).for_each(|chunk| self.layer.outward.block(chunk, &mut wire));
@@ -222,8 +222,7 @@ impl Scrambler {
         wire.to_vec()
     }
 
-    /// The plain bytes that came with `wire`. It is not checked whether it is a whole handshake that was answered: what is no
-    /// answer makes no sense to the peer.
+    /// Returns the plain bytes that came with `wire`. The reply to the handshake is skipped, and not checked otherwise.
     pub fn decode(&mut self, wire: &[u8]) -> Vec<u8> {
         self.unread.extend_from_slice(wire);
         let mut plain = Vec::new();
@@ -240,7 +239,7 @@ impl Scrambler {
         plain
     }
 
-    /// Whether the other side has said its last block.
+    /// Returns `true` if the other side has sent its last block.
     #[must_use]
     pub fn was_ended(&self) -> bool {
         self.layer.has_ended
@@ -274,7 +273,7 @@ impl StackedPeer {
         }
     }
 
-    /// What a peer says first: it is `from` there.
+    /// Returns what a peer sends first, with `from` as its address.
     pub fn greet(&mut self, from: SocketAddr) -> Vec<u8> {
         let inner = self.inner.greet();
         [format!("FROM {from}\n").into_bytes(), self.outer.greet(), self.outer.encode(&inner)].concat()
@@ -298,7 +297,7 @@ impl StackedPeer {
         [self.outer.encode(&inner), self.outer.end()].concat()
     }
 
-    /// Whether both layers of the other side have said their last block.
+    /// Returns `true` if both layers of the other side have sent their last block.
     #[must_use]
     pub fn was_ended(&self) -> bool {
         self.outer.was_ended() && self.inner.was_ended()

@@ -1,5 +1,5 @@
-//! What a user's own framing is tested with: [`law::check`] holds it against what every framing owes a session, and
-//! [`Collector`] drives one without a server.
+//! Tools to test your own framing: [`law::check`] checks everything that a session relies on, and [`Collector`] drives
+//! a framing without a server.
 
 mod collector;
 pub mod law;

@@ -8,7 +8,8 @@ pub(super) const NIL: u32 = u32::MAX;
 /// Entries for which an arena that empties keeps its memory (32 KiB with an 8-byte item).
 const KEEP: usize = 1024;
 
-/// Names one timer of one wheel. Stale after the timer fired or was cancelled: it never names another one.
+/// Names one timer of one wheel. After the timer has fired or was cancelled, the key is stale: it never names another
+/// one.
 ///
 /// 8 bytes, and so is `Option<TimerKey>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +89,7 @@ impl<T: Copy> Arena<T> {
         removed
     }
 
-    /// Gives the memory of a burst back once all its timers are gone; stale keys stay stale. Answers whether it did.
+    /// Frees the memory of a burst once all its timers are gone; stale keys stay stale. Returns `true` if it did.
     pub(super) fn give_back(&mut self) -> bool {
         if self.used > 0 || self.entries.capacity() <= KEEP {
             return false;

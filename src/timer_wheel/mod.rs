@@ -1,7 +1,8 @@
 //! Timers of a shard: a hierarchical wheel (Varghese and Lauck, 1987) that also knows its next deadline.
 //!
-//! A timer stands in the level of the highest 6 bits in which its deadline differs from the present tick, in the slot
-//! that those bits of the deadline name. Time moves it down at most once per level, and mostly it is cancelled before:
+//! A timer is in the level of the highest 6 bits in which its deadline differs from the present tick, in the slot that
+//! those bits of the deadline name. It moves down at most once per level as time passes, and most timers are cancelled
+//! before:
 //!
 //! ```text
 //! level 0   64 slots of 1 ms                              fires here
@@ -25,12 +26,12 @@ const LEVELS: usize = u64::BITS.div_ceil(SLOT_BITS) as usize;
 
 /// A set of timers, each a deadline and a `T`. Ticks are milliseconds since an origin of the owner's choice.
 ///
-/// `insert` and `cancel` are O(1). An empty wheel owns no memory but itself. Each level in use takes 768 bytes, each timer
-/// 24 bytes and a `T`; a wheel that held more than 1,024 timers gives the memory of all others back when it empties. It
-/// holds less than 2^32 timers.
+/// `insert` and `cancel` are O(1). A new wheel has allocated nothing. Each level in use takes 768 bytes, each timer
+/// 24 bytes and a `T`; a wheel that held more than 1,024 timers frees the memory of those beyond when it empties. It
+/// holds fewer than 2^32 timers.
 pub struct TimerWheel<T> {
-    /// The present: the latest tick that `expire` has heard of or, while it owes timers, the deadline of the first of
-    /// them. No timer has an earlier deadline.
+    /// The present: the latest tick that `expire` was called with or, while due timers wait for the next call, the
+    /// deadline of the first of them. No timer has an earlier deadline.
     elapsed: u64,
     /// One bit per slot in use.
     occupied: [u64; LEVELS],
@@ -38,14 +39,14 @@ pub struct TimerWheel<T> {
     arena: Arena<T>,
 }
 
-/// A timer that is over.
+/// A timer that has fired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fired<T> {
-    /// What it was called. It names nothing any more.
+    /// The timer's key, which is stale now.
     pub key: TimerKey,
     /// The tick at which it was due.
     pub due: u64,
-    /// What it was for.
+    /// The item that it was set with.
     pub item: T,
 }
 
@@ -73,12 +74,12 @@ impl<T: Copy> TimerWheel<T> {
         }
     }
 
-    /// How many timers have neither fired nor been cancelled.
+    /// Returns how many timers have neither fired nor been cancelled.
     pub fn len(&self) -> usize {
         self.arena.len()
     }
 
-    /// Whether there is no timer.
+    /// Returns `true` if there is no timer.
     #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -91,7 +92,7 @@ impl<T: Copy> TimerWheel<T> {
         key
     }
 
-    /// Takes a timer back. `None` if it has fired or was cancelled.
+    /// Cancels a timer and returns its item; `None` if it has fired or was cancelled.
     pub fn cancel(&mut self, key: TimerKey) -> Option<T> {
         let (index, deadline) = self.arena.find(key)?;
         let place = Place::of(self.elapsed, deadline);
@@ -101,7 +102,8 @@ impl<T: Copy> TimerWheel<T> {
         Some(item)
     }
 
-    /// When to call [`expire`](Self::expire) next; `None` without a timer. In the past if timers are owed.
+    /// Returns when to call [`expire`](Self::expire) next; `None` without a timer. In the past if due timers were left
+    /// over.
     ///
     /// Never later than the earliest deadline, and exactly that unless the earliest timer of a slot was cancelled: then
     /// it may be the cancelled deadline, once.
@@ -109,14 +111,15 @@ impl<T: Copy> TimerWheel<T> {
         self.first().map(|(_, minimum)| minimum)
     }
 
-    /// The tick at which a timer is due; `None` if it has fired or was cancelled.
+    /// Returns the tick at which a timer is due; `None` if it has fired or was cancelled.
     pub fn deadline(&self, key: TimerKey) -> Option<u64> {
         self.arena.find(key).map(|(_, deadline)| deadline)
     }
 
-    /// Appends to `out` the timers that are due at `now`, at most `budget` of them: earliest first, equal ones in the order of insertion. The rest stays due for the next call.
+    /// Appends to `out` the timers that are due at `now`, at most `budget` of them: earliest first, equal ones in the
+    /// order of insertion. The others stay due for the next call.
     ///
-    /// The effort goes by the timers that fire or move down a level, not by the ticks that have passed. A `now` before
+    /// The cost depends on the timers that fire or move down a level, not on the ticks that have passed. A `now` before
     /// that of an earlier call counts as that one.
     pub fn expire(&mut self, now: u64, budget: usize, out: &mut Vec<Fired<T>>) {
         let now = now.max(self.elapsed);
@@ -162,7 +165,7 @@ impl<T: Copy> TimerWheel<T> {
         }
     }
 
-    /// Fires what is due at the present tick, until `out` holds `full`. Answers whether that was all.
+    /// Fires what is due at the present tick, until `out` holds `full`. Returns `true` if that was all.
     fn fire(&mut self, full: usize, out: &mut Vec<Fired<T>>) -> bool {
         let place = Place::of(self.elapsed, self.elapsed);
         while self.is_occupied(place) {

@@ -37,11 +37,11 @@ fn layered() -> MutexGuard<'static, Vec<SocketAddr>> {
     LAYERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A blocking client whose frames have a length of four bytes in front. It never waits longer than the tests do.
+/// A blocking client whose frames begin with a length of four bytes. It never waits longer than the tests do.
 pub(crate) struct Client {
     pub(crate) socket: Socket,
     layers: Option<StackedPeer>,
-    /// What its layers have made of what was read.
+    /// What was read, after it went through the layers.
     plain: VecDeque<u8>,
 }
 
@@ -71,7 +71,7 @@ impl Client {
         let mut layers =
             addr.as_socket().filter(|addr| layered().contains(addr)).map(|_| StackedPeer::default());
         if let Some(layers) = &mut layers {
-            // A server that refuses the connection may have done so by now, which no read would tell any more.
+            // A server that refuses the connection may have done so by now, and no later read would show it.
             let from = socket.local_addr()?.as_socket().expect("bound to TCP");
             (&socket).write_all(&layers.greet(from)).map_err(|_| ErrorKind::ConnectionReset)?;
         }
@@ -93,7 +93,7 @@ impl Client {
         self.socket.write_all(&wire).expect("the server reads");
     }
 
-    /// For a server that may reset the connection meanwhile; whether all was taken.
+    /// For a server that may reset the connection meanwhile. Returns `true` if everything was taken.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
         let wire = self.encode(bytes);
         self.socket.write_all(&wire).is_ok()
@@ -124,7 +124,7 @@ impl Client {
         String::from_utf8(self.recv()).expect("the server answers in text")
     }
 
-    /// Sends and gets it back.
+    /// Sends a packet and receives it back.
     pub(crate) fn assert_echo(&mut self, packet: impl AsRef<[u8]>) {
         self.send(packet.as_ref());
         assert_eq!(self.recv(), packet.as_ref());
@@ -143,7 +143,7 @@ impl Client {
         self.socket.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
-    /// Everything up to the end of the stream, which must be a clean one.
+    /// Reads up to the end of the stream, which must be a clean one.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         Read::read_to_end(self, &mut rest).expect("the stream ends without a reset");
@@ -158,7 +158,7 @@ impl Client {
         assert_eq!(self.read_to_end(), b"", "nothing but the end is to come");
     }
 
-    /// Everything up to the end of the connection, and whether that was a reset.
+    /// Reads up to the end of the connection; the flag is `true` if that was a reset.
     pub(crate) fn read_to_any_end(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         match Read::read_to_end(self, &mut bytes) {

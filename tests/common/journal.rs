@@ -5,7 +5,7 @@ use framewire::{
     SessionInfo, ShardContext, Then, TimerId,
 };
 
-/// What was told about the beginning and the end of each session, in the order of the beginnings.
+/// What the callbacks said about the beginning and the end of each session, in the order of the beginnings.
 #[derive(Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<Life>>>);
 
@@ -28,7 +28,7 @@ impl Journal {
         self.lock().last().expect("a session was opened").handle.clone()
     }
 
-    /// Why the session began to close, once it has.
+    /// Returns why the session began to close, once it has.
     pub(crate) fn closing(&self, id: SessionId) -> Option<(CloseKind, String)> {
         self.lock().iter().find(|life| life.handle.id() == id)?.closings.first().cloned()
     }
@@ -39,7 +39,7 @@ impl Journal {
         self.closing(id).expect("it does")
     }
 
-    /// Why the session ended, once it has.
+    /// Returns why the session ended, once it has.
     pub(crate) fn ending(&self, id: SessionId) -> Option<(CloseKind, String)> {
         self.lock().iter().find(|life| life.handle.id() == id)?.endings.first().cloned()
     }
@@ -48,7 +48,7 @@ impl Journal {
         self.lock().iter().filter(|life| !life.endings.is_empty()).count()
     }
 
-    /// How many sessions ended so.
+    /// Returns how many sessions ended in this way.
     pub(crate) fn ended_by(&self, kind: CloseKind) -> usize {
         self.lock().iter().flat_map(|life| &life.endings).filter(|(ending, _)| *ending == kind).count()
     }
@@ -89,7 +89,7 @@ impl Journal {
     }
 }
 
-/// A handler that is kept a journal of.
+/// A handler that writes a journal of its sessions.
 #[derive(Clone)]
 pub(crate) struct Watched<H> {
     inner: H,

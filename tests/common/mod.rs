@@ -1,4 +1,5 @@
-//! What the tests with real sockets share: a server for each strategy, a blocking client, and the audit that ends a test.
+//! What the tests with real sockets share: a server for each strategy, a blocking client, and the audit that ends a
+//! test.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its own part of this")]
 
 mod client;
@@ -27,7 +28,7 @@ use client::SpeakLayers;
 pub(crate) use client::{Client, frame};
 pub(crate) use journal::{Journal, Watched};
 
-/// How long a test waits for what must come. Only a failing test ever waits as long.
+/// How long a test waits for what must come. Only a failing test ever waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where sessions live, and what carries them.
@@ -42,7 +43,8 @@ pub(crate) enum On {
     Layered,
 }
 
-/// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its name.
+/// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its
+/// name.
 macro_rules! instances {
     ($scenario:ident: $($test:ident = $on:ident)+) => {
         mod $scenario {
@@ -69,7 +71,7 @@ macro_rules! on_each_strategy {
     )+ };
 }
 
-/// Makes one test per strategy of each of these scenarios, which look at the bare wire, or at an address that others had.
+/// Makes one test per strategy of each of these scenarios, which look at the bare wire or reuse an address.
 macro_rules! on_each_strategy_without_layers {
     ($($scenario:ident)+) => { $(
         $crate::common::instances! { $scenario:
@@ -80,7 +82,7 @@ macro_rules! on_each_strategy_without_layers {
     )+ };
 }
 
-/// As [`on_each_strategy`], and once more over a Unix socket.
+/// Like [`on_each_strategy`], and once more over a Unix socket.
 macro_rules! on_each_strategy_and_transport {
     ($($scenario:ident)+) => { $(
         $crate::common::instances! { $scenario:
@@ -97,7 +99,7 @@ pub(crate) use {
 };
 
 impl On {
-    /// A server that is bound and has its strategy.
+    /// Returns a server that is bound and has its strategy.
     pub(crate) fn bind(self) -> Server<Unframed> {
         match self {
             Self::UnixSocket => self.bind_at(free_path()),
@@ -124,7 +126,7 @@ impl On {
         }
     }
 
-    /// A server with length prefixes of four bytes, as [`Client`] speaks.
+    /// Returns a server with length prefixes of four bytes, as [`Client`] uses.
     pub(crate) fn serve<H>(self, limits: Limits, handler: H) -> Served
     where
         H: PacketHandler + Clone + Send + 'static,
@@ -219,7 +221,7 @@ impl Served {
         until("the session is open", || self.journal.opened() == self.connected.load(Ordering::Relaxed));
     }
 
-    /// A connection that is refused: reset without a byte, as soon as while it is made.
+    /// A connection that is refused: reset without a byte, perhaps while it is being made.
     pub(crate) fn assert_refused(&self) {
         self.assert_refused_with(|_| Ok(()));
     }
@@ -232,8 +234,8 @@ impl Served {
         self.running.metrics()
     }
 
-    /// Waits until the counters say so. They are told at the end of a turn, each shard its own, and not all at one moment:
-    /// what a client has seen is counted a little later.
+    /// Waits until the counters say so. Each shard publishes its own at the end of a turn, so what a client has seen is
+    /// counted a little later.
     pub(crate) fn until_counted(&self, what: &str, holds: impl Fn(&Metrics) -> bool) {
         until_counted(&self.running, what, holds);
     }
@@ -248,7 +250,7 @@ impl Served {
         audit(&handle, &journal);
     }
 
-    /// Ends a test in which the server was told to stop already.
+    /// Ends a test in which the server was asked to stop already.
     pub(crate) fn await_stop(self) {
         let Self { running, journal, .. } = self;
         let handle = running.handle();
@@ -269,7 +271,7 @@ fn gauges(metrics: &Metrics) -> [u64; 3] {
     [metrics.sessions, metrics.buffered, metrics.timers]
 }
 
-/// A stopped server has nothing left, and has told of the end of every session that it told the beginning of.
+/// A stopped server has nothing left, and has reported the end of every session whose beginning it reported.
 pub(crate) fn audit(stopped: &ServerHandle, journal: &Journal) {
     let metrics = stopped.metrics();
     assert_eq!(stopped.session_count(), 0, "sessions left: {metrics:?}");
@@ -287,13 +289,13 @@ pub(crate) fn failure<T>(outcome: Result<T, ServeError>) -> String {
     }
 }
 
-/// What a thread returns that must not take for ever.
+/// Returns what a thread returns, which must not take for ever.
 pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
     until("it has returned", || thread.is_finished());
     thread.join().expect("it does not panic")
 }
 
-/// Waits until it holds.
+/// Waits until the condition holds.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -302,7 +304,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// As [`Served::until_counted`], of any server.
+/// Like [`Served::until_counted`], for any server.
 pub(crate) fn until_counted(server: &ServerHandle, what: &str, holds: impl Fn(&Metrics) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -315,8 +317,8 @@ pub(crate) fn until_counted(server: &ServerHandle, what: &str, holds: impl Fn(&M
     }
 }
 
-/// A connection that was, or is about to be, reset without a byte. The reset may come before `connect` has returned, which then
-/// fails with it.
+/// A connection that was, or is about to be, reset without a byte. The reset may come before `connect` has returned,
+/// which then fails with it.
 pub(crate) fn refused(connection: io::Result<Client>) {
     match connection {
         Ok(mut client) => assert_eq!(client.read_to_any_end(), (Vec::new(), true)),
@@ -324,7 +326,7 @@ pub(crate) fn refused(connection: io::Result<Client>) {
     }
 }
 
-/// What a panic on purpose begins with, see [`hush`].
+/// The beginning of the message of a panic on purpose, see [`hush`].
 pub(crate) const ON_PURPOSE: &str = "on purpose";
 
 /// Keeps panics that a test provokes out of its output.

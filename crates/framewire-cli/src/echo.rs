@@ -200,7 +200,7 @@ fn log_to_stderr(verbose: u8) {
         .with_max_level(level)
         .with_ansi(wants_colours && io::stderr().is_terminal())
         .with_writer(io::stderr)
-        // or it would panic where nobody reads standard error any more
+        // or it would panic when standard error is closed
         .log_internal_errors(false)
         .init();
 }

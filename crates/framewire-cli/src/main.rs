@@ -67,7 +67,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     2.into()
 }
 
-/// A line on standard error. Where nobody reads that any more, there is nothing to be done.
+/// Prints a line on standard error; an error is ignored, since there is nowhere left to report it.
 fn say(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

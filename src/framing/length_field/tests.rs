@@ -22,7 +22,7 @@ fn a_field_takes_40_bytes_of_a_session() {
     assert!(size_of::<LengthField>() <= 40, "{}", size_of::<LengthField>());
 }
 
-/// The seven pictures of Netty's documentation, there and back.
+/// The seven examples of Netty's documentation, decoded and encoded again.
 #[test]
 fn the_examples_of_netty_decode_as_documented_and_encode_back() {
     const HELLO: &[u8] = b"HELLO, WORLD";

@@ -1,14 +1,15 @@
 use super::super::FramingConfigError;
 use super::pattern::{Found, Stream};
 
-/// The most bytes that one separator may have: 255. It bounds what is looked at again when a stream comes in small pieces.
+/// The most bytes that one separator may have: 255. It bounds what is scanned again when a stream comes in small
+/// pieces.
 pub const MAX_SEPARATOR: usize = 255;
 
-/// The most alternatives that a [`Separator`](super::Separator) may have: 64. It bounds the work for each place where one
-/// could begin.
+/// The most alternatives that a [`Separator`](super::Separator) may have: 64. It bounds the work for each place where a
+/// separator could begin.
 pub const MAX_SEPARATORS: usize = 64;
 
-/// Several separators, of which the one that begins first counts, and of those the longest.
+/// Several separators, of which the one that begins first wins, and of those the longest.
 #[derive(Debug)]
 pub(super) struct Alternatives {
     /// The longest first.
@@ -26,7 +27,7 @@ enum FirstByte {
     Many(Box<[bool; 256]>),
 }
 
-/// What stands at one place.
+/// What was found at one place.
 enum Here {
     Nothing,
     /// The beginning of an alternative, up to the end of the buffer.
@@ -34,7 +35,7 @@ enum Here {
     Whole {
         index: usize,
         len: usize,
-        /// A longer one may still come of it.
+        /// A longer one may still grow out of it.
         longer: bool,
     },
 }
@@ -64,9 +65,9 @@ where
 }
 
 impl Alternatives {
-    /// `list` is as [`checked`] gives it.
+    /// `list` is as [`checked`] returns it.
     pub(super) fn new(mut list: Vec<Box<[u8]>>) -> Self {
-        // What begins another would be taken for a part of it when the next packet happens to go on like it.
+        // One that begins another would be taken for that if the next packet happens to start with the rest of it.
         let is_begun_by =
             |one: &[u8]| list.iter().any(|other| other.len() > one.len() && other.starts_with(one));
         let written = list.iter().find(|one| !is_begun_by(one)).cloned().unwrap_or_default();
@@ -112,7 +113,7 @@ impl Alternatives {
         }
     }
 
-    /// Which alternative goes on with `rest` behind `before`, which was seen already.
+    /// Which alternative continues with `rest` after `before`, which was seen already.
     fn look(&self, before: &[u8], rest: &[u8], stream: Stream) -> Here {
         let mut longer = false;
         for (index, alternative) in self.list.iter().enumerate() {

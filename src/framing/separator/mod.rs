@@ -1,4 +1,4 @@
-//! Frames that end at a separator. Here is the machine; `pattern.rs` finds one separator, `alternatives.rs` one of several.
+//! Frames that end at a separator. `pattern.rs` finds one separator, `alternatives.rs` one of several.
 
 mod alternatives;
 mod pattern;
@@ -19,22 +19,23 @@ pub use self::alternatives::{MAX_SEPARATOR, MAX_SEPARATORS};
 /// packets    ^^^^         ^^^^^^^
 /// ```
 ///
-/// **Which separator:** the one that begins first ends the packet, so the shortest packet wins; of several that begin at the
-/// same place the longest is taken. Separators do not overlap: the search goes on behind the last one. A packet is handed
-/// out with the last byte of its separator. Where a longer alternative could still grow at the same place (`\r`, then
-/// `\r\n`), the packet is handed out at once and the rest of the longer one is skipped when it comes; only where an
-/// alternative that began *earlier* is still open (`abc` against `bx`, after `ab`) does a packet wait for the next byte.
-/// So the packets are the same however the stream is cut.
+/// **Which separator:** the one that begins first ends the packet, so the shortest packet wins; of several that begin
+/// at the same place, the longest wins. Separators do not overlap: the search goes on after the last one. A packet is
+/// handed out with the last byte of its separator. If a longer alternative could still match at the same place (`\r`,
+/// then `\r\n`), the packet is handed out at once, and the rest of the longer one is skipped when it comes. A packet
+/// waits for the next byte only if an alternative that began *earlier* could still match (`abc` against `bx`, after
+/// `ab`). So the packets are the same however the stream is cut.
 ///
 /// **Limit:** [`max`](Self::max) counts *packet* bytes, without the separator;
 /// [`DEFAULT_MAX_FRAME`](crate::framing::DEFAULT_MAX_FRAME) by default, or what the server offers. A longer packet is
-/// refused as soon as it is certain, after maximum + separator bytes at the latest. Nothing is scanned twice, apart from
+/// refused as soon as that is certain, after maximum + separator bytes at the latest. Nothing is scanned twice, except
 /// what could be the beginning of a separator.
 ///
-/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]), with the bytes seen so far as its length.
-/// [`FrameError::Truncated`] for a tail without separator at the end of the stream, unless [`deliver_tail`](Self::deliver_tail).
-/// On encode, `TooLong`, and [`FrameError::Malformed`] for a payload that would not come out as one packet, since it
-/// contains a separator or runs into one.
+/// **Errors:** [`FrameError::TooLong`] above the maximum (see [`Oversize`]), with the number of bytes seen so far as
+/// its length. [`FrameError::Truncated`] for a tail without a separator at the end of the stream, unless
+/// [`deliver_tail`](Self::deliver_tail) was called. On encode, [`EncodeError::TooLong`] above the maximum, and
+/// [`EncodeError::Unencodable`] for a payload that would not be decoded as one packet, because it contains a separator
+/// or forms one with the separator that follows it.
 ///
 /// ```
 /// use framewire::framing::{Decoded, Framing, Separator};
@@ -47,10 +48,10 @@ pub use self::alternatives::{MAX_SEPARATOR, MAX_SEPARATORS};
 #[derive(Debug, Clone)]
 pub struct Separator {
     pattern: Pattern,
-    /// No separator begins before this place; `scanned ≤` bytes that were there at the last call.
+    /// No separator begins before this place; at most the length of the buffer at the last call.
     scanned: usize,
     max: u32,
-    /// The alternative that ended the last packet, where a longer one may still grow out of it.
+    /// The alternative that ended the last packet, if a longer one may still grow out of it.
     growing: Option<u8>,
     /// The front of the buffer belongs to a packet that was refused.
     discarding: bool,
@@ -59,13 +60,13 @@ pub struct Separator {
 }
 
 impl Separator {
-    /// One byte.
+    /// A separator of one byte.
     #[must_use]
     pub fn byte(separator: u8) -> Self {
         Self::new(Pattern::Byte(separator))
     }
 
-    /// Several bytes, which may overlap with themselves (`aab`, `abab`).
+    /// A separator of one or more bytes, which may overlap with itself (`abab`).
     ///
     /// # Errors
     /// The separator is empty, or longer than [`MAX_SEPARATOR`].
@@ -73,12 +74,12 @@ impl Separator {
         Self::any_of([separator])
     }
 
-    /// Any of these, each of one or more bytes.
+    /// Any of these separators, each of one or more bytes.
     ///
     /// Packets are sent with the first one that is not the beginning of another.
     ///
     /// # Errors
-    /// There is none, or more than [`MAX_SEPARATORS`]; one is empty, or longer than [`MAX_SEPARATOR`].
+    /// There are no separators, or more than [`MAX_SEPARATORS`]; one is empty, or longer than [`MAX_SEPARATOR`].
     ///
     /// ```
     /// use framewire::framing::{Decoded, Framing, Separator};
@@ -96,9 +97,9 @@ impl Separator {
         Pattern::any_of(separators).map(Self::new)
     }
 
-    /// Lines: they end at `\n`, and one `\r` before it belongs to the separator.
+    /// Lines, which end at `\n`; one `\r` before it belongs to the separator.
     ///
-    /// Sent with `\n`, or with `\r\n` where the packet itself ends in `\r` and would lose it.
+    /// Sent with `\n`, or with `\r\n` if the packet itself ends in `\r` and would lose it.
     #[must_use]
     pub fn lines() -> Self {
         Self::new(Pattern::Line)
@@ -110,13 +111,13 @@ impl Separator {
         Self::new(Pattern::bytes(b"\r\n"))
     }
 
-    /// A NUL byte, as C strings end.
+    /// A NUL byte, which ends C strings.
     #[must_use]
     pub fn nul() -> Self {
         Self::byte(0)
     }
 
-    /// The most bytes that a packet may have, without its separator (4 GiB - 1 at most; more is taken as that).
+    /// Sets the most bytes that a packet may have, without its separator (4 GiB - 1 at most; more is taken as that).
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = policy::clamp(bytes);
@@ -124,16 +125,16 @@ impl Separator {
         self
     }
 
-    /// What happens to a packet over the maximum; [`Oversize::Close`] by default.
+    /// Sets what happens to a packet above the maximum; [`Oversize::Close`] by default.
     #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.policy.oversize = oversize;
         self
     }
 
-    /// Delivers what is left at the end of the stream as the last packet, as it stands, though it has no separator.
+    /// Delivers what is left at the end of the stream as the last packet, as it is, though it has no separator.
     ///
-    /// Without this, such a tail is [`FrameError::Truncated`]: nobody knows if it is all that the peer meant to send.
+    /// Without this, such a tail is [`FrameError::Truncated`], as it may not be all that the peer meant to send.
     #[must_use]
     pub fn deliver_tail(mut self) -> Self {
         self.deliver_tail = true;

@@ -5,7 +5,7 @@ use memchr::memmem::Finder;
 use super::super::FramingConfigError;
 use super::alternatives::{self, Alternatives};
 
-/// What ends a packet. The searchers are shared by the sessions, a session holds 16 bytes.
+/// What ends a packet. Sessions share the searchers; each session holds 16 bytes.
 #[derive(Debug, Clone)]
 pub(super) enum Pattern {
     Byte(u8),
@@ -18,13 +18,13 @@ pub(super) enum Pattern {
 /// What a search found. Places are counted from the front of the buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A separator at `start..end`; out of the alternative `growing` a longer one may still grow.
+    /// A separator at `start..end`; a longer one may still grow out of the alternative `growing`.
     At { start: usize, end: usize, growing: Option<u8> },
-    /// None, nor can one begin before `open`: it is the place to search on from, at most the end of the buffer.
+    /// No separator, and none can begin before `open`: the place to search on from, at most the end of the buffer.
     NotYet { open: usize },
 }
 
-/// If more bytes can come.
+/// Tells a search if more bytes can come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Open,
@@ -66,7 +66,7 @@ impl Pattern {
                 Some(at) => {
                     Found::At { start: from + at, end: from + at + finder.needle().len(), growing: None }
                 }
-                // One that is not yet whole begins in the last bytes, one fewer than it has.
+                // An incomplete one can begin only in the last bytes, of which there are one fewer than it has.
                 None => {
                     Found::NotYet { open: from.max((buf.len() + 1).saturating_sub(finder.needle().len())) }
                 }
@@ -75,8 +75,8 @@ impl Pattern {
         }
     }
 
-    /// The rest of a longer alternative at the front of `buf`, just behind the alternative `last`. `NotYet` with an `open`
-    /// of 0: it takes more bytes to tell.
+    /// The rest of a longer alternative at the front of `buf`, just after the alternative `last`. `NotYet` with an
+    /// `open` of 0 means that it takes more bytes to tell.
     #[cold]
     pub(super) fn grow(&self, last: u8, buf: &[u8], stream: Stream) -> Found {
         match self {
@@ -85,7 +85,8 @@ impl Pattern {
         }
     }
 
-    /// Where exactly a separator that is not yet whole begins in `buf`; its end if nowhere. `from` is what `find` gave.
+    /// Where exactly an incomplete separator begins in `buf`; the end of `buf` if nowhere. `from` is what `find`
+    /// returned.
     pub(super) fn open(&self, buf: &[u8], from: usize) -> usize {
         match self {
             Self::Bytes(finder) => (from..buf.len())
@@ -95,7 +96,7 @@ impl Pattern {
         }
     }
 
-    /// The separator to write behind `payload`.
+    /// The separator to write after `payload`.
     pub(super) fn written_after(&self, payload: &[u8]) -> &[u8] {
         match self {
             Self::Byte(byte) => std::slice::from_ref(byte),

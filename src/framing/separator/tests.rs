@@ -1,7 +1,8 @@
 use super::*;
 use crate::framing::EncodeError;
 
-/// Feeds `wire` in pieces of `piece` bytes and gives the packets, then what stopped it; checks the bound on what is held.
+/// Feeds `wire` in pieces of `piece` bytes; returns the packets, then what stopped it. Checks the bound on what is
+/// held.
 fn packets(mut framing: Separator, wire: &[u8], piece: usize) -> (Vec<Vec<u8>>, Result<(), FrameError>) {
     let (mut held, mut packets) = (Vec::new(), Vec::new());
     for chunk in wire.chunks(piece) {

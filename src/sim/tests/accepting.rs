@@ -1,4 +1,4 @@
-//! Accept survives every error and is never deaf.
+//! Accepting survives every error, and always goes on.
 
 use std::{
     io,
@@ -88,7 +88,7 @@ fn a_listener_that_may_never_accept_does_not_spin_and_keeps_no_other_from_being_
     }
 }
 
-/// Places everybody here. While it does so, another acceptor takes the last place.
+/// Places every connection here. While it does so, another acceptor takes the last place.
 struct TooLate {
     admission: Arc<Admission>,
     last: Option<mpsc::Sender<AdmissionPermit>>,
@@ -188,7 +188,7 @@ fn connections_of_one_turn_are_handed_over_together_to_each_worker() {
     acceptor.hand_over(&mut counters);
     let together: Vec<_> = (1..=3).map(|worker| (ShardId::new(worker), 20)).collect();
     assert_eq!(*sent.0.lock().expect("one thread"), together);
-    // The last worker is gone: its connections are let go, and accepting pauses.
+    // The last worker is gone: its connections are dropped, and accepting pauses.
     assert_eq!((counters.accepted, counters.refused, counters.accept_pauses), (60, 20, 1));
     assert_eq!((admission.total(), acceptor.deadline()), (0, Some(100)));
     let told = conns.iter().filter(|conn| network.lock().hear(**conn, 1) == Heard::End).count();

@@ -1,4 +1,4 @@
-//! A reader that stops holds up nobody else, and costs bounded memory.
+//! A reader that stops holds up no other session, and costs bounded memory.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,4 +1,4 @@
-//! The end of a session as its handler is told of it: `on_closing` when it begins, `on_close` when it is over.
+//! The end of a session as its handler learns of it: `on_closing` when it begins, `on_close` when it is over.
 
 use std::{
     sync::{

@@ -1,5 +1,5 @@
 //! The simulated network held against the real one: the same random scripts on loopback sockets and in memory. Every
-//! kind of readiness that the real poll tells, the simulated one must allow at the same step.
+//! kind of readiness that the real poll reports, the simulated one must allow at the same step.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -46,7 +46,7 @@ fn script(rng: &mut Rng) -> Vec<Step> {
     (0..12).map(|_| step()).collect()
 }
 
-/// What one step led to: what a call answered, and what the poll told of the stream afterwards, merged.
+/// What one step led to: what a call returned, and what the poll reported of the stream afterwards, merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct BytesPreview {
     answer: Option<usize>,
@@ -67,7 +67,7 @@ impl BytesPreview {
     }
 }
 
-/// Waits for the poll to tell something that `enough` accepts.
+/// Waits for the poll to report something that `enough` accepts.
 fn poll_until<Y: Sys>(sys: &mut Y, mut enough: impl FnMut(&[Ready]) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut wait = Duration::ZERO;
@@ -100,7 +100,7 @@ fn serve<Y: Sys>(sys: &mut Y, stream: &mut Y::Stream, step: Step) -> Option<usiz
     }
 }
 
-/// What the simulated poll told, and what it could have told: an event more than once is no lie.
+/// What the simulated poll reported, and what it could have reported: repeating an event is allowed.
 fn in_memory(steps: &[Step]) -> Vec<(BytesPreview, Ready)> {
     let network = Network::new(1, Sizes { up: 1 << 20, down: 1 << 20, ..Sizes::default() });
     let (mut sys, _ring) = SimSys::new(&network);

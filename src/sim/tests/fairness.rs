@@ -1,4 +1,4 @@
-//! Nobody is starved, by others' bytes, small batches, timers or handles.
+//! No session is starved by the bytes, small batches, timers or handles of others.
 
 use std::time::Duration;
 

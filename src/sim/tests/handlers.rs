@@ -1,4 +1,4 @@
-//! What handlers may do: close themselves, each other and everybody, send to themselves, panic, and stop the server.
+//! What handlers may do: close themselves, each other and all sessions, send to themselves, panic, and stop the server.
 
 use std::{
     sync::{Arc, Mutex},

@@ -216,7 +216,7 @@ fn a_stream_that_is_cut_is_no_end() {
     }
 }
 
-/// Pushes a layer when it is told to, and answers before and behind it.
+/// Pushes a layer when a packet asks for it, and replies before and after it.
 fn upgrading(swap: bool) -> impl Fn(&mut Probe) {
     move |probe: &mut Probe| {
         probe.packet = Box::new(move |session, packet| {

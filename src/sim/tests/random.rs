@@ -1,4 +1,4 @@
-//! Random clients under random faults, by seed. A seed that fails says how to run it again.
+//! Random clients under random faults, from seeds. A seed that fails says how to run it again.
 
 use std::{panic, time::Duration};
 

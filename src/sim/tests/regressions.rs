@@ -103,7 +103,7 @@ fn a_half_packet_before_a_pause_is_timed_from_the_resume() {
     assert_eq!(world.log.closes(), [(13_000, CloseKind::SlowPacket)]);
 }
 
-/// Lines from the first timer on, which rings at 100.
+/// Lines from the first timer on, which fires at 100.
 fn lines_from_the_timer(pauses: bool) -> World {
     World::new(Setup::default(), |probe| {
         probe.open = Box::new(|session, ()| Ok(session.set_timer(TimerId(1), Duration::from_millis(100))?));

@@ -73,7 +73,7 @@ fn a_shutdown_hands_out_the_packets_that_wait_behind_a_full_outbox() {
     let (mut world, conn) = waiting_world(20);
     world.shut_down(ms(10_000));
     world.run_until(11);
-    // What comes after the shutdown is not answered any more.
+    // What arrives after the shutdown gets no reply.
     world.net().say(conn, &frame(b"too late"));
     let mut heard = Vec::new();
     for _ in 0..1_000 {

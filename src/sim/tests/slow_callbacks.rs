@@ -1,4 +1,4 @@
-//! A callback that blocks holds up its shard, and no deadline: each counts from when what it measures begins.
+//! A callback that blocks holds up its shard, but no deadline: each counts from when what it measures begins.
 
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ struct Client {
     owed: Vec<u8>,
 }
 
-/// Each client talks under its own name; whoever hears another's name has been confused with it.
+/// Each client talks under its own name; a client that reads another's name has been confused with it.
 struct Stage {
     world: World,
     clients: Vec<Client>,
@@ -132,7 +132,7 @@ fn every_order_of_close_accept_and_read_reaches_the_right_session() {
                 }
                 stage.world.run_for(1);
                 stage.check();
-                // Whoever came meanwhile, perhaps into the slot and descriptor of another, is served as itself.
+                // A client that came meanwhile, perhaps into the slot and descriptor of another, is served as itself.
                 for who in 2..stage.clients.len() {
                     stage.step(Step::Say(who));
                 }

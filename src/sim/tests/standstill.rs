@@ -1,4 +1,4 @@
-//! After the process was stopped, or the clock has jumped: what has come is read before anybody is judged.
+//! After the process was stopped, or the clock has jumped: what has arrived is read before any session is timed out.
 
 use std::time::Duration;
 

@@ -34,7 +34,7 @@ fn an_echo_comes_back() {
 fn an_idle_session_ends_at_its_timeout_and_causes_no_turn_before() {
     let mut world = world(Limits::default().idle_timeout(ms(5_000)));
     let conn = world.connect();
-    // Accept, find nobody else, fall asleep.
+    // Accept, find no further connection, fall asleep.
     world.run_until(1);
     let polls = world.net().polls;
     world.turn();

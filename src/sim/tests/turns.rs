@@ -1,4 +1,4 @@
-//! A turn is bounded in packets and in time: whatever the sessions do, everybody is served again soon.
+//! A turn is bounded in packets and in time: whatever the sessions do, every session is served again soon.
 
 use std::{
     collections::HashMap,
@@ -33,14 +33,14 @@ fn echo(probe: &mut Probe, packets_per_ms: usize) {
     });
 }
 
-/// Each session has a timer that rings every 50 ms.
+/// Each session has a timer that fires every 50 ms.
 fn ring_every_50_ms(probe: &mut Probe) {
     let set = |session: &mut crate::Session<'_>| session.set_timer(TimerId(1), Duration::from_millis(50));
     probe.open = Box::new(move |session, ()| Ok(set(session)?));
     probe.timer = Box::new(move |session, _| Ok(set(session)?));
 }
 
-/// Says again what is full of empty packets, to whoever has read some.
+/// Refills with empty packets each client whose bytes were read in part.
 fn flood(world: &World, conns: &[Conn], wire: &[u8]) {
     for conn in conns {
         world.net().hear_all(*conn);
@@ -56,7 +56,7 @@ fn flood_setup() -> Setup {
     setup
 }
 
-/// The most that any session's timer was late, and how many sessions have one that rang.
+/// The most that any session's timer was late, and how many sessions have one that fired.
 fn lateness(world: &World) -> (Tick, usize) {
     let (mut last, mut most) = (HashMap::new(), 0);
     for (at, session, told) in world.log.lines() {
@@ -83,7 +83,7 @@ fn timers_are_in_time_on_a_shard_whose_every_poll_is_full() {
         conns.iter().for_each(|conn| assert!(world.net().say(*conn, &frame(b"first")) > 0));
         while world.now() < 2_000 {
             world.turn();
-            // In lock step: the next packet follows the answer to the last.
+            // In lock step: the next packet follows the reply to the last.
             for conn in &conns {
                 if !world.net().hear_all(*conn).is_empty() {
                     world.net().say(*conn, &frame(b"again"));
@@ -114,7 +114,7 @@ fn a_session_is_handed_no_more_than_its_share_of_packets_in_a_turn() {
     let mut turns = 0;
     while handed.load(Relaxed) < 10_000 {
         let before = handed.load(Relaxed);
-        // An event, too: it is not served for that and once more for what it has left over.
+        // It also has an event: it is not served for that and once more for what was left over.
         world.net().say(conn, &frame(b"x")[..1]);
         world.net().say(conn, &frame(b"x")[1..]);
         world.turn();

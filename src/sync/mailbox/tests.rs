@@ -207,7 +207,7 @@ fn a_panic_under_the_lock_does_not_break_the_mailbox() {
     assert_eq!(taken(&mailbox), [1]);
 }
 
-/// A poll that really sleeps; a ring before the sleep counts.
+/// A poll that really sleeps; a wake-up before the sleep counts.
 #[derive(Default)]
 struct Poll {
     woken: Mutex<bool>,

@@ -20,12 +20,12 @@ impl Allowance {
         Self { most: None, done: 0, left: 0 }
     }
 
-    /// Whether `runs` more runs end in time, `elapsed` after the start.
+    /// Returns `true` if `runs` more runs end in time, `elapsed` after the start.
     pub(crate) fn has_time_for(&self, runs: usize, elapsed: Duration) -> bool {
         self.most.is_none_or(|most| elapsed + self.each(elapsed) * count(runs) <= most)
     }
 
-    /// Whether a run can be done once more without costing a later one its place.
+    /// Returns `true` if a run can be repeated without costing a later one its place.
     pub(crate) fn has_time_to_spare(&self, elapsed: Duration) -> bool {
         self.has_time_for(self.left + 1, elapsed)
     }

@@ -42,7 +42,7 @@ pub(crate) struct Launch {
 pub(crate) enum Listens {
     /// It says `port N` on its standard output once it does.
     Says,
-    /// It was told this port: try until it answers. Our keeper says `pid N` when it has started it.
+    /// It was told this port: try until it accepts. Our keeper says `pid N` when it has started it.
     At(u16),
 }
 
@@ -188,7 +188,8 @@ fn spawn_on(command: &mut Command, cores: &Cores, own: &[usize]) -> std::io::Res
 fn lines_of(from: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(from) = from {
-        // ends with the server; reads on after nobody listens, so that the server never blocks on a full pipe
+        // ends with the server; goes on reading when the output is no longer used, so that the server never blocks on a
+        // full pipe
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
                 let _ = sender.send(line);

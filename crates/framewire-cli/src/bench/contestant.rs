@@ -30,7 +30,7 @@ enum Source {
     Command(String),
 }
 
-/// Everybody, and why some are missing.
+/// All contestants, and why some are missing.
 #[derive(Debug)]
 pub(crate) struct Roster {
     pub present: Vec<Contestant>,
@@ -38,7 +38,7 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// Looks who is there; builds the Go server when it is wanted and Go is found.
+    /// Finds the contestants that are present; builds the Go server when it is wanted and Go is found.
     pub(crate) fn gather(args: &BenchArgs) -> Result<Self, BenchError> {
         let wants = |name: &str| args.contestants.is_empty() || args.contestants.iter().any(|n| n == name);
         let mut roster = Self { present: Vec::new(), missing: Vec::new() };
@@ -108,7 +108,7 @@ impl Roster {
         Ok(self)
     }
 
-    /// Everybody as the results tell of them.
+    /// Returns all contestants as they are shown in the results.
     pub(crate) fn infos(&self) -> Vec<ContestantInfo> {
         let present = self.present.iter().map(|contestant| ContestantInfo {
             name: contestant.name.clone(),

@@ -40,7 +40,7 @@ impl Environment {
     }
 }
 
-/// The command line; of the program only its name, since where it lies matters to nobody else.
+/// The command line; of the program only its name, since its location matters to no other user.
 fn command() -> Vec<String> {
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();

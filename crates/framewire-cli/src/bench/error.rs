@@ -42,7 +42,7 @@ impl BenchError {
         Self::Usage(text.into())
     }
 
-    /// Whether it concerns one server in one run, so that the others can go on.
+    /// Returns `true` if it concerns one server in one run, so that the others can go on.
     pub(crate) fn is_of_one_run(&self) -> bool {
         matches!(self, Self::Child(_) | Self::Load(_))
     }

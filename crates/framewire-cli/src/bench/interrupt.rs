@@ -8,7 +8,7 @@ use signal_hook::flag;
 /// Exit status of what was interrupted, as a shell has it.
 pub(crate) const STATUS: u8 = 130;
 
-/// Whether the user wants the benchmark to end now, and to keep what it has.
+/// A flag that is set when the user wants the benchmark to end now and to keep its results.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
@@ -17,7 +17,7 @@ impl Interrupt {
     pub(crate) fn catch() -> io::Result<Self> {
         let came = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // in this order: the first of them finds the flag still down
+            // in this order: the first of them finds the flag not yet set
             flag::register_conditional_shutdown(signal, STATUS.into(), Arc::clone(&came))?;
             flag::register(signal, Arc::clone(&came))?;
         }

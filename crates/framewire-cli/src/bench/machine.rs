@@ -1,4 +1,5 @@
-//! The machine: which cores there are, who gets which, how busy everybody else is.
+//! The machine: which cores there are, which are for servers and which for the load, and how busy other processes keep
+//! them.
 
 use std::fs;
 use std::time::Instant;
@@ -99,7 +100,7 @@ pub(crate) fn allowed_cores() -> Vec<usize> {
     (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
 }
 
-/// Whether this system lets a process choose its cores.
+/// Returns `true` if this system lets a process choose its cores.
 pub(crate) fn can_pin() -> bool {
     cfg!(target_os = "linux")
 }

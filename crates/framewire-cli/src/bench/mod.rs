@@ -40,7 +40,7 @@ use rounds::Rounds;
 /// How a benchmark that could be run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Every contestant answered every message correctly.
+    /// Every contestant replied correctly to every message.
     AllRight,
     /// At least one did not; the table says which.
     SomeFailed,

@@ -63,7 +63,7 @@ impl Drop for Progress {
     }
 }
 
-/// A line on standard error; that nobody reads it is no reason to end.
+/// Prints a line on standard error; a closed standard error is no reason to end.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

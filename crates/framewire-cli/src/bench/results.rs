@@ -14,7 +14,7 @@ pub(crate) const SCHEMA: &str = include_str!("schema.json");
 #[derive(Debug, Serialize)]
 pub(crate) struct Results {
     pub format: u32,
-    /// Every contestant answered every message of every run correctly.
+    /// Every contestant replied correctly to every message of every run.
     pub ok: bool,
     /// It was interrupted: some rounds, or whole loads, are missing.
     pub interrupted: bool,
@@ -67,7 +67,7 @@ pub(crate) struct ContestantInfo {
     pub skipped: Option<String>,
 }
 
-/// One case, everybody in it.
+/// One case with all of its contestants.
 #[derive(Debug, Serialize)]
 pub(crate) struct CaseResult {
     pub title: String,
@@ -112,21 +112,22 @@ pub(crate) struct Run {
     pub bytes_after_close: Option<f64>,
     /// Share of its cores that the load generator used.
     pub generator_busy: Option<f64>,
-    /// CPUs that everybody else used meanwhile, stolen time included.
+    /// CPUs that all other processes used meanwhile, stolen time included.
     pub foreign_cpus: Option<f64>,
     pub marks: Vec<Mark>,
-    /// Latency at each of a row of quantiles: `(quantile, µs)`. Not part of the JSON, which has the curve over all rounds.
+    /// Latency at each of a row of quantiles: `(quantile, µs)`. Not part of the JSON, which has the curve over all
+    /// rounds.
     #[serde(skip)]
     pub curve: Vec<(f64, f64)>,
 }
 
 impl Run {
-    /// Whether its figures count.
+    /// Returns `true` if its figures count.
     pub(crate) fn counts(&self) -> bool {
         self.error.is_none() && self.left_out.is_none()
     }
 
-    /// Whether other processes used the machine meanwhile.
+    /// Returns `true` if other processes used the machine meanwhile.
     pub(crate) fn is_noisy(&self) -> bool {
         self.marks.contains(&Mark::Noisy)
     }
@@ -200,8 +201,8 @@ pub(crate) struct Summary {
     pub rounds: usize,
     pub per_second: Option<Figure>,
     pub cpu_ns: Option<Figure>,
-    /// The median of CPU per message (idle: bytes per connection) over that of the first contestant; its ends are those of
-    /// the same quotient within each round.
+    /// The median of CPU per message (idle: bytes per connection) over that of the first contestant; its ends are those
+    /// of the same quotient within each round.
     pub ratio: Option<Figure>,
     pub server_cpus: Option<Figure>,
     pub latency: Option<Latencies>,

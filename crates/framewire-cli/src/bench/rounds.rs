@@ -220,8 +220,8 @@ impl Row {
     }
 }
 
-/// Who runs when: the first one changes from round to round and the direction too, so that nobody always has the same
-/// neighbour.
+/// The order of the contestants in a round. The first one and the direction change from round to round, so that none
+/// always has the same neighbour.
 fn order(contestants: usize, round: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..contestants).collect();
     order.rotate_left(round % contestants.max(1));
@@ -231,7 +231,8 @@ fn order(contestants: usize, round: usize) -> Vec<usize> {
     order
 }
 
-/// Of a run and its repetition the one counts that was disturbed less, whatever the two have shown. A failure always counts.
+/// Of a run and its repetition the one counts that was disturbed less, whatever the two have shown. A failure always
+/// counts.
 fn leave_out_disturbed(runs: &mut [Run]) {
     let [first, second] = runs else { return };
     if second.error.is_some() || second.foreign_cpus < first.foreign_cpus {

@@ -1,9 +1,9 @@
 //! From runs to figures.
 //!
 //! The unit is the round: within it every contestant runs once on the same load, one right after the other. A figure is
-//! the median over its rounds. A ratio is the quotient of two such medians, so that it is what the table beside it says;
-//! its ends are the lowest and the highest quotient within a round, where drift of the machine cancels out. It always lies
-//! between them: where `x ≤ r·b` in each round, the median of `x` is at most `r` times that of `b`.
+//! the median over its rounds. A ratio is the quotient of two such medians, so that it is what the table beside it
+//! says; its ends are the lowest and the highest quotient within a round, where drift of the machine cancels out. It
+//! always lies between them: where `x ≤ r·b` in each round, the median of `x` is at most `r` times that of `b`.
 
 use hdrhistogram::Histogram;
 
@@ -152,7 +152,8 @@ impl Figure {
         (self.rounds > 1 && self.median != 0.0).then(|| farthest / self.median.abs())
     }
 
-    /// Whether every round of this one is below every round of the other; two rounds fall so by chance too often.
+    /// Returns `true` if every round of this one is below every round of the other; with two rounds, chance does this
+    /// too often.
     pub(crate) fn is_clearly_below(&self, other: &Self) -> bool {
         self.rounds > 2 && other.rounds > 2 && self.max < other.min
     }

@@ -117,7 +117,7 @@ pub(crate) fn render(results: &Results) -> String {
 }
 
 impl Results {
-    /// What a reader has to know before he believes a figure: what was changed, and what was left out.
+    /// What a reader has to know before trusting a figure: what was changed, and what was left out.
     pub(crate) fn notes(&self) -> Vec<String> {
         let runs = || self.cases.iter().flat_map(|case| &case.rows).flat_map(|row| &row.runs);
         let left_out = |why| runs().filter(|run| run.left_out == Some(why)).count();

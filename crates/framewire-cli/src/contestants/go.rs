@@ -64,7 +64,7 @@ fn compile(dir: &Path, program: &Path) -> Result<(), GoError> {
     Ok(())
 }
 
-/// The user's cache directory: nobody else can put a program there for us to run.
+/// The user's cache directory: no other user can put a program there for us to run.
 fn cache_dir() -> std::io::Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     from("XDG_CACHE_HOME")

@@ -7,7 +7,7 @@ use clap::Args;
 /// How long a kept command may take to end after a polite request.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// A command of the user's, kept on a leash.
+/// A command of the user's, which must not outlive the benchmark.
 #[derive(Debug, Args)]
 pub(crate) struct KeepArgs {
     /// The command and its arguments
@@ -48,7 +48,7 @@ pub(crate) fn keep(args: &KeepArgs) -> io::Result<std::process::ExitCode> {
         std::process::exit(0);
     });
     let status = child.wait()?;
-    // nobody may be left to read this, which is no reason to leave before the rest of the group has ended
+    // an error (no reader is left) is no reason to end before the rest of the group has ended
     let _ = writeln!(io::stderr(), "{program} ended ({status})");
     end_group(pid);
     Ok(1.into())

@@ -1,8 +1,8 @@
 //! The servers that `framewire bench` compares, each run in a process of its own.
 //!
 //! All speak the same protocol: a frame is 4 bytes of big-endian length and that many bytes of payload, at most
-//! [`MAX_FRAME`]; every frame is sent back as it came. Each is written the way its own documentation would have it, with
-//! replies to one batch of input written together.
+//! [`MAX_FRAME`]; every frame is sent back as it came. Each is written the way its own documentation would have it,
+//! with replies to one batch of input written together.
 
 mod coroutines;
 mod faulty;
@@ -56,7 +56,7 @@ pub(crate) struct ServeArgs {
 }
 
 impl BuiltIn {
-    /// Whether it does wrong on purpose.
+    /// Returns `true` if it fails on purpose.
     pub(crate) fn is_faulty(self) -> bool {
         matches!(self, Self::FaultyByte | Self::FaultyExit)
     }

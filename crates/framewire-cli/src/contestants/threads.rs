@@ -21,7 +21,7 @@ pub(super) fn serve(addr: SocketAddr) -> io::Result<()> {
         };
         stream.set_nodelay(true)?;
         let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
-            // a connection that breaks concerns nobody else
+            // a connection that breaks concerns no other
             let _ = super::echo_blocking(&mut stream);
         });
         if let Err(error) = spawned {

@@ -17,10 +17,10 @@ use self::sender::{Framed, InputEvent, PacketSender};
 use crate::say;
 use crate::trace::Trace;
 
-/// How often a quiet connection is left to look at the clock and the input.
+/// How often the wait on a quiet connection is interrupted to check the clock and the input.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Sends, receives, shows.
+/// Sends, receives and shows packets.
 pub(crate) fn run(args: &ProbeArgs) -> Result<(), ProbeError> {
     let packets = args.framed_packets()?;
     let stream = args.connect()?;

@@ -40,14 +40,14 @@ impl Framed {
 
 /// What the receiving side has to know of the input.
 pub(super) enum InputEvent {
-    /// A line was no packet; the user was told.
+    /// A line was no packet; this was reported to the user.
     LeftOut,
     /// Nothing more is sent.
     Ended(Result<(), SendingError>),
 }
 
 pub(super) enum SendingError {
-    /// The peer takes no more; what it said before is still to be read.
+    /// The peer takes no more; what it sent before is still to be read.
     Refused(io::Error),
     /// Nothing goes on without standard input or output.
     Fatal(ProbeError),
@@ -58,7 +58,7 @@ impl PacketSender {
     pub(super) fn run(mut self, packets: &[Framed]) {
         let end = if packets.is_empty() { self.send_lines() } else { self.send_all(packets) };
         let end = end.and_then(|()| self.end());
-        // the receiving side may be gone: then nobody asks any more
+        // an error means that the receiving side is gone, and needs nothing any more
         let _ = self.report.send(InputEvent::Ended(end));
     }
 
@@ -85,7 +85,7 @@ impl PacketSender {
         self.framing.max_frame().map_or(MIN_LINE, |max| max.saturating_mul(6).max(MIN_LINE))
     }
 
-    /// A line as a packet, or why it is none.
+    /// Returns a line as a packet, or why it is none.
     fn packet(&self, line: Line<'_>) -> Result<Framed, String> {
         let packet = match line {
             Line::TooLong(most) => return Err(format!("it is longer than {most} bytes")),
@@ -105,7 +105,7 @@ impl PacketSender {
         self.stream.write_all(frame).map_err(SendingError::Refused)
     }
 
-    /// Half a close, unless told otherwise: the peer learns that nothing more comes, and may still reply.
+    /// Closes our direction, unless told otherwise: the peer learns that nothing more comes, and may still reply.
     fn end(&self) -> Result<(), SendingError> {
         if self.keep_open {
             return Ok(());
@@ -114,7 +114,7 @@ impl PacketSender {
             trace.line(format_args!("{}    end", Direction::Sent)).map_err(output)?;
         }
         match self.stream.shutdown(Shutdown::Write) {
-            // the peer is gone, and who reads learns how
+            // the peer is gone, and the receiving side learns how
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             ended => ended.map_err(SendingError::Refused),
         }

@@ -108,8 +108,8 @@ enum Phase {
 struct Shared {
     phase: AtomicU8,
     called_off: AtomicBool,
-    /// Messages verified (in churn: connections ended well); one counter per thread would be no faster, it is one relaxed add
-    /// per read batch.
+    /// Messages verified (in churn: connections ended well); one counter per thread would be no faster, it is one
+    /// relaxed add per read batch.
     messages: AtomicU64,
     connected: AtomicU64,
 }
@@ -162,7 +162,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Waits until every connection stands and has been answered once.
+    /// Waits until every connection is open and has received one reply.
     pub(crate) fn ready(&mut self) -> Result<(), LoadError> {
         for _ in 0..self.threads.len() {
             match self.next()? {
@@ -173,7 +173,7 @@ impl Load {
         Ok(())
     }
 
-    /// Starts to send; nothing of it is recorded yet.
+    /// Starts sending; nothing is recorded yet.
     pub(crate) fn warm_up(&self) {
         self.shared.set(Phase::Warm);
     }
@@ -183,7 +183,7 @@ impl Load {
         self.shared.set(Phase::Measure);
     }
 
-    /// Stops to send, waits for what is under way, and gives what was recorded.
+    /// Stops sending, waits for what is under way, and returns what was recorded.
     pub(crate) fn finish(mut self) -> Result<Outcome, LoadError> {
         self.shared.set(Phase::Drain);
         self.deadline = Instant::now() + PATIENCE * 2;
@@ -201,12 +201,12 @@ impl Load {
         self.shared.messages.load(Ordering::Relaxed)
     }
 
-    /// Connections that have been answered so far.
+    /// Connections that have received a reply so far.
     pub(crate) fn connected(&self) -> u64 {
         self.shared.connected.load(Ordering::Relaxed)
     }
 
-    /// Whether a thread has ended, which before [`finish`](Self::finish) means that it failed.
+    /// Returns `true` if a thread has ended, which before [`finish`](Self::finish) means that it failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }

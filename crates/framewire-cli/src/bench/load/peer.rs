@@ -56,7 +56,7 @@ impl Peer {
         Ok(Self { stream, id, due: 0, sent: 0, sent_part: 0, got: 0, got_part: 0, blocked: true })
     }
 
-    /// Whether every frame that is or was to be sent has come back.
+    /// Returns `true` if every frame that is or was to be sent has come back.
     pub(super) fn is_settled(&self) -> bool {
         self.due == 0 && self.got == self.sent
     }

@@ -198,8 +198,8 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Called when a listener has an event.
     pub(crate) fn handle_ready(&mut self, listener: usize) {
-        if let Some(ear) = self.listeners.iter_mut().find(|ear| ear.number == listener) {
-            ear.ready = true;
+        if let Some(state) = self.listeners.iter_mut().find(|state| state.number == listener) {
+            state.ready = true;
         }
     }
 
@@ -211,7 +211,7 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// When the next pause is over.
     pub(crate) fn deadline(&self) -> Option<Tick> {
-        self.listeners.iter().filter_map(|ear| ear.rests_until).chain(self.paused_until).min()
+        self.listeners.iter().filter_map(|state| state.rests_until).chain(self.paused_until).min()
     }
 
     /// The error that leaves the server without a listener.
@@ -222,7 +222,7 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn begin_turn(&mut self, now: Tick) {
         self.now = now;
         self.budget = BUDGET;
-        let pauses = self.listeners.iter_mut().map(|ear| &mut ear.rests_until);
+        let pauses = self.listeners.iter_mut().map(|state| &mut state.rests_until);
         for pause in pauses.chain([&mut self.paused_until]) {
             pause.take_if(|until| *until <= now);
         }
@@ -255,13 +255,13 @@ impl<Y: Sys> Acceptor<Y> {
         self.full = false;
         let Some(at) = at else { return Some(self.held.take()) };
         self.budget -= 1;
-        let ear = self.listeners.get_mut(at)?;
-        match sys.accept(&mut ear.listener) {
+        let state = self.listeners.get_mut(at)?;
+        match sys.accept(&mut state.listener) {
             Ok((io, peer)) => {
-                ear.failures = 0;
+                state.failures = 0;
                 counters.accepted += 1;
-                let listener = ear.number;
-                let local = ear.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
+                let listener = state.number;
+                let local = state.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already.
                 counters.refused += u64::from(local.is_none());
                 Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local), listener }))
@@ -359,8 +359,8 @@ impl<Y: Sys> Acceptor<Y> {
     fn handle_failure(&mut self, sys: &mut Y, at: usize, error: io::Error, counters: &mut Counters) {
         match classify(&error) {
             Failure::Empty => {
-                if let Some(ear) = self.listeners.get_mut(at) {
-                    (ear.ready, ear.failures) = (false, 0);
+                if let Some(state) = self.listeners.get_mut(at) {
+                    (state.ready, state.failures) = (false, 0);
                 }
                 if self.spare.is_none() {
                     self.spare = sys.spare().ok();
@@ -389,10 +389,10 @@ impl<Y: Sys> Acceptor<Y> {
     }
 
     fn count_failure(&mut self, at: usize, error: &io::Error, counters: &mut Counters) {
-        let Some(ear) = self.listeners.get_mut(at) else { return };
-        ear.failures += 1;
-        if ear.failures >= FAILURES {
-            (ear.failures, ear.rests_until) = (0, Some(self.now + PAUSE));
+        let Some(state) = self.listeners.get_mut(at) else { return };
+        state.failures += 1;
+        if state.failures >= FAILURES {
+            (state.failures, state.rests_until) = (0, Some(self.now + PAUSE));
             counters.accept_pauses += 1;
             self.complain("a listener fails to accept again and again", error);
         }

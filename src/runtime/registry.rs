@@ -166,7 +166,7 @@ impl<P: Platform> ShardRegistry<P> {
     }
 
     /// Returns `true` if the caller runs on the thread of one of the shards.
-    pub(crate) fn is_aboard(&self) -> bool {
+    pub(crate) fn is_on_a_shard(&self) -> bool {
         let me = thread::current().id();
         self.read().values().any(|member| member.thread.get() == Some(&me))
     }

@@ -363,7 +363,7 @@ impl ServerHandle {
     }
 
     pub(super) fn is_within_callback(&self) -> bool {
-        self.registries().any(|registry| registry.is_aboard())
+        self.registries().any(|registry| registry.is_on_a_shard())
     }
 
     /// Waits until the last shard has ended. If that takes longer than `within`, returns the shards that still run.

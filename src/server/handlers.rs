@@ -71,7 +71,7 @@ impl<H: PacketHandler + Clone + Send + 'static> sealed::Sealed<H> for H {
 /// Without `per_shard` the compiler refuses such a handler, and says what to do:
 ///
 /// ```compile_fail,E0277
-/// # use framewire::{PacketHandler, Separator, Server, Session};
+/// # use framewire::{Handled, PacketHandler, Separator, Server, Session};
 /// struct NotClone;
 /// # impl PacketHandler for NotClone {
 /// #     type State = ();

@@ -21,6 +21,7 @@ mod pools;
 mod random;
 mod regressions;
 mod sending;
+mod services;
 mod shutdown;
 mod slow_callbacks;
 mod stale;

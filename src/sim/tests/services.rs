@@ -1,0 +1,177 @@
+//! Two services on one simulated thread: their sessions reach each other, and each ends for itself.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    contained::Contained,
+    error::{CloseKind, ServeError},
+    framing::{Framing, LengthPrefix},
+    id::SessionId,
+    limits::Limits,
+    runtime::{RunningThread, ServiceParts, ShardNumbers, ShardRegistry, StartService, Stop, start_workers},
+    shard::LayerFactories,
+    sim::{Conn, Heard, Log, Network, Probe, SimPlatform, Sizes, frame, platform::Probes},
+    strategy::{ForkingStrategy, SingleReactor},
+    sync::Admission,
+};
+
+/// A thread with two services, each with a listener.
+struct Two {
+    network: Network,
+    log: Log,
+    registries: Vec<Arc<ShardRegistry<SimPlatform>>>,
+    listeners: Vec<usize>,
+    thread: RunningThread<SimPlatform>,
+    ended: Option<Result<(), ServeError>>,
+}
+
+/// Makes something else of the handler of one service.
+type Change = Box<dyn FnMut(&mut Probe)>;
+
+impl Two {
+    fn start(mut change: [Change; 2]) -> Self {
+        let network = Network::new(1, Sizes::default());
+        network.lock().waits = true;
+        let log = Log::new(network.clone());
+        let platform = SimPlatform::new(&network);
+        let numbers = ShardNumbers::of_services(2, 1);
+        let (mut services, mut registries, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
+        for (numbers, change) in numbers.into_iter().zip(&mut change) {
+            let admission = Admission::new(1, 100, None);
+            let registry =
+                ShardRegistry::new(admission, Limits::default(), LayerFactories::default(), numbers);
+            let mut probe = Probe::new(log.clone());
+            change(&mut probe);
+            let mut framing = LengthPrefix::u32_be();
+            framing.offer_max(Limits::default().frame);
+            let strategy: Box<dyn ForkingStrategy> = Box::new(SingleReactor::new());
+            let listener = network.listen();
+            listeners.push(listener.0.number);
+            let service: Box<dyn StartService<SimPlatform>> = Box::new(ServiceParts::<_, Probe, _, _>::new(
+                platform.clone(),
+                registry.clone(),
+                Contained::new(framing),
+                Contained::new(Probes::new([probe], None)),
+                Contained::new(strategy),
+                Vec::new(),
+                (vec![listener], Vec::new()),
+            ));
+            services.push(service);
+            registries.push(registry);
+        }
+        ShardRegistry::join(&registries);
+        let thread = start_workers(&platform, 0, &mut services, |()| ()).expect("it starts");
+        let thread = thread.begin().expect("it begins");
+        Self { network, log, registries, listeners, thread, ended: None }
+    }
+
+    fn connect(&self, service: usize) -> Conn {
+        self.network.lock().connect(self.listeners[service])
+    }
+
+    fn say(&self, conn: Conn, packet: &[u8]) {
+        self.network.lock().say(conn, &frame(packet));
+    }
+
+    /// Turns until this time.
+    fn run_until(&mut self, tick: u64) {
+        self.network.lock().horizon = tick;
+        for _ in 0..10_000 {
+            if self.ended.is_some() || self.network.lock().now >= tick {
+                break;
+            }
+            self.ended = self.thread.turn();
+        }
+        self.network.lock().horizon = u64::MAX;
+    }
+
+    fn turns(&self, service: usize) -> u64 {
+        self.registries[service].metrics().turns
+    }
+}
+
+/// What users are known by to the other service.
+type Known = Arc<Mutex<Vec<SessionId>>>;
+
+fn users_and_admin() -> Two {
+    let known = Known::default();
+    let (users, others) = (known.clone(), known);
+    let list = move |probe: &mut Probe| {
+        let users = users.clone();
+        probe.open = Box::new(move |session, ()| {
+            users.lock().unwrap_or_else(PoisonError::into_inner).push(session.id());
+            Ok(())
+        });
+    };
+    let command = move |probe: &mut Probe| {
+        let others = others.clone();
+        probe.packet = Box::new(move |session, packet| {
+            for user in others.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                match packet {
+                    b"kick" => session.close_session(*user)?,
+                    text => session.send_to(*user, text)?,
+                }
+            }
+            Ok(session.send("done")?)
+        });
+    };
+    Two::start([Box::new(list), Box::new(command)])
+}
+
+#[test]
+fn a_packet_for_a_session_of_another_service_is_written_in_the_same_turn() {
+    let mut two = users_and_admin();
+    let (users, admin) = ([two.connect(0), two.connect(0)], two.connect(1));
+    two.run_until(10);
+    two.say(admin, b"hello");
+    two.say(admin, b"again");
+    let before = (two.turns(0), two.turns(1));
+    two.ended = two.thread.turn();
+    assert_eq!((two.turns(0), two.turns(1)), (before.0 + 1, before.1 + 1));
+    for user in users {
+        assert_eq!(two.network.lock().hear_all(user), [frame(b"hello"), frame(b"again")].concat());
+    }
+    assert_eq!(two.registries[0].metrics().wakeups + two.registries[1].metrics().wakeups, 0);
+    two.say(users[0], b"echo");
+    two.run_until(20);
+    assert_eq!(two.network.lock().hear_all(users[0]), frame(b"echo"), "each has its own handler");
+}
+
+#[test]
+fn a_session_of_another_service_is_closed_behind_what_was_sent_to_it() {
+    let mut two = users_and_admin();
+    let (user, admin) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    two.say(admin, b"goodbye");
+    two.say(admin, b"kick");
+    two.run_until(20);
+    assert_eq!(two.network.lock().hear_all(user), frame(b"goodbye"));
+    assert_eq!(two.network.lock().hear(user, usize::MAX), Heard::End);
+    two.network.lock().leave(user);
+    two.run_until(30);
+    assert_eq!(two.log.closes(), [(20, CloseKind::Local)]);
+    assert_eq!((two.registries[0].admission.total(), two.registries[1].admission.total()), (0, 1));
+}
+
+#[test]
+fn each_service_ends_for_itself_and_the_thread_with_the_last() {
+    let mut two = users_and_admin();
+    let (user, admin) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    two.registries[0].stop(Stop::Within(Duration::from_millis(100)));
+    two.network.lock().at(15, move |net| net.leave(user));
+    two.run_until(50);
+    assert!(two.registries[0].shards().is_empty() && two.ended.is_none());
+    two.say(admin, b"nobody hears it");
+    two.run_until(60);
+    assert_eq!(two.network.lock().hear_all(admin), frame(b"done"));
+    two.registries[1].stop(Stop::Now);
+    two.run_until(70);
+    assert!(matches!(two.ended, Some(Ok(()))), "{:?}", two.ended);
+    assert!(two.registries[1].shards().is_empty());
+    assert_eq!(two.network.lock().streams(), 0, "descriptors");
+    two.log.assert_balanced(true);
+}

@@ -69,7 +69,7 @@
 //!
 //! ```text
 //! 4  facade    server: bind, serve, watch, stop · testing: for your own framings and handlers
-//! 3  world     reactor: polls, sockets, the clock, one event loop per shard · runtime: threads, and how a connection gets to one
+//! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
 //! 0  bytes     framing · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)

@@ -30,11 +30,11 @@ impl<Y: Sys> EventLoop<Y> {
             self.fail(&error, ended);
             return Flow::Stop;
         }
-        self.accept();
-        self.read();
-        self.obey();
-        self.expire();
-        self.flush();
+        self.each(|service, sys, _| service.accept(sys));
+        self.each(|service, sys, buffer| service.read(sys, buffer));
+        self.each(|service, sys, _| service.obey(sys));
+        self.each(|service, sys, buffer| service.expire(sys, buffer));
+        self.each(|service, sys, _| service.flush(sys));
         self.end_turn(&mut ended);
         if self.services.iter().any(Option::is_some) { Flow::Continue } else { Flow::Stop }
     }
@@ -85,60 +85,32 @@ impl<Y: Sys> EventLoop<Y> {
         }
     }
 
-    fn accept(&mut self) {
-        for service in self.services.iter_mut().flatten() {
-            service.accept(&mut self.sys);
-        }
-        self.exchange();
-    }
-
-    fn read(&mut self) {
-        for service in self.services.iter_mut().flatten() {
-            service.read(&mut self.sys, &mut self.buffer);
-        }
-        self.exchange();
-    }
-
-    fn obey(&mut self) {
-        for service in self.services.iter_mut().flatten() {
-            service.obey(&mut self.sys);
-        }
-        self.exchange();
-    }
-
-    fn expire(&mut self) {
-        for service in self.services.iter_mut().flatten() {
-            service.expire(&mut self.sys, &mut self.buffer);
-        }
-        self.exchange();
-    }
-
-    /// Passes on what callbacks of one service have asked of sessions of another.
-    fn exchange(&mut self) {
-        if self.services.len() < 2 {
-            return;
-        }
+    /// One step of each service, and what its callbacks have asked of sessions of the others: that is done before any
+    /// other step, which might take what was sent later from a mailbox.
+    #[inline]
+    fn each(&mut self, step: impl Fn(&mut dyn Service<Y>, &mut Y, &mut ReceiveBuffer)) {
+        let has_others = self.services.len() > 1;
         for number in 0..self.services.len() {
-            let Some(Some(from)) = self.services.get_mut(number) else { continue };
-            if from.outgoing().is_empty() {
-                continue;
-            }
-            let mut effects = std::mem::take(from.outgoing());
-            effects.drain(|effect, packet| {
-                let mut services = self.services.iter_mut().flatten();
-                if let Some(to) = services.find(|service| service.shard() == effect.session().shard()) {
-                    to.apply(effect, packet);
-                }
-            });
-            if let Some(Some(from)) = self.services.get_mut(number) {
-                from.outgoing().reuse(effects);
+            let Some(Some(service)) = self.services.get_mut(number) else { continue };
+            step(&mut **service, &mut self.sys, &mut self.buffer);
+            if has_others && !service.outgoing().is_empty() {
+                self.pass_on(number);
             }
         }
     }
 
-    fn flush(&mut self) {
-        for service in self.services.iter_mut().flatten() {
-            service.flush(&mut self.sys);
+    /// Passes on what callbacks of this service have asked of sessions of others.
+    fn pass_on(&mut self, number: usize) {
+        let Some(Some(from)) = self.services.get_mut(number) else { return };
+        let mut effects = std::mem::take(from.outgoing());
+        effects.drain(|effect, packet| {
+            let mut services = self.services.iter_mut().flatten();
+            if let Some(to) = services.find(|service| service.shard() == effect.session().shard()) {
+                to.apply(effect, packet);
+            }
+        });
+        if let Some(Some(from)) = self.services.get_mut(number) {
+            from.outgoing().reuse(effects);
         }
     }
 

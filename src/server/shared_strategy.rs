@@ -24,34 +24,16 @@ struct Shared {
 /// The constant properties of a strategy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
-    workers: usize,
-    accepting: AcceptMode,
-    descriptors: usize,
+    pub(super) workers: usize,
+    pub(super) accepting: AcceptMode,
+    /// Per session.
+    pub(super) descriptors: usize,
 }
 
 impl Facts {
     pub(super) fn of(strategy: &dyn ForkingStrategy) -> Self {
         let (workers, accepting) = (strategy.workers(), strategy.accepting());
         Self { workers, accepting, descriptors: strategy.descriptors_per_session() }
-    }
-}
-
-impl ForkingStrategy for Facts {
-    fn workers(&self) -> usize {
-        self.workers
-    }
-
-    fn accepting(&self) -> AcceptMode {
-        self.accepting
-    }
-
-    /// Never called: `Facts` only carries the properties.
-    fn place(&mut self, _connection: &NewConnection<'_>, _loads: ShardLoads<'_>) -> Placement {
-        Placement::Refuse
-    }
-
-    fn descriptors_per_session(&self) -> usize {
-        self.descriptors
     }
 }
 

@@ -73,11 +73,11 @@ pub(super) trait PendingService: Send {
     /// Checks that it can work with this strategy.
     fn validate(&self, strategy: &dyn ForkingStrategy) -> Result<(), ServeError>;
 
-    /// Listens, and makes ready to create the shards. `placing`, which is `strategy` or a share in it, places
+    /// Listens, and makes ready to create the shards. `placing`, the strategy with these `facts` or a share in it, places
     /// connections.
     fn prepare(
         self: Box<Self>,
-        strategy: &dyn ForkingStrategy,
+        facts: Facts,
         placing: Contained<Box<dyn ForkingStrategy>>,
         numbers: ShardNumbers,
         services: usize,
@@ -129,7 +129,7 @@ where
 
     fn prepare(
         self: Box<Self>,
-        strategy: &dyn ForkingStrategy,
+        facts: Facts,
         placing: Contained<Box<dyn ForkingStrategy>>,
         numbers: ShardNumbers,
         services: usize,
@@ -137,9 +137,9 @@ where
         let Self { server, factory, .. } = *self;
         let Server { sockets, mut framing, layers, limits, options, handle, .. } = server;
         framing.offer_max(limits.frame);
-        let listeners = listen(sockets, strategy, options)?;
-        let standing = strategy.workers() + 1;
-        let most = most_connections(&limits, standing, strategy.descriptors_per_session(), services);
+        let listeners = listen(sockets, facts, options)?;
+        let standing = facts.workers + 1;
+        let most = most_connections(&limits, standing, facts.descriptors, services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
         let registry = ShardRegistry::new(admission, limits, layers, numbers);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
@@ -181,16 +181,16 @@ impl Starting {
         for service in &services {
             service.validate(&**strategy)?;
         }
-        let (count, workers) = (services.len(), strategy.workers() as u32);
+        let facts = Facts::of(&**strategy);
+        let (count, workers) = (services.len(), facts.workers as u32);
         let handles: Vec<ServerHandle> = services.iter().map(|service| service.handle().clone()).collect();
         let addrs = handles.iter().flat_map(|handle| handle.local_addrs()).cloned().collect();
         let mut numbers = ShardNumbers::of_services(count as u32, workers + 1).into_iter();
-        let facts = Facts::of(&**strategy);
         let mut shares = SharedStrategy::shares(strategy, count, addrs).into_iter();
         let mut prepared = Vec::new();
         for service in services {
             let (Some(numbers), Some(share)) = (numbers.next(), shares.next()) else { break };
-            prepared.push(service.prepare(&facts, share, numbers, count)?);
+            prepared.push(service.prepare(facts, share, numbers, count)?);
         }
         let registries: Vec<_> = prepared.iter().map(|service| service.registry().clone()).collect();
         ShardRegistry::join(&registries);
@@ -242,21 +242,21 @@ type Bound = (Listener, Addr);
 /// Returns the listeners of the acceptor, and those of the workers if they accept for themselves.
 fn listen(
     sockets: Vec<BoundSocket>,
-    strategy: &dyn ForkingStrategy,
+    facts: Facts,
     mut options: SocketOptions,
 ) -> Result<(Vec<Bound>, Vec<AcceptorParts<MioSys>>), ServeError> {
     let named = |socket: BoundSocket, options: &SocketOptions| {
         let addr = socket.addr().to_string();
         socket.listen(options).map_err(|source| ServeError::Bind { addr, source })
     };
-    let AcceptMode::PerWorker { max_sessions } = strategy.accepting() else {
+    let AcceptMode::PerWorker { max_sessions } = facts.accepting else {
         let listeners =
             sockets.into_iter().map(|socket| named(socket, &options)).collect::<Result<_, _>>()?;
         return Ok((listeners, Vec::new()));
     };
     options.reuse_port = true;
     let mut parts = Vec::new();
-    for worker in 1..=strategy.workers() {
+    for worker in 1..=facts.workers {
         let worker = ShardId(worker as u32);
         let strategy: Box<dyn ForkingStrategy> = Box::new(Resident { worker, max_sessions });
         let strategy = Contained::new(strategy);

@@ -199,6 +199,31 @@ fn a_reactor_that_cannot_start_says_which_option_is_at_fault() {
 }
 
 #[test]
+fn as_many_services_as_a_token_can_tell_serve_and_one_more_is_refused() {
+    const MOST: usize = 254;
+    let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+    let reactor = |services: usize| {
+        let (mut reactor, mut handles) = (Reactor::new(SingleReactor::new()), Vec::new());
+        for _ in 0..services {
+            let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+            handles.push(server.handle());
+            reactor = reactor.service(server, echo);
+        }
+        (reactor, handles)
+    };
+    let (running, handles) = reactor(MOST);
+    let running = running.spawn().expect("it starts");
+    for handle in [&handles[0], &handles[MOST - 1]] {
+        let mut client = connect(handle);
+        client.assert_echo("told apart");
+        assert_eq!(handle.session_count(), 1);
+    }
+    running.stop(PATIENCE).expect("it stops");
+    let refused = reactor(MOST + 1).0.spawn().map(drop).map_err(|error| error.to_string());
+    assert_eq!(refused, Err("reactor: 255 services; 1 to 254 are possible".to_owned()));
+}
+
+#[test]
 fn a_handler_that_cannot_be_made_stops_all_services() {
     let server = || Server::bind("127.0.0.1:0").expect("a free port").framing(Separator::lines());
     let (first, second) = (server(), server());

@@ -6,13 +6,18 @@ use std::{
 };
 
 use crate::{
+    ShardContext,
     contained::Contained,
     error::{CloseKind, ServeError},
     framing::{Framing, LengthPrefix},
-    id::SessionId,
+    id::{SessionId, ShardId},
     limits::Limits,
-    runtime::{RunningThread, ServiceParts, ShardNumbers, ShardRegistry, StartService, Stop, start_workers},
-    shard::LayerFactories,
+    runtime::{
+        PostOutcome, RunningThread, ServiceParts, ShardNumbers, ShardRegistry, StartService, Stop,
+        start_workers,
+    },
+    session::SessionHandle,
+    shard::{Command, Job, LayerFactories},
     sim::{Conn, Heard, Log, Network, Probe, SimPlatform, Sizes, frame, platform::Probes},
     strategy::{ForkingStrategy, SingleReactor},
     sync::Admission,
@@ -32,8 +37,8 @@ struct Two {
 type Change = Box<dyn FnMut(&mut Probe)>;
 
 impl Two {
-    fn start(mut change: [Change; 2]) -> Self {
-        let network = Network::new(1, Sizes::default());
+    fn start(limits: &Limits, sizes: Sizes, mut change: [Change; 2]) -> Self {
+        let network = Network::new(1, sizes);
         network.lock().waits = true;
         let log = Log::new(network.clone());
         let platform = SimPlatform::new(&network);
@@ -41,12 +46,11 @@ impl Two {
         let (mut services, mut registries, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
         for (numbers, change) in numbers.into_iter().zip(&mut change) {
             let admission = Admission::new(1, 100, None);
-            let registry =
-                ShardRegistry::new(admission, Limits::default(), LayerFactories::default(), numbers);
+            let registry = ShardRegistry::new(admission, limits.clone(), LayerFactories::default(), numbers);
             let mut probe = Probe::new(log.clone());
             change(&mut probe);
             let mut framing = LengthPrefix::u32_be();
-            framing.offer_max(Limits::default().frame);
+            framing.offer_max(limits.frame);
             let strategy: Box<dyn ForkingStrategy> = Box::new(SingleReactor::new());
             let listener = network.listen();
             listeners.push(listener.0.number);
@@ -118,7 +122,7 @@ fn users_and_admin() -> Two {
             Ok(session.send("done")?)
         });
     };
-    Two::start([Box::new(list), Box::new(command)])
+    Two::start(&Limits::default(), Sizes::default(), [Box::new(list), Box::new(command)])
 }
 
 #[test]
@@ -174,4 +178,73 @@ fn each_service_ends_for_itself_and_the_thread_with_the_last() {
     assert!(two.registries[1].shards().is_empty());
     assert_eq!(two.network.lock().streams(), 0, "descriptors");
     two.log.assert_balanced(true);
+}
+
+/// A session of the other service, once it is open.
+type Other = Arc<Mutex<Option<SessionHandle>>>;
+
+fn knowing(other: &Other) -> Change {
+    let other = other.clone();
+    Box::new(move |probe| {
+        let other = other.clone();
+        probe.open = Box::new(move |session, ()| {
+            *other.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.handle());
+            Ok(())
+        });
+    })
+}
+
+fn handle(other: &Other) -> SessionHandle {
+    other.lock().unwrap_or_else(PoisonError::into_inner).clone().expect("it is open")
+}
+
+#[test]
+fn what_is_sent_when_an_outbox_has_drained_does_not_wait_for_another_event() {
+    let other = Other::default();
+    let to = other.clone();
+    let drained = move |probe: &mut Probe| {
+        let to = to.clone();
+        probe.packet = Box::new(|session, _| Ok(session.send([7; 5_000])?));
+        probe.drained = Box::new(move |session, ()| Ok(session.send_to(handle(&to).id(), "drained")?));
+    };
+    let limits = Limits::default().outbox_high(2_000).outbox_low(1_000);
+    let sizes = Sizes { down: 1_000, ..Sizes::default() };
+    // The one that is sent to comes first in the turn, and has been flushed by then.
+    let mut two = Two::start(&limits, sizes, [knowing(&other), Box::new(drained)]);
+    let (listener, slow) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    two.say(slow, b"go");
+    two.run_until(20);
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let notes = heard.clone();
+    // Nothing happens after the read that drains the outbox.
+    for tick in 21..25 {
+        two.network.lock().at(tick, move |net| drop(net.hear_all(slow)));
+    }
+    two.network.lock().at(40, move |net| {
+        *notes.lock().unwrap_or_else(PoisonError::into_inner) = net.hear_all(listener);
+    });
+    two.run_until(50);
+    assert_eq!(*heard.lock().unwrap_or_else(PoisonError::into_inner), frame(b"drained"));
+}
+
+#[test]
+fn what_a_job_sends_to_another_service_by_id_is_not_overtaken_by_what_it_sends_there_through_a_handle() {
+    let other = Other::default();
+    let mut two = Two::start(&Limits::default(), Sizes::default(), [Box::new(|_| ()), knowing(&other)]);
+    let (_sender, receiver) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    let to = handle(&other);
+    let job: Box<dyn FnOnce(&mut ShardContext<'_>) + Send> = Box::new(move |shard| {
+        shard.each(|session, ()| {
+            assert_eq!(session.send_to(to.id(), "1"), Ok(()));
+            assert_eq!(to.send("2"), Ok(()));
+            assert_eq!(session.send_to(to.id(), "3"), Ok(()));
+        });
+    });
+    let job = Command::Execute(Contained::new(Job::Plain(job)));
+    assert_eq!(two.registries[0].ask(ShardId(0), job), PostOutcome::Posted);
+    two.run_until(20);
+    let expected = [frame(b"1"), frame(b"2"), frame(b"3")].concat();
+    assert_eq!(two.network.lock().hear_all(receiver), expected);
 }

@@ -24,7 +24,7 @@ pub(crate) fn ticks(duration: Duration) -> Tick {
 /// Where the time comes from: the system, or a simulation.
 pub(crate) trait Clock {
     /// The time since the server's origin. Never goes back.
-    fn since_origin(&self) -> Duration;
+    fn since_origin(&self) -> Nanos;
 
     /// How far apart two readings within a turn may be before what was stamped in between is stamped again: longer than
     /// a busy system usually preempts a thread. Stamps lie this far ahead, and timeouts are late by as much.
@@ -43,10 +43,10 @@ const COARSE: Nanos = 4 * NANOS_PER_TICK;
 
 /// Nanoseconds since the server's origin, which 64 bits hold for 584 years. Not a [`Duration`], which takes twice the
 /// work: each turn compares several readings.
-type Nanos = u64;
+pub(crate) type Nanos = u64;
 const NANOS_PER_TICK: Nanos = 1_000_000;
 
-fn nanos(duration: Duration) -> Nanos {
+pub(crate) fn nanos(duration: Duration) -> Nanos {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }
 
@@ -72,12 +72,13 @@ pub(crate) struct ShardClock {
     alarm: bool,
     /// Ticks in which this shard could not hear its peers: the process stood still, or a callback blocked.
     lost: Tick,
-    slack: Nanos,
+    /// How far a stamp is ahead of its reading.
+    slack: Tick,
 }
 
 impl ShardClock {
     pub(crate) fn new(source: Box<dyn Clock>) -> Self {
-        let slack = nanos(source.slack());
+        let slack = ticks(source.slack());
         let mut clock = Self {
             source,
             read_at: 0,
@@ -124,7 +125,7 @@ impl ShardClock {
         let (before, stamp) = (self.read_at, self.stamp);
         self.set();
         let passed = self.read_at.saturating_sub(before);
-        if passed > self.slack {
+        if passed > self.slack * NANOS_PER_TICK {
             self.outdated.get_or_insert(stamp);
             self.alarm = true;
         }
@@ -147,9 +148,9 @@ impl ShardClock {
     }
 
     fn set(&mut self) {
-        self.read_at = nanos(self.source.since_origin());
+        self.read_at = self.source.since_origin();
         self.now = self.read_at / NANOS_PER_TICK;
-        self.stamp = self.read_at.saturating_add(self.slack).div_ceil(NANOS_PER_TICK);
+        self.stamp = self.now + self.slack + Tick::from(self.read_at > self.now * NANOS_PER_TICK);
         self.credit = self.stride;
         self.alarm = self.outdated.is_some() || self.is_part_over();
     }
@@ -171,9 +172,9 @@ impl ShardClock {
         self.outdated.take()
     }
 
-    /// How far a stamp is ahead of its reading, in ticks.
+    /// How far a stamp is ahead of its reading.
     pub(crate) fn slack(&self) -> Tick {
-        self.slack.div_ceil(NANOS_PER_TICK)
+        self.slack
     }
 
     /// Begins a part of a turn that may take `share`.
@@ -231,8 +232,8 @@ mod tests {
     struct Hand(Rc<Cell<Duration>>);
 
     impl Clock for Hand {
-        fn since_origin(&self) -> Duration {
-            self.0.get()
+        fn since_origin(&self) -> Nanos {
+            nanos(self.0.get())
         }
     }
 

@@ -10,6 +10,7 @@ use mio::{Events, Poll, Token, Waker, event::Event};
 use super::{
     Ready, Sys,
     socket::{Listener, Stream},
+    system_clock::SystemClock,
     token::WAKER,
 };
 use crate::{addr::Addr, sync::Wake, time::Clock};
@@ -45,24 +46,13 @@ impl Wake for MioWaker {
     }
 }
 
-/// The system's monotonic clock.
-struct SystemClock {
-    origin: Instant,
-}
-
-impl Clock for SystemClock {
-    fn since_origin(&self) -> Duration {
-        self.origin.elapsed()
-    }
-}
-
 impl Sys for MioSys {
     type Listener = Listener;
     type Stream = Stream;
     type Spare = File;
 
     fn clock(&self) -> Box<dyn Clock> {
-        Box::new(SystemClock { origin: self.origin })
+        Box::new(SystemClock::new(self.origin))
     }
 
     fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()> {

@@ -11,6 +11,7 @@ mod socket;
 #[cfg(unix)]
 mod socket_file;
 mod sys;
+mod system_clock;
 mod token;
 
 #[cfg(test)]

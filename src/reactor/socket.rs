@@ -1,10 +1,16 @@
+#[cfg(not(unix))]
+use std::io::{Read, Write};
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice},
     net::SocketAddr,
     time::Duration,
 };
 
 use mio::{Interest, Registry, Token, event::Source, net};
+#[cfg(unix)]
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 #[cfg(unix)]
@@ -208,9 +214,9 @@ impl Listener {
 /// Writing to a peer that is gone must be an error of that session, and not a SIGPIPE to the process. Apple's
 /// systems have no flag for it but an option of the socket, which socket2 sets and a listener hands on.
 #[cfg(all(unix, not(target_vendor = "apple")))]
-const SEND_FLAGS: i32 = nix::libc::MSG_NOSIGNAL;
-#[cfg(not(all(unix, not(target_vendor = "apple"))))]
-const SEND_FLAGS: i32 = 0;
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(all(unix, target_vendor = "apple"))]
+const SEND_FLAGS: SendFlags = SendFlags::empty();
 
 /// A connected socket.
 #[derive(Debug)]
@@ -230,6 +236,14 @@ macro_rules! each {
     };
 }
 
+#[cfg(unix)]
+impl AsFd for Stream {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(self, stream => stream.as_fd())
+    }
+}
+
 impl Stream {
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -239,27 +253,39 @@ impl Stream {
         each!(self, stream => stream.register(registry, token, interest))
     }
 
+    #[cfg(unix)]
     #[inline]
+    pub(crate) fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let (n, _) = rustix::net::recv(self, into, RecvFlags::empty())?;
+        Ok(n)
+    }
+
+    #[cfg(unix)]
+    #[inline]
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self, bytes, SEND_FLAGS)?)
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::net::sendmsg(self, slices, &mut SendAncillaryBuffer::default(), SEND_FLAGS)?)
+    }
+
+    // Elsewhere mio has to know that a call would have blocked: it announces the next event only then.
+
+    #[cfg(not(unix))]
     pub(crate) fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
         each!(self, stream => stream.read(into))
     }
 
-    #[inline]
+    #[cfg(not(unix))]
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            // For TCP, the standard library sends with the same flag, on a shorter path.
-            Self::Tcp(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.try_io(|| SockRef::from(&*stream).send_with_flags(bytes, SEND_FLAGS))
-            }
-        }
+        each!(self, stream => stream.write(bytes))
     }
 
+    #[cfg(not(unix))]
     pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, stream => {
-            stream.try_io(|| SockRef::from(&*stream).send_vectored_with_flags(slices, SEND_FLAGS))
-        })
+        each!(self, stream => stream.write_vectored(slices))
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {

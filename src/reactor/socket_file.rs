@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-    libc::O_NOFOLLOW,
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    io::Errno,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -98,7 +97,7 @@ fn is_stale(path: &Path) -> bool {
 struct PathLock {
     path: PathBuf,
     #[expect(dead_code, reason = "unlocks when it is dropped")]
-    file: Flock<File>,
+    file: File,
 }
 
 impl PathLock {
@@ -130,15 +129,17 @@ fn lock_path(socket: &Path) -> PathBuf {
     path.into()
 }
 
-fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     // Through a link at this path, we would make a file elsewhere.
-    options.read(true).write(true).create(true).truncate(false).custom_flags(O_NOFOLLOW);
-    let file = match Flock::lock(options.open(path)?, FlockArg::LockExclusiveNonblock) {
-        Ok(file) => file,
-        Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => return Ok(None),
-        Err((_, error)) => return Err(error.into()),
-    };
+    let no_links = OFlags::NOFOLLOW.bits() as i32;
+    options.read(true).write(true).create(true).truncate(false).custom_flags(no_links);
+    let file = options.open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
     let locked = id_of(&file.metadata()?);
     let is_current = fs::symlink_metadata(path).is_ok_and(|file| id_of(&file) == locked);
     Ok(is_current.then_some(file))

@@ -1,8 +1,9 @@
-use std::{error::Error, fmt, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{error::Error, fmt, panic::resume_unwind, sync::Arc};
 
 use bytes::BytesMut;
 
 use super::*;
+use crate::time::Nanos;
 use crate::{
     addr::{Addr, Endpoints},
     error::{Handled, SendError},
@@ -73,8 +74,8 @@ impl Route for Nowhere {
 struct Stopped;
 
 impl Clock for Stopped {
-    fn since_origin(&self) -> Duration {
-        Duration::ZERO
+    fn since_origin(&self) -> Nanos {
+        0
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     addr::Addr,
     reactor::{Ready, Sys},
     sync::Wake,
-    time::{Clock, Tick},
+    time::{Clock, Nanos, Tick},
 };
 
 /// The simulated world as one event loop sees it.
@@ -96,8 +96,8 @@ struct VirtualClock {
 }
 
 impl Clock for VirtualClock {
-    fn since_origin(&self) -> Duration {
-        Duration::from_millis(self.network.lock().now)
+    fn since_origin(&self) -> Nanos {
+        self.network.lock().now * 1_000_000
     }
 
     /// None, for deadlines to the millisecond, but where a test is about it.

@@ -67,7 +67,7 @@ fn sixteen_echoes(c: &mut Criterion) {
             deframer.feed(black_box(&wire));
             while let Ok(Some(Deframed::Packet(packet))) = deframer.poll_frame() {
                 let header = framing.length_header().expect("it has one");
-                if !outbox.append_in_place(header, packet) {
+                if !outbox.append_in_place(|spare| header.write(packet, spare)) {
                     queue(&mut outbox, &framing, packet);
                 }
             }

@@ -3,7 +3,7 @@ use std::{collections::VecDeque, io::IoSlice};
 use bytes::BytesMut;
 
 use crate::{
-    framing::LengthHeader,
+    framing::U32Header,
     sync::{Completion, TICKET},
     time::Tick,
 };
@@ -128,15 +128,26 @@ impl Outbox {
         self.head.capacity()
     }
 
-    /// Appends `payload` after its length, if the spare bytes have room for it and it is within the header's maximum.
-    /// Returns `true` if so. Checks no other limit: spare bytes are within them.
+    /// Appends the frame that `write` writes to the front of the spare bytes, and returns the length of; `None` if they
+    /// have no room for it. Returns `true` if there was a frame. Checks no limit: spare bytes are within them.
     #[inline]
-    pub fn append_in_place(&mut self, header: &LengthHeader, payload: &[u8]) -> bool {
+    pub fn append_in_place(&mut self, write: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
         let Some(spare) = self.head.get_mut(self.filled..) else { return false };
-        let Some(frame) = header.write(payload, spare) else { return false };
+        let Some(frame) = write(spare) else { return false };
         // What was written lies within the head.
         self.filled = self.filled.wrapping_add(frame);
         true
+    }
+
+    /// Appends the frame of a packet of `len` bytes whose framing writes such a `header`, and returns the bytes of the
+    /// packet, which the caller has to write; `None` if the spare bytes have no room for it, or the packet is above the
+    /// maximum.
+    #[inline]
+    pub(crate) fn place(&mut self, header: U32Header, len: usize) -> Option<&mut [u8]> {
+        let body = header.write(len, self.head.get_mut(self.filled..)?)?;
+        // What was written lies within the head.
+        self.filled = self.filled.wrapping_add(U32Header::WIDTH).wrapping_add(len);
+        Some(body)
     }
 
     /// Appends the frame that `encode` writes for a packet of `packet` bytes, and returns its length. If `encode` fails
@@ -291,6 +302,19 @@ impl Outbox {
         let rest = BytesMut::from(self.head.get(self.front..self.filled).unwrap_or_default());
         (self.front, self.filled) = (0, rest.len());
         Some(std::mem::replace(&mut self.head, rest))
+    }
+
+    /// Returns all bytes that wait if they are one slice and nothing else waits: no ticket, and no further chunk.
+    #[inline]
+    pub(crate) fn sole(&self) -> Option<&[u8]> {
+        let is_sole = self.beside == 0 && self.open == CHUNK;
+        self.head.get(self.front..self.filled).filter(|bytes| is_sole && !bytes.is_empty())
+    }
+
+    /// The kernel has taken all of what [`sole`](Self::sole) has returned.
+    #[inline]
+    pub(crate) fn take_sole(&mut self) {
+        (self.front, self.filled, self.blocked) = (0, 0, TAKING);
     }
 
     /// Forgets everything but the memory of the head, and keeps no more than `most` spare bytes in it. Tickets that

@@ -53,20 +53,27 @@ impl OutboxPool {
     }
 
     /// Takes back an outbox in which nothing waits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_empty(&mut self, mut outbox: Box<Outbox>) {
         outbox.reset_empty(self.most_spare);
         let kept = outbox.kept();
+        // No sum of buffers that exist wraps.
         let bytes = self.bytes.wrapping_add(kept);
-        if kept > LARGEST || bytes > self.most_bytes {
-            return drop_cold(outbox);
+        if self.last.is_some() || kept > LARGEST || bytes > self.most_bytes {
+            return self.put_other(outbox);
         }
-        match self.last {
-            None => self.last = Some(outbox),
-            Some(_) if self.count() < self.most => self.free.push(outbox),
-            Some(_) => return drop_cold(outbox),
-        }
+        self.last = Some(outbox);
         self.bytes = bytes;
+    }
+
+    /// Keeps an outbox beside the last one, if there is room for it.
+    #[cold]
+    fn put_other(&mut self, outbox: Box<Outbox>) {
+        let bytes = self.bytes + outbox.kept();
+        if outbox.kept() <= LARGEST && bytes <= self.most_bytes && self.count() < self.most {
+            self.free.push(outbox);
+            self.bytes = bytes;
+        }
     }
 
     fn count(&self) -> usize {
@@ -101,12 +108,6 @@ impl OutboxPool {
     pub(crate) fn put_buffer(&mut self, buffer: BytesMut) {
         self.put(Box::new(Outbox::with_buffer(buffer)));
     }
-}
-
-/// Kept out of the hot path.
-#[cold]
-fn drop_cold(outbox: Box<Outbox>) {
-    drop(outbox);
 }
 
 #[cfg(test)]

@@ -54,19 +54,6 @@ impl LengthHeader {
         self.width.into()
     }
 
-    /// Where the payload begins and ends at the front of `buf`, if it is whole. Only for the most common header; others
-    /// are left to [`Framing::decode`](super::Framing::decode).
-    #[inline]
-    pub(crate) fn whole(&self, buf: &[u8]) -> Option<(usize, usize)> {
-        if self.layout != Layout::NetworkU32 {
-            return None;
-        }
-        let (header, behind) = buf.split_first_chunk()?;
-        let len = u32::from_be_bytes(*header) as usize;
-        // A slice is never so long that this wraps.
-        (len <= self.max() && len <= behind.len()).then_some((4, len.wrapping_add(4)))
-    }
-
     /// The length at the front of `buf`; `None` while `buf` is shorter than the header.
     pub(super) fn read(&self, buf: &[u8]) -> Option<u64> {
         let mut bytes = [0; 8];
@@ -93,21 +80,10 @@ impl LengthHeader {
     /// Writes the frame of `payload` to the front of `spare` and returns its length; `None` if there is no room for it
     /// or the payload is above the maximum.
     #[inline]
-    pub(crate) fn write(&self, payload: &[u8], spare: &mut [u8]) -> Option<usize> {
+    pub fn write(&self, payload: &[u8], spare: &mut [u8]) -> Option<usize> {
         if payload.len() > self.max() {
             return None;
         }
-        if self.layout != Layout::NetworkU32 {
-            return self.write_other(payload, spare);
-        }
-        let (header, behind) = spare.split_first_chunk_mut()?;
-        let body = behind.get_mut(..payload.len())?;
-        *header = (payload.len() as u32).to_be_bytes();
-        body.copy_from_slice(payload);
-        Some(payload.len().wrapping_add(4))
-    }
-
-    fn write_other(&self, payload: &[u8], spare: &mut [u8]) -> Option<usize> {
         let (width, bytes) = (self.width(), self.bytes(payload.len()));
         let (header, behind) = spare.split_at_mut_checked(width)?;
         let body = behind.get_mut(..payload.len())?;
@@ -117,10 +93,53 @@ impl LengthHeader {
     }
 }
 
+/// The most common header, four bytes in network order, as a loop over many packets keeps it in one register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct U32Header {
+    /// The most bytes that a payload may have; negative for any other header, which is left to the framing.
+    max: i64,
+}
+
+impl U32Header {
+    #[inline]
+    pub(crate) fn of(header: Option<&LengthHeader>) -> Self {
+        let header = header.filter(|header| header.layout == Layout::NetworkU32);
+        Self { max: header.map_or(-1, |header| u32::from_ne_bytes(header.max).into()) }
+    }
+
+    /// The end of the frame at the front of `buf`, if it is whole. Its payload begins behind the first
+    /// [`WIDTH`](Self::WIDTH) bytes.
+    #[inline]
+    pub(crate) fn whole(self, buf: &[u8]) -> Option<usize> {
+        let (header, behind) = buf.split_first_chunk()?;
+        let len = u32::from_be_bytes(*header);
+        // A slice is never so long that this wraps.
+        (i64::from(len) <= self.max && len as usize <= behind.len())
+            .then_some((len as usize).wrapping_add(Self::WIDTH))
+    }
+
+    /// Writes the header of a payload of `len` bytes to the front of `spare` and returns the bytes behind it, for the
+    /// payload; `None` if there is no room for both, or the payload is above the maximum.
+    #[inline]
+    pub(crate) fn write(self, len: usize, spare: &mut [u8]) -> Option<&mut [u8]> {
+        // A length that wraps leaves no room for the header.
+        let (header, body) = spare.get_mut(..len.wrapping_add(Self::WIDTH))?.split_first_chunk_mut()?;
+        if len as i64 > self.max {
+            return None;
+        }
+        *header = (len as u32).to_be_bytes();
+        Some(body)
+    }
+
+    /// Bytes of the header.
+    pub(crate) const WIDTH: usize = 4;
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
 
+    use super::*;
     use crate::framing::{Decoded, Framing, LengthPrefix, Oversize};
 
     fn all() -> [LengthPrefix; 9] {
@@ -158,22 +177,47 @@ mod tests {
     }
 
     #[test]
+    fn only_the_most_common_header_is_written_in_a_register() {
+        for framing in all() {
+            let (header, common) = (framing.length_header().unwrap(), U32Header::of(framing.length_header()));
+            for payload in [&b""[..], b"hello", &[7; 100], &[7; 101]] {
+                for room in [0, 3, 4, 8, 9, 103, 104, 200] {
+                    let (mut expected, mut written) = (vec![0xff; room], vec![0xff; room]);
+                    let has_room = match common.write(payload.len(), &mut written) {
+                        Some(body) => {
+                            body.copy_from_slice(payload);
+                            true
+                        }
+                        None => false,
+                    };
+                    let is_common = header.layout == Layout::NetworkU32;
+                    let frame = header.write(payload, &mut expected);
+                    assert_eq!(has_room, is_common && frame.is_some(), "{framing:?}");
+                    assert!(!has_room || written == expected, "{framing:?}");
+                }
+            }
+        }
+        assert_eq!(U32Header::of(None).write(0, &mut [0; 9]), None);
+        assert_eq!(U32Header::of(None).whole(&[0; 9]), None);
+    }
+
+    #[test]
     fn a_frame_that_shows_by_its_header_is_the_one_that_decode_finds() {
         for mut framing in all() {
             let mut wire = BytesMut::new();
             framing.encode(b"hello", &mut wire).unwrap();
             wire.extend_from_slice(&[0xff; 8]);
             for end in 0..wire.len() {
-                let seen = framing.length_header().unwrap().whole(&wire[..end]);
+                let seen = U32Header::of(framing.length_header()).whole(&wire[..end]);
                 let decoded = if end == 0 { Ok(None) } else { framing.decode(&mut wire[..end]) };
-                let packet = seen.map(|(start, end)| Decoded::Packet { payload: start..end, consumed: end });
+                let packet = seen.map(|end| Decoded::Packet { payload: 4..end, consumed: end });
                 // It may leave a frame to `decode`, but must not find another one.
                 assert!(packet.is_none() || decoded == Ok(packet), "{framing:?}, {end} bytes");
             }
         }
         let framing = LengthPrefix::u32_be().max(5);
-        let header = framing.length_header().unwrap();
-        assert_eq!(header.whole(b"\0\0\0\x05hello and more"), Some((4, 9)));
+        let header = U32Header::of(framing.length_header());
+        assert_eq!(header.whole(b"\0\0\0\x05hello and more"), Some(9));
         assert_eq!(header.whole(b"\0\0\0\x06hello and more"), None, "decode refuses it");
     }
 

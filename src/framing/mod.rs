@@ -32,6 +32,7 @@ pub use fixed::FixedLength;
 pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
 #[doc(hidden)]
 pub use length_header::LengthHeader;
+pub(crate) use length_header::U32Header;
 pub use length_prefix::LengthPrefix;
 pub use netstring::Netstring;
 pub use policy::DEFAULT_MAX_FRAME;

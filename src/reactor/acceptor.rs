@@ -60,6 +60,8 @@ pub(crate) struct Acceptor<Y: Sys> {
     next: usize,
     full: bool,
     failure: Option<io::Error>,
+    /// A listener was ready in this turn, or something was left of the turn before.
+    is_active: bool,
 }
 
 /// A connection that was not admitted yet.
@@ -182,6 +184,7 @@ impl<Y: Sys> Acceptor<Y> {
             next: 0,
             full: false,
             failure: None,
+            is_active: true,
         })
     }
 
@@ -200,7 +203,13 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn handle_ready(&mut self, listener: usize) {
         if let Some(state) = self.listeners.iter_mut().find(|state| state.number == listener) {
             state.ready = true;
+            self.is_active = true;
         }
+    }
+
+    /// Returns `false` if there is nothing to do before the next event of a listener.
+    pub(crate) fn is_active(&self) -> bool {
+        self.is_active
     }
 
     /// Returns `true` if there is something to accept that no event will announce.
@@ -214,9 +223,13 @@ impl<Y: Sys> Acceptor<Y> {
         self.listeners.iter().filter_map(|state| state.rests_until).chain(self.paused_until).min()
     }
 
+    /// A turn is over.
+    ///
+    /// # Errors
     /// The error that leaves the server without a listener.
-    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
-        self.failure.take()
+    pub(crate) fn end_turn(&mut self) -> io::Result<()> {
+        self.is_active = self.has_work() || self.held.is_some() || self.deadline().is_some();
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn begin_turn(&mut self, now: Tick) {

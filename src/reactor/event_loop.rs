@@ -30,8 +30,8 @@ impl<Y: Sys> EventLoop<Y> {
             self.fail(&error, ended);
             return Flow::Stop;
         }
-        self.each(|service, sys, _| service.accept(sys));
         self.each(|service, sys, buffer| service.read(sys, buffer));
+        self.each(|service, sys, _| service.accept(sys));
         self.each(|service, sys, _| service.obey(sys));
         self.each(|service, sys, buffer| service.expire(sys, buffer));
         self.each(|service, sys, _| service.flush(sys));

@@ -3,7 +3,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 use super::{
     Acceptor, Ready, Sys,
     acceptor::Placed,
-    session_io::{find_error, flush, note, serve},
+    session_io::{find_error, flush, handle_event, note, serve},
     token::{FIRST_LISTENER, listener_of, session_of, session_token},
 };
 use crate::{
@@ -55,9 +55,9 @@ pub(crate) trait Service<Y: Sys> {
     /// Where the events of this turn go.
     fn ready(&mut self) -> &mut Vec<Ready>;
 
-    fn accept(&mut self, sys: &mut Y);
-
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer);
+
+    fn accept(&mut self, sys: &mut Y);
 
     fn obey(&mut self, sys: &mut Y);
 
@@ -156,16 +156,9 @@ where
     /// Returns `true` if work is left that no event will announce.
     fn has_work(&self) -> bool {
         let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
-        !left || !self.due.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::has_work)
-    }
-
-    fn note_listeners(&mut self) {
-        let Some(acceptor) = &mut self.acceptor else { return };
-        for ready in &self.ready {
-            if let Some(listener) = listener_of(ready.token) {
-                acceptor.handle_ready(listener);
-            }
-        }
+        !left
+            || !self.due.is_empty()
+            || self.acceptor.as_ref().is_some_and(|acceptor| acceptor.is_active() && acceptor.has_work())
     }
 
     /// Opens a session for a connection.
@@ -184,6 +177,7 @@ where
         let mut over = false;
         for event in &ready {
             if event.token >= FIRST_LISTENER {
+                self.note_listener(event.token);
                 continue;
             }
             if over {
@@ -197,6 +191,13 @@ where
             }
         }
         self.ready = ready;
+    }
+
+    #[cold]
+    fn note_listener(&mut self, token: u64) {
+        if let (Some(acceptor), Some(listener)) = (&mut self.acceptor, listener_of(token)) {
+            acceptor.handle_ready(listener);
+        }
     }
 
     /// A session must not be blamed for a silence during which its shard was busy with a callback, even its own: what
@@ -233,21 +234,7 @@ where
     fn handle_ready(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer, ready: &Ready) {
         let budget = self.read_budget;
         let met = self.shard.with_session(session_of(ready.token), |access| {
-            if access.is_waiting() {
-                // It is served once, when its turn in the queue comes.
-                note(ready, access);
-            } else {
-                if ready.writable && access.handle_writable() {
-                    flush(sys, access);
-                }
-                if ready.readable || ready.hangup || ready.error {
-                    access.handle_readable(ready.hangup || ready.error);
-                    serve(sys, buffer, budget, access);
-                }
-            }
-            if ready.error {
-                find_error(sys, access);
-            }
+            handle_event(sys, buffer, budget, ready, access);
         });
         if met.is_none() {
             self.shard.counters().stale_events += 1;
@@ -360,8 +347,12 @@ where
         if self.has_work() {
             return (now, Some(0));
         }
-        let resume = self.acceptor.as_ref().and_then(Acceptor::deadline);
-        (now, self.shard.poll_deadline().into_iter().chain(resume).min())
+        let deadline = self.shard.poll_deadline();
+        let acceptor = self.acceptor.as_ref().filter(|acceptor| acceptor.is_active());
+        match acceptor.and_then(Acceptor::deadline) {
+            Some(resume) => (now, Some(deadline.map_or(resume, |deadline| deadline.min(resume)))),
+            None => (now, deadline),
+        }
     }
 
     fn fall_asleep(&self) -> bool {
@@ -375,30 +366,6 @@ where
 
     fn ready(&mut self) -> &mut Vec<Ready> {
         &mut self.ready
-    }
-
-    fn accept(&mut self, sys: &mut Y) {
-        self.note_listeners();
-        self.shard.clock().begin_part(ACCEPT_SHARE);
-        let Some(acceptor) = &mut self.acceptor else { return };
-        acceptor.begin_turn(self.began);
-        while let Some(placed) =
-            self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
-        {
-            match placed {
-                Placed::Here(incoming) => self.adopt(sys, incoming),
-                // A strategy may be slow: connections that it has placed must not wait for the rest.
-                Placed::Elsewhere => {
-                    self.shard.clock().read();
-                }
-            }
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-        }
-        if let Some(acceptor) = &mut self.acceptor {
-            acceptor.hand_over(self.shard.counters());
-        }
     }
 
     /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
@@ -416,6 +383,29 @@ where
             let Some(key) = self.unfinished.pop_front() else { break };
             self.serve_unfinished(sys, buffer, key);
             self.note_served(key);
+        }
+    }
+
+    fn accept(&mut self, sys: &mut Y) {
+        let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) else { return };
+        acceptor.begin_turn(self.began);
+        self.shard.clock().begin_part(ACCEPT_SHARE);
+        while let Some(placed) =
+            self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
+        {
+            match placed {
+                Placed::Here(incoming) => self.adopt(sys, incoming),
+                // A strategy may be slow: connections that it has placed must not wait for the rest.
+                Placed::Elsewhere => {
+                    self.shard.clock().read();
+                }
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        if let Some(acceptor) = &mut self.acceptor {
+            acceptor.hand_over(self.shard.counters());
         }
     }
 
@@ -476,8 +466,8 @@ where
         counters.mailbox = (self.mailbox.queued() + self.commands.len()) as u64;
         counters.wakeups = self.mailbox.wakeups();
         self.shard.end_turn();
-        if let Some(error) = self.acceptor.as_mut().and_then(Acceptor::take_failure) {
-            return Err(error);
+        if let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) {
+            acceptor.end_turn()?;
         }
         let lonely = self.lifetime == Lifetime::Connection && self.shard.len() == 0;
         Ok(if lonely || self.shard.is_finished() { Flow::Stop } else { Flow::Continue })

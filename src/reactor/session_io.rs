@@ -21,6 +21,71 @@ pub(super) fn note<H: PacketHandler, F: Framing, T>(ready: &Ready, access: &mut 
     }
 }
 
+/// Handles an event of a session: by far the most common one, and then the rest.
+///
+/// An ordinary session is one of which nothing is known but that it has input. It costs one read, its packets, and one
+/// write of all replies. As soon as anything else shows, the general way goes on from there.
+#[inline(always)]
+pub(super) fn handle_event<Y: Sys, H: PacketHandler, F: Framing>(
+    sys: &mut Y,
+    buffer: &mut ReceiveBuffer,
+    budget: usize,
+    ready: &Ready,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
+) {
+    if ready.hangup || ready.error || !ready.readable || !access.is_ordinary() {
+        return handle_other_event(sys, buffer, budget, ready, access);
+    }
+    let space = buffer.space();
+    let room = space.len();
+    match sys.recv(access.io(), space) {
+        Ok(n) if n > 0 && n < room => access.handle_ordinary(buffer, n),
+        read => {
+            access.handle_readable(false);
+            let mut budget = budget;
+            if handle_read(buffer, &mut budget, access, read) {
+                receive(sys, buffer, budget, access);
+            }
+        }
+    }
+    if let Some((io, bytes)) = access.poll_sole_transmit() {
+        let len = bytes.len();
+        match sys.send(io, bytes) {
+            Ok(n) if n == len => return access.handle_sole_sent(n),
+            sent => {
+                access.handle_sent(sent);
+            }
+        }
+    }
+    flush(sys, access);
+}
+
+/// Handles an event of any session.
+#[inline(never)]
+fn handle_other_event<Y: Sys, H: PacketHandler, F: Framing>(
+    sys: &mut Y,
+    buffer: &mut ReceiveBuffer,
+    budget: usize,
+    ready: &Ready,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
+) {
+    if access.is_waiting() {
+        // It is served once, when its turn in the queue comes.
+        note(ready, access);
+    } else {
+        if ready.writable && access.handle_writable() {
+            flush(sys, access);
+        }
+        if ready.readable || ready.hangup || ready.error {
+            access.handle_readable(ready.hangup || ready.error);
+            serve(sys, buffer, budget, access);
+        }
+    }
+    if ready.error {
+        find_error(sys, access);
+    }
+}
+
 /// Receives and hands out packets, then writes the replies.
 #[inline(never)]
 pub(super) fn serve<Y: Sys, H: PacketHandler, F: Framing>(
@@ -43,7 +108,7 @@ pub(super) fn flush<Y: Sys, H: PacketHandler, F: Framing>(
 }
 
 /// Receives and hands out until the kernel has no more, the session wants no more, or its share of the turn is used up.
-#[inline(always)]
+#[inline(never)]
 fn receive<Y: Sys, H: PacketHandler, F: Framing>(
     sys: &mut Y,
     buffer: &mut ReceiveBuffer,
@@ -51,29 +116,50 @@ fn receive<Y: Sys, H: PacketHandler, F: Framing>(
     access: &mut SessionAccess<'_, H, F, Y::Stream>,
 ) {
     while let Some(io) = access.poll_reading() {
-        let space = buffer.space();
-        let room = space.len();
-        let cost = match sys.recv(io, space) {
-            Ok(0) => return access.handle_end(),
-            Ok(n) => {
-                access.handle_received(buffer, n);
-                if n < room && access.handle_exhausted(InputExhausted::ShortRead) {
-                    return;
-                }
-                n
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                access.handle_exhausted(InputExhausted::WouldBlock);
-                return;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => room,
-            Err(error) => return access.handle_failed(error),
-        };
-        budget = budget.saturating_sub(cost);
-        if budget == 0 || access.has_had_its_share() {
-            return access.handle_budget_spent();
+        let read = sys.recv(io, buffer.space());
+        if !handle_read(buffer, &mut budget, access, read) {
+            return;
         }
     }
+}
+
+/// Handles the kernel's result for one read. Returns `true` if the session may read on in this turn.
+#[inline(always)]
+fn handle_read<H: PacketHandler, F: Framing, T>(
+    buffer: &mut ReceiveBuffer,
+    budget: &mut usize,
+    access: &mut SessionAccess<'_, H, F, T>,
+    read: io::Result<usize>,
+) -> bool {
+    let room = buffer.space().len();
+    let cost = match read {
+        Ok(0) => {
+            access.handle_end();
+            return false;
+        }
+        Ok(n) => {
+            access.handle_received(buffer, n);
+            if n < room && access.handle_exhausted(InputExhausted::ShortRead) {
+                return false;
+            }
+            n
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            access.handle_exhausted(InputExhausted::WouldBlock);
+            return false;
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted => room,
+        Err(error) => {
+            access.handle_failed(error);
+            return false;
+        }
+    };
+    *budget = budget.saturating_sub(cost);
+    let goes_on = *budget > 0 && !access.has_had_its_share();
+    if !goes_on {
+        access.handle_budget_spent();
+    }
+    goes_on
 }
 
 #[inline(always)]

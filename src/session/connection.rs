@@ -12,9 +12,9 @@ use crate::{
     id::{Key, SessionId},
     session::{
         FramingSlot, HandleState, SessionInfo, SessionStats, ShardCore, TimerId,
-        flags::{Flags, ReadBlock},
         layered::Layered,
         overhead,
+        status::{Flags, Phase, ReadBlock, Status},
     },
     time::Tick,
     timer_wheel::TimerKey,
@@ -33,9 +33,7 @@ use crate::{
 /// each of very many idle sessions has one.
 pub(crate) struct Connection {
     pub(super) key: Key,
-    pub(super) phase: Phase,
-    pub(super) read_block: ReadBlock,
-    pub(super) flags: Flags,
+    pub(super) status: Status,
     pub(super) inbox: Option<Box<Inbox>>,
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) endpoints: Endpoints,
@@ -68,24 +66,21 @@ pub(super) struct ColdState {
     pub(super) protocol: Option<Box<[u8]>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Its layers are in their handshakes; `on_open` was not called yet.
-    Opening,
-    /// Packets go in and out.
-    Open,
-    /// Closing: what is queued still goes out, what comes in is discarded.
-    Draining,
-    /// Our end is sent; reading and discarding until the peer's comes, so that no reset destroys our last bytes.
-    Lingering,
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Traffic {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) packets_in: u64,
     pub(super) packets_out: u64,
+}
+
+impl Traffic {
+    #[inline]
+    pub(super) fn count_packet_out(&mut self, core: &mut ShardCore) {
+        // A counter of 64 bits does not overflow in practice.
+        self.packets_out = self.packets_out.wrapping_add(1);
+        core.counters.packets_out = core.counters.packets_out.wrapping_add(1);
+    }
 }
 
 /// The next step of a session that is closing.
@@ -99,12 +94,13 @@ pub(crate) enum ShutdownStep {
 
 impl Connection {
     pub(crate) fn new(key: Key, endpoints: Endpoints, now: Tick) -> Self {
-        let flags = if endpoints.are_unix() { Flags::HANGUP } else { Flags::default() };
+        let mut status = Status::default();
+        if endpoints.are_unix() {
+            status.insert(Flags::HANGUP);
+        }
         Self {
             key,
-            phase: Phase::Open,
-            read_block: ReadBlock::default(),
-            flags,
+            status,
             inbox: None,
             outbox: None,
             endpoints,
@@ -128,13 +124,13 @@ impl Connection {
     /// Returns `true` if packets go in and out.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.status.phase() == Phase::Open
     }
 
     /// Returns `true` if it has begun to close.
     #[inline]
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Draining | Phase::Lingering)
+        self.status.is_closing()
     }
 
     /// The connection has failed. What was received before is still handed out in later turns, within the time of a
@@ -145,14 +141,14 @@ impl Connection {
     /// it is paused, for an unknown time.
     #[cold]
     pub(crate) fn handle_broken(&mut self, error: io::Error, core: &mut ShardCore) -> Result<(), io::Error> {
-        if self.phase != Phase::Open
-            || self.read_block.has(ReadBlock::PAUSED)
-            || self.flags.has(Flags::END_TOLD)
+        if self.status.phase() != Phase::Open
+            || self.status.has_block(ReadBlock::PAUSED)
+            || self.status.has(Flags::END_TOLD)
         {
             return Err(error);
         }
-        if self.flags.insert(Flags::BROKEN) {
-            self.flags.insert(Flags::READABLE | Flags::HANGUP);
+        if self.status.insert(Flags::BROKEN) {
+            self.status.insert(Flags::READABLE | Flags::HANGUP);
             let cold = self.cold.get_or_insert_default();
             cold.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
             cold.reason = Some(Contained::new(CloseReason::io(error)));
@@ -167,8 +163,9 @@ impl Connection {
     pub(crate) fn outlives_break(&mut self, core: &mut ShardCore) -> bool {
         self.discard_output(core);
         let is_late = self.close_by(core.clock.lost()).is_some_and(|at| at <= core.clock.now());
-        let takes = self.phase == Phase::Open && !self.read_block.has(ReadBlock::PAUSED) && !is_late;
-        let lives = takes && self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
+        let takes =
+            self.status.phase() == Phase::Open && !self.status.has_block(ReadBlock::PAUSED) && !is_late;
+        let lives = takes && self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
         if lives {
             core.read_later(self);
         }
@@ -177,18 +174,18 @@ impl Connection {
 
     /// The last packet was handed out, and `on_end` is called.
     pub(crate) fn note_end_told(&mut self) {
-        self.flags.insert(Flags::END_TOLD);
+        self.status.insert(Flags::END_TOLD);
     }
 
     /// Returns `true` if the connection has failed, so that nothing can be sent any more.
     pub(crate) fn is_broken(&self) -> bool {
-        self.flags.has(Flags::BROKEN)
+        self.status.has(Flags::BROKEN)
     }
 
     /// A shutdown has begun, and the session stays open until the grace period is over.
     pub(crate) fn stay(&mut self, core: &mut ShardCore) {
-        self.flags.remove(Flags::SHUTDOWN);
-        if self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED) {
+        self.status.remove(Flags::SHUTDOWN);
+        if self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED) {
             core.read_later(self);
         }
     }
@@ -197,31 +194,31 @@ impl Connection {
     #[cold]
     fn discard_output(&mut self, core: &mut ShardCore) {
         self.give_back_outbox(core);
-        if self.flags.has(Flags::LAYERED) {
+        if self.status.has(Flags::LAYERED) {
             self.discard_wire(core);
         }
-        self.flags.remove(Flags::BLOCKED | Flags::DRAINED);
-        if self.read_block.has(ReadBlock::FULL) {
+        self.status.remove(Flags::BLOCKED | Flags::DRAINED);
+        if self.status.has_block(ReadBlock::FULL) {
             self.lift(ReadBlock::FULL, core);
         }
     }
 
     /// Begins the graceful end. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason, core: &mut ShardCore) {
-        if self.read_block.has(ReadBlock::CLOSING) {
+        if self.status.has_block(ReadBlock::CLOSING) {
             return;
         }
-        if self.phase == Phase::Opening {
+        if self.status.phase() == Phase::Opening {
             core.counters.refused += 1;
         }
-        self.phase = Phase::Draining;
-        self.read_block.set(ReadBlock::CLOSING);
+        self.status.set_phase(Phase::Draining);
+        self.status.block(ReadBlock::CLOSING);
         if let Some(outbox) = &mut self.outbox {
             outbox.seal();
         }
         self.inbox = None;
-        self.flags.remove(Flags::BACKLOG | Flags::SHUTDOWN);
-        self.flags.insert(Flags::CLOSING);
+        self.status.remove(Flags::BACKLOG | Flags::SHUTDOWN);
+        self.status.insert(Flags::CLOSING);
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut();
         }
@@ -241,7 +238,7 @@ impl Connection {
         self.cancel_timers(core);
         self.arm(core);
         // What the peer still sends must be read to be discarded.
-        if self.flags.has(Flags::READABLE) {
+        if self.status.has(Flags::READABLE) {
             core.read_later(self);
         }
         core.flush_later(self);
@@ -253,10 +250,10 @@ impl Connection {
         if !self.is_closing() || self.queued() > 0 || self.is_layered() && !self.is_wire_done() {
             return None;
         }
-        if self.flags.has(Flags::ENDED) {
+        if self.status.has(Flags::ENDED) {
             return Some(ShutdownStep::Over);
         }
-        if self.phase == Phase::Lingering {
+        if self.status.phase() == Phase::Lingering {
             return None;
         }
         self.linger(core);
@@ -265,7 +262,7 @@ impl Connection {
 
     /// Our side is about to be ended: gives the peer the linger timeout to end its own.
     fn linger(&mut self, core: &mut ShardCore) {
-        self.phase = Phase::Lingering;
+        self.status.set_phase(Phase::Lingering);
         let by = (core.clock.deadline(core.timeouts.linger), core.clock.lost());
         self.cold.get_or_insert_default().close_by = Some(by);
         self.arm(core);
@@ -273,12 +270,12 @@ impl Connection {
 
     /// `on_closing` is due.
     pub(crate) fn is_closing_untold(&self) -> bool {
-        self.flags.has(Flags::CLOSING)
+        self.status.has(Flags::CLOSING)
     }
 
     /// `on_closing` was called.
     pub(crate) fn note_closing_told(&mut self) {
-        self.flags.remove(Flags::CLOSING);
+        self.status.remove(Flags::CLOSING);
     }
 
     /// The server shuts down. Returns `true` if `on_shutdown` is due now; otherwise packets that wait are handed out
@@ -286,7 +283,7 @@ impl Connection {
     pub(crate) fn begin_shutdown(&mut self) -> bool {
         let waits = self.has_packets_to_hand_out();
         if waits {
-            self.flags.insert(Flags::SHUTDOWN);
+            self.status.insert(Flags::SHUTDOWN);
         }
         !waits
     }
@@ -294,22 +291,22 @@ impl Connection {
     /// Terminates the session with a reset, after the callback.
     pub(crate) fn abort(&mut self, core: &mut ShardCore) {
         self.close(CloseReason::Local, core);
-        self.flags.insert(Flags::ABORT);
+        self.status.insert(Flags::ABORT);
         core.flush_later(self);
     }
 
     /// Its socket is to be reset rather than closed.
     pub(crate) fn reset_at_end(&mut self) {
-        self.flags.insert(Flags::ABORT);
+        self.status.insert(Flags::ABORT);
     }
 
     pub(crate) fn is_reset_at_end(&self) -> bool {
-        self.flags.has(Flags::ABORT)
+        self.status.has(Flags::ABORT)
     }
 
     pub(crate) fn pause(&mut self, core: &mut ShardCore) {
-        self.read_block.set(ReadBlock::PAUSED);
-        if self.flags.has(Flags::SHUTDOWN) {
+        self.status.block(ReadBlock::PAUSED);
+        if self.status.has(Flags::SHUTDOWN) {
             // A shutdown does not wait for the packets of a paused session.
             core.read_later(self);
         }
@@ -323,7 +320,7 @@ impl Connection {
     }
 
     pub(crate) fn resume(&mut self, core: &mut ShardCore) {
-        if self.read_block.has(ReadBlock::PAUSED) {
+        if self.status.has_block(ReadBlock::PAUSED) {
             self.lift(ReadBlock::PAUSED, core);
         }
     }
@@ -331,7 +328,7 @@ impl Connection {
     /// Gives back everything that the shard holds for this session. Returns the reason for which it was closing, if it
     /// was.
     pub(crate) fn release(&mut self, core: &mut ShardCore) -> Option<CloseReason> {
-        if self.phase == Phase::Opening {
+        if self.status.phase() == Phase::Opening {
             core.counters.refused += 1;
         }
         if let Some(handle_state) = self.handle_state() {
@@ -343,7 +340,7 @@ impl Connection {
         }
         self.inbox = None;
         self.give_back_outbox(core);
-        if self.flags.has(Flags::LAYERED) {
+        if self.status.has(Flags::LAYERED) {
             self.discard_wire(core);
         }
         core.counters.buffered -= u64::from(std::mem::take(&mut self.held));
@@ -376,6 +373,15 @@ impl Connection {
     /// anything.
     #[inline]
     pub(crate) fn account(&mut self, core: &mut ShardCore) -> bool {
+        // Only a session with such a part can have handles or layers.
+        let has_cold = self.cold.is_some();
+        if self.held == 0 && !has_cold && self.inbox.is_none() && self.outbox.is_none() {
+            return false;
+        }
+        self.account_for_buffers(core)
+    }
+
+    fn account_for_buffers(&mut self, core: &mut ShardCore) -> bool {
         self.tell_handles();
         if self.held == 0 && self.inbox.is_none() && self.outbox.is_none() && !self.is_layered() {
             return false;
@@ -430,7 +436,7 @@ impl Connection {
     ) -> Arc<HandleState> {
         let id = SessionId { shard: core.shard, key: self.key };
         let limit = core.limits.outbox_hard;
-        let (queued, closing) = (self.queued(), self.read_block.has(ReadBlock::CLOSING));
+        let (queued, closing) = (self.queued(), self.status.has_block(ReadBlock::CLOSING));
         let make = || {
             let handle_state = HandleState::new(id, core.mailbox.clone(), limit, overhead(framing));
             handle_state.set_backlog(queued);

@@ -16,9 +16,8 @@ use crate::{
     layer::Layer,
     session::{
         Connection, ShardCore,
-        connection::Phase,
-        flags::{Flags, ReadBlock},
         layer_stack::{LayerStack, MOST_LAYERS, Pass},
+        status::{Flags, Phase, ReadBlock},
         transmit::Transmit,
     },
     time::Tick,
@@ -118,20 +117,20 @@ impl Connection {
     /// Returns `true` if bytes go through layers.
     #[inline]
     pub(crate) fn is_layered(&self) -> bool {
-        self.flags.has(Flags::LAYERED)
+        self.status.has(Flags::LAYERED)
     }
 
     /// Begins a connection that arrives with layers: nothing is handed out, and nothing sent, before they are open.
     pub(crate) fn begin_opening(&mut self) {
-        self.phase = Phase::Opening;
+        self.status.set_phase(Phase::Opening);
     }
 
     /// Returns `true` if the layers have just become open: `on_open` is due.
     pub(crate) fn poll_through(&mut self) -> bool {
-        let is_through =
-            self.phase == Phase::Opening && self.layered().is_none_or(|layered| layered.stack.is_open());
+        let is_through = self.status.phase() == Phase::Opening
+            && self.layered().is_none_or(|layered| layered.stack.is_open());
         if is_through {
-            self.phase = Phase::Open;
+            self.status.set_phase(Phase::Open);
         }
         is_through
     }
@@ -145,7 +144,7 @@ impl Connection {
         layer: Contained<Box<dyn Layer>>,
         core: &mut ShardCore,
     ) -> Result<(), LayerError> {
-        self.flags.insert(Flags::LAYERED);
+        self.status.insert(Flags::LAYERED);
         let open_by = (core.clock.deadline(core.timeouts.handshake), core.clock.lost());
         let layered = self.cold.get_or_insert_default().layered.get_or_insert_default();
         if layered.stack.len() >= MOST_LAYERS {
@@ -174,8 +173,8 @@ impl Connection {
             return Ok(());
         }
         self.add_layer(layer, core)?;
-        if !self.read_block.has(ReadBlock::UPGRADE) {
-            self.read_block.set(ReadBlock::UPGRADE);
+        if !self.status.has_block(ReadBlock::UPGRADE) {
+            self.status.block(ReadBlock::UPGRADE);
             if let Some(layered) = self.layered_mut() {
                 layered.upgrade = layered.stack.len() - 1;
             }
@@ -187,11 +186,11 @@ impl Connection {
 
     /// Gives a layer that a callback has pushed the received bytes that were not handed out.
     pub(crate) fn settle_upgrade(&mut self) {
-        if !self.read_block.has(ReadBlock::UPGRADE) {
+        if !self.status.has_block(ReadBlock::UPGRADE) {
             return;
         }
-        self.read_block.clear(ReadBlock::UPGRADE);
-        self.flags.remove(Flags::BACKLOG | Flags::DISCARDING);
+        self.status.unblock(ReadBlock::UPGRADE);
+        self.status.remove(Flags::BACKLOG | Flags::DISCARDING);
         let inbox = self.inbox.take();
         if let (Some(layered), Some(inbox)) = (self.layered_mut(), inbox) {
             layered.stack.give(layered.upgrade, inbox);
@@ -201,18 +200,18 @@ impl Connection {
     /// Returns `true` if the layers are given what is received: while packets are handed out, and while a handshake
     /// holds up what is to be sent.
     pub(crate) fn takes_wire(&self) -> bool {
-        !self.read_block.any() || self.reads_for_handshake() || self.closes_behind_handshake()
+        !self.status.is_blocked() || self.reads_for_handshake() || self.closes_behind_handshake()
     }
 
     /// Returns `true` if the layers continue with what they have, now that what waited for the framing was handed out.
     pub(crate) fn poll_layers(&mut self) -> bool {
         let takes = self.takes_wire();
-        let waits_for_framing = self.flags.has(Flags::BACKLOG) && !self.read_block.any();
+        let waits_for_framing = self.status.has(Flags::BACKLOG) && !self.status.is_blocked();
         let goes_on = takes && !waits_for_framing;
         if goes_on {
-            self.flags.remove(Flags::BACKLOG);
+            self.status.remove(Flags::BACKLOG);
         } else if self.are_layers_ready() {
-            self.flags.insert(Flags::BACKLOG);
+            self.status.insert(Flags::BACKLOG);
         }
         goes_on
     }
@@ -220,7 +219,7 @@ impl Connection {
     /// Returns `true` if the session reads although its outbox is full, because what waits there waits for a handshake.
     #[cold]
     pub(super) fn reads_for_handshake(&self) -> bool {
-        let Some(layered) = self.layered().filter(|_| self.read_block.only(ReadBlock::FULL)) else {
+        let Some(layered) = self.layered().filter(|_| self.status.has_only_block(ReadBlock::FULL)) else {
             return false;
         };
         !layered.stack.is_open() && layered.wire_weight() == 0
@@ -230,7 +229,7 @@ impl Connection {
     #[cold]
     pub(super) fn closes_behind_handshake(&self) -> bool {
         let waits = |layered: &Layered| layered.our_side == OurSide::Open && !layered.stack.is_open();
-        self.phase == Phase::Draining && self.queued() > 0 && self.layered().is_some_and(waits)
+        self.status.phase() == Phase::Draining && self.queued() > 0 && self.layered().is_some_and(waits)
     }
 
     /// Takes the layers one step further, with what was `received` or with what they have unread.
@@ -263,7 +262,7 @@ impl Connection {
         let is_flush_due = layered.wire.is_some() || was_open != layered.stack.is_open();
         let is_end_due = layered.stack.has_ended() && !layered.knows_end;
         if layered.wire_weight() > core.limits.outbox_high {
-            self.read_block.set(ReadBlock::FULL);
+            self.status.block(ReadBlock::FULL);
         }
         if let Some(peer) = peer {
             self.endpoints = Endpoints::new(peer, self.endpoints.local());
@@ -331,7 +330,7 @@ impl Connection {
                     break;
                 }
                 (Fill::Leave, _) => {
-                    self.flags.remove(Flags::LAYERED);
+                    self.status.remove(Flags::LAYERED);
                     self.cold.get_or_insert_default().layered = None;
                     break;
                 }
@@ -359,7 +358,7 @@ impl Connection {
                 }
             }
             // What waits for a handshake that cannot complete any more is lost.
-            OurSide::Open if waits && self.flags.has(Flags::ENDED) && is_closing => Some(Fill::Drop),
+            OurSide::Open if waits && self.status.has(Flags::ENDED) && is_closing => Some(Fill::Drop),
             OurSide::Open => (is_closing && !waits).then_some(Fill::End),
         }
     }
@@ -378,7 +377,7 @@ impl Connection {
         layered.settle(core);
         self.settle_in_flight(core);
         self.lift_full(core);
-        let waits = self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
+        let waits = self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
         if waits && self.reads_for_handshake() {
             core.read_later(self);
         }

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use crate::{
     limits::Limits,
-    session::{Connection, ShardCore, TimerPurpose, connection::Phase, flags::Flags},
+    session::{
+        Connection, ShardCore, TimerPurpose,
+        status::{Flags, Phase},
+    },
     time::{Tick, ticks},
     timer_wheel::TimerKey,
 };
@@ -69,17 +72,17 @@ impl Connection {
         }
         let open_by = if self.is_layered() { self.open_by(core.clock.lost()) } else { None };
         let handshake = open_by.map(|at| (at, TimeoutKind::Handshake));
-        if self.phase == Phase::Opening {
+        if self.status.phase() == Phase::Opening {
             return handshake.into_iter().chain(stall).min_by_key(|(at, _)| *at);
         }
         // While we do not read, silence says nothing about the peer.
-        let idle = timeouts.idle.filter(|_| !self.read_block.any());
+        let idle = timeouts.idle.filter(|_| !self.status.is_blocked());
         let idle = idle.map(|after| (self.heard + after, TimeoutKind::Idle));
         let first = timeouts.first_packet.filter(|_| {
-            self.traffic.packets_in == 0 && !self.read_block.any() && !self.flags.has(Flags::END_TOLD)
+            self.traffic.packets_in == 0 && !self.status.is_blocked() && !self.status.has(Flags::END_TOLD)
         });
         let first = first.map(|after| (self.listening_since() + after, TimeoutKind::FirstPacket));
-        let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.read_block.any()));
+        let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.status.is_blocked()));
         let slow = slow.map(|(after, since)| (since + after, TimeoutKind::SlowPacket));
         [idle, first, slow, stall, handshake].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -183,7 +186,7 @@ impl Connection {
     /// Returns when the incomplete frame began that is kept or discarded.
     fn frame_since(&self) -> Option<Tick> {
         let kept = self.inbox.as_ref().map(|inbox| inbox.since());
-        let cold = self.cold.as_ref().filter(|_| self.flags.has(Flags::DISCARDING));
+        let cold = self.cold.as_ref().filter(|_| self.status.has(Flags::DISCARDING));
         let block = if self.is_layered() { self.block_since() } else { None };
         kept.into_iter().chain(cold.map(|cold| cold.discarding_since)).chain(block).min()
     }

@@ -3,7 +3,6 @@
 
 mod connection;
 mod effects;
-mod flags;
 mod framing_cell;
 mod handle;
 mod info;
@@ -13,6 +12,7 @@ mod liveness;
 mod receive;
 mod shard_context;
 mod shard_core;
+mod status;
 mod timers;
 mod transmit;
 mod view;

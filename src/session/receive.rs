@@ -4,13 +4,26 @@ use crate::{
     buffer::Inbox,
     framing::FrameError,
     session::{
-        Connection, FramingSlot, ShardCore,
-        connection::Phase,
-        flags::{Flags, ReadBlock},
-        overhead,
+        Connection, FramingSlot, ShardCore, overhead,
+        status::{Flags, Phase, ReadBlock},
     },
     time::Tick,
 };
+
+/// None of this is true of an ordinary session.
+const NOT_ORDINARY: Flags = Flags::union(&[
+    Flags::READABLE,
+    Flags::HANGUP,
+    Flags::ENDED,
+    Flags::BLOCKED,
+    Flags::UNFINISHED,
+    Flags::BACKLOG,
+    Flags::SHUTDOWN,
+    Flags::BROKEN,
+    Flags::DISCARDING,
+    Flags::END_TOLD,
+    Flags::LAYERED,
+]);
 
 /// How the shard knows that the kernel has no more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +47,28 @@ impl Connection {
     /// The kernel announced something to read, or (`hangup`) that the end can be read.
     #[inline]
     pub(crate) fn handle_readable(&mut self, hangup: bool) {
-        self.flags.insert(if hangup { Flags::READABLE | Flags::HANGUP } else { Flags::READABLE });
+        self.status.insert(if hangup { Flags::READABLE | Flags::HANGUP } else { Flags::READABLE });
     }
 
     /// Returns `true` if the kernel may have more to read.
     pub(crate) fn is_readable(&self) -> bool {
-        self.flags.has(Flags::READABLE)
+        self.status.has(Flags::READABLE)
+    }
+
+    /// Returns `true` if it waits for nothing but input, and that was just announced: what comes goes straight to the
+    /// framing, without layers, and whatever else is true of few sessions.
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.status.is_open_without(NOT_ORDINARY) && self.inbox.is_none()
+    }
+
+    /// Handles an announcement for an ordinary session, of which `n` bytes were received, and no more are there.
+    #[inline]
+    pub(crate) fn handle_ordinary(&mut self, n: usize, core: &mut ShardCore) {
+        self.heard = core.clock.stamp();
+        // A counter of 64 bits does not overflow in practice.
+        self.traffic.bytes_in = self.traffic.bytes_in.wrapping_add(n as u64);
+        core.counters.bytes_in = core.counters.bytes_in.wrapping_add(n as u64);
     }
 
     /// Returns `true` if there may be something to receive, and it is wanted now.
@@ -47,19 +76,19 @@ impl Connection {
     pub(crate) fn wants_input(&self) -> bool {
         // What waits in the inbox is handed out first; otherwise the inbox of a session that often pauses would keep
         // growing.
-        let takes = !self.read_block.any() || self.is_layered() && self.reads_for_handshake();
-        let wanted = takes && !self.flags.has(Flags::BACKLOG) || self.is_closing();
-        wanted && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::ENDED | Flags::SHUTDOWN)
+        let takes = !self.status.is_blocked() || self.is_layered() && self.reads_for_handshake();
+        let wanted = takes && !self.status.has(Flags::BACKLOG) || self.is_closing();
+        wanted && self.status.has(Flags::READABLE) && !self.status.has(Flags::ENDED | Flags::SHUTDOWN)
     }
 
     /// The kernel has no more to read until its next event. Returns `true` if that is certain: once an end was
     /// announced, no further event comes, and a short read does not prove that there is no more.
     #[inline]
     pub(crate) fn handle_exhausted(&mut self, how: InputExhausted) -> bool {
-        if how == InputExhausted::ShortRead && self.flags.has(Flags::HANGUP) {
+        if how == InputExhausted::ShortRead && self.status.has(Flags::HANGUP) {
             return false;
         }
-        self.flags.remove(Flags::READABLE);
+        self.status.remove(Flags::READABLE);
         true
     }
 
@@ -75,37 +104,37 @@ impl Connection {
 
     /// The peer has ended its side.
     pub(crate) fn handle_end(&mut self) {
-        self.flags.insert(Flags::ENDED);
-        self.flags.remove(Flags::READABLE);
+        self.status.insert(Flags::ENDED);
+        self.status.remove(Flags::READABLE);
     }
 
     /// Makes the session try to read and to write, whatever the kernel has announced: only a system call shows for
     /// certain.
     pub(crate) fn doubt(&mut self) {
-        self.flags.insert(Flags::READABLE);
-        self.flags.remove(Flags::BLOCKED);
+        self.status.insert(Flags::READABLE);
+        self.status.remove(Flags::BLOCKED);
     }
 
     /// Returns `true` if the session waits to be served without an event, in this turn or the next.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        self.flags.has(Flags::UNFINISHED)
+        self.status.has(Flags::UNFINISHED)
     }
 
     /// Lets the session wait to be served without an event. Returns `true` if it did not already.
     pub(crate) fn wait(&mut self) -> bool {
-        self.flags.insert(Flags::UNFINISHED)
+        self.status.insert(Flags::UNFINISHED)
     }
 
     /// Called when a session that waited is served.
     pub(crate) fn begin_serving(&mut self) {
-        self.flags.remove(Flags::UNFINISHED);
+        self.status.remove(Flags::UNFINISHED);
     }
 
     /// Returns `true` if packets are handed out: the session is not paused or closing, and its outbox has room.
     #[inline]
     pub(crate) fn takes_packets(&self) -> bool {
-        !self.read_block.any()
+        !self.status.is_blocked()
     }
 
     /// Counts a packet that goes to the handler.
@@ -117,13 +146,15 @@ impl Connection {
 
     /// Returns `true` if bytes wait that were not yet offered to the framing.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.flags.has(Flags::BACKLOG)
+        self.status.has(Flags::BACKLOG)
     }
 
     /// Returns `true` if packets wait although the session is not paused, because its outbox is full or its share of
     /// the turn is used up.
     pub(super) fn has_packets_to_hand_out(&self) -> bool {
-        self.phase == Phase::Open && self.flags.has(Flags::BACKLOG) && !self.read_block.has(ReadBlock::PAUSED)
+        self.status.phase() == Phase::Open
+            && self.status.has(Flags::BACKLOG)
+            && !self.status.has_block(ReadBlock::PAUSED)
     }
 
     /// The beginning of the frame that is to be continued.
@@ -134,7 +165,7 @@ impl Connection {
 
     /// Returns what has waited and may be handed out now. What waits for layers is kept by them.
     pub(crate) fn poll_backlog(&mut self, core: &ShardCore) -> Option<Box<Inbox>> {
-        if self.read_block.any() || !self.flags.remove(Flags::BACKLOG) {
+        if self.status.is_blocked() || !self.status.remove(Flags::BACKLOG) {
             return None;
         }
         let inbox = self.inbox.take()?;
@@ -145,13 +176,13 @@ impl Connection {
 
     /// Returns what follows when everything that waited has been handed out.
     pub(crate) fn poll_input_step(&self) -> Option<InputStep> {
-        if self.flags.has(Flags::SHUTDOWN) {
+        if self.status.has(Flags::SHUTDOWN) {
             return (!self.has_packets_to_hand_out()).then_some(InputStep::ShutDown);
         }
         // The end comes after what still waits.
-        let ended = self.flags.has(Flags::ENDED) || self.is_layered() && self.has_plain_end();
-        let ends = ended && !self.flags.has(Flags::BACKLOG | Flags::END_TOLD);
-        (ends && !self.read_block.any()).then_some(InputStep::End)
+        let ended = self.status.has(Flags::ENDED) || self.is_layered() && self.has_plain_end();
+        let ends = ended && !self.status.has(Flags::BACKLOG | Flags::END_TOLD);
+        (ends && !self.status.is_blocked()).then_some(InputStep::End)
     }
 
     /// Keeps what the framing did not consume.
@@ -181,8 +212,8 @@ impl Connection {
 
     /// What is in the inbox waits: until the handler takes packets again, or for the next turn.
     pub(crate) fn put_off(&mut self, core: &mut ShardCore) {
-        self.flags.insert(Flags::BACKLOG);
-        if !self.read_block.any() || self.is_layered() && self.reads_for_handshake() {
+        self.status.insert(Flags::BACKLOG);
+        if !self.status.is_blocked() || self.is_layered() && self.reads_for_handshake() {
             core.read_later(self);
         }
     }
@@ -205,8 +236,8 @@ impl Connection {
     /// Removes one read block. If it was the last, what waits is handed out in the next turn. The time in which we did
     /// not read does not count against the peer.
     pub(super) fn lift(&mut self, cause: ReadBlock, core: &mut ShardCore) {
-        self.read_block.clear(cause);
-        if self.read_block.any() {
+        self.status.unblock(cause);
+        if self.status.is_blocked() {
             return;
         }
         let begin = core.clock.read_stamp();
@@ -220,11 +251,11 @@ impl Connection {
         if self.is_layered() {
             self.restamp_layers(0, begin);
         }
-        if self.flags.remove(Flags::DISCARDING) {
+        if self.status.remove(Flags::DISCARDING) {
             self.discard(begin, core);
         }
         self.arm(core);
-        if self.flags.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED | Flags::SHUTDOWN) {
+        if self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED | Flags::SHUTDOWN) {
             core.read_later(self);
         }
     }
@@ -232,7 +263,7 @@ impl Connection {
     /// The framing discards a frame that began at `since`, or goes on discarding one whose beginning is known already.
     #[cold]
     pub(crate) fn discard(&mut self, since: Tick, core: &mut ShardCore) {
-        if self.flags.insert(Flags::DISCARDING) {
+        if self.status.insert(Flags::DISCARDING) {
             self.cold.get_or_insert_default().discarding_since = since;
             self.arm(core);
         }
@@ -240,7 +271,7 @@ impl Connection {
 
     /// The frame that was being discarded has ended, or there was none.
     pub(crate) fn end_discarding(&mut self) {
-        self.flags.remove(Flags::DISCARDING);
+        self.status.remove(Flags::DISCARDING);
     }
 
     /// Called when the framing was replaced: the new one looks at the kept bytes from their beginning.
@@ -248,10 +279,10 @@ impl Connection {
         if let Some(handle_state) = self.handle_state() {
             handle_state.set_overhead(overhead(framing));
         }
-        self.flags.remove(Flags::DISCARDING);
+        self.status.remove(Flags::DISCARDING);
         if self.inbox.is_some() {
-            self.flags.insert(Flags::BACKLOG);
-            if !self.read_block.any() {
+            self.status.insert(Flags::BACKLOG);
+            if !self.status.is_blocked() {
                 core.read_later(self);
             }
         }

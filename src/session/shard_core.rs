@@ -5,7 +5,7 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Connection, Deliver, Effects, Route, Timeouts, TimerId, flags::Flags},
+    session::{Connection, Deliver, Effects, Route, Timeouts, TimerId, status::Flags},
     time::{ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
@@ -59,14 +59,14 @@ pub(crate) enum TimerPurpose {
 impl ShardCore {
     /// Puts the session on the list of those to flush at the end of the turn.
     pub(crate) fn flush_later(&mut self, connection: &mut Connection) {
-        if connection.flags.insert(Flags::DIRTY) {
+        if connection.status.insert(Flags::DIRTY) {
             self.dirty.push(connection.key);
         }
     }
 
     /// Puts the session on the list of those to read in the next turn, without waiting for an event.
     pub(crate) fn read_later(&mut self, connection: &mut Connection) {
-        if connection.flags.insert(Flags::UNFINISHED) {
+        if connection.status.insert(Flags::UNFINISHED) {
             self.unfinished.push(connection.key);
         }
     }

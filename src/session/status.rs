@@ -1,8 +1,17 @@
 use std::ops::BitOr;
 
-/// Why no packets are handed out. Any bit blocks.
+/// What the shard remembers about a session between events, in one number, so that one test tells an ordinary session
+/// from all others: why no packets are handed out, the phase, and the flags.
+///
+/// ```text
+/// │ unused: 10 │ flags: 16 │ phase: 2 │ read blocks: 4 │
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ReadBlock(u8);
+pub(super) struct Status(u32);
+
+/// Why no packets are handed out. Any of these blocks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReadBlock(u32);
 
 impl ReadBlock {
     /// The handler or a handle has paused the session.
@@ -14,97 +23,74 @@ impl ReadBlock {
     /// A layer was pushed: the bytes that follow are for it.
     pub(crate) const UPGRADE: Self = Self(8);
 
-    #[inline]
-    pub(crate) fn any(self) -> bool {
-        self.0 != 0
-    }
-
-    pub(crate) fn has(self, bit: Self) -> bool {
-        self.0 & bit.0 != 0
-    }
-
-    /// Returns `true` if `bit` is set and no other.
-    pub(crate) fn only(self, bit: Self) -> bool {
-        self.0 == bit.0
-    }
-
-    pub(crate) fn set(&mut self, bit: Self) {
-        self.0 |= bit.0;
-    }
-
-    pub(crate) fn clear(&mut self, bit: Self) {
-        self.0 &= !bit.0;
-    }
+    const ANY: u32 = 0b1111;
 }
 
-/// What the shard remembers about a session between events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Flags(u16);
+/// How far a session has come. The upper bit tells whether it is closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Packets go in and out.
+    Open = 0b00,
+    /// Its layers are in their handshakes; `on_open` was not called yet.
+    Opening = 0b01,
+    /// Closing: what is queued still goes out, what comes in is discarded.
+    Draining = 0b10,
+    /// Our end is sent; reading and discarding until the peer's comes, so that no reset destroys our last bytes.
+    Lingering = 0b11,
+}
+
+const PHASE_SHIFT: u32 = 4;
+const ANY_PHASE: u32 = 0b11 << PHASE_SHIFT;
+const CLOSING_PHASE: u32 = 0b10 << PHASE_SHIFT;
+
+/// What is true of a session, or due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags(u32);
 
 impl Flags {
     /// The kernel may have more to read, and will not say so again.
-    pub(crate) const READABLE: Self = Self(1);
+    pub(crate) const READABLE: Self = Self(1 << 6);
     /// A short read does not mean that there is no more: an end of stream or an error was announced and must be found,
     /// or it is a Unix socket, where a read stops after bytes that carry descriptors.
-    pub(crate) const HANGUP: Self = Self(2);
+    pub(crate) const HANGUP: Self = Self(1 << 7);
     /// The end of the stream was read.
-    pub(crate) const ENDED: Self = Self(4);
+    pub(crate) const ENDED: Self = Self(1 << 8);
     /// The kernel takes no more; an event will announce when it does.
-    pub(crate) const BLOCKED: Self = Self(8);
+    pub(crate) const BLOCKED: Self = Self(1 << 9);
     /// On the list of sessions to flush.
-    pub(crate) const DIRTY: Self = Self(16);
+    pub(crate) const DIRTY: Self = Self(1 << 10);
     /// On the list of sessions to read without an event.
-    pub(crate) const UNFINISHED: Self = Self(32);
+    pub(crate) const UNFINISHED: Self = Self(1 << 11);
     /// `on_drained` is due.
-    pub(crate) const DRAINED: Self = Self(64);
+    pub(crate) const DRAINED: Self = Self(1 << 12);
     /// The inbox holds bytes that were not yet offered to the framing.
-    pub(crate) const BACKLOG: Self = Self(128);
+    pub(crate) const BACKLOG: Self = Self(1 << 13);
     /// To be reset rather than closed.
-    pub(crate) const ABORT: Self = Self(256);
+    pub(crate) const ABORT: Self = Self(1 << 14);
     /// A write was interrupted: not again before the next look at this session.
-    pub(crate) const RETRY: Self = Self(512);
+    pub(crate) const RETRY: Self = Self(1 << 15);
     /// The server shuts down: what waits in the inbox is handed out, nothing more is read, then the session is closed.
-    pub(crate) const SHUTDOWN: Self = Self(1024);
+    pub(crate) const SHUTDOWN: Self = Self(1 << 16);
     /// The connection has failed: nothing is written any more, and what was received before is still handed out.
-    pub(crate) const BROKEN: Self = Self(2048);
+    pub(crate) const BROKEN: Self = Self(1 << 17);
     /// In the middle of a frame that is discarded.
-    pub(crate) const DISCARDING: Self = Self(4096);
+    pub(crate) const DISCARDING: Self = Self(1 << 18);
     /// `on_closing` is due.
-    pub(crate) const CLOSING: Self = Self(8192);
+    pub(crate) const CLOSING: Self = Self(1 << 19);
     /// `on_end` was called: nothing more comes in, and our side stays open.
-    pub(crate) const END_TOLD: Self = Self(16384);
+    pub(crate) const END_TOLD: Self = Self(1 << 20);
     /// Bytes go through layers.
-    pub(crate) const LAYERED: Self = Self(32768);
+    pub(crate) const LAYERED: Self = Self(1 << 21);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {
         let mut all = 0;
         let mut rest = flags;
-        while let [mark, others @ ..] = rest {
-            all |= mark.0;
+        while let [flag, others @ ..] = rest {
+            all |= flag.0;
             rest = others;
         }
         Self(all)
-    }
-
-    /// Returns `true` if any of them is set.
-    #[inline]
-    pub(crate) fn has(self, mark: Self) -> bool {
-        self.0 & mark.0 != 0
-    }
-
-    /// Returns `true` if it was not set before.
-    pub(crate) fn insert(&mut self, mark: Self) -> bool {
-        let new = self.0 & mark.0 == 0;
-        self.0 |= mark.0;
-        new
-    }
-
-    /// Returns `true` if it was set.
-    pub(crate) fn remove(&mut self, mark: Self) -> bool {
-        let old = self.0 & mark.0 != 0;
-        self.0 &= !mark.0;
-        old
     }
 }
 
@@ -116,17 +102,115 @@ impl BitOr for Flags {
     }
 }
 
+impl Status {
+    /// Returns `true` if the session is open, nothing blocks its packets, and none of these flags is set.
+    #[inline]
+    pub(super) fn is_open_without(self, flags: Flags) -> bool {
+        self.0 & (ReadBlock::ANY | ANY_PHASE | flags.0) == 0
+    }
+
+    /// Returns `true` if any of the flags is set.
+    #[inline]
+    pub(super) fn has(self, flags: Flags) -> bool {
+        self.0 & flags.0 != 0
+    }
+
+    /// Sets a flag. Returns `true` if it was not set before.
+    #[inline]
+    pub(super) fn insert(&mut self, flag: Flags) -> bool {
+        let new = self.0 & flag.0 == 0;
+        self.0 |= flag.0;
+        new
+    }
+
+    /// Clears a flag. Returns `true` if it was set.
+    #[inline]
+    pub(super) fn remove(&mut self, flag: Flags) -> bool {
+        let old = self.0 & flag.0 != 0;
+        self.0 &= !flag.0;
+        old
+    }
+
+    /// Returns `true` if anything blocks packets.
+    #[inline]
+    pub(super) fn is_blocked(self) -> bool {
+        self.0 & ReadBlock::ANY != 0
+    }
+
+    #[inline]
+    pub(super) fn has_block(self, block: ReadBlock) -> bool {
+        self.0 & block.0 != 0
+    }
+
+    /// Returns `true` if this blocks packets, and nothing else does.
+    pub(super) fn has_only_block(self, block: ReadBlock) -> bool {
+        self.0 & ReadBlock::ANY == block.0
+    }
+
+    pub(super) fn block(&mut self, block: ReadBlock) {
+        self.0 |= block.0;
+    }
+
+    pub(super) fn unblock(&mut self, block: ReadBlock) {
+        self.0 &= !block.0;
+    }
+
+    #[inline]
+    pub(super) fn phase(self) -> Phase {
+        match self.0 >> PHASE_SHIFT & 0b11 {
+            0b00 => Phase::Open,
+            0b01 => Phase::Opening,
+            0b10 => Phase::Draining,
+            _ => Phase::Lingering,
+        }
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.0 = self.0 & !ANY_PHASE | (phase as u32) << PHASE_SHIFT;
+    }
+
+    /// Returns `true` in the phases in which it closes.
+    #[inline]
+    pub(super) fn is_closing(self) -> bool {
+        self.0 & CLOSING_PHASE != 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn marks_tell_whether_they_changed() {
-        let mut flags = Flags::default();
-        assert!(flags.insert(Flags::DIRTY));
-        assert!(!flags.insert(Flags::DIRTY));
-        assert!(flags.remove(Flags::DIRTY));
-        assert!(!flags.remove(Flags::DIRTY));
-        assert!(!flags.has(Flags::DIRTY | Flags::ENDED));
+    fn flags_tell_whether_they_changed() {
+        let mut status = Status::default();
+        assert!(status.insert(Flags::DIRTY));
+        assert!(!status.insert(Flags::DIRTY));
+        assert!(status.remove(Flags::DIRTY));
+        assert!(!status.remove(Flags::DIRTY));
+        assert!(!status.has(Flags::DIRTY | Flags::ENDED));
+    }
+
+    #[test]
+    fn flags_phases_and_blocks_do_not_touch_each_other() {
+        let flags = [Flags::READABLE, Flags::LAYERED];
+        let blocks = [ReadBlock::PAUSED, ReadBlock::UPGRADE];
+        let phases = [Phase::Lingering, Phase::Draining, Phase::Opening, Phase::Open];
+        let mut status = Status::default();
+        assert!(status.is_open_without(flags[0] | flags[1]));
+        for (flag, block) in flags.into_iter().zip(blocks) {
+            status.insert(flag);
+            status.block(block);
+            for phase in phases {
+                status.set_phase(phase);
+                assert_eq!(status.phase(), phase);
+                assert_eq!(status.is_closing(), matches!(phase, Phase::Draining | Phase::Lingering));
+                assert!(status.has(flag) && status.has_only_block(block));
+            }
+            assert!(!status.is_open_without(flag), "blocked");
+            status.unblock(block);
+            assert!(!status.is_open_without(flag), "{flag:?}");
+            status.remove(flag);
+            assert!(status.is_open_without(flag));
+        }
     }
 }

@@ -5,11 +5,10 @@ use std::io::{self, ErrorKind, IoSlice};
 use crate::{
     buffer::{MAX_SLICES, Outbox},
     error::SendError,
-    framing::LengthHeader,
+    framing::U32Header,
     session::{
         Connection, FramingSlot, ShardCore,
-        connection::Phase,
-        flags::{Flags, ReadBlock},
+        status::{Flags, Phase, ReadBlock},
     },
     sync::Completion,
 };
@@ -17,6 +16,8 @@ use crate::{
 /// What is done when the session is next flushed.
 const DUE: Flags =
     Flags::union(&[Flags::DIRTY, Flags::RETRY, Flags::CLOSING, Flags::ABORT, Flags::DRAINED, Flags::BROKEN]);
+/// None of this is true of an open session where one write is all that is to be done.
+const NOT_SOLE: Flags = Flags::union(&[DUE, Flags::BLOCKED, Flags::LAYERED, Flags::BACKLOG]);
 /// Replies of this many bytes are written without waiting for more; as many as one read brings.
 const REPLIES_THAT_WAIT: usize = 64 * 1024;
 
@@ -61,17 +62,17 @@ impl Connection {
     /// The kernel takes bytes again. Returns `true` if some were waiting for that.
     #[inline]
     pub(crate) fn handle_writable(&mut self) -> bool {
-        self.flags.remove(Flags::BLOCKED)
+        self.status.remove(Flags::BLOCKED)
     }
 
     /// Returns `true` if the replies so far wait for the replies to packets that are handed out in later turns. All
     /// packets of one read then share one write, instead of one write per turn.
     #[inline]
     pub(crate) fn replies_wait(&self) -> bool {
-        self.flags.has(Flags::BACKLOG)
-            && self.flags.has(Flags::UNFINISHED)
-            && !self.flags.has(DUE)
-            && !self.read_block.any()
+        self.status.has(Flags::BACKLOG)
+            && self.status.has(Flags::UNFINISHED)
+            && !self.status.has(DUE)
+            && !self.status.is_blocked()
             && self
                 .outbox
                 .as_ref()
@@ -81,21 +82,21 @@ impl Connection {
     /// Begins a flush. Returns `true` if something of [`DUE`] is to be done first.
     #[inline]
     pub(crate) fn begin_flush(&mut self) -> bool {
-        let due = self.flags.has(DUE);
+        let due = self.status.has(DUE);
         if due {
-            self.flags.remove(Flags::DIRTY | Flags::RETRY);
+            self.status.remove(Flags::DIRTY | Flags::RETRY);
         }
         due
     }
 
     /// Returns what is to be done before writing.
     pub(crate) fn poll_due(&mut self) -> Option<Due> {
-        if self.flags.has(Flags::ABORT) {
+        if self.status.has(Flags::ABORT) {
             Some(Due::Abort)
-        } else if self.flags.has(Flags::BROKEN) {
+        } else if self.status.has(Flags::BROKEN) {
             Some(Due::Broken)
         } else {
-            let drained = self.flags.remove(Flags::DRAINED) && !self.read_block.has(ReadBlock::FULL);
+            let drained = self.status.remove(Flags::DRAINED) && !self.status.has_block(ReadBlock::FULL);
             drained.then_some(Due::Drained)
         }
     }
@@ -103,7 +104,7 @@ impl Connection {
     /// Returns the bytes to write, if there are any and the kernel may take them.
     #[inline]
     pub(crate) fn poll_transmit(&mut self, core: &mut ShardCore) -> Option<Transmit<'_>> {
-        if self.flags.has(Flags::BLOCKED | Flags::RETRY | Flags::BROKEN) {
+        if self.status.has(Flags::BLOCKED | Flags::RETRY | Flags::BROKEN) {
             return None;
         }
         if self.is_layered() {
@@ -115,6 +116,28 @@ impl Connection {
             self.give_back_outbox(core);
         }
         self.outbox.as_deref().map(Transmit::of)
+    }
+
+    /// Returns the bytes to write, if writing them is all that is to be done: nothing else is due, no layer transforms
+    /// them, and the kernel refused none before.
+    #[inline]
+    pub(crate) fn poll_sole_transmit(&self) -> Option<&[u8]> {
+        if !self.status.is_open_without(NOT_SOLE) {
+            return None;
+        }
+        self.outbox.as_ref()?.sole()
+    }
+
+    /// The kernel has taken all `n` bytes of the sole transmit.
+    #[inline]
+    pub(crate) fn handle_sole_sent(&mut self, n: usize, core: &mut ShardCore) {
+        // A counter of 64 bits does not overflow in practice.
+        self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
+        core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);
+        if let Some(mut outbox) = self.outbox.take() {
+            outbox.take_sole();
+            core.pool.put_empty(outbox);
+        }
     }
 
     /// Handles the kernel's result for the last transmit. Returns `true` if nothing is left to write.
@@ -133,7 +156,7 @@ impl Connection {
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.handle_blocked(core),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 // The kernel did not refuse, but a retry within this turn could be interrupted again and again.
-                self.flags.insert(Flags::RETRY);
+                self.status.insert(Flags::RETRY);
                 core.flush_later(self);
             }
             Err(error) => return Err(error),
@@ -171,7 +194,7 @@ impl Connection {
     /// Reads again if the outbox has drained.
     #[inline]
     pub(super) fn lift_full(&mut self, core: &mut ShardCore) {
-        if self.read_block.has(ReadBlock::FULL) {
+        if self.status.has_block(ReadBlock::FULL) {
             self.lift_if_low(core);
         }
     }
@@ -183,14 +206,14 @@ impl Connection {
             return;
         }
         self.lift(ReadBlock::FULL, core);
-        if self.phase == Phase::Open {
-            self.flags.insert(Flags::DRAINED);
+        if self.status.phase() == Phase::Open {
+            self.status.insert(Flags::DRAINED);
             core.flush_later(self);
         }
     }
 
     fn handle_blocked(&mut self, core: &mut ShardCore) {
-        self.flags.insert(Flags::BLOCKED);
+        self.status.insert(Flags::BLOCKED);
         if self.is_layered() {
             self.block_wire(core);
         } else if let Some(outbox) = &mut self.outbox {
@@ -208,7 +231,7 @@ impl Connection {
     #[inline]
     pub(super) fn enqueue_in_place(
         &mut self,
-        header: &LengthHeader,
+        header: U32Header,
         payload: &[u8],
         core: &mut ShardCore,
     ) -> bool {
@@ -216,25 +239,17 @@ impl Connection {
             self.open_outbox(core);
         }
         let Some(outbox) = &mut self.outbox else { return false };
-        let appended = outbox.append_in_place(header, payload);
-        if appended {
-            self.count_packet_out(core);
-        }
-        appended
+        let Some(place) = outbox.place(header, payload.len()) else { return false };
+        self.traffic.count_packet_out(core);
+        place.copy_from_slice(payload);
+        true
     }
 
     /// Takes an outbox to send into, if anything may be sent.
     fn open_outbox(&mut self, core: &mut ShardCore) {
-        if !self.read_block.has(ReadBlock::CLOSING) {
+        if !self.status.has_block(ReadBlock::CLOSING) {
             self.outbox = Some(core.pool.take());
         }
-    }
-
-    #[inline]
-    fn count_packet_out(&mut self, core: &mut ShardCore) {
-        // A counter of 64 bits does not overflow in practice.
-        self.traffic.packets_out = self.traffic.packets_out.wrapping_add(1);
-        core.counters.packets_out = core.counters.packets_out.wrapping_add(1);
     }
 
     /// Frames `payload` into the outbox, if the limit allows it.
@@ -244,9 +259,15 @@ impl Connection {
         payload: &[u8],
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
+        if let (Some(header), Some(outbox)) = (framing.length_header(), &mut self.outbox) {
+            if outbox.append_in_place(|spare| header.write(payload, spare)) {
+                self.traffic.count_packet_out(core);
+                return Ok(());
+            }
+        }
         let (queued, limit) = (self.queued(), core.limits.outbox_hard);
         let room = limit.checked_sub(queued);
-        if room.is_none_or(|room| payload.len() > room) && !self.read_block.has(ReadBlock::CLOSING) {
+        if room.is_none_or(|room| payload.len() > room) && !self.status.has_block(ReadBlock::CLOSING) {
             core.counters.sends_refused += 1;
             return Err(SendError::Full { queued, limit });
         }
@@ -274,7 +295,7 @@ impl Connection {
         most: usize,
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        if self.read_block.has(ReadBlock::CLOSING) {
+        if self.status.has_block(ReadBlock::CLOSING) {
             return Err(SendError::Closed);
         }
         let outbox = self.outbox.get_or_insert_with(|| core.pool.take());
@@ -282,7 +303,7 @@ impl Connection {
         if outbox.weight() > core.limits.outbox_high {
             self.keep_above_high(frame, most, core)?;
         }
-        self.count_packet_out(core);
+        self.traffic.count_packet_out(core);
         Ok(())
     }
 
@@ -291,7 +312,7 @@ impl Connection {
     #[cold]
     fn keep_above_high(&mut self, frame: usize, most: usize, core: &mut ShardCore) -> Result<(), SendError> {
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
-            self.read_block.set(ReadBlock::FULL);
+            self.status.block(ReadBlock::FULL);
             return Ok(());
         };
         outbox.take_back(frame);
@@ -304,7 +325,7 @@ impl Connection {
         let Some(outbox) = &mut self.outbox else { return completion.written() };
         outbox.track(completion);
         if outbox.weight() > core.limits.outbox_high {
-            self.read_block.set(ReadBlock::FULL);
+            self.status.block(ReadBlock::FULL);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     addr::Addr,
     contained::Contained,
     error::{CloseReason, Logged, SendError},
-    framing::Framing,
+    framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
     session::{Connection, FramingSlot, SessionCommand, SessionHandle, ShardCore},
@@ -25,6 +25,8 @@ pub struct Session<'a> {
     connection: &'a mut Connection,
     framing: &'a mut dyn FramingSlot,
     core: &'a mut ShardCore,
+    /// Of the framing: what most sends need of it.
+    header: U32Header,
 }
 
 impl<'a> Session<'a> {
@@ -34,7 +36,25 @@ impl<'a> Session<'a> {
         framing: &'a mut dyn FramingSlot,
         core: &'a mut ShardCore,
     ) -> Self {
-        Self { connection, framing, core }
+        let header = U32Header::of(framing.length_header());
+        Self::with_header(connection, framing, core, header)
+    }
+
+    /// As [`new`](Self::new), where the header of the framing is known.
+    #[inline]
+    pub(crate) fn with_header(
+        connection: &'a mut Connection,
+        framing: &'a mut dyn FramingSlot,
+        core: &'a mut ShardCore,
+        header: U32Header,
+    ) -> Self {
+        Self { connection, framing, core, header }
+    }
+
+    /// The header of the framing, which the callback may have replaced.
+    #[inline]
+    pub(crate) fn header(&self) -> U32Header {
+        self.header
     }
 }
 
@@ -51,10 +71,10 @@ impl Session<'_> {
     #[inline(always)]
     pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
         let packet = packet.as_ref();
-        match self.framing.length_header() {
-            Some(header) if self.connection.enqueue_in_place(header, packet, self.core) => Ok(()),
-            _ => self.connection.enqueue(self.framing, packet, self.core),
+        if self.connection.enqueue_in_place(self.header, packet, self.core) {
+            return Ok(());
         }
+        self.connection.enqueue(self.framing, packet, self.core)
     }
 
     /// Sends a packet to another session of the server, or to this one. Never blocks.
@@ -270,6 +290,7 @@ impl Session<'_> {
         let mut framing: Contained<Box<dyn Framing>> = Contained::new(Box::new(framing));
         framing.offer_max(self.core.limits.frame);
         self.framing.swap(framing.into_inner());
+        self.header = U32Header::of(self.framing.length_header());
         self.connection.framing_swapped(self.framing, self.core);
     }
 

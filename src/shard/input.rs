@@ -7,7 +7,7 @@ use crate::{
     buffer::{Inbox, ReceiveBuffer},
     contained::guard,
     error::{CloseReason, Failure},
-    framing::{self, Decoded, FrameError, Framing, NoPacket, Stage},
+    framing::{self, Decoded, FrameError, Framing, NoPacket, Stage, U32Header},
     handler::PacketHandler,
     session::{Connection, FramingCell, InputExhausted, InputStep, Session, ShardCore},
     time::Tick,
@@ -18,6 +18,24 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[inline]
     pub(crate) fn handle_readable(&mut self, hangup: bool) {
         self.slot.connection.handle_readable(hangup);
+    }
+
+    /// Returns `true` if the session waits for nothing but the input that was announced, see
+    /// [`Connection::is_ordinary`].
+    #[inline]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.slot.connection.is_ordinary()
+    }
+
+    /// `n` bytes came for an ordinary session, and are in `buffer`; the kernel has no more.
+    #[inline(always)]
+    pub(crate) fn handle_ordinary(&mut self, buffer: &mut ReceiveBuffer, n: usize) {
+        self.slot.connection.handle_ordinary(n, self.core);
+        let region = buffer.received(n);
+        let used = self.deliver(region, self.core.clock.stamp());
+        if used < n {
+            self.keep_tail(None, region.get(used..).unwrap_or_default(), used);
+        }
     }
 
     /// Returns the socket to receive from, if there may be something and it is wanted now.
@@ -259,8 +277,10 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
         (&mut *access.handler, &mut *access.slot, &mut *access.core, &mut access.share);
     let Some(state) = slot.state.as_deref_mut() else { return Ok(0) };
     let cell = &mut *slot.framing;
-    let mut finder = Finder { stage, since, len: region.len(), refused_at: None };
+    let len = region.len();
+    let mut refused_at = None;
     let mut rest = region;
+    let mut header = U32Header::of(cell.length_header());
     // A local variable stays in a register, `share` does not. A panic loses the count, but it also ends the session.
     let mut frames = share.frames;
     while slot.connection.takes_packets() {
@@ -272,19 +292,25 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
                 break;
             }
         }
-        let (packet, consumed) = match cell.length_header().and_then(|header| header.whole(rest)) {
-            Some((start, end)) => (rest.get(start..end), end),
+        let (packet, consumed) = match header.whole(rest) {
+            Some(end) => (rest.get(U32Header::WIDTH..end), end),
             None if rest.is_empty() && stage == Stage::Open => break,
-            None => match finder.find(handler, &mut slot.connection, state, cell, core, rest)? {
-                Found::Nothing => break,
-                Found::Packet(packet, consumed) => (rest.get(packet), consumed),
-                Found::NoPacket(consumed) => (None, consumed),
-            },
+            None => {
+                let finder = Finder { stage, since, len, refused_at: &mut refused_at };
+                let found = finder.find(handler, &mut slot.connection, state, cell, core, rest)?;
+                header = U32Header::of(cell.length_header());
+                match found {
+                    Found::Nothing => break,
+                    Found::Packet(packet, consumed) => (rest.get(packet), consumed),
+                    Found::NoPacket(consumed) => (None, consumed),
+                }
+            }
         };
         if let Some(packet) = packet {
             slot.connection.count_packet_in();
-            let mut session = Session::new(&mut slot.connection, cell, core);
+            let mut session = Session::with_header(&mut slot.connection, cell, core, header);
             handler.on_packet(&mut session, state, packet)?;
+            header = session.header();
         }
         frames -= 1;
         match std::mem::take(&mut rest).get_mut(consumed..) {
@@ -293,18 +319,18 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
         }
     }
     share.frames = frames;
-    Ok(finder.len - rest.len())
+    Ok(len - rest.len())
 }
 
 /// Asks the framing what it finds.
-struct Finder {
+struct Finder<'a> {
     stage: Stage,
     /// When the first byte was received.
     since: Tick,
     /// How many bytes there were.
     len: usize,
     /// How many were left when the framing refused them and consumed none.
-    refused_at: Option<usize>,
+    refused_at: &'a mut Option<usize>,
 }
 
 /// What a framing has found at the front.
@@ -316,11 +342,11 @@ enum Found {
     NoPacket(usize),
 }
 
-impl Finder {
+impl Finder<'_> {
     /// Returns what is at the front of `rest`. Calls the handler for what the framing refuses.
     #[inline(never)]
     fn find<H: PacketHandler, F: Framing>(
-        &mut self,
+        self,
         handler: &mut H,
         connection: &mut Connection,
         state: &mut H::State,
@@ -337,8 +363,8 @@ impl Finder {
             Some(Decoded::Skipped { consumed }) => (NoPacket::Skipped, consumed),
             Some(Decoded::Rejected { consumed, error }) => (NoPacket::Rejected(error), consumed),
         };
-        framing::no_packet(&found, consumed, rest.len(), self.refused_at == Some(rest.len()))?;
-        self.refused_at = (consumed == 0).then_some(rest.len());
+        framing::no_packet(&found, consumed, rest.len(), *self.refused_at == Some(rest.len()))?;
+        *self.refused_at = (consumed == 0).then_some(rest.len());
         let since = if rest.len() == self.len { self.since } else { core.clock.stamp() };
         if let NoPacket::Rejected(error) = found {
             connection.end_discarding();

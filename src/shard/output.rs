@@ -59,6 +59,21 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         Some((&mut self.slot.io, transmit))
     }
 
+    /// Returns the socket and the bytes to write to it, if writing them is all that is to be done.
+    #[inline]
+    pub(crate) fn poll_sole_transmit(&mut self) -> Option<(&mut T, &[u8])> {
+        if !self.is_alive() {
+            return None;
+        }
+        Some((&mut self.slot.io, self.slot.connection.poll_sole_transmit()?))
+    }
+
+    /// The kernel has taken all `n` bytes of the sole transmit.
+    #[inline]
+    pub(crate) fn handle_sole_sent(&mut self, n: usize) {
+        self.slot.connection.handle_sole_sent(n, self.core);
+    }
+
     /// Handles the kernel's result for the last transmit. Returns `true` if nothing is left to write.
     #[inline(always)]
     pub(crate) fn handle_sent(&mut self, sent: io::Result<usize>) -> bool {

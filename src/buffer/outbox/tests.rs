@@ -68,16 +68,16 @@ fn spare_bytes_are_what_earlier_frames_have_left() {
     let framing = LengthPrefix::u32_be();
     let header = framing.length_header().unwrap();
     let mut outbox = Outbox::default();
-    assert!(!outbox.append_in_place(header, b"first"), "there are none yet");
+    assert!(!outbox.append_in_place(|spare| header.write(b"first", spare)), "there are none yet");
     put(&mut outbox, &[1; 20]);
-    assert!(!outbox.append_in_place(header, b"behind it"), "nor behind what waits");
+    assert!(!outbox.append_in_place(|spare| header.write(b"behind it", spare)), "nor behind what waits");
     assert_eq!(outbox.advance(20), 0);
     for payload in [&b"hello"[..], b"", b"abc"] {
-        assert!(outbox.append_in_place(header, payload));
+        assert!(outbox.append_in_place(|spare| header.write(payload, spare)));
     }
     let expected = [framed(b"hello"), framed(b""), framed(b"abc")].concat();
     assert_eq!((pending(&outbox), outbox.len()), (expected.clone(), 20));
-    assert!(!outbox.append_in_place(header, b""), "they are used up");
+    assert!(!outbox.append_in_place(|spare| header.write(b"", spare)), "they are used up");
     put(&mut outbox, b"more");
     assert_eq!(outbox.advance(7), 17);
     assert_eq!(pending(&outbox), [&expected[7..], b"more"].concat());
@@ -91,20 +91,20 @@ fn spare_bytes_are_given_up_where_a_frame_is_to_be_held_against_a_limit() {
         let mut outbox = Outbox::default();
         put(&mut outbox, &[1; 100]);
         outbox.advance(100);
-        assert!(outbox.append_in_place(header, b"x"));
+        assert!(outbox.append_in_place(|spare| header.write(b"x", spare)));
         outbox
     };
     let mut sealed = with_spare();
     sealed.seal();
-    assert!(!sealed.append_in_place(header, b"y"));
+    assert!(!sealed.append_in_place(|spare| header.write(b"y", spare)));
     let mut tracked = with_spare();
     let (_ticket, completion) = SendTicket::pair();
     tracked.track(completion);
-    assert!(!tracked.append_in_place(header, b"y"));
+    assert!(!tracked.append_in_place(|spare| header.write(b"y", spare)));
     let mut reset = with_spare();
     reset.reset(6);
-    assert!(!reset.append_in_place(header, b"xyz"), "more than it may keep");
-    assert!(reset.append_in_place(header, b"xy"));
+    assert!(!reset.append_in_place(|spare| header.write(b"xyz", spare)), "more than it may keep");
+    assert!(reset.append_in_place(|spare| header.write(b"xy", spare)));
     assert_eq!(pending(&reset), framed(b"xy"));
 }
 
@@ -121,7 +121,7 @@ proptest! {
         let (mut expected, mut taken) = (Vec::new(), 0);
         for (append, take) in steps {
             let bytes = &stream[expected.len()..][..append];
-            if outbox.append_in_place(header, bytes) {
+            if outbox.append_in_place(|spare| header.write(bytes, spare)) {
                 expected.extend(framed(bytes));
             } else {
                 put(&mut outbox, bytes);

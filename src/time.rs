@@ -53,7 +53,7 @@ pub(crate) fn nanos(duration: Duration) -> Nanos {
 /// The time of one shard: read when a turn begins, whenever a deadline is set, and again after every few units of work.
 ///
 /// The clock is not read for each packet. What is stamped in between (when a peer was last heard) is stamped again if
-/// the next reading finds that a callback took long, see `restamp` in `reactor/service.rs`.
+/// the next reading finds that a callback took long, see `restamp` in `reactor/service_loop.rs`.
 pub(crate) struct ShardClock {
     source: Box<dyn Clock>,
     /// The last reading.
@@ -74,6 +74,8 @@ pub(crate) struct ShardClock {
     lost: Tick,
     /// How far a stamp is ahead of its reading.
     slack: Tick,
+    /// No more than this between two readings makes no stamp wrong.
+    unnoticed: Nanos,
 }
 
 impl ShardClock {
@@ -91,6 +93,7 @@ impl ShardClock {
             alarm: false,
             lost: 0,
             slack,
+            unnoticed: slack.min(HELD_UP) * NANOS_PER_TICK,
         };
         clock.set();
         clock
@@ -125,6 +128,15 @@ impl ShardClock {
         let (before, stamp) = (self.read_at, self.stamp);
         self.set();
         let passed = self.read_at.saturating_sub(before);
+        if passed > self.unnoticed {
+            self.note_gap(passed, stamp);
+        }
+        self.now
+    }
+
+    /// So much time has `passed` since the last reading that what was stamped with `stamp` in between may be wrong.
+    #[cold]
+    fn note_gap(&mut self, passed: Nanos, stamp: Tick) {
         if passed > self.slack * NANOS_PER_TICK {
             self.outdated.get_or_insert(stamp);
             self.alarm = true;
@@ -132,7 +144,6 @@ impl ShardClock {
         if passed > HELD_UP * NANOS_PER_TICK {
             self.lost += passed.div_ceil(NANOS_PER_TICK);
         }
-        self.now
     }
 
     /// Reads the clock after a wait that was to end at `expected`; time beyond that was lost. Returns
@@ -150,7 +161,9 @@ impl ShardClock {
     fn set(&mut self) {
         self.read_at = self.source.since_origin();
         self.now = self.read_at / NANOS_PER_TICK;
-        self.stamp = self.now + self.slack + Tick::from(self.read_at > self.now * NANOS_PER_TICK);
+        // Milliseconds do not overflow 64 bits.
+        let whole = self.now.wrapping_mul(NANOS_PER_TICK);
+        self.stamp = self.now.wrapping_add(self.slack).wrapping_add(Tick::from(self.read_at > whole));
         self.credit = self.stride;
         self.alarm = self.outdated.is_some() || self.is_part_over();
     }

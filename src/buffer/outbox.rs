@@ -304,11 +304,12 @@ impl Outbox {
         Some(std::mem::replace(&mut self.head, rest))
     }
 
-    /// Returns all bytes that wait if they are one slice and nothing else waits: no ticket, and no further chunk.
+    /// Returns all bytes that wait if they are one slice and nothing else waits, no ticket and no further chunk, and the
+    /// kernel has taken none of them.
     #[inline]
     pub(crate) fn sole(&self) -> Option<&[u8]> {
-        let is_sole = self.beside == 0 && self.open == CHUNK;
-        self.head.get(self.front..self.filled).filter(|bytes| is_sole && !bytes.is_empty())
+        let is_sole = self.front | self.beside == 0 && self.open == CHUNK && self.filled > 0;
+        if is_sole { self.head.get(..self.filled) } else { None }
     }
 
     /// The kernel has taken all of what [`sole`](Self::sole) has returned.

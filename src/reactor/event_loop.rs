@@ -3,12 +3,16 @@ use std::{
     time::Duration,
 };
 
-use super::{Flow, Ready, Service, Sys, token::service_of};
+use super::{
+    Flow, Ready, Service, Sys,
+    service::{STEPS, Step},
+    token::service_of,
+};
 use crate::{buffer::ReceiveBuffer, time::Tick};
 
 /// The loop of one thread: a poll, and one shard of each service.
 ///
-/// Each step of a turn is one virtual call per service, and monomorphic from there on.
+/// A turn is a few virtual calls per service, and monomorphic from there on.
 pub(crate) struct EventLoop<Y: Sys> {
     sys: Y,
     /// Indexed by their numbers; services that have ended leave a gap.
@@ -30,11 +34,11 @@ impl<Y: Sys> EventLoop<Y> {
             self.fail(&error, ended);
             return Flow::Stop;
         }
-        self.each(|service, sys, buffer| service.read(sys, buffer));
-        self.each(|service, sys, _| service.accept(sys));
-        self.each(|service, sys, _| service.obey(sys));
-        self.each(|service, sys, buffer| service.expire(sys, buffer));
-        self.each(|service, sys, _| service.flush(sys));
+        if let [Some(only)] = self.services.as_mut_slice() {
+            only.run(&STEPS, &mut self.sys, &mut self.buffer);
+        } else {
+            STEPS.iter().for_each(|step| self.run_each(*step));
+        }
         self.end_turn(&mut ended);
         if self.services.iter().any(Option::is_some) { Flow::Continue } else { Flow::Stop }
     }
@@ -87,13 +91,11 @@ impl<Y: Sys> EventLoop<Y> {
 
     /// One step of each service, and what its callbacks have asked of sessions of the others: that is done before any
     /// other step, which might take what was sent later from a mailbox.
-    #[inline]
-    fn each(&mut self, step: impl Fn(&mut dyn Service<Y>, &mut Y, &mut ReceiveBuffer)) {
-        let has_others = self.services.len() > 1;
+    fn run_each(&mut self, step: Step) {
         for number in 0..self.services.len() {
             let Some(Some(service)) = self.services.get_mut(number) else { continue };
-            step(&mut **service, &mut self.sys, &mut self.buffer);
-            if has_others && !service.outgoing().is_empty() {
+            service.run(&[step], &mut self.sys, &mut self.buffer);
+            if !service.outgoing().is_empty() {
                 self.pass_on(number);
             }
         }

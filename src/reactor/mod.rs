@@ -6,6 +6,7 @@ mod descriptors;
 mod event_loop;
 mod mio_sys;
 mod service;
+mod service_loop;
 mod session_io;
 mod socket;
 #[cfg(unix)]
@@ -20,7 +21,8 @@ pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoD
 pub(crate) use descriptors::descriptors_left;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use mio_sys::MioSys;
-pub(crate) use service::{Flow, Lifetime, Service, ServiceConfig, ServiceLoop};
+pub(crate) use service::{Flow, Service};
+pub(crate) use service_loop::{Lifetime, ServiceConfig, ServiceLoop};
 pub(crate) use socket::{BoundSocket, Listener, SocketOptions, Stream};
 pub(crate) use sys::{Ready, Sys};
 #[cfg(test)]

@@ -75,11 +75,11 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    /// Counts a packet that was queued. The shard counts it when it leaves the session.
     #[inline]
-    pub(super) fn count_packet_out(&mut self, core: &mut ShardCore) {
+    pub(super) fn count_packet_out(&mut self) {
         // A counter of 64 bits does not overflow in practice.
         self.packets_out = self.packets_out.wrapping_add(1);
-        core.counters.packets_out = core.counters.packets_out.wrapping_add(1);
     }
 }
 
@@ -363,19 +363,19 @@ impl Connection {
         self.held
     }
 
-    /// Packets handed to the handler so far.
+    /// Packets handed to the handler so far, and packets queued to be sent.
     #[inline]
-    pub(crate) fn packets_in(&self) -> u64 {
-        self.traffic.packets_in
+    pub(crate) fn packets(&self) -> (u64, u64) {
+        (self.traffic.packets_in, self.traffic.packets_out)
     }
 
     /// Counts what the session buffers now, and updates the session's handles. Returns `true` if it buffers or buffered
     /// anything.
     #[inline]
     pub(crate) fn account(&mut self, core: &mut ShardCore) -> bool {
-        // Only a session with such a part can have handles or layers.
-        let has_cold = self.cold.is_some();
-        if self.held == 0 && !has_cold && self.inbox.is_none() && self.outbox.is_none() {
+        // Only a session with a cold part can have handles or layers. One test for all four.
+        let has_some = self.cold.is_some() | self.inbox.is_some() | self.outbox.is_some() | (self.held > 0);
+        if !has_some {
             return false;
         }
         self.account_for_buffers(core)

@@ -64,6 +64,15 @@ impl ShardCore {
         }
     }
 
+    /// Counts the packets, in and out, that a session has counted between these two looks at it.
+    #[inline]
+    pub(crate) fn count_packets(&mut self, before: (u64, u64), after: (u64, u64)) {
+        // Counters of 64 bits do not overflow in practice.
+        let (received, sent) = (after.0.wrapping_sub(before.0), after.1.wrapping_sub(before.1));
+        self.counters.packets_in = self.counters.packets_in.wrapping_add(received);
+        self.counters.packets_out = self.counters.packets_out.wrapping_add(sent);
+    }
+
     /// Puts the session on the list of those to read in the next turn, without waiting for an event.
     pub(crate) fn read_later(&mut self, connection: &mut Connection) {
         if connection.status.insert(Flags::UNFINISHED) {

@@ -240,7 +240,7 @@ impl Connection {
         }
         let Some(outbox) = &mut self.outbox else { return false };
         let Some(place) = outbox.place(header, payload.len()) else { return false };
-        self.traffic.count_packet_out(core);
+        self.traffic.count_packet_out();
         place.copy_from_slice(payload);
         true
     }
@@ -261,7 +261,7 @@ impl Connection {
     ) -> Result<(), SendError> {
         if let (Some(header), Some(outbox)) = (framing.length_header(), &mut self.outbox) {
             if outbox.append_in_place(|spare| header.write(payload, spare)) {
-                self.traffic.count_packet_out(core);
+                self.traffic.count_packet_out();
                 return Ok(());
             }
         }
@@ -303,7 +303,7 @@ impl Connection {
         if outbox.weight() > core.limits.outbox_high {
             self.keep_above_high(frame, most, core)?;
         }
-        self.traffic.count_packet_out(core);
+        self.traffic.count_packet_out();
         Ok(())
     }
 

@@ -43,7 +43,9 @@ impl<F: Framing, S, T> Inspect<S> for Sessions<'_, F, S, T> {
         }
         let Some(slot) = self.slots.get_mut(id.key).filter(|slot| slot.is_known()) else { return };
         let Some(state) = slot.state.as_deref_mut() else { return };
+        let before = slot.connection.packets();
         body(&mut Session::new(&mut slot.connection, &mut *slot.framing, self.core), state);
+        self.core.count_packets(before, slot.connection.packets());
         slot.connection.account(self.core);
         self.core.flush_later(&mut slot.connection);
     }

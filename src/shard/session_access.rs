@@ -77,15 +77,13 @@ where
         body: impl FnOnce(&mut SessionAccess<'_, H, F, T>) -> R,
     ) -> Option<R> {
         let slot = self.slots.get_mut(key)?;
-        let (share, before) = (Share::new(&self.core), slot.connection.packets_in());
+        let (share, before) = (Share::new(&self.core), slot.connection.packets());
         let mut access =
             SessionAccess { handler: &mut *self.handler, slot, core: &mut self.core, share, verdict: None };
         let answer = body(&mut access);
         let SessionAccess { slot, core, share, verdict, .. } = access;
-        // Once for the whole visit, since the shard's count is not read in between. 64 bits do not overflow in
-        // practice.
-        let handed_out = slot.connection.packets_in().wrapping_sub(before);
-        core.counters.packets_in = core.counters.packets_in.wrapping_add(handed_out);
+        // Once for the whole visit, since the shard's counters are not read in between.
+        core.count_packets(before, slot.connection.packets());
         let holds = slot.connection.account(core);
         share.end(core);
         if let Some(verdict) = verdict {

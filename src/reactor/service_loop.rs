@@ -1,0 +1,446 @@
+use std::{collections::VecDeque, io, sync::Arc};
+
+use super::{
+    Acceptor, Flow, Ready, Service, Sys,
+    acceptor::Placed,
+    service::Step,
+    session_io::{find_error, flush, handle_event, note, serve},
+    token::{FIRST_LISTENER, listener_of, session_of, session_token},
+};
+use crate::{
+    buffer::ReceiveBuffer,
+    error::CloseReason,
+    framing::Framing,
+    handler::PacketHandler,
+    id::{Key, ShardId},
+    session::{Effect, Effects, TimerPurpose},
+    shard::{Command, Ending, Incoming, Shard},
+    sync::Mailbox,
+    time::Tick,
+    timer_wheel::Fired,
+};
+
+/// How long each part of a turn may take before the rest of it waits for the next turn (milliseconds). Together they
+/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time.
+const ACCEPT_SHARE: Tick = 2;
+const READ_SHARE: Tick = 10;
+const COMMAND_SHARE: Tick = 2;
+const TIMER_SHARE: Tick = 2;
+const WRITE_SHARE: Tick = 2;
+/// The most commands executed in one turn, however fast they are.
+const COMMANDS_PER_TURN: usize = 1024;
+/// A turn that takes longer than this counts as slow (milliseconds).
+const SLOW_TURN: Tick = 100;
+
+/// A shard with its mailbox, perhaps an acceptor, and the work that a turn had no time for.
+pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
+    shard: Shard<H, F, Y::Stream>,
+    /// Its number on the thread, which its tokens carry.
+    number: u8,
+    acceptor: Option<Acceptor<Y>>,
+    mailbox: Arc<Mailbox<Command<Y::Stream>>>,
+    lifetime: Lifetime,
+    read_budget: usize,
+    /// When this turn began.
+    began: Tick,
+    ready: Vec<Ready>,
+    // What is left of these when their share of the turn is used up waits for the next turn.
+    commands: VecDeque<Command<Y::Stream>>,
+    unfinished: VecDeque<Key>,
+    dirty: VecDeque<Key>,
+    /// The last one is the earliest.
+    due: Vec<Fired<TimerPurpose>>,
+    /// The sessions that were served in this turn without an event.
+    served: Vec<Key>,
+}
+
+/// How long a shard lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Until the server stops.
+    Server,
+    /// Until its one connection ends.
+    Connection,
+}
+
+/// What a service is made of.
+pub(crate) struct ServiceConfig<Y: Sys, H: PacketHandler, F> {
+    pub(crate) shard: Shard<H, F, Y::Stream>,
+    pub(crate) number: u8,
+    pub(crate) acceptor: Option<Acceptor<Y>>,
+    pub(crate) mailbox: Arc<Mailbox<Command<Y::Stream>>>,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) read_budget: usize,
+}
+
+impl<Y, H, F> ServiceLoop<Y, H, F>
+where
+    Y: Sys,
+    H: PacketHandler + 'static,
+    F: Framing + Clone,
+{
+    pub(crate) fn new(config: ServiceConfig<Y, H, F>) -> Self {
+        let mut shard = config.shard;
+        let now = shard.clock().read();
+        Self {
+            shard,
+            number: config.number,
+            acceptor: config.acceptor,
+            mailbox: config.mailbox,
+            lifetime: config.lifetime,
+            read_budget: config.read_budget,
+            began: now,
+            ready: Vec::new(),
+            commands: VecDeque::new(),
+            unfinished: VecDeque::new(),
+            dirty: VecDeque::new(),
+            due: Vec::new(),
+            served: Vec::new(),
+        }
+    }
+
+    /// Returns `true` if work is left that no event will announce.
+    fn has_work(&self) -> bool {
+        let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
+        !left
+            || !self.due.is_empty()
+            || self.acceptor.as_ref().is_some_and(|acceptor| acceptor.is_active() && acceptor.has_work())
+    }
+
+    /// Opens a session for a connection.
+    fn adopt(&mut self, sys: &mut Y, incoming: Incoming<Y::Stream>) {
+        let Some(key) = self.shard.insert(incoming) else { return };
+        let token = session_token(self.number, key);
+        self.shard.with_session(key, |access| match sys.register(access.io(), token) {
+            Ok(()) => access.open(),
+            Err(error) => access.refuse(error),
+        });
+        self.served.push(key);
+    }
+
+    fn serve_ready(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        let ready = std::mem::take(&mut self.ready);
+        let mut over = false;
+        for event in &ready {
+            if event.token >= FIRST_LISTENER {
+                self.note_listener(event.token);
+                continue;
+            }
+            if over {
+                self.put_off(sys, event);
+                continue;
+            }
+            self.handle_ready(sys, buffer, event);
+            if self.shard.clock().is_alarmed() {
+                self.restamp(&ready);
+                over = self.shard.clock().is_part_over();
+            }
+        }
+        self.ready = ready;
+    }
+
+    #[cold]
+    fn note_listener(&mut self, token: u64) {
+        if let (Some(acceptor), Some(listener)) = (&mut self.acceptor, listener_of(token)) {
+            acceptor.handle_ready(listener);
+        }
+    }
+
+    /// A session must not be blamed for a silence during which its shard was busy with a callback, even its own: what
+    /// was stamped just before the callback counts from now.
+    #[cold]
+    fn restamp(&mut self, ready: &[Ready]) {
+        let to = self.shard.clock().stamp();
+        let Some(from) = self.shard.clock().take_outdated() else { return };
+        let keys = ready.iter().map(|ready| session_of(ready.token));
+        for key in keys.chain(self.served.iter().copied()) {
+            self.shard.restamp(key, from, to);
+        }
+    }
+
+    /// Called after a session was served without an event.
+    fn note_served(&mut self, key: Key) {
+        self.served.push(key);
+        if self.shard.clock().is_outdated() {
+            let ready = std::mem::take(&mut self.ready);
+            self.restamp(&ready);
+            self.ready = ready;
+        }
+    }
+
+    fn serve_unfinished(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer, key: Key) {
+        let budget = self.read_budget;
+        self.shard.with_session(key, |access| {
+            access.begin_serving();
+            access.handle_resumed();
+            serve(sys, buffer, budget, access);
+        });
+    }
+
+    fn handle_ready(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer, ready: &Ready) {
+        let budget = self.read_budget;
+        let met = self.shard.with_session(session_of(ready.token), |access| {
+            handle_event(sys, buffer, budget, ready, access);
+        });
+        if met.is_none() {
+            self.shard.counters().stale_events += 1;
+        }
+    }
+
+    /// Defers an event for which the turn has no time left: its session waits.
+    #[cold]
+    fn put_off(&mut self, sys: &mut Y, ready: &Ready) {
+        let key = session_of(ready.token);
+        let waits = self.shard.with_session(key, |access| {
+            note(ready, access);
+            if ready.error {
+                find_error(sys, access);
+            }
+            access.wait()
+        });
+        if waits == Some(true) {
+            self.unfinished.push_back(key);
+        }
+    }
+
+    fn handle_command(&mut self, sys: &mut Y, command: Command<Y::Stream>) {
+        match command {
+            Command::Session(key, mut command) => {
+                self.shard.with_session(key, |access| access.handle_command(&mut command));
+                self.shard.discard(Command::Session(key, command));
+            }
+            Command::Adopt(incoming) => self.adopt(sys, incoming),
+            Command::ClosePeer(peer, why) => {
+                self.shard.close_peer(peer, why.as_ref());
+                self.shard.discard(Command::ClosePeer(peer, why));
+            }
+            Command::Execute(job) => self.shard.run(job),
+            Command::Shutdown(grace) => {
+                self.stop_accepting();
+                self.shard.shut_down(grace);
+            }
+            Command::Abort => {
+                self.stop_accepting();
+                self.shard.cut();
+            }
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop(self.shard.counters());
+        }
+    }
+
+    /// Handles a passed deadline of a session. Its bytes may lie unread, and the kernel may take more for it by now,
+    /// above all after the whole process stood still: the session is read and written first, and only then timed out.
+    fn judge(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer, suspect: Key) {
+        let budget = self.read_budget;
+        self.shard.with_session(suspect, |access| {
+            access.doubt();
+            serve(sys, buffer, budget, access);
+        });
+        // A callback that it has just called may have blocked.
+        self.note_served(suspect);
+        self.shard.with_session(suspect, |access| access.judge());
+        self.note_served(suspect);
+    }
+
+    /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
+    /// reserved for those that wait.
+    fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.shard.take_unfinished(&mut self.unfinished);
+        let share = if self.unfinished.is_empty() { READ_SHARE } else { READ_SHARE / 2 };
+        self.shard.clock().begin_part(share);
+        self.serve_ready(sys, buffer);
+        self.shard.clock().begin_part(share);
+        for _ in 0..self.unfinished.len() {
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+            let Some(key) = self.unfinished.pop_front() else { break };
+            self.serve_unfinished(sys, buffer, key);
+            self.note_served(key);
+        }
+    }
+
+    fn accept(&mut self, sys: &mut Y) {
+        let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) else { return };
+        acceptor.begin_turn(self.began);
+        self.shard.clock().begin_part(ACCEPT_SHARE);
+        while let Some(placed) =
+            self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
+        {
+            match placed {
+                Placed::Here(incoming) => self.adopt(sys, incoming),
+                // A strategy may be slow: connections that it has placed must not wait for the rest.
+                Placed::Elsewhere => {
+                    self.shard.clock().read();
+                }
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        if let Some(acceptor) = &mut self.acceptor {
+            acceptor.hand_over(self.shard.counters());
+        }
+    }
+
+    fn obey(&mut self, sys: &mut Y) {
+        self.mailbox.take(&mut self.commands);
+        self.shard.clock().begin_part(COMMAND_SHARE);
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.pop_front() else { break };
+            self.handle_command(sys, command);
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        self.mailbox.note_leftover(!self.commands.is_empty());
+    }
+
+    fn expire(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.shard.take_due(&mut self.due);
+        if self.due.is_empty() {
+            return;
+        }
+        self.shard.clock().begin_part(TIMER_SHARE);
+        while let Some(fired) = self.due.pop() {
+            if let Some(suspect) = self.shard.handle_timer(fired) {
+                self.judge(sys, buffer, suspect);
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    fn flush(&mut self, sys: &mut Y) {
+        self.shard.take_dirty(&mut self.dirty);
+        if self.dirty.is_empty() {
+            return;
+        }
+        self.shard.clock().begin_part(WRITE_SHARE);
+        while let Some(key) = self.dirty.pop_front() {
+            self.shard.with_session(key, |access| flush(sys, access));
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    /// Closes the sockets of ended sessions. `on_close` has run: no write can reach a descriptor that was reused.
+    fn close_ended(&mut self, sys: &mut Y) {
+        while let Some(mut ended) = self.shard.poll_ended() {
+            if ended.how == Ending::Reset {
+                sys.make_reset(&mut ended.io);
+            }
+            // Closed first: a reader that sees that the session has left the counts finds its descriptor free.
+            drop(ended.io);
+            drop(ended.permit);
+        }
+    }
+}
+
+impl<Y, H, F> Service<Y> for ServiceLoop<Y, H, F>
+where
+    Y: Sys,
+    H: PacketHandler + 'static,
+    F: Framing + Clone,
+{
+    fn shard(&self) -> ShardId {
+        self.shard.id()
+    }
+
+    fn start(&mut self) -> Result<(), CloseReason> {
+        self.shard.start()
+    }
+
+    /// If the turn took long, the sessions that were served last are stamped again; a long turn delayed every session.
+    fn judge_last_turn(&mut self) {
+        let took = self.shard.clock().read() - self.began;
+        if self.shard.clock().is_outdated() {
+            let ready = std::mem::take(&mut self.ready);
+            self.restamp(&ready);
+            self.ready = ready;
+        }
+        self.served.clear();
+        if took > SLOW_TURN {
+            self.shard.counters().slow_turns += 1;
+            tracing::warn!(millis = took, "a turn held up all sessions of its shard; does a handler block?");
+        }
+    }
+
+    fn poll_deadline(&mut self) -> (Tick, Option<Tick>) {
+        let now = self.shard.clock().now();
+        if self.has_work() {
+            return (now, Some(0));
+        }
+        let deadline = self.shard.poll_deadline();
+        let acceptor = self.acceptor.as_ref().filter(|acceptor| acceptor.is_active());
+        match acceptor.and_then(Acceptor::deadline) {
+            Some(resume) => (now, Some(deadline.map_or(resume, |deadline| deadline.min(resume)))),
+            None => (now, deadline),
+        }
+    }
+
+    fn fall_asleep(&self) -> bool {
+        self.mailbox.fall_asleep()
+    }
+
+    fn wake_up(&mut self, expected: Option<Tick>) {
+        self.mailbox.wake_up();
+        self.began = self.shard.clock().wake(expected);
+    }
+
+    fn ready(&mut self) -> &mut Vec<Ready> {
+        &mut self.ready
+    }
+
+    fn run(&mut self, steps: &[Step], sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        for step in steps {
+            match step {
+                Step::Read => self.read(sys, buffer),
+                Step::Accept => self.accept(sys),
+                Step::Obey => self.obey(sys),
+                Step::Expire => self.expire(sys, buffer),
+                Step::Flush => self.flush(sys),
+            }
+        }
+    }
+
+    fn outgoing(&mut self) -> &mut Effects {
+        self.shard.outgoing()
+    }
+
+    fn apply(&mut self, effect: Effect, packet: &[u8]) {
+        self.shard.apply(effect, packet);
+    }
+
+    fn end_turn(&mut self, sys: &mut Y) -> io::Result<Flow> {
+        self.close_ended(sys);
+        let counters = self.shard.counters();
+        counters.mailbox = (self.mailbox.queued() + self.commands.len()) as u64;
+        counters.wakeups = self.mailbox.wakeups();
+        self.shard.end_turn();
+        if let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) {
+            acceptor.end_turn()?;
+        }
+        let lonely = self.lifetime == Lifetime::Connection && self.shard.len() == 0;
+        Ok(if lonely || self.shard.is_finished() { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn finish(mut self: Box<Self>, sys: &mut Y) {
+        self.stop_accepting();
+        self.shard.cut();
+        self.commands.extend(self.mailbox.close());
+        for command in std::mem::take(&mut self.commands) {
+            self.shard.discard(command);
+        }
+        self.close_ended(sys);
+        self.shard.counters().mailbox = 0;
+        self.shard.end_turn();
+        self.shard.end();
+    }
+}

@@ -1,10 +1,11 @@
 //! Requests and replies behind a length of two bytes, with a login. `cargo run --release --example request_reply`, then
-//! `printf '\0\7HELLO 1\0\20LOGIN ann secret\0\6ADD 42' | nc -q1 127.0.0.1 7000`.
+//! `printf '\0\7HELLO 1\0\20LOGIN ann secret\0\6ADD 42' | nc -q1 127.0.0.1 7000`, or
+//! `nc 127.0.0.1 7001` and type `HELLO 1`: at that port a request is a line.
 //!
 //! Each session is a state machine: Hello → Login → Ready. A request out of place gets an error as its reply.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
-use framewire::{Failure, Handled, LengthPrefix, PacketHandler, Server, Session, TimerId};
+use framewire::{Failure, Handled, LengthPrefix, PacketHandler, Separator, Server, Session, TimerId};
 use std::time::Duration;
 
 const MAX_REQUEST: usize = 1024;
@@ -72,8 +73,12 @@ impl PacketHandler for Desk {
 }
 
 fn main() -> Result<(), framewire::ServeError> {
-    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    let running = Server::bind(addr)?.framing(LengthPrefix::u16_be().max(MAX_REQUEST)).spawn(Desk)?;
-    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
+    let mut args = std::env::args().skip(1);
+    let binary = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let typed = args.next().unwrap_or_else(|| "127.0.0.1:7001".to_owned());
+    let server = Server::bind(binary)?.framing(LengthPrefix::u16_be().max(MAX_REQUEST));
+    let running = server.also(typed, Separator::lines().max(MAX_REQUEST))?.spawn(Desk)?;
+    running.local_addrs().iter().skip(1).for_each(|addr| println!("typed requests at {addr}"));
+    running.local_addrs().iter().take(1).for_each(|addr| println!("listening on {addr}"));
     running.wait()
 }

@@ -9,6 +9,7 @@
 //! packets                 ^^^^^^^^^^^^^                 ^^^^
 //! ```
 
+mod any;
 mod closure;
 mod config_error;
 mod deframer;
@@ -41,6 +42,7 @@ pub use separator::{MAX_SEPARATOR, MAX_SEPARATORS, Separator};
 pub use until_eof::UntilEof;
 pub use varint::VarintPrefix;
 
+pub(crate) use any::AnyFraming;
 pub(crate) use deframer::{NoPacket, Stage, no_packet, packet};
 
 use std::ops::Range;

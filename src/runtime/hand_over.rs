@@ -17,7 +17,7 @@ use crate::{
     handler::PacketHandler,
     id::ShardId,
     reactor::{Dispatch, HandOverError},
-    shard::{Command, Incoming},
+    shard::{Command, Framings, Incoming},
     sync::MailboxClosed,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct HandOver<P: Platform, H, F> {
     platform: P,
     registry: Arc<ShardRegistry<P>>,
-    framing: Contained<F>,
+    framings: Framings<F>,
     factory: Contained<Box<dyn HandlerFactory<H>>>,
 }
 
@@ -33,10 +33,10 @@ impl<P: Platform, H, F> HandOver<P, H, F> {
     pub(super) fn new(
         platform: P,
         registry: Arc<ShardRegistry<P>>,
-        framing: Contained<F>,
+        framings: Framings<F>,
         factory: Box<dyn HandlerFactory<H>>,
     ) -> Self {
-        Self { platform, registry, framing, factory: Contained::new(factory) }
+        Self { platform, registry, framings, factory: Contained::new(factory) }
     }
 }
 
@@ -54,13 +54,14 @@ where
     }
 
     fn fork(&mut self, incoming: Incoming<StreamOf<P>>) -> Result<(), HandOverError<StreamOf<P>>> {
+        let listener = incoming.listener;
         let first: FirstConnection<_> = Arc::new(Mutex::new(Some(incoming)));
-        // Handler and framing are cloned here, by the user's code.
+        // Handler and framings are cloned here, by the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {
-            let framing = self.framing.clone();
+            let framings = self.framings.clone_for(listener);
             let (sys, waker) = self.platform.sys(self.registry.numbers.origin())?;
             let shard =
-                ShardLauncher::forked(&self.registry, waker, framing, &mut **self.factory, first.clone())?;
+                ShardLauncher::forked(&self.registry, waker, framings, &mut **self.factory, first.clone())?;
             Ok::<_, io::Error>(ThreadLauncher::new(self.platform.clone(), sys, vec![Box::new(shard)]))
         }));
         match forked {

@@ -20,7 +20,7 @@ use crate::{
         Sys,
     },
     session::Deliver,
-    shard::{Command, CommandSender, Incoming, Shard, ShardConfig},
+    shard::{Command, CommandSender, Framings, Incoming, Shard, ShardConfig},
     strategy::ForkingStrategy,
     sync::{Mailbox, MailboxLimits, Wake},
 };
@@ -72,7 +72,7 @@ pub(crate) type Begun<P> = (Box<dyn Service<<P as Platform>::Sys>>, ShardRegistr
 /// A shard that is listed, has a mailbox, and waits for its thread.
 pub(super) struct ShardLauncher<P: Platform, H, F> {
     member: RegisteredShard<P>,
-    framing: Contained<F>,
+    framings: Framings<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
     parts: Option<AcceptorParts<P::Sys>>,
     first: FirstConnection<StreamOf<P>>,
@@ -196,25 +196,25 @@ where
         registry: &Arc<ShardRegistry<P>>,
         waker: Arc<dyn Wake>,
         id: ShardId,
-        framing: Contained<F>,
+        framings: Framings<F>,
         factory: &mut dyn HandlerFactory<H>,
         parts: Option<AcceptorParts<P::Sys>>,
     ) -> Self {
         let make = Contained::new(factory.factory(id));
-        Self { parts, ..Self::new(registry, waker, id, Lifetime::Server, framing, make) }
+        Self { parts, ..Self::new(registry, waker, id, Lifetime::Server, framings, make) }
     }
 
     /// For a shard of the connection that `first` holds.
     pub(super) fn forked(
         registry: &Arc<ShardRegistry<P>>,
         waker: Arc<dyn Wake>,
-        framing: Contained<F>,
+        framings: Framings<F>,
         factory: &mut dyn HandlerFactory<H>,
         first: FirstConnection<StreamOf<P>>,
     ) -> io::Result<Self> {
         let id = registry.next_fork();
         let make = Contained::new(factory.factory(id));
-        let launcher = Self::new(registry, waker, id, Lifetime::Connection, framing, make);
+        let launcher = Self::new(registry, waker, id, Lifetime::Connection, framings, make);
         // Checked only now: a stop that began before this shard was listed is seen here; one that begins later reaches
         // it.
         if registry.is_stopping() {
@@ -229,7 +229,7 @@ where
         waker: Arc<dyn Wake>,
         id: ShardId,
         lifetime: Lifetime,
-        framing: Contained<F>,
+        framings: Framings<F>,
         make: Contained<Box<dyn FnOnce() -> H + Send>>,
     ) -> Self {
         let limits = MailboxLimits {
@@ -242,7 +242,7 @@ where
             thread: Arc::new(OnceLock::new()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);
-        Self { member, framing, make, parts: None, first: FirstConnection::default(), registration }
+        Self { member, framings, make, parts: None, first: FirstConnection::default(), registration }
     }
 }
 
@@ -266,14 +266,14 @@ where
         number: u8,
         neighbours: Arc<[Neighbour]>,
     ) -> Result<Begun<P>, ServeError> {
-        let Self { member, framing, make, parts, first, registration } = *self;
+        let Self { member, framings, make, parts, first, registration } = *self;
         let _ = member.thread.set(thread::current().id());
         if let Some(first) = take(&first) {
             // If this thread gets no further, the connection is dropped with the mailbox.
             let _ = member.mailbox.post_control(Command::Adopt(first));
         }
         let made = catch_unwind(AssertUnwindSafe(|| {
-            make_service(&registration, sys, &member, framing, make, parts, number, neighbours)
+            make_service(&registration, sys, &member, framings, make, parts, number, neighbours)
         }));
         match made.unwrap_or_else(|panic| Err(note_defect(panic))) {
             Ok(service) => Ok((service, registration)),
@@ -301,7 +301,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
     registration: &ShardRegistration<P>,
     sys: &mut P::Sys,
     member: &RegisteredShard<P>,
-    framing: Contained<F>,
+    framings: Framings<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
     parts: Option<AcceptorParts<P::Sys>>,
     number: u8,
@@ -319,7 +319,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
     let handler = made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })?;
     let config = ShardConfig {
         id: registration.id,
-        framing,
+        framings,
         layers: registry.layers.clone(),
         limits: registry.limits.clone(),
         clock: sys.clock(),

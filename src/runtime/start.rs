@@ -8,15 +8,15 @@ use super::{
 };
 use crate::{
     addr::Addr, contained::Contained, error::ServeError, framing::Framing, handler::PacketHandler,
-    id::ShardId, strategy::ForkingStrategy, sync::Wake,
+    id::ShardId, shard::Framings, strategy::ForkingStrategy, sync::Wake,
 };
 
 /// What is needed to start the shards of a service.
 pub(crate) struct ServiceParts<P: Platform, H, F, S> {
     platform: P,
     registry: Arc<ShardRegistry<P>>,
-    /// It was offered its maximum already.
-    framing: Contained<F>,
+    /// They were offered their maximum already.
+    framings: Framings<F>,
     factory: Contained<S>,
     /// Set until the acceptor takes it.
     strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
@@ -43,7 +43,7 @@ impl<P: Platform, H, F, S> ServiceParts<P, H, F, S> {
     pub(crate) fn new(
         platform: P,
         registry: Arc<ShardRegistry<P>>,
-        framing: Contained<F>,
+        framings: Framings<F>,
         factory: Contained<S>,
         strategy: Contained<Box<dyn ForkingStrategy>>,
         addrs: Vec<Addr>,
@@ -51,7 +51,7 @@ impl<P: Platform, H, F, S> ServiceParts<P, H, F, S> {
     ) -> Self {
         let (strategy, workers) = (Some(strategy), workers.into_iter());
         let handler = PhantomData;
-        Self { platform, registry, framing, factory, strategy, addrs, listeners, workers, handler }
+        Self { platform, registry, framings, factory, strategy, addrs, listeners, workers, handler }
     }
 }
 
@@ -68,14 +68,14 @@ where
                 strategy.on_start(&self.addrs);
                 let forks: Box<dyn HandlerFactory<H>> = Box::new(S::clone(&self.factory));
                 let (platform, registry) = (self.platform.clone(), self.registry.clone());
-                let dispatch = Box::new(HandOver::new(platform, registry, self.framing.clone(), forks));
+                let dispatch = Box::new(HandOver::new(platform, registry, self.framings.clone(), forks));
                 AcceptorParts { listeners: std::mem::take(&mut self.listeners), strategy, dispatch }
             })
         } else {
             self.workers.next()
         };
-        let (id, framing) = (self.registry.numbers.on_thread(thread), self.framing.clone());
-        Box::new(ShardLauncher::standing(&self.registry, waker, id, framing, &mut *self.factory, parts))
+        let (id, framings) = (self.registry.numbers.on_thread(thread), self.framings.clone());
+        Box::new(ShardLauncher::standing(&self.registry, waker, id, framings, &mut *self.factory, parts))
     }
 
     fn registry(&self) -> &Arc<ShardRegistry<P>> {

@@ -63,7 +63,8 @@ pub struct ServerHandle {
 }
 
 struct Shared {
-    addrs: Vec<Addr>,
+    /// Complete when the server starts.
+    addrs: Mutex<Vec<Addr>>,
     /// Set when the server starts.
     services: OnceLock<Vec<Attached>>,
     /// The soonest stop that was asked for.
@@ -87,7 +88,22 @@ impl Attached {
 
 impl ServerHandle {
     pub(super) fn new(addrs: Vec<Addr>) -> Self {
-        Self { shared: Arc::new(Shared { addrs, services: OnceLock::new(), stop: Mutex::new(None) }) }
+        Self {
+            shared: Arc::new(Shared {
+                addrs: Mutex::new(addrs),
+                services: OnceLock::new(),
+                stop: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Called when the server has bound further addresses.
+    pub(super) fn add_addrs(&self, addrs: impl Iterator<Item = Addr>) {
+        self.addrs().extend(addrs);
+    }
+
+    fn addrs(&self) -> MutexGuard<'_, Vec<Addr>> {
+        self.shared.addrs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called when the server starts.
@@ -147,16 +163,17 @@ impl ServerHandle {
         self.services().iter().find(|service| service.registry.member(shard).is_some())
     }
 
-    /// Returns the addresses that the server was bound to.
+    /// Returns the addresses that the server was bound to, in the order in which they were bound. For a
+    /// [`Reactor`](crate::Reactor) these are the addresses of its services, one service after the other.
     #[must_use]
-    pub fn local_addrs(&self) -> &[Addr] {
-        &self.shared.addrs
+    pub fn local_addrs(&self) -> Vec<Addr> {
+        self.addrs().clone()
     }
 
     /// Returns the first TCP address of the server, for the common case of a single one.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.shared.addrs.iter().find_map(Addr::socket_addr)
+        self.addrs().iter().find_map(Addr::socket_addr)
     }
 
     /// Returns the number of sessions.

@@ -25,7 +25,7 @@ use crate::{
     layer::Layer,
     limits::Limits,
     reactor::{BoundSocket, SocketOptions},
-    shard::LayerFactories,
+    shard::{LayerFactories, OtherFramings},
     strategy::{ForkingStrategy, NewConnection, SingleReactor},
 };
 
@@ -34,6 +34,7 @@ use crate::{
 /// | option | default |
 /// |---|---|
 /// | [`framing`](Self::framing) | none: you must give one |
+/// | [`also`](Self::also) | none: all listeners have that framing |
 /// | [`strategy`](Self::strategy) | [`SingleReactor`] |
 /// | [`layer`](Self::layer) | none: frames go over the wire as they are |
 /// | [`limits`](Self::limits) | see [`Limits`] |
@@ -56,6 +57,7 @@ use crate::{
 pub struct Server<F = Unframed> {
     sockets: Vec<BoundSocket>,
     framing: F,
+    others: OtherFramings,
     layers: LayerFactories,
     strategy: Box<dyn ForkingStrategy>,
     limits: Limits,
@@ -103,6 +105,7 @@ impl Server<Unframed> {
             handle,
             sockets,
             framing: Unframed,
+            others: OtherFramings::default(),
             layers: LayerFactories::default(),
             strategy: Box::new(SingleReactor::new()),
             limits: Limits::default(),
@@ -114,8 +117,55 @@ impl Server<Unframed> {
 impl<F> Server<F> {
     /// Sets how packets are cut from the stream. Each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, layers, strategy, limits, options, handle, .. } = self;
-        Server { sockets, framing, layers, strategy, limits, options, handle }
+        let Self { sockets, others, layers, strategy, limits, options, handle, .. } = self;
+        Server { sockets, framing, others, layers, strategy, limits, options, handle }
+    }
+
+    /// Binds further addresses, whose sessions have a framing of their own. Everything else is common to all listeners:
+    /// the handler, the strategy, the layers, the limits and the counters. Each session gets a clone of the framing,
+    /// which is offered [`Limits::frame`] as its maximum.
+    ///
+    /// The addresses follow those that were bound before, in [`local_addrs`](Self::local_addrs) and in the numbers that
+    /// [`NewConnection::listener`] returns. This may be called several times; a server may have at most 1024 listeners.
+    /// A server that was bound with [`bind_shared`](Self::bind_shared) shares these addresses too.
+    ///
+    /// The framing of such a session is on the heap, as one that was set by
+    /// [`Session::set_framing`](crate::Session::set_framing) is. For listeners with another handler, see [`Reactor`].
+    ///
+    /// ```
+    /// use std::{io::{Read, Write}, net::TcpStream, time::Duration};
+    /// use framewire::{LengthPrefix, Separator, Server, packet_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::bind("127.0.0.1:0")?
+    ///     .framing(LengthPrefix::u32_be())
+    ///     .also("127.0.0.1:0", Separator::lines())? // for people
+    ///     .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
+    ///
+    /// for (addr, frame) in server.local_addrs().iter().zip([&b"\0\0\0\x05hello"[..], b"hello\n"]) {
+    ///     let mut peer = TcpStream::connect(addr.socket_addr().ok_or("not TCP")?)?;
+    ///     peer.write_all(frame)?;
+    ///     let mut reply = vec![0; frame.len()];
+    ///     peer.read_exact(&mut reply)?;
+    ///     assert_eq!(reply, frame);
+    /// }
+    /// server.stop(Duration::from_secs(5))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind).
+    pub fn also(
+        mut self,
+        addrs: impl BindAddr,
+        framing: impl Framing + Clone + Send + 'static,
+    ) -> Result<Self, ServeError> {
+        let sockets = bind::bind(addrs, self.options.reuse_port)?;
+        self.handle.add_addrs(sockets.iter().map(|socket| socket.addr().clone()));
+        self.others.push(self.sockets.len(), framing);
+        self.sockets.extend(sockets);
+        Ok(self)
     }
 
     /// Puts a layer between each connection and its framing. `make` is called for each connection as it arrives. This
@@ -194,7 +244,7 @@ impl<F> Server<F> {
     /// Returns the addresses that are bound, with the ports that the system chose.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<Addr> {
-        self.handle.local_addrs().to_vec()
+        self.handle.local_addrs()
     }
 }
 

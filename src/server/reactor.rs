@@ -90,7 +90,7 @@ impl Reactor {
             let why = format!("{} services; 1 to {MAX_SERVICES} are possible", services.len());
             return Err(ServeError::config(("reactor", why)));
         }
-        let addrs = services.iter().flat_map(|service| service.handle().local_addrs()).cloned().collect();
+        let addrs = services.iter().flat_map(|service| service.handle().local_addrs()).collect();
         Ok(Starting { services, strategy, handle: ServerHandle::new(addrs) })
     }
 }

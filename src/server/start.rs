@@ -19,6 +19,7 @@ use crate::{
         ThreadLauncher, start_workers,
     },
     session::MOST_LAYERS,
+    shard::Framings,
     strategy::{AcceptMode, ForkingStrategy, Resident, SingleReactor},
     sync::Admission,
 };
@@ -101,10 +102,10 @@ where
     S: HandlerFactory<H> + Clone + 'static,
 {
     let factory = Contained::new(factory);
-    let Server { sockets, framing, layers, strategy, limits, options, handle } = server;
+    let Server { sockets, framing, others, layers, strategy, limits, options, handle } = server;
     let (framing, strategy) = (Contained::new(framing), Contained::new(strategy));
     let placeholder = Box::new(SingleReactor::new());
-    let server = Server { sockets, framing, layers, strategy: placeholder, limits, options, handle };
+    let server = Server { sockets, framing, others, layers, strategy: placeholder, limits, options, handle };
     (Box::new(Pending { server, factory, handler: PhantomData::<fn() -> H> }), strategy)
 }
 
@@ -135,18 +136,19 @@ where
         services: usize,
     ) -> Result<Box<dyn StartService<System>>, ServeError> {
         let Self { server, factory, .. } = *self;
-        let Server { sockets, mut framing, layers, limits, options, handle, .. } = server;
-        framing.offer_max(limits.frame);
+        let Server { sockets, framing, others, layers, limits, options, handle, .. } = server;
+        let mut framings = Framings::new(framing, others);
+        framings.offer_max(limits.frame);
         let listeners = listen(sockets, facts, options)?;
         let standing = facts.workers + 1;
         let most = most_connections(&limits, standing, facts.descriptors, services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
         let registry = ShardRegistry::new(admission, limits, layers, numbers);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
-        let addrs = handle.local_addrs().to_vec();
+        let addrs = handle.local_addrs();
         tracing::info!(?addrs, workers = standing - 1, max_connections = most, "serving");
         Ok(Box::new(ServiceParts::<_, H, _, _>::new(
-            System, registry, framing, factory, placing, addrs, listeners,
+            System, registry, framings, factory, placing, addrs, listeners,
         )))
     }
 }
@@ -184,7 +186,7 @@ impl Starting {
         let facts = Facts::of(&**strategy);
         let (count, workers) = (services.len(), facts.workers as u32);
         let handles: Vec<ServerHandle> = services.iter().map(|service| service.handle().clone()).collect();
-        let addrs = handles.iter().flat_map(|handle| handle.local_addrs()).cloned().collect();
+        let addrs = handles.iter().flat_map(ServerHandle::local_addrs).collect();
         let mut numbers = ShardNumbers::of_services(count as u32, workers + 1).into_iter();
         let mut shares = SharedStrategy::shares(strategy, count, addrs).into_iter();
         let mut prepared = Vec::new();

@@ -7,6 +7,7 @@ mod callbacks;
 mod command;
 mod context;
 mod effects;
+mod framings;
 mod input;
 mod layers;
 mod output;
@@ -16,6 +17,7 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job};
+pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use layers::LayerFactories;
 pub(crate) use session_access::SessionAccess;
 
@@ -41,8 +43,7 @@ use crate::{
 /// The sessions of one thread, with their handler.
 pub(crate) struct Shard<H: PacketHandler, F, T> {
     handler: Contained<H>,
-    /// Cloned for each session.
-    prototype: Contained<F>,
+    framings: Framings<F>,
     layers: LayerFactories,
     slots: Slots<Slot<F, H::State, T>>,
     core: ShardCore,
@@ -83,8 +84,8 @@ pub(crate) enum Ending {
 /// What a shard is made with.
 pub(crate) struct ShardConfig<F> {
     pub(crate) id: ShardId,
-    /// The prototype of the framing; its maximum was offered already.
-    pub(crate) framing: Contained<F>,
+    /// Their maximum was offered already.
+    pub(crate) framings: Framings<F>,
     pub(crate) layers: LayerFactories,
     pub(crate) limits: Limits,
     pub(crate) clock: Box<dyn Clock>,
@@ -128,7 +129,7 @@ where
         };
         Self {
             handler: Contained::new(handler),
-            prototype: config.framing,
+            framings: config.framings,
             layers: config.layers,
             slots: Slots::starting_at(config.first_generation),
             core,
@@ -164,7 +165,7 @@ where
     /// The thread ends: drops the user's values, and counts their panics.
     pub(crate) fn end(mut self) {
         self.core.count_discarded(self.handler.discard());
-        self.core.count_discarded(self.prototype.discard());
+        self.framings.discard().for_each(|discarded| self.core.count_discarded(discarded));
         self.published.publish(&self.core.counters);
     }
 
@@ -199,7 +200,7 @@ where
     /// Makes the framing and the layers of a connection, which runs user code.
     fn equip(&mut self, incoming: &Incoming<T>) -> Option<Equipment<F>> {
         let made = guard("clone", || {
-            let framing = Contained::new(FramingCell::Own(F::clone(&self.prototype)));
+            let framing = Contained::new(self.framings.cell(incoming.listener));
             let layers = match self.layers.len() {
                 0 => Vec::new(),
                 _ => self.layers.make(&NewConnection::new(&incoming.endpoints, incoming.listener)),

@@ -83,7 +83,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
     let published = Arc::<SharedCounters>::default();
     let config = ShardConfig {
         id: ShardId(0),
-        framing: Contained::new(Bomb),
+        framings: Framings::new(Contained::new(Bomb), OtherFramings::default()),
         layers: LayerFactories::default(),
         limits: Limits::default(),
         clock: Box::new(Stopped),

@@ -10,7 +10,7 @@ use crate::{
     addr::Addr,
     contained::Contained,
     error::ServeError,
-    framing::{Framing, LengthPrefix},
+    framing::LengthPrefix,
     id::ShardId,
     limits::Limits,
     metrics::Metrics,
@@ -19,7 +19,7 @@ use crate::{
         AcceptorParts, PostOutcome, RegisteredShard, RunningThread, ServiceParts, ShardNumbers,
         ShardRegistry, Stop, start_workers,
     },
-    shard::{Command, LayerFactories},
+    shard::{Command, Framings, LayerFactories, OtherFramings},
     strategy::{
         ForkingStrategy, NewConnection, Placement, Resident, ShardLoads, SingleReactor, ThreadPerConnection,
         WorkerPool,
@@ -33,6 +33,8 @@ use crate::{
 pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) limits: Limits,
+    /// The framings of listeners that have one of their own.
+    pub(crate) others: OtherFramings,
     pub(crate) layers: LayerFactories,
     pub(crate) faults: Faults,
     pub(crate) sizes: Sizes,
@@ -62,6 +64,7 @@ impl Default for Setup {
         Self {
             seed: 1,
             limits: Limits::default(),
+            others: OtherFramings::default(),
             layers: LayerFactories::default(),
             faults: Faults::none(),
             sizes: Sizes::default(),
@@ -192,15 +195,16 @@ impl World {
             probe
         });
         let factory = Contained::new(Probes::new(probes, setup.no_handler));
-        let mut framing = LengthPrefix::u32_be();
-        framing.offer_max(setup.limits.frame);
+        let own = Contained::new(LengthPrefix::u32_be());
+        let mut framings = Framings::new(own, setup.others.clone());
+        framings.offer_max(setup.limits.frame);
         let listeners = self.listen(setup);
-        let (framing, strategy) = (Contained::new(framing), Contained::new(setup.strategy(&self.network)));
+        let strategy = Contained::new(setup.strategy(&self.network));
         let (platform, registry) = (self.platform.clone(), self.registry.clone());
         let service = ServiceParts::<_, Probe, _, _>::new(
             platform,
             registry,
-            framing,
+            framings,
             factory,
             strategy,
             Vec::new(),

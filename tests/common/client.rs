@@ -11,29 +11,43 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::PATIENCE;
 
-/// The addresses of servers with layers.
-static LAYERED: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+/// The addresses of servers with layers, those of one server together.
+static LAYERED: Mutex<Vec<Vec<SocketAddr>>> = Mutex::new(Vec::new());
 
 /// Clients of these addresses speak the layers of [`StackedPeer`] for as long as this lives: another test of this process may be
 /// given the same port afterwards.
 #[derive(Debug)]
-pub(crate) struct SpeakLayers(Vec<SocketAddr>);
+pub(crate) struct SpeakLayers(Option<SocketAddr>);
 
 impl SpeakLayers {
     pub(crate) fn to(addrs: &[Addr]) -> Self {
-        let addrs: Vec<_> = addrs.iter().filter_map(Addr::socket_addr).collect();
-        layered().extend(&addrs);
-        Self(addrs)
+        let addrs = tcp(addrs);
+        let first = addrs.first().copied();
+        layered().push(addrs);
+        Self(first)
     }
+
+    /// The server, which has layers, has bound more addresses; the first is as before.
+    pub(crate) fn also_to(addrs: &[Addr]) {
+        let addrs = tcp(addrs);
+        layered()
+            .iter_mut()
+            .filter(|known| known.first() == addrs.first())
+            .for_each(|known| known.clone_from(&addrs));
+    }
+}
+
+fn tcp(addrs: &[Addr]) -> Vec<SocketAddr> {
+    addrs.iter().filter_map(Addr::socket_addr).collect()
 }
 
 impl Drop for SpeakLayers {
     fn drop(&mut self) {
-        layered().retain(|addr| !self.0.contains(addr));
+        layered().retain(|addrs| addrs.first() != self.0.as_ref());
     }
 }
 
-fn layered() -> MutexGuard<'static, Vec<SocketAddr>> {
+fn layered() -> MutexGuard<'static, Vec<Vec<SocketAddr>>> {
     LAYERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -68,8 +82,10 @@ impl Client {
             socket.set_tcp_nodelay(true)?;
         }
         socket.connect(addr)?;
-        let mut layers =
-            addr.as_socket().filter(|addr| layered().contains(addr)).map(|_| StackedPeer::default());
+        let mut layers = addr
+            .as_socket()
+            .filter(|addr| layered().iter().flatten().any(|known| known == addr))
+            .map(|_| StackedPeer::default());
         if let Some(layers) = &mut layers {
             // A server that refuses the connection may have done so by now, and no later read would show it.
             let from = socket.local_addr()?.as_socket().expect("bound to TCP");

@@ -126,6 +126,19 @@ impl On {
         }
     }
 
+    /// Binds a further address, whose sessions have this framing.
+    pub(crate) fn also<F>(
+        self,
+        server: Server<F>,
+        framing: impl Framing + Clone + Send + 'static,
+    ) -> Server<F> {
+        let server = server.also("127.0.0.1:0", framing).expect("a free address can be bound");
+        if self == Self::Layered {
+            SpeakLayers::also_to(&server.local_addrs());
+        }
+        server
+    }
+
     /// Returns a server with length prefixes of four bytes, as [`Client`] uses.
     pub(crate) fn serve<H>(self, limits: Limits, handler: H) -> Served
     where
@@ -191,6 +204,12 @@ impl Served {
 
     pub(crate) fn connect(&self) -> Client {
         self.connect_with(|_| Ok(()))
+    }
+
+    /// A client of one of the server's listeners.
+    pub(crate) fn connect_to(&self, listener: usize) -> Client {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Client::connect(&addr_of(&self.running.local_addrs()[listener])).expect("the server listens")
     }
 
     /// A client whose end of the connection holds as little as the kernel allows.

@@ -175,7 +175,7 @@ fn ask(peer: &mut Peer, request: &str, reply: &str) {
 
 #[test]
 fn request_reply_answers_what_fits_the_state_and_refuses_the_rest() {
-    let program = Program::start("request_reply", &["127.0.0.1:0"]);
+    let program = Program::start("request_reply", &["127.0.0.1:0", "127.0.0.1:0"]);
     let mut peer = program.connect();
     ask(&mut peer, "ADD 1", "ERROR not now");
     ask(&mut peer, "HELLO 1", "HELLO 1");
@@ -191,12 +191,22 @@ fn request_reply_answers_what_fits_the_state_and_refuses_the_rest() {
 
 #[test]
 fn request_reply_closes_after_three_wrong_passwords() {
-    let program = Program::start("request_reply", &["127.0.0.1:0"]);
+    let program = Program::start("request_reply", &["127.0.0.1:0", "127.0.0.1:0"]);
     let mut peer = program.connect();
     ask(&mut peer, "HELLO 1", "HELLO 1");
     for left in ["2", "1", "0"] {
         ask(&mut peer, "LOGIN ann guess", &format!("DENIED {left} tries left"));
     }
+    peer.expect_end();
+}
+
+#[test]
+fn request_reply_takes_typed_lines_at_its_other_port() {
+    let program = Program::start("request_reply", &["127.0.0.1:0", "127.0.0.1:0"]);
+    let at = program.printed[0].strip_prefix("typed requests at ").expect("it says where");
+    let mut peer = Peer::connect(at.parse().expect("an address"));
+    peer.send("HELLO 1\nLOGIN ann secret\nADD 42\nQUIT\n");
+    peer.expect("HELLO 1\nWELCOME\nSUM 42\n");
     peer.expect_end();
 }
 

@@ -15,6 +15,7 @@ mod changes_of_framing;
 mod close_reasons;
 mod handler_factories;
 mod handlers;
+mod listeners;
 mod memory;
 mod panicking_callbacks;
 mod panicking_destructors;

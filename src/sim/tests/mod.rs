@@ -15,6 +15,7 @@ mod half_close;
 mod handlers;
 mod layer_limits;
 mod layers;
+mod listeners;
 mod logging;
 mod memory;
 mod pools;

@@ -9,7 +9,7 @@ use crate::{
     ShardContext,
     contained::Contained,
     error::{CloseKind, ServeError},
-    framing::{Framing, LengthPrefix},
+    framing::LengthPrefix,
     id::{SessionId, ShardId},
     limits::Limits,
     runtime::{
@@ -17,7 +17,7 @@ use crate::{
         start_workers,
     },
     session::SessionHandle,
-    shard::{Command, Job, LayerFactories},
+    shard::{Command, Framings, Job, LayerFactories, OtherFramings},
     sim::{Conn, Heard, Log, Network, Probe, SimPlatform, Sizes, frame, platform::Probes},
     strategy::{ForkingStrategy, SingleReactor},
     sync::Admission,
@@ -49,15 +49,16 @@ impl Two {
             let registry = ShardRegistry::new(admission, limits.clone(), LayerFactories::default(), numbers);
             let mut probe = Probe::new(log.clone());
             change(&mut probe);
-            let mut framing = LengthPrefix::u32_be();
-            framing.offer_max(limits.frame);
+            let own = Contained::new(LengthPrefix::u32_be());
+            let mut framings = Framings::new(own, OtherFramings::default());
+            framings.offer_max(limits.frame);
             let strategy: Box<dyn ForkingStrategy> = Box::new(SingleReactor::new());
             let listener = network.listen();
             listeners.push(listener.0.number);
             let service: Box<dyn StartService<SimPlatform>> = Box::new(ServiceParts::<_, Probe, _, _>::new(
                 platform.clone(),
                 registry.clone(),
-                Contained::new(framing),
+                framings,
                 Contained::new(Probes::new([probe], None)),
                 Contained::new(strategy),
                 Vec::new(),

@@ -192,10 +192,11 @@ impl Framing for Fragile {
     }
 }
 
-/// A server whose framing and strategy panic when they are dropped.
+/// A server whose framings and strategy panic when they are dropped.
 fn explosive(on: On, bomb: &Bomb) -> Server<Fragile> {
     let framing = Fragile { inner: LengthPrefix::u32_be(), _bomb: bomb.clone() };
-    on.bind().framing(framing).strategy(Explosive::new(on, bomb)).limits(patient())
+    let server = on.also(on.bind().framing(framing.clone()), framing);
+    server.strategy(Explosive::new(on, bomb)).limits(patient())
 }
 
 /// The bomb that is not to go off in the test.
@@ -284,7 +285,7 @@ fn a_start_that_fails_says_why_although_everything_panics_when_dropped(on: On) {
     assert!(matches!(spawned, Err(ServeError::Config { option: "backlog", .. })), "{spawned:?}");
     let served = explosive(on, &bomb).backlog(0).serve(Echo(Bomb::clone(&bomb)));
     assert!(matches!(served, Err(ServeError::Config { option: "backlog", .. })), "{served:?}");
-    assert_eq!(bomb.0.load(Ordering::Relaxed), 6, "each was dropped, once");
+    assert_eq!(bomb.0.load(Ordering::Relaxed), 8, "each was dropped, once");
 }
 
 fn a_factory_that_fails_is_reported_although_everything_panics_when_dropped(on: On) {

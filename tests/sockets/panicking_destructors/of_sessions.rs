@@ -29,6 +29,8 @@ on_each_strategy! {
     a_reason_and_a_framing_that_both_panic_when_dropped_end_one_session
     a_new_framing_that_panics_twice_ends_one_session
     a_framing_that_panics_when_cloned_costs_one_connection
+    a_framing_of_another_listener_that_panics_when_cloned_costs_one_connection
+    a_framing_of_another_listener_that_panics_when_dropped_ends_one_session
     a_job_that_panics_when_dropped_harms_nobody
     a_job_that_is_never_run_and_panics_when_dropped_does_not_stop_the_shutdown
     a_packet_that_panics_when_dropped_harms_nobody
@@ -151,18 +153,23 @@ impl Framing for Stillborn {
 
 /// The session that says so ends for that reason, so many panics are counted, and everybody else is served.
 fn blow_up(on: On, packet: &str, kind: CloseKind, panics: u64) {
+    let server = on.bind().framing(Explosive::new());
+    blow_up_at(0, Served::start(server, Careless), packet, kind, panics);
+}
+
+/// As [`blow_up`], with a session of this listener.
+fn blow_up_at(listener: usize, served: Served, packet: &str, kind: CloseKind, panics: u64) {
     hush();
-    let served = Served::start(on.bind().framing(Explosive::new()), Careless);
     let mut bystander = served.connect();
     bystander.assert_echo("well");
-    let (mut client, session) = served.connect_known();
+    let (mut client, session) = served.known(|served| served.connect_to(listener));
     client.assert_echo(packet);
     client.assert_end();
     drop(client);
     assert_eq!(served.journal.await_ending(session.id()).0, kind);
     until("it is forgotten", || served.running.session_count() == 1);
     bystander.assert_echo("still served");
-    served.connect().assert_echo("and so are new ones");
+    served.connect_to(listener).assert_echo("and so are new ones");
     until("the panics are counted", || served.metrics().panics == panics);
     drop(bystander);
     served.finish();
@@ -178,6 +185,11 @@ fn a_state_that_panics_when_dropped_ends_one_session(on: On) {
 
 fn a_framing_that_panics_when_dropped_ends_one_session(on: On) {
     blow_up(on, "framing", CloseKind::Local, 1);
+}
+
+fn a_framing_of_another_listener_that_panics_when_dropped_ends_one_session(on: On) {
+    let server = on.also(on.bind().framing(LengthPrefix::u32_be()), Explosive::new());
+    blow_up_at(1, Served::start(server, Careless), "framing", CloseKind::Local, 1);
 }
 
 fn a_framing_that_panics_when_replaced_ends_one_session(on: On) {
@@ -209,14 +221,30 @@ fn a_framing_that_panics_when_cloned_costs_one_connection(on: On) {
     hush();
     let framing = Explosive::new();
     let armed = framing.armed.clone();
-    let served = Served::start(on.bind().framing(framing), Careless);
+    turn_away_at(0, Served::start(on.bind().framing(framing), Careless), &armed);
+}
+
+fn a_framing_of_another_listener_that_panics_when_cloned_costs_one_connection(on: On) {
+    hush();
+    let framing = Explosive::new();
+    let armed = framing.armed.clone();
+    let server = on.also(on.bind().framing(LengthPrefix::u32_be()), framing);
+    turn_away_at(1, Served::start(server, Careless), &armed);
+}
+
+/// The framing of this listener panics when it is cloned for the next connection.
+fn turn_away_at(listener: usize, served: Served, armed: &AtomicBool) {
     let mut bystander = served.connect();
     bystander.assert_echo("well");
     armed.store(true, Ordering::Relaxed);
-    assert_turned_away(served.connect());
+    if listener > 0 {
+        served.connect().assert_echo("the other framing is not concerned");
+        until("it has left", || served.running.session_count() == 1);
+    }
+    assert_turned_away(served.connect_to(listener));
     until("it is forgotten", || served.running.session_count() == 1);
     bystander.assert_echo("still served");
-    served.connect().assert_echo("and so are new ones");
+    served.connect_to(listener).assert_echo("and so are new ones");
     until("it is counted", || served.metrics().refused == 1);
     drop(bystander);
     served.finish();

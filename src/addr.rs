@@ -66,36 +66,54 @@ impl fmt::Display for Addr {
     }
 }
 
-/// Both ends of a connection, in 16 bytes: each session has one, and nearly all are IPv4.
+/// Both ends of a connection, and which listener accepted it, in 16 bytes: each session has one, and nearly all are
+/// IPv4, whose addresses leave two bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Endpoints {
-    V4 { peer: SocketAddrV4, local: SocketAddrV4 },
-    Other(Box<(Addr, Addr)>),
+    V4 { listener: u16, peer: SocketAddrV4, local: SocketAddrV4 },
+    Other { listener: u16, addrs: Box<(Addr, Addr)> },
 }
 
 impl Endpoints {
-    pub(crate) fn new(peer: Addr, local: Addr) -> Self {
+    /// `listener` is less than 2^16; a server has at most 1024.
+    pub(crate) fn new(peer: Addr, local: Addr, listener: usize) -> Self {
+        debug_assert!(listener <= u16::MAX.into(), "listener {listener} does not fit");
+        let listener = listener as u16;
         match (peer, local) {
-            (Addr::Ip(SocketAddr::V4(peer)), Addr::Ip(SocketAddr::V4(local))) => Self::V4 { peer, local },
-            endpoints => Self::Other(Box::new(endpoints)),
+            (Addr::Ip(SocketAddr::V4(peer)), Addr::Ip(SocketAddr::V4(local))) => {
+                Self::V4 { listener, peer, local }
+            }
+            addrs => Self::Other { listener, addrs: Box::new(addrs) },
         }
     }
 
+    /// The same connection with another address of the peer.
+    pub(crate) fn with_peer(&self, peer: Addr) -> Self {
+        Self::new(peer, self.local(), self.listener())
+    }
+
     pub(crate) fn are_unix(&self) -> bool {
-        matches!(self, Self::Other(endpoints) if matches!(endpoints.0, Addr::Unix(_)))
+        matches!(self, Self::Other { addrs, .. } if matches!(addrs.0, Addr::Unix(_)))
+    }
+
+    /// Returns the number of the listener that accepted the connection.
+    pub(crate) fn listener(&self) -> usize {
+        match self {
+            Self::V4 { listener, .. } | Self::Other { listener, .. } => (*listener).into(),
+        }
     }
 
     pub(crate) fn peer(&self) -> Addr {
         match self {
             Self::V4 { peer, .. } => Addr::Ip((*peer).into()),
-            Self::Other(endpoints) => endpoints.0.clone(),
+            Self::Other { addrs, .. } => addrs.0.clone(),
         }
     }
 
     pub(crate) fn local(&self) -> Addr {
         match self {
             Self::V4 { local, .. } => Addr::Ip((*local).into()),
-            Self::Other(endpoints) => endpoints.1.clone(),
+            Self::Other { addrs, .. } => addrs.1.clone(),
         }
     }
 }
@@ -121,17 +139,22 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_come_back_whatever_the_family() -> Result<(), std::net::AddrParseError> {
+    fn both_ends_and_the_listener_come_back_whatever_the_family() -> Result<(), std::net::AddrParseError> {
         let addresses = [
             Addr::Ip("10.0.0.1:7".parse()?),
             Addr::Ip("[::1]:8".parse()?),
             Addr::Unix(Some("/tmp/s".into())),
             Addr::Unix(None),
         ];
-        for peer in &addresses {
+        for (peer, listener) in addresses.iter().zip([0, 1, 1023, u16::MAX.into()]) {
             for local in &addresses {
-                let endpoints = Endpoints::new(peer.clone(), local.clone());
+                let endpoints = Endpoints::new(peer.clone(), local.clone(), listener);
                 assert_eq!((&endpoints.peer(), &endpoints.local()), (peer, local));
+                for other in &addresses {
+                    let endpoints = endpoints.with_peer(other.clone());
+                    assert_eq!((&endpoints.peer(), &endpoints.local()), (other, local));
+                    assert_eq!(endpoints.listener(), listener);
+                }
             }
         }
         assert!(size_of::<Endpoints>() <= 16);

@@ -97,7 +97,7 @@
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
-//! | starting and stopping | [`Server`], [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
+//! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | bounds and timeouts | [`Limits`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
@@ -214,7 +214,9 @@ pub use metrics::Metrics;
 pub use server::{
     BindAddr, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard,
 };
-pub use session::{Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError, TimerId};
+pub use session::{
+    Origin, Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError, TimerId,
+};
 pub use strategy::{
     AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,
     WorkerPool,

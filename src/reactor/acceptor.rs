@@ -68,8 +68,6 @@ pub(crate) struct Acceptor<Y: Sys> {
 struct Accepted<T> {
     io: T,
     endpoints: Endpoints,
-    /// The number of its listener.
-    listener: usize,
 }
 
 /// Where a connection is to live.
@@ -277,7 +275,7 @@ impl<Y: Sys> Acceptor<Y> {
                 let local = state.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already.
                 counters.refused += u64::from(local.is_none());
-                Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local), listener }))
+                Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local, listener) }))
             }
             Err(error) => {
                 self.handle_failure(sys, at, error, counters);
@@ -321,12 +319,12 @@ impl<Y: Sys> Acceptor<Y> {
             }
             Err(Full::Peer) => return refuse(sys, accepted, counters),
         };
-        let Accepted { io, endpoints, listener } = accepted;
-        Some((Incoming { io, endpoints, listener, permit }, shard))
+        let Accepted { io, endpoints } = accepted;
+        Some((Incoming { io, endpoints, permit }, shard))
     }
 
     fn place(&mut self, accepted: &Accepted<Y::Stream>, counters: &mut Counters) -> Placement {
-        let connection = NewConnection::new(&accepted.endpoints, accepted.listener);
+        let connection = NewConnection::new(&accepted.endpoints);
         if self.admission.peer_is_full(&connection.peer()) {
             return Placement::Refuse;
         }
@@ -364,8 +362,7 @@ impl<Y: Sys> Acceptor<Y> {
     fn fork(&mut self, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
         let Err(HandOverError { error, incoming }) = self.dispatch.fork(incoming) else { return };
         counters.refused += u64::from(incoming.is_none());
-        self.held =
-            incoming.map(|Incoming { io, endpoints, listener, .. }| Accepted { io, endpoints, listener });
+        self.held = incoming.map(|Incoming { io, endpoints, .. }| Accepted { io, endpoints });
         self.pause(NOT_HANDED_OVER, &error, counters);
     }
 

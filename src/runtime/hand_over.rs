@@ -54,7 +54,7 @@ where
     }
 
     fn fork(&mut self, incoming: Incoming<StreamOf<P>>) -> Result<(), HandOverError<StreamOf<P>>> {
-        let listener = incoming.listener;
+        let listener = incoming.endpoints.listener();
         let first: FirstConnection<_> = Arc::new(Mutex::new(Some(incoming)));
         // Handler and framings are cloned here, by the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {

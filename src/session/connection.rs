@@ -11,7 +11,7 @@ use crate::{
     error::CloseReason,
     id::{Key, SessionId},
     session::{
-        FramingSlot, HandleState, SessionInfo, SessionStats, ShardCore, TimerId,
+        FramingSlot, HandleState, Origin, SessionInfo, SessionStats, ShardCore, TimerId,
         layered::Layered,
         overhead,
         status::{Flags, Phase, ReadBlock, Status},
@@ -400,10 +400,10 @@ impl Connection {
             + if self.is_layered() { self.layers_capacity() } else { 0 }
     }
 
-    /// Returns a snapshot of the session; `origin` is the time of tick 0.
-    pub(crate) fn info(&self, id: SessionId, origin: Instant) -> SessionInfo {
+    /// Returns a snapshot of the session; `started` is the time of tick 0.
+    pub(crate) fn info(&self, id: SessionId, started: Instant) -> SessionInfo {
         let (peer, local) = (self.endpoints.peer(), self.endpoints.local());
-        SessionInfo { id, peer, local, stats: self.stats(origin) }
+        SessionInfo { id, peer, local, origin: Origin::of(&self.endpoints), stats: self.stats(started) }
     }
 
     /// Returns the counters of the session; `origin` is the time of tick 0.

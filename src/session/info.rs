@@ -1,4 +1,8 @@
-use crate::{addr::Addr, id::SessionId, session::SessionStats};
+use crate::{
+    addr::Addr,
+    id::SessionId,
+    session::{Origin, SessionStats},
+};
 
 /// A snapshot of a session, as [`ServerHandle::sessions`](crate::ServerHandle::sessions) lists it and
 /// [`PacketHandler::on_close`](crate::PacketHandler::on_close) gets it.
@@ -11,6 +15,8 @@ pub struct SessionInfo {
     pub peer: Addr,
     /// The address on our side.
     pub local: Addr,
+    /// Where the session comes from.
+    pub origin: Origin,
     /// The session's counters.
     pub stats: SessionStats,
 }

@@ -9,7 +9,6 @@
 //! ```
 
 use crate::{
-    addr::Endpoints,
     buffer::Outbox,
     contained::Contained,
     error::LayerError,
@@ -265,7 +264,7 @@ impl Connection {
             self.status.block(ReadBlock::FULL);
         }
         if let Some(peer) = peer {
-            self.endpoints = Endpoints::new(peer, self.endpoints.local());
+            self.endpoints = self.endpoints.with_peer(peer);
         }
         if let Some(protocol) = protocol {
             self.cold.get_or_insert_default().protocol = Some(protocol);

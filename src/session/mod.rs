@@ -9,6 +9,7 @@ mod info;
 mod layer_stack;
 mod layered;
 mod liveness;
+mod origin;
 mod receive;
 mod shard_context;
 mod shard_core;
@@ -19,6 +20,7 @@ mod view;
 
 pub use handle::SessionHandle;
 pub use info::SessionInfo;
+pub use origin::Origin;
 pub use shard_context::ShardContext;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 

@@ -14,7 +14,7 @@ use crate::{
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
-    session::{Connection, FramingSlot, SessionCommand, SessionHandle, ShardCore},
+    session::{Connection, FramingSlot, Origin, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -340,6 +340,12 @@ impl Session<'_> {
     #[must_use]
     pub fn local_addr(&self) -> Addr {
         self.connection.endpoints().local()
+    }
+
+    /// Returns where the session comes from: which listener has accepted it.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin::of(self.connection.endpoints())
     }
 
     /// Returns the session's counters.

@@ -60,8 +60,6 @@ impl<T> Command<T> {
 pub(crate) struct Incoming<T> {
     pub(crate) io: T,
     pub(crate) endpoints: Endpoints,
-    /// The number of its listener.
-    pub(crate) listener: usize,
     pub(crate) permit: AdmissionPermit,
 }
 

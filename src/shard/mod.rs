@@ -173,7 +173,7 @@ where
     /// leaves by [`poll_ended`](Self::poll_ended). The handler is not called for it before `SessionAccess::open`.
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
         let equipped = if self.stopping || self.slots.is_full() { None } else { self.equip(&incoming) };
-        let Incoming { io, endpoints, permit, .. } = incoming;
+        let Incoming { io, endpoints, permit } = incoming;
         let Some((framing, layers)) = equipped else {
             self.core.counters.refused += 1;
             self.ended.push(Ended { io, permit, how: Ending::Close });
@@ -200,10 +200,10 @@ where
     /// Makes the framing and the layers of a connection, which runs user code.
     fn equip(&mut self, incoming: &Incoming<T>) -> Option<Equipment<F>> {
         let made = guard("clone", || {
-            let framing = Contained::new(self.framings.cell(incoming.listener));
+            let framing = Contained::new(self.framings.cell(incoming.endpoints.listener()));
             let layers = match self.layers.len() {
                 0 => Vec::new(),
-                _ => self.layers.make(&NewConnection::new(&incoming.endpoints, incoming.listener)),
+                _ => self.layers.make(&NewConnection::new(&incoming.endpoints)),
             };
             Ok::<_, CloseReason>((framing, layers))
         });

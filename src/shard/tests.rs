@@ -99,7 +99,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
 
 fn incoming<T>(admission: &Admission, io: T) -> Incoming<T> {
     let permit = admission.admit(Some(ShardId(0)), &Addr::Unix(None)).expect("there is room");
-    Incoming { io, endpoints: Endpoints::new(Addr::Unix(None), Addr::Unix(None)), listener: 0, permit }
+    Incoming { io, endpoints: Endpoints::new(Addr::Unix(None), Addr::Unix(None), 0), permit }
 }
 
 fn admission() -> Arc<Admission> {

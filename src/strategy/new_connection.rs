@@ -6,12 +6,11 @@ use crate::addr::{Addr, Endpoints};
 #[derive(Clone, Copy)]
 pub struct NewConnection<'a> {
     endpoints: &'a Endpoints,
-    listener: usize,
 }
 
 impl<'a> NewConnection<'a> {
-    pub(crate) fn new(endpoints: &'a Endpoints, listener: usize) -> Self {
-        Self { endpoints, listener }
+    pub(crate) fn new(endpoints: &'a Endpoints) -> Self {
+        Self { endpoints }
     }
 
     /// Returns the address of the peer.
@@ -29,9 +28,10 @@ impl<'a> NewConnection<'a> {
 
     /// Returns which of the server's listeners accepted it: the index in
     /// [`Server::local_addrs`](crate::Server::local_addrs), which are in the order in which they were bound.
+    /// [`Session::origin`](crate::Session::origin) tells the same of its session.
     #[must_use]
     pub fn listener(&self) -> usize {
-        self.listener
+        self.endpoints.listener()
     }
 }
 
@@ -40,7 +40,7 @@ impl fmt::Debug for NewConnection<'_> {
         f.debug_struct("NewConnection")
             .field("peer", &self.peer())
             .field("local", &self.local())
-            .field("listener", &self.listener)
+            .field("listener", &self.listener())
             .finish()
     }
 }

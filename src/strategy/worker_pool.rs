@@ -95,8 +95,8 @@ mod tests {
     fn connections_go_to_the_worker_with_the_fewest_until_all_are_full() {
         let admission = Admission::new(3, 100, None);
         let mut pool = WorkerPool::new(2).max_sessions(2);
-        let endpoints = Endpoints::new(Addr::Unix(None), Addr::Unix(None));
-        let connection = NewConnection::new(&endpoints, 0);
+        let endpoints = Endpoints::new(Addr::Unix(None), Addr::Unix(None), 0);
+        let connection = NewConnection::new(&endpoints);
         let (mut places, mut permits) = (Vec::new(), Vec::new());
         for _ in 0..5 {
             let place = pool.place(&connection, ShardLoads::new(&admission));

@@ -6,17 +6,19 @@ use std::{
 };
 
 use framewire::{
-    CloseKind, LengthPrefix, Limits, Netstring, PacketHandler, Reactor, Separator, Server, SessionId,
-    SingleReactor, ThreadPerConnection, WorkerPool, packet_fn,
+    CloseKind, Failure, LengthPrefix, Limits, Netstring, Origin, PacketHandler, Reactor, Separator, Server,
+    Session, SessionId, SingleReactor, ThreadPerConnection, WorkerPool, packet_fn,
 };
 
 use crate::common::{
     Client, On, PATIENCE, Served, addr_of, echo, failure, on_each_strategy_and_transport, until,
 };
+use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     each_listener_has_its_framing_and_all_share_the_handler
     packets_from_elsewhere_are_framed_as_the_listener_of_the_session_says
+    a_session_tells_which_listener_has_accepted_it
     the_limit_of_a_frame_holds_for_every_listener
     a_session_of_a_further_listener_can_change_its_framing
 }
@@ -94,6 +96,33 @@ fn packets_from_elsewhere_are_framed_as_the_listener_of_the_session_says(on: On)
     }
     assert_eq!(clients[2].1.read(4), frames("all")[2]);
     drop(clients);
+    served.finish();
+}
+
+fn a_session_tells_which_listener_has_accepted_it(on: On) {
+    let at_end = Arc::<Mutex<Vec<Origin>>>::default();
+    let noted = at_end.clone();
+    let tell = |session: &mut Session<'_>, (): &mut (), _: &[u8]| match session.origin() {
+        Origin::Accepted { listener } => Ok(session.send(listener.to_string())?),
+        other => Err(Failure::because(format!("{other:?}"))),
+    };
+    let handler = Scripted::answering(tell)
+        .on_close(move |session, ()| noted.lock().expect("nobody panics").push(session.origin));
+    let served = start(on, Limits::default(), handler);
+    for listener in [2, 0, 1, 1] {
+        let (mut client, session) = served.known(|served| served.connect_to(listener));
+        client.write(&frames("which?")[listener]);
+        let reply = &frames(&listener.to_string())[listener];
+        assert_eq!(&client.read(reply.len()), reply);
+        let sessions = served.running.sessions().expect("the shards answer");
+        let origins: Vec<_> = sessions.iter().map(|session| session.origin).collect();
+        assert_eq!(origins, [Origin::Accepted { listener }]);
+        drop(client);
+        served.journal.await_ending(session.id());
+        until("it has left", || served.running.session_count() == 0);
+    }
+    let expected = [2, 0, 1, 1].map(|listener| Origin::Accepted { listener });
+    assert_eq!(*at_end.lock().expect("nobody panics"), expected);
     served.finish();
 }
 

@@ -9,7 +9,8 @@ use std::{
 };
 
 use framewire::{
-    Addr, ForkingStrategy, LengthPrefix, NewConnection, Placement, Server, ShardId, ShardLoads, WorkerPool,
+    Addr, ForkingStrategy, LengthPrefix, NewConnection, Origin, Placement, Server, ShardId, ShardLoads,
+    WorkerPool,
 };
 
 use crate::common::{Client, PATIENCE, Served, echo, refused, until};
@@ -49,6 +50,7 @@ fn a_strategy_is_shown_both_addresses_and_the_listener() {
         let sessions = running.sessions().expect("the shards answer");
         let session = sessions.iter().find(|session| session.peer == shown.2).expect("it is open");
         assert_eq!(session.id.shard(), ShardId::new(1 + listener as u32));
+        assert_eq!(session.origin, Origin::Accepted { listener });
         clients.push(client);
     }
     drop(clients);

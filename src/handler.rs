@@ -41,7 +41,7 @@ use crate::{
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no packet handler",
-    note = "wrap a closure in `packet_fn(|session, packet| Ok(session.send(packet)?))`, or implement `PacketHandler` for a type"
+    note = "wrap a closure in `packet_fn(|session, packet| Ok(session.send(packet)?))`, two in `session_fn` for a state of each session, or implement `PacketHandler` for a type"
 )]
 pub trait PacketHandler {
     /// The data of one session. It never leaves the shard's thread and need not be `Send`.
@@ -229,7 +229,7 @@ pub enum Then {
 /// ```
 ///
 /// The closure is cloned for each shard, together with what it has captured. To share something between shards, capture
-/// an `Arc`.
+/// an `Arc`. For data that belongs to one session, see [`session_fn`].
 pub fn packet_fn<C>(on_packet: C) -> PacketFn<C>
 where
     C: FnMut(&mut Session<'_>, &[u8]) -> Handled,
@@ -256,5 +256,81 @@ where
     #[inline(always)]
     fn on_packet(&mut self, session: &mut Session<'_>, _state: &mut (), packet: &[u8]) -> Handled {
         (self.on_packet)(session, packet)
+    }
+}
+
+/// Makes a handler with a state for each session from two closures: `on_open` returns the state of a new session, and
+/// `on_packet` is called with the session, its state and each packet.
+///
+/// ```
+/// use framewire::session_fn;
+///
+/// // Replies to each packet with its number.
+/// let count = session_fn(
+///     |_session| Ok(0_u64),
+///     |session, seen, _packet| {
+///         *seen += 1;
+///         Ok(session.send(seen.to_string())?)
+///     },
+/// );
+/// # let _server = framewire::Server::bind("127.0.0.1:0")?.framing(framewire::Raw::new()).spawn(count)?;
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
+///
+/// Functions will do as well:
+///
+/// ```
+/// use framewire::{Handled, Session, session_fn};
+///
+/// fn greet(session: &mut Session<'_>) -> Handled<Option<String>> {
+///     session.send("who are you?")?;
+///     Ok(None)
+/// }
+///
+/// fn answer(session: &mut Session<'_>, user: &mut Option<String>, packet: &[u8]) -> Handled {
+///     match user {
+///         None => *user = Some(std::str::from_utf8(packet)?.to_owned()),
+///         Some(name) => session.send(format!("hello {name}"))?,
+///     }
+///     Ok(())
+/// }
+///
+/// let handler = session_fn(greet, answer);
+/// # let _server = framewire::Server::bind("127.0.0.1:0")?.framing(framewire::Raw::new()).spawn(handler)?;
+/// # Ok::<(), framewire::ServeError>(())
+/// ```
+///
+/// An `Err` of either closes the session, as that of [`PacketHandler::on_open`] and [`PacketHandler::on_packet`] does.
+/// The closures are cloned for each shard, together with what they have captured; to share something between shards,
+/// capture an `Arc`. For the other callbacks, implement [`PacketHandler`].
+pub fn session_fn<S, O, P>(on_open: O, on_packet: P) -> SessionFn<O, P>
+where
+    O: FnMut(&mut Session<'_>) -> Handled<S>,
+    P: FnMut(&mut Session<'_>, &mut S, &[u8]) -> Handled,
+{
+    SessionFn { on_open, on_packet }
+}
+
+/// The handler that [`session_fn`] returns.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionFn<O, P> {
+    on_open: O,
+    on_packet: P,
+}
+
+impl<S, O, P> PacketHandler for SessionFn<O, P>
+where
+    O: FnMut(&mut Session<'_>) -> Handled<S>,
+    P: FnMut(&mut Session<'_>, &mut S, &[u8]) -> Handled,
+{
+    type State = S;
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<S> {
+        (self.on_open)(session)
+    }
+
+    #[inline(always)]
+    fn on_packet(&mut self, session: &mut Session<'_>, state: &mut S, packet: &[u8]) -> Handled {
+        (self.on_packet)(session, state, packet)
     }
 }

@@ -13,6 +13,7 @@ mod binding;
 mod blocked_handlers;
 mod changes_of_framing;
 mod close_reasons;
+mod closures;
 mod handler_factories;
 mod handlers;
 mod listeners;

@@ -48,8 +48,8 @@ pub trait PacketHandler {
     type State;
 
     /// Called once for each handler, on the shard's thread, before its first session. This is the place to set the
-    /// shard's timers. A panic here stops the server with [`ServeError::Factory`](crate::ServeError::Factory); with one
-    /// thread per connection, it ends only that connection.
+    /// shard's timers. A panic here stops the server with [`ServeError::OnStart`](crate::ServeError::OnStart); on the
+    /// thread of a single connection, it ends only that connection.
     fn on_start(&mut self, shard: &mut ShardContext<'_, Self::State>) {
         let _ = shard;
     }

@@ -57,11 +57,17 @@ pub enum ServeError {
         /// The error of the system call.
         source: io::Error,
     },
-    /// The closure that makes the handlers panicked, or [`PacketHandler::on_start`](crate::PacketHandler::on_start)
-    /// did.
+    /// The closure that makes the handlers panicked.
     #[error("the factory of handlers panicked: {message}")]
     #[non_exhaustive]
     Factory {
+        /// The message of the panic.
+        message: String,
+    },
+    /// [`PacketHandler::on_start`](crate::PacketHandler::on_start) panicked.
+    #[error("on_start of a handler panicked: {message}")]
+    #[non_exhaustive]
+    OnStart {
         /// The message of the panic.
         message: String,
     },

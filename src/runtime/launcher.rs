@@ -10,7 +10,7 @@ use super::{Platform, ShardRegistry, platform::StreamOf, registry::RegisteredSha
 use crate::{
     addr::Addr,
     contained::Contained,
-    error::{ServeError, panic_message},
+    error::{CloseReason, ServeError, panic_message},
     framing::Framing,
     handler::PacketHandler,
     id::ShardId,
@@ -288,6 +288,13 @@ fn note_defect(panic: Box<dyn Any + Send>) -> ServeError {
     ServeError::Defect
 }
 
+fn message_of(panic: CloseReason) -> String {
+    match panic {
+        CloseReason::Panicked { message, .. } => message,
+        other => other.to_string(),
+    }
+}
+
 /// Takes what is still there.
 pub(super) fn take<T>(first: &FirstConnection<T>) -> Option<Incoming<T>> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -342,7 +349,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
         Ok(()) => Ok(service),
         Err(panic) => {
             service.finish(sys);
-            Err(ServeError::Factory { message: panic.to_string() })
+            Err(ServeError::OnStart { message: message_of(panic) })
         }
     }
 }

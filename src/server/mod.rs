@@ -262,7 +262,8 @@ impl<F> Server<F> {
     ///
     /// # Errors
     /// [`ServeError::Config`] names an option that cannot work. [`ServeError::System`] says what the system refused, at
-    /// the start or later. [`ServeError::Factory`] means that the closure of `per_shard` panicked.
+    /// the start or later. [`ServeError::Factory`] means that the closure of `per_shard` panicked,
+    /// [`ServeError::OnStart`] that [`PacketHandler::on_start`] did.
     pub fn serve<H>(self, handlers: impl Handlers<H>) -> Result<(), ServeError>
     where
         F: Framing + Clone + Send + 'static,

@@ -121,7 +121,7 @@ where
         self.apply_effects();
         if let Err(panic) = &ran {
             self.core.counters.panics += 1;
-            tracing::error!(shard = %self.core.shard, panic = %Logged(panic), "the shard goes on");
+            tracing::error!(shard = %self.core.shard, panic = %Logged(panic), "what runs for the shard as a whole panicked");
         }
         ran
     }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use framewire::{
-    Addr, ForkingStrategy, Handled, LengthPrefix, NewConnection, PacketHandler, Placement, RunningServer,
-    ServeError, Server, ServerHandle, Session, ShardId, ShardLoads, per_shard,
+    Addr, ForkingStrategy, Handled, LengthPrefix, Limits, NewConnection, PacketHandler, Placement,
+    RunningServer, ServeError, Server, ServerHandle, Session, ShardContext, ShardId, ShardLoads, per_shard,
 };
 use socket2::SockAddr;
 
@@ -22,6 +22,7 @@ use crate::common::{
 on_each_strategy_and_transport! {
     a_factory_makes_a_handler_on_each_shard_that_never_leaves_it
     a_factory_that_panics_is_reported_and_everything_stops
+    a_handler_that_panics_in_on_start_is_reported_and_everything_stops
 }
 
 /// Each handler counts for itself, in what cannot leave its thread.
@@ -91,6 +92,57 @@ fn a_factory_that_panics_is_reported_and_everything_stops(on: On) {
         server.spawn(per_shard(|shard| -> Counting { panic!("{ON_PURPOSE}: the factory of {shard}") }));
     let error = failure(running.expect("the threads start").wait());
     assert!(error.starts_with(&format!("the factory of handlers panicked: {ON_PURPOSE}")), "{error}");
+}
+
+/// Panics in `on_start` while it is armed.
+#[derive(Clone)]
+struct BadStart(Arc<AtomicBool>);
+
+impl PacketHandler for BadStart {
+    type State = ();
+
+    fn on_start(&mut self, _shard: &mut ShardContext<'_>) {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "{ON_PURPOSE}: at the start");
+    }
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
+        Ok(())
+    }
+
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+        Ok(session.send(packet)?)
+    }
+}
+
+fn a_handler_that_panics_in_on_start_is_reported_and_everything_stops(on: On) {
+    hush();
+    let server = on.bind().framing(LengthPrefix::u32_be());
+    let running = server.spawn(BadStart(Arc::new(AtomicBool::new(true)))).expect("the threads start");
+    let handle = running.handle();
+    let error = running.wait().expect_err("no shard can do without its handler");
+    assert!(matches!(error, ServeError::OnStart { .. }), "{error}");
+    assert_eq!(error.to_string(), format!("on_start of a handler panicked: {ON_PURPOSE}: at the start"));
+    assert!(handle.shards().is_empty());
+    assert_eq!(handle.metrics().panics, 1);
+}
+
+#[test]
+fn a_handler_that_panics_in_on_start_for_one_connection_costs_that_one() {
+    hush();
+    let armed = Arc::<AtomicBool>::default();
+    let served = On::ThreadPerConnection.serve(Limits::default(), BadStart(armed.clone()));
+    let mut bystander = served.connect();
+    bystander.assert_echo("well");
+    armed.store(true, Ordering::Relaxed);
+    if let Ok(mut client) = Client::connect(&served.addr()) {
+        assert_eq!(client.read_to_any_end().0, b"");
+    }
+    until("it is forgotten", || served.running.session_count() == 1);
+    bystander.assert_echo("still served");
+    served.connect().assert_echo("and so are new ones");
+    until("it is counted", || served.metrics().panics == 1);
+    drop(bystander);
+    served.finish();
 }
 
 #[test]

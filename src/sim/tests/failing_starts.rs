@@ -1,5 +1,7 @@
 //! A server that cannot start says why, and leaves nothing behind: no shard, descriptor or place in the counts.
 
+use std::cell::Cell;
+
 use crate::{
     ServeError,
     id::ShardId,
@@ -55,6 +57,30 @@ fn a_listener_that_cannot_be_polled_ends_the_server_and_lets_its_clients_go() {
             let failed: Vec<_> = world.ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
             assert!(matches!(failed[..], [ServeError::System { .. }]), "{failed:?}");
             assert_eq!(world.ended.len(), setup.workers + 1);
+            assert_let_go(&world, &clients);
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_panics_in_on_start_ends_the_server_and_lets_its_clients_go() {
+    for setup in setups() {
+        for nth in 0..=setup.workers {
+            let made = Cell::new(0);
+            let mut world = World::new(setup.clone(), |probe| {
+                let panics = made.replace(made.get() + 1) == nth;
+                probe.start = Box::new(move |_, _| assert!(!panics, "not started"));
+            });
+            let clients: Vec<_> = match world.has_stopped() {
+                true => Vec::new(),
+                false => (0..4).map(|_| world.connect()).collect(),
+            };
+            world.run_to_rest();
+            world.assert_gone();
+            let failed: Vec<_> = world.ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
+            let [ServeError::OnStart { message }] = failed[..] else { panic!("{failed:?}") };
+            assert_eq!(message, "not started");
+            assert_eq!((world.ended.len(), world.metrics().panics), (setup.workers + 1, 1));
             assert_let_go(&world, &clients);
         }
     }

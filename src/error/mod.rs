@@ -38,7 +38,8 @@ pub enum SendError {
     Full {
         /// Bytes that already wait for the session; for sends from a handle, including those still in the mailbox.
         queued: usize,
-        /// The limit, in bytes.
+        /// The limit that applies, in bytes: [`Limits::outbox_hard`](crate::Limits::outbox_hard), or twice that where a
+        /// packet from a handle or from another session was accepted before and finds no room now.
         limit: usize,
     },
     /// The mailbox of the session's shard is at [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) or

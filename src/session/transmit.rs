@@ -317,7 +317,7 @@ impl Connection {
         };
         outbox.take_back(frame);
         core.counters.sends_refused += 1;
-        Err(SendError::Full { queued: outbox.weight(), limit: core.limits.outbox_hard })
+        Err(SendError::Full { queued: outbox.weight(), limit: most })
     }
 
     /// Notifies `completion` when everything queued so far is written.

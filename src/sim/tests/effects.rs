@@ -8,12 +8,13 @@ use std::{
 use crate::{
     ShardContext,
     contained::Contained,
-    error::CloseKind,
+    error::{CloseKind, SendError, TicketError},
     id::{SessionId, ShardId},
     limits::Limits,
     session::{SessionHandle, TimerId},
     shard::{Command, HandlerJob, Job},
     sim::{Callback, Heard, Probe, Setup, World, frame},
+    sync::SendTicket,
 };
 
 /// The sessions of all shards, in the order in which they were opened.
@@ -173,6 +174,39 @@ fn a_session_whose_peer_does_not_read_is_closed_by_the_packets_of_others_and_the
     world.net().leave(quick);
     world.run_to_rest();
     world.assert_empty();
+}
+
+#[test]
+fn a_refusal_tells_the_limit_that_applied() {
+    let limits = Limits::default().outbox_low(1_000).outbox_high(2_000).outbox_hard(10_000);
+    let room = Room::default();
+    let tickets = Arc::<Mutex<Vec<SendTicket>>>::default();
+    let (known, kept) = (room.clone(), tickets.clone());
+    let mut world = World::new(Setup { limits, ..Setup::default() }, move |probe| {
+        let (known, others, tickets) = (known.clone(), known.clone(), kept.clone());
+        probe.open = Box::new(move |session, ()| {
+            known.lock().push(session.handle());
+            Ok(())
+        });
+        probe.packet = Box::new(move |session, _| {
+            let to = others.lock()[0].clone();
+            for _ in 0..3 {
+                session.send_to(to.id(), [1; 4_996])?;
+            }
+            assert_eq!(to.send([2; 10_001]), Err(SendError::Full { queued: 0, limit: 10_000 }));
+            let ticket = to.send_tracked([2; 9_000])?;
+            tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
+            Ok(())
+        });
+    });
+    let (receiver, sender) = (world.connect(), world.connect());
+    world.run_for(5);
+    world.net().say(sender, &frame(b"go"));
+    assert_eq!(world.expect(receiver, 15_000).len(), 15_000);
+    let outcome = tickets.lock().unwrap_or_else(PoisonError::into_inner)[0].outcome();
+    // The handle allowed it before the others were in the outbox, and there twice as much is allowed.
+    assert_eq!(outcome, Some(Err(TicketError::Refused(SendError::Full { queued: 15_000, limit: 20_000 }))));
+    assert_eq!((world.metrics().sends_refused, world.log.closes().len()), (1, 0));
 }
 
 #[test]

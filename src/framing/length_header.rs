@@ -143,19 +143,7 @@ mod tests {
     use crate::framing::{Decoded, Framing, LengthPrefix, Oversize};
 
     fn all() -> [LengthPrefix; 9] {
-        use LengthPrefix as L;
-        let prefixes = [
-            L::u8(),
-            L::u16_be(),
-            L::u16_le(),
-            L::u24_be(),
-            L::u24_le(),
-            L::u32_be(),
-            L::u32_le(),
-            L::u64_be(),
-            L::u64_le(),
-        ];
-        prefixes.map(|prefix| prefix.max(100))
+        LengthPrefix::all().map(|prefix| prefix.max(100))
     }
 
     #[test]

@@ -175,23 +175,26 @@ impl Framing for LengthPrefix {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all() -> [LengthPrefix; 9] {
-        use LengthPrefix as L;
+impl LengthPrefix {
+    /// One of each width and order.
+    pub(super) fn all() -> [Self; 9] {
         [
-            L::u8(),
-            L::u16_be(),
-            L::u16_le(),
-            L::u24_be(),
-            L::u24_le(),
-            L::u32_be(),
-            L::u32_le(),
-            L::u64_be(),
-            L::u64_le(),
+            Self::u8(),
+            Self::u16_be(),
+            Self::u16_le(),
+            Self::u24_be(),
+            Self::u24_le(),
+            Self::u32_be(),
+            Self::u32_le(),
+            Self::u64_be(),
+            Self::u64_le(),
         ]
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_prefix_takes_16_bytes_of_a_session() {
@@ -211,7 +214,7 @@ mod tests {
             &[0, 0, 0, 0, 0, 0, 0, 2],
             &[2, 0, 0, 0, 0, 0, 0, 0],
         ];
-        for (mut framing, header) in all().into_iter().zip(expected) {
+        for (mut framing, header) in LengthPrefix::all().into_iter().zip(expected) {
             let mut wire = BytesMut::new();
             framing.encode(b"hi", &mut wire).unwrap();
             assert_eq!(wire, [header, b"hi"].concat());

@@ -72,7 +72,7 @@
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
-//! 0  bytes     framing · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
+//! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
 //!              addr · contained: panics · error · id · limits · metrics · slots · time
 //! ```
 //!
@@ -93,6 +93,7 @@
 //! | for | see |
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
+//! | reading and writing what is in a packet | [`wire`]: varints, bools, strings and byte arrays with a maximum, on `bytes`' `Buf` and `BufMut` |
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
@@ -159,6 +160,7 @@ compile_error!(
 
 // Floor 0: bytes.
 pub mod framing;
+pub mod wire;
 
 mod addr;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]

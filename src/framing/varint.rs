@@ -2,6 +2,7 @@ use bytes::BytesMut;
 
 use super::policy::{self, Policy};
 use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
+use crate::wire::leb128::{self, Encoded, Width};
 
 /// A length in LEB128 in front of each packet, as in Protocol Buffers' delimited streams and Minecraft.
 ///
@@ -40,13 +41,6 @@ pub struct VarintPrefix {
     max: u32,
     width: Width,
     policy: Policy,
-}
-
-/// How many bits a length may have.
-#[derive(Debug, Clone, Copy)]
-enum Width {
-    Bits32,
-    Bits64,
 }
 
 impl VarintPrefix {
@@ -97,7 +91,7 @@ impl Framing for VarintPrefix {
         let (header, len) = match *buf {
             // The common case: for packets under 128 bytes the length is one byte, which cannot be malformed.
             [len @ 0..=0x7f, ..] => (1, len.into()),
-            _ => match self.width.read(buf)? {
+            _ => match read(self.width, buf)? {
                 Some(read) => read,
                 None => return Ok(None),
             },
@@ -118,13 +112,9 @@ impl Framing for VarintPrefix {
         if len > self.max.into() {
             return Err(EncodeError::too_long(len, self.max.into()));
         }
-        out.reserve(spelled(len) + payload.len());
-        let mut rest = len;
-        while rest > 0x7f {
-            out.extend_from_slice(&[rest as u8 | 0x80]);
-            rest >>= 7;
-        }
-        out.extend_from_slice(&[rest as u8]);
+        let header = Encoded::new(len);
+        out.reserve(header.as_bytes().len() + payload.len());
+        out.extend_from_slice(header.as_bytes());
         out.extend_from_slice(payload);
         Ok(())
     }
@@ -137,7 +127,7 @@ impl Framing for VarintPrefix {
 
     /// The maximum and its length; never less than the longest length, which has to be read before it can be refused.
     fn max_frame(&self) -> Option<usize> {
-        let whole = policy::in_memory(self.max.into()).saturating_add(spelled(self.max.into()));
+        let whole = policy::in_memory(self.max.into()).saturating_add(leb128::len(self.max.into()));
         Some(whole.max(self.width.most_bytes()))
     }
 
@@ -146,43 +136,16 @@ impl Framing for VarintPrefix {
     }
 }
 
-/// How many bytes `len` takes: one for each 7 bits, and one for 0.
-fn spelled(len: u64) -> usize {
-    (64 - (len | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-impl Width {
-    fn most_bytes(self) -> usize {
-        match self {
-            Self::Bits32 => 5,
-            Self::Bits64 => 10,
+/// How many bytes the length takes, and the length; `None` while it is not complete.
+fn read(width: Width, buf: &[u8]) -> Result<Option<(usize, u64)>, FrameError> {
+    match leb128::read(width, buf) {
+        Ok(Some((bytes, len))) if bytes > leb128::len(len) => {
+            Err(FrameError::malformed("a varint length is over-long", buf))
         }
-    }
-
-    /// The greatest value of the last possible byte: the bits that are left of 32 or 64.
-    fn most_in_last(self) -> u8 {
-        match self {
-            Self::Bits32 => 0x0f,
-            Self::Bits64 => 0x01,
+        Ok(read) => Ok(read),
+        Err(leb128::Overflow) => {
+            Err(FrameError::malformed("a varint length has too many bits, or never ends", buf))
         }
-    }
-
-    /// How many bytes the length takes, and the length; `None` while it is not complete.
-    fn read(self, buf: &[u8]) -> Result<Option<(usize, u64)>, FrameError> {
-        let mut len = 0;
-        for (place, byte) in buf.iter().take(self.most_bytes()).enumerate() {
-            let is_last = place + 1 == self.most_bytes();
-            if is_last && *byte > self.most_in_last() {
-                return Err(FrameError::malformed("a varint length has too many bits, or never ends", buf));
-            }
-            len |= u64::from(byte & 0x7f) << (7 * place);
-            match byte {
-                0 if place > 0 => return Err(FrameError::malformed("a varint length is over-long", buf)),
-                0x80.. => {}
-                _ => return Ok(Some((place + 1, len))),
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -206,7 +169,7 @@ mod tests {
             let mut wire = BytesMut::new();
             framing.encode(&vec![7; len], &mut wire).unwrap();
             let header = wire.len() - len;
-            assert_eq!(header, spelled(len as u64));
+            assert_eq!(header, leb128::len(len as u64));
             for cut in 1..header {
                 assert_eq!(framing.decode(&mut wire[..cut].to_vec()), Ok(None), "cut in the length");
             }

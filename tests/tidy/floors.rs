@@ -10,6 +10,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
     // 0, bytes: no socket, no clock, no thread.
     &[
         "framing",
+        "wire",
         "buffer",
         "timer_wheel",
         "sync",

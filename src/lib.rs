@@ -73,7 +73,7 @@
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
-//!              addr · contained: panics · error · id · limits · metrics · slots · time
+//!              addr · encode, decode: packets and values · contained: panics · error · id · limits · metrics · slots · time
 //! ```
 //!
 //! The path of a byte, there and back:
@@ -94,6 +94,7 @@
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
 //! | reading and writing what is in a packet | [`wire`]: varints, bools, strings and byte arrays with a maximum, on `bytes`' `Buf` and `BufMut` |
+//! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`] |
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
@@ -101,7 +102,7 @@
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | bounds and timeouts | [`Limits`] |
-//! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a payload has no frame), [`ServeError`], [`FramingConfigError`] |
+//! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a packet cannot be encoded), [`DecodeError`] (a packet is not what it should be), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
 //!
 //! # What happens when
@@ -166,6 +167,8 @@ mod addr;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod buffer;
 mod contained;
+mod decode;
+mod encode;
 mod error;
 mod id;
 mod limits;
@@ -197,10 +200,13 @@ pub mod testing;
 #[cfg(test)]
 mod sim;
 
-/// The crate whose `BytesMut` and `Bytes` [`Framing::encode`] and [`SessionHandle::send_bytes`] take.
+/// The crate whose `BytesMut` [`Framing::encode`] and [`Encode::encode`] take, and whose `Bytes` [`SessionHandle::send`]
+/// shares.
 pub use bytes;
 
 pub use addr::Addr;
+pub use decode::{Decode, DecodeError};
+pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
     CloseKind, CloseReason, Failure, Handled, LayerError, QueryError, SendError, ServeError, TicketError,
 };

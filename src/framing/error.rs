@@ -1,6 +1,8 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use thiserror::Error;
+
+use crate::{decode::bounded, wire::WireError};
 
 /// What the peer sent violates the framing.
 ///
@@ -66,7 +68,8 @@ impl FrameError {
     }
 }
 
-/// A payload that was to be sent cannot be framed. The fault is the sender's: nothing is sent, and the session goes on.
+/// A packet that was to be sent cannot be encoded or framed. The fault is the sender's: nothing is sent, and the session
+/// goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -86,6 +89,27 @@ pub enum EncodeError {
         /// What is wrong, as text for people.
         what: &'static str,
     },
+    /// The value that was to be sent has no payload: its format cannot express it, or its own code failed.
+    #[error("{why}")]
+    #[non_exhaustive]
+    Value {
+        /// What is wrong, as text for people.
+        why: Arc<str>,
+    },
+}
+
+impl From<WireError> for EncodeError {
+    /// What [`wire`](crate::wire) returns: its text is kept, as errors of the hot path are to stay small.
+    fn from(error: WireError) -> Self {
+        Self::because(error)
+    }
+}
+
+impl From<fmt::Error> for EncodeError {
+    /// What `write!` returns.
+    fn from(_: fmt::Error) -> Self {
+        Self::unencodable("a Display implementation returned an error")
+    }
 }
 
 impl EncodeError {
@@ -99,6 +123,11 @@ impl EncodeError {
     #[must_use]
     pub fn unencodable(what: &'static str) -> Self {
         Self::Unencodable { what }
+    }
+
+    /// Creates the error of a value that has no payload; `why` is shown as it is, up to 200 bytes of it.
+    pub fn because(why: impl fmt::Display) -> Self {
+        Self::Value { why: bounded(why) }
     }
 }
 
@@ -182,6 +211,11 @@ mod tests {
         );
         assert!(FrameError::malformed("x", &[0x16, 3, 1, 2, 0]).to_string().ends_with("a TLS handshake)"));
         assert!(FrameError::malformed("x", b"PROXY TCP4 ").to_string().contains("PROXY protocol"));
+    }
+
+    #[test]
+    fn an_error_of_encoding_is_returned_in_three_words() {
+        assert!(size_of::<EncodeError>() <= 24, "{}", size_of::<EncodeError>());
     }
 
     #[test]

@@ -1,6 +1,9 @@
+use std::cmp::Ordering;
+
 use bytes::BytesMut;
 
 use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError};
+use crate::encode::Encode;
 
 /// Packets of one length, with nothing between them.
 ///
@@ -35,6 +38,14 @@ impl FixedLength {
     pub fn new(bytes: usize) -> Result<Self, FramingConfigError> {
         if bytes == 0 { Err(FramingConfigError::ZeroLength) } else { Ok(Self { len: bytes }) }
     }
+
+    fn check(&self, len: usize) -> Result<(), EncodeError> {
+        match len.cmp(&self.len) {
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(EncodeError::too_long(len as u64, self.len as u64)),
+            Ordering::Less => Err(EncodeError::unencodable("payload is shorter than the fixed length")),
+        }
+    }
 }
 
 impl Framing for FixedLength {
@@ -44,14 +55,18 @@ impl Framing for FixedLength {
     }
 
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
-        if payload.len() > self.len {
-            return Err(EncodeError::too_long(payload.len() as u64, self.len as u64));
-        }
-        if payload.len() < self.len {
-            return Err(EncodeError::unencodable("payload is shorter than the fixed length"));
-        }
+        self.check(payload.len())?;
         out.extend_from_slice(payload);
         Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        self.check(packet.append_to(out)?)
     }
 
     fn max_frame(&self) -> Option<usize> {

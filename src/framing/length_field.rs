@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::policy::{self, Policy};
 use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Oversize};
+use crate::encode::Encode;
 
 /// A length field anywhere in the frame's header, modelled on Netty's `LengthFieldBasedFrameDecoder`.
 ///
@@ -155,6 +156,21 @@ impl LengthField {
             _ => Err(EncodeError::unencodable("payload is shorter than the header that it has to bring")),
         }
     }
+
+    /// Appends what decode strips.
+    fn put_header(&self, out: &mut BytesMut) {
+        match &self.header {
+            Some(header) => out.extend_from_slice(header),
+            None => out.put_bytes(0, self.strip.into()),
+        }
+    }
+
+    /// Writes `value` into the field of the frame that begins at `start`.
+    fn fill_in(&self, value: u64, start: usize, out: &mut BytesMut) {
+        if let Some(field) = out.get_mut(start + usize::from(self.offset)..start + self.field_end()) {
+            self.order.write(value, field);
+        }
+    }
 }
 
 impl Framing for LengthField {
@@ -190,14 +206,22 @@ impl Framing for LengthField {
         let value = self.value_for(frame)?;
         let start = out.len();
         out.reserve(frame);
-        match &self.header {
-            Some(header) => out.extend_from_slice(header),
-            None => out.put_bytes(0, strip),
-        }
+        self.put_header(out);
         out.extend_from_slice(payload);
-        if let Some(field) = out.get_mut(start + usize::from(self.offset)..start + self.field_end()) {
-            self.order.write(value, field);
-        }
+        self.fill_in(value, start, out);
+        Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let start = out.len();
+        self.put_header(out);
+        let frame = usize::from(self.strip).saturating_add(packet.append_to(out)?);
+        self.fill_in(self.value_for(frame)?, start, out);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use super::policy::{self, Policy};
 use super::{ByteOrder, Decoded, EncodeError, FrameError, Framing, LengthHeader, Oversize};
+use crate::encode::Encode;
 
 /// A length in front of each packet: Erlang's `{packet, N}`.
 ///
@@ -151,6 +152,24 @@ impl Framing for LengthPrefix {
         out.reserve(width.saturating_add(payload.len()));
         out.extend_from_slice(bytes.get(..width).unwrap_or_default());
         out.extend_from_slice(payload);
+        Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let (start, width) = (out.len(), self.header.width());
+        out.put_bytes(0, width);
+        let len = packet.append_to(out)?;
+        if len > self.header.max() {
+            return Err(EncodeError::too_long(len as u64, self.header.max() as u64));
+        }
+        if let Some(header) = out.get_mut(start..start + width) {
+            header.copy_from_slice(self.header.bytes(len).get(..width).unwrap_or_default());
+        }
         Ok(())
     }
 

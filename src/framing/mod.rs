@@ -14,6 +14,7 @@ mod closure;
 mod config_error;
 mod deframer;
 mod error;
+mod fill_in;
 mod fixed;
 mod length_field;
 mod length_header;
@@ -48,6 +49,8 @@ pub(crate) use deframer::{NoPacket, Stage, no_packet, packet};
 use std::ops::Range;
 
 use bytes::BytesMut;
+
+use crate::encode::Encode;
 
 /// The rule that cuts a byte stream into frames.
 ///
@@ -90,6 +93,29 @@ pub trait Framing {
     /// The payload cannot be framed: it is longer than the maximum or than its length field can express, or contains
     /// what the framing cannot carry.
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError>;
+
+    /// Appends what `packet` encodes to as one frame to `out`: the same frame that [`encode`](Self::encode) makes of its
+    /// payload.
+    ///
+    /// By default, the payload is first written to `scratch`, whose content does not matter before or after. A framing
+    /// can do better that fills in its header when the payload is there, as those of this crate do: they put it behind
+    /// room for the header with [`Encode::append_to`], where it is sent from.
+    ///
+    /// # Errors
+    /// As for `encode`, and what [`Encode::encode`] returns. The caller then removes whatever was appended.
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        scratch: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        if let Some(payload) = packet.as_payload() {
+            return self.encode(payload, out);
+        }
+        scratch.clear();
+        packet.encode(scratch)?;
+        self.encode(scratch, out)
+    }
 
     /// Returns the header, for a framing whose frames are a length and the payload and nothing else, while it discards
     /// no frame. A session then finds and writes such frames by itself, with the same result as

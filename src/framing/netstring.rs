@@ -1,7 +1,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::policy::{self, Policy};
-use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
+use super::{Decoded, EncodeError, FrameError, Framing, Oversize, fill_in};
+use crate::encode::Encode;
 
 /// Netstrings, as specified by D. J. Bernstein (<https://cr.yp.to/proto/netstrings.txt>, 1997).
 ///
@@ -61,6 +62,12 @@ impl Netstring {
         self
     }
 
+    /// The length of a payload, if it is within the maximum.
+    fn checked(&self, len: usize) -> Result<u64, EncodeError> {
+        let (len, max) = (len as u64, self.max.into());
+        if len > max { Err(EncodeError::too_long(len, max)) } else { Ok(len) }
+    }
+
     /// Skips more of a refused frame; its last byte has to be the comma, or it is unknown where the next frame begins.
     #[cold]
     fn skip(&mut self, buf: &[u8]) -> Result<Option<Decoded>, FrameError> {
@@ -112,18 +119,22 @@ impl Framing for Netstring {
     }
 
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
-        let len = payload.len() as u64;
-        if len > self.max.into() {
-            return Err(EncodeError::too_long(len, self.max.into()));
-        }
-        out.reserve(digits(len) + payload.len() + 2);
-        let mut power = 10_u64.pow(digits(len) as u32 - 1);
-        while power > 0 {
-            out.put_u8(b'0' + (len / power % 10) as u8);
-            power /= 10;
-        }
-        out.put_u8(b':');
+        let header = Header::new(self.checked(payload.len())?);
+        out.reserve(header.as_ref().len() + payload.len() + 1);
+        out.extend_from_slice(header.as_ref());
         out.extend_from_slice(payload);
+        out.put_u8(b',');
+        Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let guess = digits((packet.size_hint() as u64).min(self.max.into())) + 1;
+        fill_in::behind(guess, packet, out, |len| self.checked(len).map(Header::new))?;
         out.put_u8(b',');
         Ok(())
     }
@@ -170,6 +181,30 @@ fn read_len(buf: &[u8]) -> Result<Option<(usize, u64)>, FrameError> {
 
 fn no_comma(buf: &[u8]) -> FrameError {
     FrameError::malformed("a netstring does not end in a comma", buf)
+}
+
+/// A length in decimal, and its colon.
+struct Header {
+    bytes: [u8; MAX_DIGITS + 2],
+    /// Where it begins: it is written from its end.
+    start: usize,
+}
+
+impl Header {
+    fn new(len: u64) -> Self {
+        let (mut bytes, digits, mut rest) = ([b':'; MAX_DIGITS + 2], digits(len), len);
+        for byte in bytes.iter_mut().rev().skip(1).take(digits) {
+            *byte = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        Self { bytes, start: MAX_DIGITS + 1 - digits }
+    }
+}
+
+impl AsRef<[u8]> for Header {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
 }
 
 fn digits(len: u64) -> usize {

@@ -2,6 +2,7 @@ use bytes::BytesMut;
 
 use super::policy;
 use super::{Decoded, EncodeError, FrameError, Framing};
+use crate::encode::Encode;
 
 /// No framing: whatever was read is a packet.
 ///
@@ -63,6 +64,15 @@ impl Framing for Raw {
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         out.extend_from_slice(payload);
         Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        packet.append_to(out).map(|_| ())
     }
 
     fn offer_max(&mut self, max: usize) {

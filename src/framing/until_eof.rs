@@ -2,6 +2,7 @@ use bytes::BytesMut;
 
 use super::policy;
 use super::{Decoded, EncodeError, FrameError, Framing};
+use crate::encode::Encode;
 
 /// The whole stream is one packet, handed out when the peer has ended its sending side.
 ///
@@ -55,6 +56,11 @@ impl UntilEof {
         let (len, max) = (bytes.len() as u64, self.max.into());
         if len > max { Err(FrameError::too_long(len, max, bytes)) } else { Ok(()) }
     }
+
+    fn check(&self, len: usize) -> Result<(), EncodeError> {
+        let (len, max) = (len as u64, self.max.into());
+        if len > max { Err(EncodeError::too_long(len, max)) } else { Ok(()) }
+    }
 }
 
 impl Default for UntilEof {
@@ -75,12 +81,18 @@ impl Framing for UntilEof {
     }
 
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
-        let (len, max) = (payload.len() as u64, self.max.into());
-        if len > max {
-            return Err(EncodeError::too_long(len, max));
-        }
+        self.check(payload.len())?;
         out.extend_from_slice(payload);
         Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        self.check(packet.append_to(out)?)
     }
 
     fn offer_max(&mut self, max: usize) {

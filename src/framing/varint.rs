@@ -1,7 +1,8 @@
 use bytes::BytesMut;
 
 use super::policy::{self, Policy};
-use super::{Decoded, EncodeError, FrameError, Framing, Oversize};
+use super::{Decoded, EncodeError, FrameError, Framing, Oversize, fill_in};
+use crate::encode::Encode;
 use crate::wire::leb128::{self, Encoded, Width};
 
 /// A length in LEB128 in front of each packet, as in Protocol Buffers' delimited streams and Minecraft.
@@ -117,6 +118,19 @@ impl Framing for VarintPrefix {
         out.extend_from_slice(header.as_bytes());
         out.extend_from_slice(payload);
         Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let guess = leb128::len((packet.size_hint() as u64).min(self.max.into()));
+        fill_in::behind(guess, packet, out, |len| {
+            let (len, max) = (len as u64, self.max.into());
+            if len > max { Err(EncodeError::too_long(len, max)) } else { Ok(Encoded::new(len)) }
+        })
     }
 
     fn offer_max(&mut self, max: usize) {

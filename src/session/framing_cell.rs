@@ -3,6 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::BytesMut;
 
 use crate::{
+    encode::Encode,
     error::discard,
     framing::{Decoded, EncodeError, FrameError, Framing, LengthHeader},
 };
@@ -35,6 +36,18 @@ impl<F: Framing> Framing for FramingCell<F> {
         match self {
             Self::Own(framing) => framing.encode(payload, out),
             Self::Swapped(framing) => framing.encode(payload, out),
+        }
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        scratch: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        match self {
+            Self::Own(framing) => framing.encode_with(packet, scratch, out),
+            Self::Swapped(framing) => framing.encode_with(packet, scratch, out),
         }
     }
 

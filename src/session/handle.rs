@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    encode::Encode,
     error::{SendError, Why},
     id::{Key, SessionId},
     sync::{Completion, SendTicket, TICKET},
@@ -78,9 +79,11 @@ impl SessionHandle {
         self.handle_state.open.load(Ordering::Acquire)
     }
 
-    /// Sends a packet. It is copied once here, and framed on the session's shard. Never blocks.
+    /// Sends a packet. It is copied or encoded once here, except for [`Bytes`], which are shared, and framed on the
+    /// session's shard. Never blocks.
     ///
     /// # Errors
+    /// - [`SendError::Encode`] if the value cannot be encoded.
     /// - [`SendError::Closed`] if the session is closing or closed.
     /// - [`SendError::Full`] if the packet would take what waits for this session, in the mailbox and in the outbox,
     ///   above [`Limits::outbox_hard`](crate::Limits::outbox_hard).
@@ -92,15 +95,7 @@ impl SessionHandle {
     /// outbox that callbacks have filled, so the shard allows it twice
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); if the packet would exceed even that, the session is closed
     /// with [`CloseReason::Send`](crate::CloseReason::Send).
-    pub fn send(&self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        self.send_bytes(Bytes::copy_from_slice(packet.as_ref()))
-    }
-
-    /// As [`send`](Self::send), for bytes that are shared already: they are not copied here.
-    ///
-    /// # Errors
-    /// As for [`send`](Self::send).
-    pub fn send_bytes(&self, packet: Bytes) -> Result<(), SendError> {
+    pub fn send(&self, packet: impl Encode) -> Result<(), SendError> {
         self.post(packet, None)
     }
 
@@ -113,9 +108,9 @@ impl SessionHandle {
     ///
     /// # Errors
     /// As for [`send`](Self::send).
-    pub fn send_tracked(&self, packet: impl AsRef<[u8]>) -> Result<SendTicket, SendError> {
+    pub fn send_tracked(&self, packet: impl Encode) -> Result<SendTicket, SendError> {
         let (ticket, completion) = SendTicket::pair();
-        self.post(Bytes::copy_from_slice(packet.as_ref()), Some(completion))?;
+        self.post(packet, Some(completion))?;
         Ok(ticket)
     }
 
@@ -173,10 +168,11 @@ impl SessionHandle {
         self.handle_state.shard.deliver(self.handle_state.id.key, command, 0)
     }
 
-    fn post(&self, payload: Bytes, completion: Option<Completion>) -> Result<(), SendError> {
+    fn post(&self, packet: impl Encode, completion: Option<Completion>) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
+        let payload = packet.to_bytes()?;
         let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
         let reserved = held.saturating_add(self.handle_state.overhead.load(Ordering::Relaxed));
         self.handle_state.reserve(reserved)?;

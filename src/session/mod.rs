@@ -16,6 +16,7 @@ mod shard_core;
 mod status;
 mod timers;
 mod transmit;
+mod values;
 mod view;
 
 pub use handle::SessionHandle;

@@ -2,6 +2,7 @@ use std::{error::Error, fmt, time::Duration};
 
 use crate::{
     contained::guard,
+    encode::Encode,
     error::{CloseReason, SendError},
     id::{SessionId, ShardId},
     session::{Session, SessionHandle, SessionInfo, ShardCore, TimerError, TimerId},
@@ -102,8 +103,16 @@ impl<'a, S> ShardContext<'a, S> {
     /// # Errors
     /// As for [`Session::send`]; [`SendError::Closed`] if no such session is open on this shard, or if its framing
     /// panics, which closes the session.
-    pub fn send(&mut self, session: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        let packet = packet.as_ref();
+    pub fn send(&mut self, session: SessionId, packet: impl Encode) -> Result<(), SendError> {
+        let encoded;
+        let packet = match packet.as_payload() {
+            Some(payload) => payload,
+            None => {
+                // Here, so that a panic of the value is not one of the session's framing.
+                encoded = packet.to_bytes()?;
+                &encoded
+            }
+        };
         let sent = self.with(session, |session, _| {
             guard("encode", || Ok::<_, CloseReason>(session.send(packet))).unwrap_or_else(|panic| {
                 session.fail(panic);

@@ -1,5 +1,7 @@
 use std::{sync::Arc, time::Instant};
 
+use bytes::BytesMut;
+
 use crate::{
     buffer::OutboxPool,
     id::{Key, SessionId, ShardId},
@@ -25,6 +27,8 @@ pub(crate) struct ShardCore {
     pub(crate) counters: Counters,
     /// Where layers put plain bytes, which are handed out before the next session is served.
     pub(crate) plain: Vec<u8>,
+    /// Where values are encoded whose framing cannot fill in its header afterwards; empty otherwise.
+    pub(crate) scratch: BytesMut,
     /// The way into this shard, for handles.
     pub(crate) mailbox: Arc<dyn Deliver>,
     /// The ways into the other shards.

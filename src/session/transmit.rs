@@ -310,7 +310,12 @@ impl Connection {
     /// Handles a frame that took the outbox above the high-water mark. It is taken back if it exceeds `most`: its
     /// length is known only after encoding.
     #[cold]
-    fn keep_above_high(&mut self, frame: usize, most: usize, core: &mut ShardCore) -> Result<(), SendError> {
+    pub(super) fn keep_above_high(
+        &mut self,
+        frame: usize,
+        most: usize,
+        core: &mut ShardCore,
+    ) -> Result<(), SendError> {
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
             self.status.block(ReadBlock::FULL);
             return Ok(());

@@ -4,12 +4,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
     addr::Addr,
     contained::Contained,
+    encode::Encode,
     error::{CloseReason, Logged, SendError},
     framing::{Framing, U32Header},
     id::SessionId,
@@ -62,15 +62,26 @@ impl Session<'_> {
     /// Sends a packet. It is framed into the outbox at once, and written after the current batch of received packets,
     /// together with everything else that was sent meanwhile. Never blocks.
     ///
+    /// Bytes and texts are copied once. Other values (see [`Encode`]) are encoded once, into the outbox; whether there is
+    /// room for them is known when they are there, unless their size hint shows earlier that there is none. If encoding
+    /// fails or panics, nothing is left of it in the outbox.
+    ///
     /// # Errors
     /// Nothing is queued then, and the session stays as it is unless the callback passes the error on with `?`.
     /// - [`SendError::Full`] if the packet would take the outbox above
     ///   [`Limits::outbox_hard`](crate::Limits::outbox_hard): the peer does not read as fast as we send.
-    /// - [`SendError::Encode`] if the framing cannot encode the payload.
+    /// - [`SendError::Encode`] if the value cannot be encoded, or the framing cannot frame the payload.
     /// - [`SendError::Closed`] if the session is closing, as after [`close`](Self::close).
     #[inline(always)]
-    pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        let packet = packet.as_ref();
+    pub fn send(&mut self, packet: impl Encode) -> Result<(), SendError> {
+        match packet.as_payload() {
+            Some(payload) => self.send_payload(payload),
+            None => self.connection.enqueue_value(self.framing, &packet, self.core),
+        }
+    }
+
+    #[inline(always)]
+    fn send_payload(&mut self, packet: &[u8]) -> Result<(), SendError> {
         if self.connection.enqueue_in_place(self.header, packet, self.core) {
             return Ok(());
         }
@@ -119,20 +130,24 @@ impl Session<'_> {
     /// - [`SendError::MailboxFull`] if this callback has sent
     ///   [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) packets already, or would exceed
     ///   [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes); or if the mailbox of the other shard is full.
+    /// - [`SendError::Encode`] if the value cannot be encoded.
     /// - [`SendError::Closed`] if the other shard has ended.
     /// - If `other` is this session, as [`send`](Self::send).
-    pub fn send_to(&mut self, other: SessionId, packet: impl AsRef<[u8]>) -> Result<(), SendError> {
-        let packet = packet.as_ref();
+    pub fn send_to(&mut self, other: SessionId, packet: impl Encode) -> Result<(), SendError> {
         if other == self.id() {
             return self.send(packet);
         }
         let (commands, bytes) = self.core.effect_limits();
         if let Some(effects) = self.core.effects_for(other) {
-            return effects.send(other, packet, commands, bytes);
+            return match packet.as_payload() {
+                Some(payload) => effects.send(other, payload, commands, bytes),
+                None => effects.send(other, &packet.to_bytes()?, commands, bytes),
+            };
         }
-        let payload = Bytes::copy_from_slice(packet);
+        let payload = packet.to_bytes()?;
+        let len = payload.len();
         let command = SessionCommand::Send { payload, completion: None, reserved: 0 };
-        self.core.shards.route(other, command, packet.len())
+        self.core.shards.route(other, command, len)
     }
 
     /// Closes another session of the server, or this one, gracefully. Another session is closed after this callback has

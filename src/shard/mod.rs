@@ -16,6 +16,8 @@ mod timers;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
+use bytes::BytesMut;
+
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use layers::LayerFactories;
@@ -118,6 +120,7 @@ where
             wheel: TimerWheel::new(),
             counters: Counters::default(),
             plain: Vec::new(),
+            scratch: BytesMut::new(),
             mailbox: config.mailbox,
             shards: config.shards,
             neighbours: config.neighbours,

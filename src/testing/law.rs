@@ -6,7 +6,8 @@
 use bytes::BytesMut;
 
 use super::collector::Collector;
-use crate::framing::{FrameError, Framing};
+use crate::encode::Encode;
+use crate::framing::{EncodeError, FrameError, Framing};
 
 /// Streams up to this many bytes are cut in two at every place and damaged at every byte; of longer ones about as many
 /// places are taken.
@@ -22,7 +23,8 @@ const FLOOD: usize = 64 << 20;
 
 /// Checks `framing` against the law, with a stream of `payloads`, which it must be able to encode.
 ///
-/// - **Round trip**: each payload comes back, with the last byte of its frame at the latest; encode depends on nothing else.
+/// - **Round trip**: each payload comes back, with the last byte of its frame at the latest; encode depends on nothing
+///   else, and `encode_with` makes the same frames.
 /// - **Cuts**: the stream of all payloads gives the same packets if it is cut in two anywhere, in three anywhere
 ///   (streams up to 48 bytes), and byte by byte. Streams over 512 bytes are cut at about 512 places.
 /// - **Truncation**: a stream that ends anywhere gives the packets before that; what is left over is an error or, if
@@ -72,6 +74,10 @@ where
         if framing.encode(&vec![b'a'; max + 1], &mut out).is_ok() {
             panic!("a payload of {} bytes is encoded, though no frame is longer than {max}", max + 1);
         }
+        let (mut scratch, value) = (BytesMut::new(), Pieces { payload: &vec![b'a'; max + 1], hint: 0 });
+        if framing.encode_with(&value, &mut scratch, &mut out).is_ok() {
+            panic!("a value of {} bytes is encoded, though no frame is longer than {max}", max + 1);
+        }
     }
 }
 
@@ -117,7 +123,40 @@ fn encode<F: Framing>(framing: &F, payload: &[u8]) -> Vec<u8> {
     if behind.strip_prefix(b"before") != Some(&*alone) {
         panic!("the frame of {} depends on what stands before it: {}", shown(payload), shown(&behind));
     }
+    fills_in(framing, payload, &alone);
     alone.to_vec()
+}
+
+/// Encodes a value with that payload, whose length shows only when it is written.
+fn fills_in<F: Framing>(framing: &F, payload: &[u8], frame: &[u8]) {
+    for hint in [0, payload.len() / 2, payload.len()] {
+        let (mut scratch, mut out) = (BytesMut::from(&b"used"[..]), BytesMut::from(&b"before"[..]));
+        if let Err(error) = framing.encode_with(&Pieces { payload, hint }, &mut scratch, &mut out) {
+            panic!("a value with the payload {} cannot be encoded: {error}", shown(payload));
+        }
+        if out.strip_prefix(b"before") != Some(frame) {
+            panic!("encode_with makes {} of {}, and encode {}", shown(&out), shown(payload), shown(frame));
+        }
+    }
+}
+
+/// A value that is written in two pieces.
+struct Pieces<'a> {
+    payload: &'a [u8],
+    hint: usize,
+}
+
+impl Encode for Pieces<'_> {
+    fn size_hint(&self) -> usize {
+        self.hint
+    }
+
+    fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let (front, back) = self.payload.split_at(self.payload.len() / 2);
+        out.extend_from_slice(front);
+        out.extend_from_slice(back);
+        Ok(())
+    }
 }
 
 fn comes_with_its_last_byte<F: Framing + Clone>(framing: &F, payload: &[u8], frame: &[u8]) {

@@ -69,6 +69,13 @@ pub(crate) struct Encoded {
     len: usize,
 }
 
+impl AsRef<[u8]> for Encoded {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
 impl Encoded {
     #[inline]
     pub(crate) fn new(value: u64) -> Self {

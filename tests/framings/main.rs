@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use framewire::framing::LengthFieldBuilder;
 use framewire::testing::{Collector, law};
 use framewire::{
-    ByteOrder, Decoded, EncodeError, FixedLength, FrameError, Framing, LengthField, LengthPrefix, Netstring,
-    Oversize, Raw, Separator, UntilEof, VarintPrefix,
+    ByteOrder, Decoded, Encode, EncodeError, FixedLength, FrameError, Framing, LengthField, LengthPrefix,
+    Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -42,6 +42,14 @@ impl Framing for Boxed {
     }
     fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         self.0.encode(payload, out)
+    }
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        scratch: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        self.0.encode_with(packet, scratch, out)
     }
     fn max_frame(&self) -> Option<usize> {
         self.0.max_frame()

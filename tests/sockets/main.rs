@@ -14,6 +14,7 @@ mod blocked_handlers;
 mod changes_of_framing;
 mod close_reasons;
 mod closures;
+mod encoders;
 mod handler_factories;
 mod handlers;
 mod listeners;

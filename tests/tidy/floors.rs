@@ -16,6 +16,8 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "sync",
         "addr",
         "contained",
+        "decode",
+        "encode",
         "error",
         "id",
         "limits",

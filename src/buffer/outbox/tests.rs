@@ -35,6 +35,24 @@ fn a_failed_encode_leaves_nothing() {
 }
 
 #[test]
+fn the_memory_of_a_failed_encode_can_be_given_back_wherever_it_was() {
+    for before in [0, 1, 10, CHUNK - 1, CHUNK, 3 * CHUNK] {
+        let mut outbox = Outbox::default();
+        put(&mut outbox, &vec![7; before]);
+        let failed = outbox.append(0, |out| {
+            out.extend_from_slice(&vec![9; 20 * CHUNK]);
+            Err("out of ink")
+        });
+        assert_eq!(failed, Err("out of ink"));
+        outbox.take_back(0);
+        assert!(outbox.capacity() <= before + 2 * CHUNK, "{} behind {before}", outbox.capacity());
+        put(&mut outbox, b"whole");
+        assert_eq!(pending(&outbox), [&vec![7; before][..], b"whole"].concat());
+        assert_eq!(outbox.len(), before + 5);
+    }
+}
+
+#[test]
 fn a_panicking_encode_leaves_nothing() {
     let mut outbox = Outbox::default();
     put(&mut outbox, &[7; CHUNK]);

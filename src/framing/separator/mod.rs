@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use self::pattern::{Found, Pattern, Stream};
 use super::policy::{self, Policy};
 use super::{Decoded, EncodeError, FrameError, Framing, FramingConfigError, Oversize};
+use crate::encode::Encode;
 
 pub use self::alternatives::{MAX_SEPARATOR, MAX_SEPARATORS};
 
@@ -212,6 +213,21 @@ impl Separator {
         self.refuse(open, FrameError::too_long(buf.len() as u64, self.max.into(), buf))
     }
 
+    /// Appends the separator to the payload that begins at `start`, unless it would not be decoded as it is.
+    #[inline]
+    fn separate(&self, separator: &[u8], start: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let end = out.len();
+        out.extend_from_slice(separator);
+        let frame = out.get(start..).unwrap_or_default();
+        match self.pattern.find(frame, 0, Stream::Open) {
+            Found::At { start: found, .. } if start + found == end => Ok(()),
+            _ => {
+                out.truncate(start);
+                Err(EncodeError::unencodable("payload contains its separator, or runs into it"))
+            }
+        }
+    }
+
     #[cold]
     fn refuse(&self, consumed: usize, error: FrameError) -> Result<Option<Decoded>, FrameError> {
         match self.policy.oversize {
@@ -251,15 +267,22 @@ impl Framing for Separator {
         let start = out.len();
         out.reserve(payload.len() + separator.len());
         out.extend_from_slice(payload);
-        out.extend_from_slice(separator);
-        let frame = out.get(start..).unwrap_or_default();
-        match self.pattern.find(frame, 0, Stream::Open) {
-            Found::At { start, .. } if start == payload.len() => Ok(()),
-            _ => {
-                out.truncate(start);
-                Err(EncodeError::unencodable("payload contains its separator, or runs into it"))
-            }
+        self.separate(separator, start, out)
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let start = out.len();
+        let len = packet.append_to(out)?;
+        if len > self.limit() {
+            return Err(EncodeError::too_long(len as u64, self.max.into()));
         }
+        let separator = self.pattern.written_after(out.get(start..).unwrap_or_default());
+        self.separate(separator, start, out)
     }
 
     fn offer_max(&mut self, max: usize) {

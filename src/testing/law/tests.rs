@@ -3,8 +3,7 @@ use std::panic::catch_unwind;
 use bytes::BufMut;
 
 use super::*;
-use crate::framing::EncodeError;
-use crate::framing::{Decoded, Raw, UntilEof};
+use crate::framing::{Decoded, LengthPrefix, Raw, UntilEof};
 
 /// A length byte before each packet, broken in the way that is asked for.
 #[derive(Debug, Clone)]
@@ -87,6 +86,37 @@ fn each_fault_is_found_and_told() {
         let account = account(fault).unwrap_or_else(|| panic!("{fault:?} passes"));
         assert!(account.contains(told), "{fault:?}: {account}");
     }
+}
+
+/// Fills in a header that is not the one of `encode`.
+#[derive(Debug, Clone)]
+struct Forgetful(LengthPrefix);
+
+impl Framing for Forgetful {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        self.0.decode(buf)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
+        self.0.encode(payload, out)
+    }
+
+    fn encode_with(
+        &self,
+        packet: &dyn Encode,
+        _: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        out.extend_from_slice(&[0; 2]);
+        packet.append_to(out).map(|_| ())
+    }
+}
+
+#[test]
+fn a_header_that_is_not_filled_in_is_found() {
+    let caught = catch_unwind(|| check(Forgetful(LengthPrefix::u16_be()), ["", "hello"])).unwrap_err();
+    let account = caught.downcast_ref::<String>().unwrap();
+    assert!(account.starts_with("encode_with makes "), "{account}");
 }
 
 /// How a header announces its length, behind a byte that constant bytes get wrong.

@@ -331,7 +331,7 @@ fn a_packet_that_panics_when_dropped_harms_nobody(on: On) {
     let mut bystander = served.connect();
     let (mut client, session) = served.connect_known();
     let packet = Bytes::from_owner(Bomb(true));
-    assert_eq!(session.send_bytes(packet), Ok(()));
+    assert_eq!(session.send(packet), Ok(()));
     assert_eq!(client.recv(), b"a bomb");
     bystander.assert_echo("still served");
     drop((client, bystander));

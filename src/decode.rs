@@ -8,7 +8,8 @@ use crate::wire::WireError;
 /// What a packet can be read as: the way in, as [`Encode`](crate::Encode) is the way out.
 ///
 /// Implemented for bytes (`&[u8]`, `Vec<u8>`, `Bytes`, `[u8; N]`) and texts in UTF-8 (`&str`, `String`). Values may
-/// borrow from the packet.
+/// borrow from the packet. With the features `json`, `postcard`, `xml` and `zerocopy` there are wrappers for values of
+/// serde and zerocopy, such as `Json`.
 ///
 /// ```
 /// use framewire::{Decode, DecodeError, packet_fn, wire::WireRead};
@@ -66,6 +67,17 @@ pub enum DecodeError {
     /// A part of the packet cannot be read, by [`wire`](crate::wire).
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The packet is not a value in its format.
+    #[error("packet is no {what} in {format}: {why}")]
+    #[non_exhaustive]
+    Format {
+        /// The name of the format.
+        format: &'static str,
+        /// The type of the value.
+        what: &'static str,
+        /// What is wrong, and where, as text for people.
+        why: Arc<str>,
+    },
     /// The packet is wrong for a reason of the handler's.
     #[error("{why}")]
     #[non_exhaustive]
@@ -79,6 +91,12 @@ impl DecodeError {
     /// Creates an error for a [`Decode`] of your own; `why` is shown as it is, up to 200 bytes of it.
     pub fn because(why: impl fmt::Display) -> Self {
         Self::Invalid { why: bounded(why) }
+    }
+
+    /// The packet is no value of the type `what` in this format.
+    #[cfg(any(feature = "json", feature = "postcard", feature = "xml", feature = "zerocopy"))]
+    pub(crate) fn format(format: &'static str, what: &'static str, why: impl fmt::Display) -> Self {
+        Self::Format { format, what, why: bounded(why) }
     }
 
     /// The packet has not the length of `T`.

@@ -10,7 +10,8 @@ const MOST_RESERVED: usize = 64 * 1024;
 /// What can be sent as a packet: bytes, texts, and values that write themselves as bytes.
 ///
 /// Implemented for `[u8]`, `str`, `Vec<u8>`, `String`, `Bytes`, `BytesMut`, `[u8; N]`, [`fmt::Arguments`], `Cow`, `Box`,
-/// `Arc` and references of these; [`encode_fn`] makes one of a closure.
+/// `Arc` and references of these; [`encode_fn`] makes one of a closure. With the features `json`, `postcard`, `xml` and
+/// `zerocopy` there are wrappers for values of serde and zerocopy, such as `Json`.
 ///
 /// [`Session::send`](crate::Session::send) has a value written straight into the outbox of its session, once, and the
 /// framing fills in the header around it. A handle or another session has it written into a buffer of its own first,
@@ -39,7 +40,8 @@ const MOST_RESERVED: usize = 64 * 1024;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be sent",
-    note = "bytes and texts can, and `encode_fn(|out| ..)`; a type of your own can implement `Encode`"
+    note = "bytes and texts can, `encode_fn(|out| ..)`, and with their features `Json(&value)`, `Postcard(&value)`, \
+            `Xml(&value)` and `Pod(&value)`"
 )]
 pub trait Encode {
     /// Returns how many bytes [`encode`](Self::encode) will write at least; 0, the default, if that is not known.

@@ -73,7 +73,7 @@
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
-//!              addr · encode, decode: packets and values · contained: panics · error · id · limits · metrics · slots · time
+//!              addr · encode, decode, formats: packets and values · contained: panics · error · id · limits · metrics · slots · time
 //! ```
 //!
 //! The path of a byte, there and back:
@@ -94,7 +94,7 @@
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
 //! | reading and writing what is in a packet | [`wire`]: varints, bools, strings and byte arrays with a maximum, on `bytes`' `Buf` and `BufMut` |
-//! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`] |
+//! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`]; JSON, postcard, XML and plain memory by [features](#features) |
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
@@ -133,7 +133,16 @@
 //!
 //! # Features
 //!
-//! None is needed, and none is on by default. `internals` exposes the internal types that this package's benchmarks
+//! None is needed, and none is on by default. All of them add to what is there:
+//!
+//! | feature | what it adds | by the crate |
+//! |---|---|---|
+//! | `json` | `Json`: values of serde as JSON | serde_json 1 |
+//! | `postcard` | `Postcard`: values of serde in a compact binary format | postcard 1 |
+//! | `xml` | `Xml`: values of serde as XML | quick-xml 0.41 |
+//! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
+//!
+//! The documentation of each says what a hostile packet can cost. `internals` exposes the internal types that this package's benchmarks
 //! measure; it is unstable: its items are undocumented and may change in any release.
 //!
 //! # What it is not
@@ -170,6 +179,7 @@ mod contained;
 mod decode;
 mod encode;
 mod error;
+mod formats;
 mod id;
 mod limits;
 mod metrics;
@@ -210,6 +220,14 @@ pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
     CloseKind, CloseReason, Failure, Handled, LayerError, QueryError, SendError, ServeError, TicketError,
 };
+#[cfg(feature = "json")]
+pub use formats::Json;
+#[cfg(feature = "postcard")]
+pub use formats::Postcard;
+#[cfg(feature = "xml")]
+pub use formats::Xml;
+#[cfg(feature = "zerocopy")]
+pub use formats::{Pod, PodRef};
 pub use framing::{
     ByteOrder, BytesPreview, Decoded, EncodeError, FixedLength, FrameError, Framing, FramingConfigError,
     LengthField, LengthPrefix, Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix, framing_fn,

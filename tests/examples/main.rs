@@ -173,6 +173,35 @@ fn ask(peer: &mut Peer, request: &str, reply: &str) {
     peer.expect(framed(reply));
 }
 
+#[cfg(feature = "json")]
+#[test]
+fn json_rpc_replies_to_requests_and_says_what_is_wrong_with_others() {
+    let program = Program::start("json_rpc", &["127.0.0.1:0"]);
+    let mut peer = program.connect();
+    for (request, reply) in [
+        (r#"{"jsonrpc": "2.0", "method": "add", "params": [1, 2], "id": 1}"#, r#""result":3,"id":1}"#),
+        (
+            r#"{"jsonrpc": "2.0", "method": "\u006dax", "params": [-5, -7], "id": 2}"#,
+            r#""result":-5,"id":2}"#,
+        ),
+        (
+            r#"{"method": "max", "id": 3}"#,
+            r#""error":{"code":-32602,"message":"no numbers, or too large ones"},"id":3}"#,
+        ),
+        (r#"{"method": "drop", "id": 4}"#, r#""error":{"code":-32601,"message":"no such method"},"id":4}"#),
+        (
+            r#"{"method": 7}"#,
+            r#""error":{"code":-32700,"message":"invalid type: integer `7`, expected a string at line 1 column 12"},"id":null}"#,
+        ),
+    ] {
+        peer.send(format!("{request}\n"));
+        peer.expect(format!("{{\"jsonrpc\":\"2.0\",{reply}\n"));
+    }
+    peer.send("{\"method\": \"add\", \"params\": [1]}\n");
+    peer.send("{\"method\": \"add\", \"params\": [1], \"id\": 6}\n");
+    peer.expect("{\"jsonrpc\":\"2.0\",\"result\":1,\"id\":6}\n");
+}
+
 #[test]
 fn request_reply_answers_what_fits_the_state_and_refuses_the_rest() {
     let program = Program::start("request_reply", &["127.0.0.1:0", "127.0.0.1:0"]);

@@ -18,6 +18,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "contained",
         "decode",
         "encode",
+        "formats",
         "error",
         "id",
         "limits",

@@ -67,7 +67,8 @@ impl<'p, T: Deserialize<'p>> Decode<'p> for Xml<T> {
         value.map(Self).map_err(|error| {
             // The reader is ahead of the error by what it has looked at.
             let at = deserializer.get_ref().get_ref().buffer_position();
-            DecodeError::format(FORMAT, type_name::<T>(), format_args!("{error}, before byte {at}"))
+            let why = guard.refusal().map_or_else(|| error.to_string(), str::to_owned);
+            DecodeError::format(FORMAT, type_name::<T>(), format_args!("{why}, before byte {at}"))
         })
     }
 }

@@ -3,12 +3,16 @@
 use std::{
     borrow::Cow,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
 use framewire::{
-    CloseKind, Decoded, Encode, EncodeError, FrameError, Framing, LengthPrefix, Limits, SendError, Session,
-    SessionId,
+    CloseKind, Decode, Decoded, Encode, EncodeError, FrameError, Framing, LengthPrefix, Limits, SendError,
+    Session, SessionId,
     bytes::{Bytes, BytesMut},
     encode_fn, packet_fn,
     wire::WireWrite,
@@ -22,7 +26,9 @@ on_each_strategy_and_transport! {
     a_value_that_panics_leaves_nothing_in_the_outbox
     a_panic_that_nobody_catches_ends_that_session_and_keeps_what_was_sent
     a_value_without_room_is_refused_and_leaves_nothing_in_the_outbox
+    a_value_is_encoded_once
     a_value_is_encoded_where_it_is_sent_from
+    a_packet_that_cannot_be_decoded_ends_its_session_with_the_reason
 }
 
 /// The frames of [`LengthPrefix::u32_be`], by a framing that does not know `encode_with`.
@@ -204,6 +210,46 @@ fn a_value_without_room_is_refused_and_leaves_nothing_in_the_outbox(on: On) {
             assert_eq!((client.recv_text(), client.recv_text()), ("hello".into(), "5 and on".into()));
         }
         served.until_counted("each was refused", |metrics| metrics.sends_refused == 9);
+    });
+}
+
+fn a_value_is_encoded_once(on: On) {
+    let handler = |session: &mut Session<'_>, _: &[u8]| {
+        let times = AtomicU32::new(0);
+        let counted = encode_fn(|out| {
+            out.extend_from_slice(b"counted");
+            times.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        session.send(counted)?;
+        session.send(counted)?;
+        Ok(session.send(format_args!("{} times", times.load(Ordering::Relaxed)))?)
+    };
+    with_each_framing(on, &patient(), handler, |served| {
+        let mut client = served.connect();
+        client.send("hello");
+        for expected in ["counted", "counted", "2 times"] {
+            assert_eq!(client.recv_text(), expected);
+        }
+    });
+}
+
+fn a_packet_that_cannot_be_decoded_ends_its_session_with_the_reason(on: On) {
+    let handler = |session: &mut Session<'_>, packet: &[u8]| {
+        let text = <&str>::decode(packet)?;
+        Ok(session.send(text)?)
+    };
+    with_each_framing(on, &patient(), handler, |served| {
+        let mut bystander = served.connect();
+        let (mut client, session) = served.connect_known();
+        client.assert_echo("well so far");
+        client.send(b"no\xfftext");
+        client.assert_end();
+        drop(client);
+        let ending = served.journal.await_ending(session.id());
+        let reason = "handler: packet of 7 bytes is not UTF-8 at byte 2";
+        assert_eq!(ending, (CloseKind::Handler, reason.to_owned()));
+        bystander.assert_echo("still served");
     });
 }
 

@@ -142,8 +142,8 @@
 //! | `xml` | `Xml`: values of serde as XML | quick-xml 0.41 |
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
 //!
-//! The documentation of each says what a hostile packet can cost. `internals` exposes the internal types that this package's benchmarks
-//! measure; it is unstable: its items are undocumented and may change in any release.
+//! The documentation of each says what a hostile packet can cost. `internals` exposes the internal types that this
+//! package's benchmarks measure; it is unstable: its items are undocumented and may change in any release.
 //!
 //! # What it is not
 //!

@@ -125,6 +125,36 @@ fn a_value_that_cannot_be_encoded_leaves_nothing_in_the_outbox(on: On) {
     });
 }
 
+#[cfg(feature = "json")]
+#[test]
+fn json_that_fails_half_way_leaves_nothing_in_the_outbox() {
+    use std::collections::BTreeMap;
+
+    use framewire::Json;
+
+    let handler = |session: &mut Session<'_>, packet: &[u8]| {
+        let Json(numbers) = Json::<Vec<u32>>::decode(packet)?;
+        session.send(Json(&numbers))?;
+        // No key of an object can be a pair, which shows when the list is written already.
+        let keyed: BTreeMap<(u32, u32), u32> = BTreeMap::from([((1, 2), 3)]);
+        let refused = session.send(Json(&(numbers, keyed)));
+        assert!(matches!(refused, Err(SendError::Encode(EncodeError::Value { .. }))), "{refused:?}");
+        Ok(session.send(Json(&"after"))?)
+    };
+    with_each_framing(On::WorkerPool, &patient(), handler, |served| {
+        let (mut client, session) = served.connect_known();
+        client.assert_reply("[1, 2, 3]", "[1,2,3]");
+        assert_eq!(client.recv_text(), "\"after\"");
+        client.send("[1, 2");
+        client.assert_end();
+        drop(client);
+        let (kind, reason) = served.journal.await_ending(session.id());
+        assert_eq!(kind, CloseKind::Handler);
+        let told = "handler: packet is no alloc::vec::Vec<u32> in JSON: EOF while parsing a list at line 1 ";
+        assert!(reason.starts_with(told), "{reason}");
+    });
+}
+
 fn panicking(len: usize) -> impl Encode {
     encode_fn(move |out| {
         out.extend_from_slice(&vec![9; len]);

@@ -26,7 +26,22 @@ pub(crate) struct LayerRequests {
     pub(crate) protocol: Option<Box<[u8]>>,
 }
 
+impl LayerRequests {
+    /// Forgets what a layer asked for that concerns only itself.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        (self.open, self.done, self.end) = (false, false, false);
+    }
+
+    /// Returns `true` if something about the connection was reported.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.peer.is_some() || self.protocol.is_some()
+    }
+}
+
 impl<'a> LayerIo<'a> {
+    #[inline]
     pub(crate) fn new(
         plain: &'a mut Vec<u8>,
         wire: &'a mut BytesMut,
@@ -37,6 +52,7 @@ impl<'a> LayerIo<'a> {
 
     /// Passes plain bytes to the next layer or to the framing. Returns how many of them were taken, at most
     /// [`room`](Self::room). A layer that has more keeps them, and is called again when these were handed out.
+    #[inline]
     pub fn plain(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.get(..self.room).unwrap_or(bytes);
         self.plain.extend_from_slice(taken);
@@ -45,17 +61,20 @@ impl<'a> LayerIo<'a> {
     }
 
     /// Returns how many plain bytes may still be passed on in this call; 64 KiB at its beginning.
+    #[inline]
     #[must_use]
     pub fn room(&self) -> usize {
         self.room
     }
 
     /// Returns the buffer for the wire, to append bytes to. They are written before anything that is sent later.
+    #[inline]
     pub fn wire(&mut self) -> &mut BytesMut {
         self.wire
     }
 
     /// Declares the layer open: its handshake, if it has one, is complete.
+    #[inline]
     pub fn open(&mut self) {
         self.requests.open = true;
     }

@@ -322,6 +322,9 @@ impl Connection {
     pub(crate) fn resume(&mut self, core: &mut ShardCore) {
         if self.status.has_block(ReadBlock::PAUSED) {
             self.lift(ReadBlock::PAUSED, core);
+            if self.is_layered() {
+                self.restart_handshake(core);
+            }
         }
     }
 
@@ -395,9 +398,10 @@ impl Connection {
 
     /// Bytes held in buffers, by capacity.
     fn capacity(&self) -> usize {
-        self.inbox.as_ref().map_or(0, |inbox| inbox.capacity())
-            + self.outbox.as_ref().map_or(0, |outbox| outbox.capacity())
-            + if self.is_layered() { self.layers_capacity() } else { 0 }
+        let layers = if self.is_layered() { self.layers_capacity() } else { 0 };
+        let inbox = self.inbox.as_ref().map_or(0, |inbox| inbox.capacity());
+        // A layer may claim anything.
+        layers.saturating_add(inbox + self.outbox.as_ref().map_or(0, |outbox| outbox.capacity()))
     }
 
     /// Returns a snapshot of the session; `started` is the time of tick 0.

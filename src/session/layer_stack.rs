@@ -1,11 +1,13 @@
+use std::mem;
+
 use bytes::BytesMut;
 
 use crate::{
-    addr::Addr,
-    buffer::{Inbox, Outbox},
+    buffer::{Inbox, Outbox, OutboxPool},
     contained::Contained,
     error::LayerError,
     layer::{Layer, LayerIo, LayerRequests},
+    session::layer_buffers::{SendBuffers, StepBuffers},
     time::Tick,
 };
 
@@ -21,50 +23,39 @@ const MOST_UNREAD: usize = 128 * 1024;
 ///           ┌ layers[0] ┐        ┌ layers[1] ┐
 /// wire ───▶ unread ─ received ─▶ unread ─ received ─▶ plain
 /// wire ◀─────────── send ◀────────────── send ◀────── plain
+///
+/// layers │ open: 0 .. open │ in its handshake, if one has begun │ waiting for those below .. │
 /// ```
 #[derive(Default)]
 pub(super) struct LayerStack {
     /// The one next to the socket first.
     layers: Vec<Entry>,
+    /// How many are open; those next to the socket come first.
+    open: usize,
+    /// The first that is not open is in its handshake.
+    has_begun: bool,
+    /// Those that can continue without new bytes: a bit for each.
+    ready: u8,
+    /// The one in which the plain stream has ended. It receives nothing more, and neither do those below.
+    ended: Option<usize>,
 }
 
 struct Entry {
     layer: Contained<Box<dyn Layer>>,
-    stage: Stage,
     /// What was passed to the layer and not consumed.
     unread: Option<Box<Inbox>>,
-    /// The layer can continue without new bytes.
-    is_ready: bool,
-    /// The plain stream ends in this layer.
-    has_ended: bool,
     /// Bytes that the layer holds itself.
     buffered: usize,
 }
 
-/// How far a layer has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The one below is not open.
-    Waiting,
-    /// In its handshake.
-    Opening,
-    Open,
-}
-
 impl LayerStack {
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.layers.len()
     }
 
     pub(super) fn push(&mut self, layer: Contained<Box<dyn Layer>>) {
-        self.layers.push(Entry {
-            layer,
-            stage: Stage::Waiting,
-            unread: None,
-            is_ready: false,
-            has_ended: false,
-            buffered: 0,
-        });
+        self.layers.push(Entry { layer, unread: None, buffered: 0 });
     }
 
     /// Gives a layer that has yet to begin the received bytes that were not handed out.
@@ -75,30 +66,46 @@ impl LayerStack {
     }
 
     /// Returns `true` if all of them are open, so that packets can be sent.
+    #[inline]
     pub(super) fn is_open(&self) -> bool {
-        self.layers.iter().all(|entry| entry.stage == Stage::Open)
+        self.open == self.layers.len()
     }
 
     /// Returns `true` if some layer can continue without new bytes.
+    #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.topmost_ready().is_some()
     }
 
     /// Returns the topmost layer that can continue without new bytes, or else the one that is to begin.
+    #[inline]
     fn topmost_ready(&self) -> Option<usize> {
-        let ready = self.layers.iter().rposition(|entry| entry.is_ready);
-        let begins = self.layers.iter().position(|entry| entry.stage != Stage::Open);
-        ready.or(begins.filter(|at| self.layers.get(*at).is_some_and(|entry| entry.stage == Stage::Waiting)))
+        if let Some(topmost) = self.ready.checked_ilog2() {
+            return Some(topmost as usize);
+        }
+        (!self.is_open() && !self.has_begun).then_some(self.open)
+    }
+
+    fn set_ready(&mut self, level: usize, is_ready: bool) {
+        debug_assert!(level < MOST_LAYERS, "each has a bit");
+        self.ready = self.ready & !(1 << level) | u8::from(is_ready) << level;
     }
 
     /// Returns `true` if the peer has ended the plain stream.
+    #[inline]
     pub(super) fn has_ended(&self) -> bool {
-        self.layers.iter().any(|entry| entry.has_ended)
+        self.ended.is_some()
+    }
+
+    /// Returns `true` if no handshake and no end is to be attended to.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        self.is_open() && !self.layers.is_empty() && !self.has_ended()
     }
 
     /// Returns when the oldest incomplete block of an open layer began.
     pub(super) fn unread_since(&self) -> Option<Tick> {
-        let open = self.layers.iter().filter(|entry| entry.stage == Stage::Open);
+        let open = self.layers.iter().take(self.open);
         open.filter_map(|entry| entry.unread.as_ref().map(|unread| unread.since())).min()
     }
 
@@ -111,10 +118,12 @@ impl LayerStack {
         }
     }
 
-    /// Returns the bytes of memory that the layers hold.
+    /// Returns the bytes of memory that the layers hold, as far as they say so.
     pub(super) fn capacity(&self) -> usize {
-        let unread = |entry: &Entry| entry.unread.as_ref().map_or(0, |unread| unread.capacity());
-        self.layers.iter().map(|entry| unread(entry) + entry.buffered).sum()
+        self.layers.iter().fold(0, |sum: usize, entry| {
+            let unread = entry.unread.as_ref().map_or(0, |unread| unread.capacity());
+            sum.saturating_add(unread).saturating_add(entry.buffered)
+        })
     }
 
     /// The layers, to be dropped.
@@ -131,31 +140,47 @@ impl LayerStack {
         &mut self,
         received: &[u8],
         plain: &mut Vec<u8>,
+        buffers: &mut StepBuffers,
         pass: &mut Pass<'_>,
     ) -> Result<(), LayerError> {
         // What follows the end of the plain stream is discarded.
         let received = if self.has_ended() { &[][..] } else { received };
+        if self.layers.is_empty() {
+            plain.extend_from_slice(received);
+            return Ok(());
+        }
         let mut level = self.topmost_ready().unwrap_or_default();
-        let mut carried = None;
         if level > 0 {
             self.keep(received, pass.now);
-            carried = Some(Vec::new());
         }
-        while level < self.layers.len() {
-            let input = carried.as_deref().unwrap_or(received);
-            let mut output = Vec::new();
-            let is_top = level + 1 == self.layers.len();
-            let step = self.step(level, input, if is_top { plain } else { &mut output }, pass)?;
-            match step {
-                _ if is_top => return Ok(()),
+        let (mut input, mut output) = buffers.both();
+        let mut is_first = true;
+        while level + 1 < self.layers.len() {
+            let shown = if !is_first {
+                &**input
+            } else if level == 0 {
+                received
+            } else {
+                &[]
+            };
+            output.clear();
+            match self.step(level, shown, output, pass)? {
                 Step::Stay => return Ok(()),
                 Step::Up => level += 1,
                 Step::Removed => {}
             }
-            carried = Some(output);
+            pass.carried += output.len();
+            is_first = false;
+            mem::swap(&mut input, &mut output);
         }
-        plain.extend_from_slice(received);
-        Ok(())
+        let shown = if !is_first {
+            &**input
+        } else if level == 0 {
+            received
+        } else {
+            &[]
+        };
+        self.step(level, shown, plain, pass).map(drop)
     }
 
     /// Keeps bytes for the layer next to the socket.
@@ -165,7 +190,7 @@ impl LayerStack {
             Some(unread) => unread.append(received),
             None => bottom.unread = Some(Inbox::new(received, now)),
         }
-        bottom.is_ready = true;
+        self.set_ready(0, true);
     }
 
     /// Calls one layer with its `input`.
@@ -178,9 +203,9 @@ impl LayerStack {
     ) -> Result<Step, LayerError> {
         let (below, rest) = self.layers.split_at_mut(level);
         let Some(entry) = rest.first_mut() else { return Ok(Step::Stay) };
-        if entry.stage == Stage::Waiting {
-            entry.stage = Stage::Opening;
-        } else if input.is_empty() && !entry.is_ready {
+        if level == self.open && !self.has_begun {
+            self.has_begun = true;
+        } else if input.is_empty() && self.ready & 1 << level == 0 {
             return Ok(Step::Stay);
         }
         let mut unread = entry.unread.take();
@@ -188,42 +213,74 @@ impl LayerStack {
             unread.append(input);
         }
         let shown = unread.as_ref().map_or(input, |unread| unread.as_slice());
-        let (before, mut written, mut asked) = (out.len(), BytesMut::new(), LayerRequests::default());
-        let mut io = LayerIo::new(out, &mut written, &mut asked);
+        let (before, mut written, asked) = (out.len(), BytesMut::new(), &mut pass.asked);
+        asked.begin();
+        let mut io = LayerIo::new(out, &mut written, asked);
         let received = entry.layer.received(shown, &mut io);
         let is_full = io.room() == 0;
         if !written.is_empty() {
-            send(below, &written, pass.wire)?;
-            flush(below, pass.wire)?;
-        }
-        let (used, len) = (received?.min(shown.len()), shown.len());
-        let left = shown.get(used..).unwrap_or_default();
-        pass.peer = asked.peer.or(pass.peer.take());
-        pass.protocol = asked.protocol.or(pass.protocol.take());
-        if asked.done {
-            out.extend_from_slice(left);
-            self.layers.remove(level);
-            return Ok(Step::Removed);
-        }
-        if asked.open || asked.end || out.len() > before {
-            entry.stage = Stage::Open;
+            let wire = pass.wire.get_or_insert_with(|| pass.pool.take());
+            send(below, &written, wire, pass.sends)?;
+            flush(below, wire, pass.sends)?;
         }
         entry.buffered = entry.layer.buffered();
-        entry.has_ended = asked.end;
-        entry.is_ready = !asked.end && (is_full || used > 0 && used < len);
-        let most = if entry.stage == Stage::Open { pass.frame.max(MOST_UNREAD) } else { MOST_UNREAD };
-        if !entry.is_ready && !asked.end && left.len() > most {
+        let (used, len) = (received?.min(shown.len()), shown.len());
+        let left = shown.get(used..).unwrap_or_default();
+        let LayerRequests { open: opens, end: ends, done: is_done, .. } = pass.asked;
+        if is_done && !ends {
+            out.extend_from_slice(left);
+            self.remove(level, pass);
+            return Ok(Step::Removed);
+        }
+        if level == self.open && (opens || ends || out.len() > before) {
+            self.open += 1;
+            self.has_begun = false;
+        }
+        if ends {
+            self.end_plain(level);
+            return Ok(Step::Up);
+        }
+        let is_open = level < self.open;
+        let is_ready = is_full || used > 0 && used < len;
+        let most = if is_open { pass.frame.max(MOST_UNREAD) } else { MOST_UNREAD };
+        if !is_ready && left.len() > most {
             return Err(LayerError::TooLong { held: left.len(), max: most });
         }
-        entry.unread = match unread {
-            _ if left.is_empty() || asked.end => None,
-            None => Some(Inbox::new(left, pass.now)),
-            Some(mut unread) => {
-                unread.consume(used, pass.now);
-                Some(unread)
-            }
-        };
-        Ok(if entry.stage == Stage::Open { Step::Up } else { Step::Stay })
+        if used < len {
+            entry.unread = Some(match unread {
+                None => Inbox::new(left, pass.now),
+                Some(mut unread) => {
+                    unread.consume(used, pass.now);
+                    unread
+                }
+            });
+        }
+        self.set_ready(level, is_ready);
+        Ok(if is_open { Step::Up } else { Step::Stay })
+    }
+
+    /// Removes a layer that is done; those above move down.
+    fn remove(&mut self, level: usize, pass: &mut Pass<'_>) {
+        if let Err(panic) = self.layers.remove(level).layer.discard() {
+            tracing::error!(panic, "a layer that was done panicked when it was dropped");
+            pass.panics += 1;
+        }
+        let below = (1 << level) - 1;
+        self.ready = self.ready & below | self.ready >> 1 & !below;
+        if level < self.open {
+            self.open -= 1;
+        } else {
+            self.has_begun = false;
+        }
+    }
+
+    /// The plain stream has ended in this layer. What is left of it, and of those below, belongs to no one.
+    fn end_plain(&mut self, level: usize) {
+        self.ended = Some(level);
+        for (at, entry) in self.layers.iter_mut().enumerate().take(level + 1) {
+            entry.unread = None;
+            self.ready &= !(1 << at);
+        }
     }
 
     /// The stream ends here: that of the wire, or the plain one that a layer has ended (`has_ended`).
@@ -231,10 +288,10 @@ impl LayerStack {
     /// # Errors
     /// If a layer is in the middle of a handshake or a block, or refuses the end.
     pub(super) fn end_input(&mut self) -> Result<(), LayerError> {
-        let ended = self.layers.iter().rposition(|entry| entry.has_ended);
-        for entry in self.layers.iter_mut().skip(ended.map_or(0, |at| at + 1)) {
+        let (open, first) = (self.open, self.ended.map_or(0, |at| at + 1));
+        for (level, entry) in self.layers.iter_mut().enumerate().skip(first) {
             let unread = entry.unread.as_ref().map_or(0, |unread| unread.as_slice().len());
-            if entry.stage != Stage::Open || unread > 0 {
+            if level >= open || unread > 0 {
                 return Err(LayerError::truncated(unread));
             }
             entry.layer.received_end()?;
@@ -243,21 +300,55 @@ impl LayerStack {
     }
 
     /// Carries `plain` through all layers to `wire`. Layers may keep bytes back until [`flush`](Self::flush).
-    pub(super) fn send(&mut self, plain: &[u8], wire: &mut Outbox) -> Result<(), LayerError> {
-        send(&mut self.layers, plain, wire)
+    pub(super) fn send(
+        &mut self,
+        plain: &[u8],
+        wire: &mut Outbox,
+        buffers: &mut SendBuffers,
+    ) -> Result<(), LayerError> {
+        send(&mut self.layers, plain, wire, buffers)
     }
 
-    pub(super) fn flush(&mut self, wire: &mut Outbox) -> Result<(), LayerError> {
-        flush(&mut self.layers, wire)
+    /// Carries all of a batch through all layers: [`send`](Self::send), then [`flush`](Self::flush).
+    pub(super) fn send_batch(
+        &mut self,
+        plain: &[u8],
+        wire: &mut Outbox,
+        buffers: &mut SendBuffers,
+    ) -> Result<(), LayerError> {
+        let [Entry { layer, buffered, .. }] = self.layers.as_mut_slice() else {
+            send(&mut self.layers, plain, wire, buffers)?;
+            return flush(&mut self.layers, wire, buffers);
+        };
+        let mut flushed = Ok(());
+        wire.append(plain.len(), |out| {
+            layer.send(plain, out)?;
+            let sent = out.len();
+            flushed = layer.flush(out);
+            if flushed.is_err() {
+                out.truncate(sent);
+            }
+            Ok::<_, LayerError>(())
+        })?;
+        *buffered = layer.buffered();
+        flushed
+    }
+
+    pub(super) fn flush(&mut self, wire: &mut Outbox, buffers: &mut SendBuffers) -> Result<(), LayerError> {
+        flush(&mut self.layers, wire, buffers)
     }
 
     /// Ends our side: the layer next to the framing first, so that what it writes goes through those below.
-    pub(super) fn end(&mut self, wire: &mut Outbox) -> Result<(), LayerError> {
-        let mut layers = self.layers.as_mut_slice();
+    pub(super) fn end(&mut self, wire: &mut Outbox, buffers: &mut SendBuffers) -> Result<(), LayerError> {
+        let begun = self.open + usize::from(self.has_begun);
+        let mut layers = self.layers.get_mut(..begun).unwrap_or_default();
         while let Some((top, below)) = layers.split_last_mut() {
-            if top.stage != Stage::Waiting {
-                write(below, 0, wire, |out| top.layer.end(out))?;
+            if below.len() < self.open {
+                // The one above may just have written something.
+                emit(below, wire, buffers, |out| top.layer.flush(out))?;
             }
+            emit(below, wire, buffers, |out| top.layer.end(out))?;
+            top.buffered = top.layer.buffered();
             layers = below;
         }
         Ok(())
@@ -266,13 +357,19 @@ impl LayerStack {
 
 /// What one step of all layers works with.
 pub(super) struct Pass<'a> {
-    pub(super) wire: &'a mut Outbox,
+    /// Taken from the pool when there is something to write.
+    pub(super) wire: &'a mut Option<Box<Outbox>>,
+    pub(super) pool: &'a mut OutboxPool,
+    pub(super) sends: &'a mut SendBuffers,
     /// The limit of a frame.
     pub(super) frame: usize,
     pub(super) now: Tick,
-    /// The peer's address, if a layer has set it.
-    pub(super) peer: Option<Addr>,
-    pub(super) protocol: Option<Box<[u8]>>,
+    /// What the layers have reported.
+    pub(super) asked: LayerRequests,
+    /// Bytes that one layer has passed on to another.
+    pub(super) carried: usize,
+    /// Destructors that have panicked.
+    pub(super) panics: u64,
 }
 
 /// Where a step continues.
@@ -285,38 +382,58 @@ enum Step {
     Removed,
 }
 
-/// Carries `plain` through all of `layers`. Recursive; there are at most [`MOST_LAYERS`].
-fn send(layers: &mut [Entry], plain: &[u8], wire: &mut Outbox) -> Result<(), LayerError> {
-    let len = plain.len();
-    match layers.split_last_mut() {
-        Some((top, below)) => write(below, len, wire, |out| top.layer.send(plain, out)),
-        None => write(&mut [], len, wire, |out| {
-            out.extend_from_slice(plain);
-            Ok(())
-        }),
+/// Carries `plain` through all of `layers` to the wire.
+fn send(
+    layers: &mut [Entry],
+    plain: &[u8],
+    wire: &mut Outbox,
+    buffers: &mut SendBuffers,
+) -> Result<(), LayerError> {
+    let Some((bottom, upper)) = layers.split_first_mut() else {
+        return wire
+            .append(plain.len(), |out| {
+                out.extend_from_slice(plain);
+                Ok(())
+            })
+            .map(drop);
+    };
+    let (mut input, mut output) = buffers.both();
+    let mut is_first = true;
+    for entry in upper.iter_mut().rev() {
+        output.clear();
+        entry.layer.send(if is_first { plain } else { input }, output)?;
+        if output.is_empty() {
+            return Ok(());
+        }
+        is_first = false;
+        mem::swap(&mut input, &mut output);
     }
+    let input = if is_first { plain } else { input };
+    wire.append(input.len(), |out| bottom.layer.send(input, out)).map(drop)
 }
 
-fn flush(mut layers: &mut [Entry], wire: &mut Outbox) -> Result<(), LayerError> {
+fn flush(mut layers: &mut [Entry], wire: &mut Outbox, buffers: &mut SendBuffers) -> Result<(), LayerError> {
     while let Some((top, below)) = layers.split_last_mut() {
-        write(below, 0, wire, |out| top.layer.flush(out))?;
+        emit(below, wire, buffers, |out| top.layer.flush(out))?;
+        top.buffered = top.layer.buffered();
         layers = below;
     }
     Ok(())
 }
 
-/// Carries what `appender` writes, about `len` bytes, through the layers `below`, or straight to the wire if there are
-/// none.
-fn write(
+/// Carries what a layer writes by itself through those `below` it, or straight to the wire if there are none.
+fn emit(
     below: &mut [Entry],
-    len: usize,
     wire: &mut Outbox,
+    buffers: &mut SendBuffers,
     appender: impl FnOnce(&mut BytesMut) -> Result<(), LayerError>,
 ) -> Result<(), LayerError> {
     if below.is_empty() {
-        return wire.append(len, appender).map(drop);
+        return wire.append(0, appender).map(drop);
     }
-    let mut out = BytesMut::with_capacity(len);
-    appender(&mut out)?;
-    if out.is_empty() { Ok(()) } else { send(below, &out, wire) }
+    let mut own = buffers.take_own();
+    appender(&mut own)?;
+    let sent = if own.is_empty() { Ok(()) } else { send(below, &own, wire, buffers) };
+    buffers.put_own(own);
+    sent
 }

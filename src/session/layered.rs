@@ -12,7 +12,7 @@ use crate::{
     buffer::Outbox,
     contained::Contained,
     error::LayerError,
-    layer::Layer,
+    layer::{Layer, LayerRequests},
     session::{
         Connection, ShardCore,
         layer_stack::{LayerStack, MOST_LAYERS, Pass},
@@ -58,10 +58,10 @@ impl Layered {
         self.wire.as_ref().map_or(0, |wire| wire.weight())
     }
 
-    /// Gives back a wire that was not written to.
+    /// Gives back a wire with nothing in it.
     fn settle(&mut self, core: &mut ShardCore) {
         if let Some(wire) = self.wire.take_if(|wire| wire.is_empty()) {
-            core.pool.put(wire);
+            core.pool.put_empty(wire);
         }
     }
 
@@ -73,24 +73,37 @@ impl Layered {
 
     /// Carries up to `most` bytes of the outbox through the layers.
     fn carry(&mut self, outbox: &Outbox, most: usize, core: &mut ShardCore) -> Result<(), LayerError> {
-        let wire = self.wire.get_or_insert_with(|| core.pool.take());
+        let ShardCore { pool, layer_buffers, .. } = core;
+        let wire = self.wire.get_or_insert_with(|| pool.take());
+        if let (0, Some(all)) = (self.in_flight, outbox.single()) {
+            let part = all.get(..most).unwrap_or(all);
+            self.stack.send_batch(part, wire, &mut layer_buffers.sends)?;
+            self.in_flight = part.len();
+            if self.stack.len() > 1 {
+                layer_buffers.settle();
+            }
+            return Ok(());
+        }
         let (mut skip, mut left) = (self.in_flight, most);
         for chunk in outbox.chunks() {
             let fresh = chunk.get(skip..).unwrap_or_default();
             skip = skip.saturating_sub(chunk.len());
             let part = fresh.get(..left).unwrap_or(fresh);
             if !part.is_empty() {
-                self.stack.send(part, wire)?;
+                self.stack.send(part, wire, &mut layer_buffers.sends)?;
                 self.in_flight += part.len();
                 left -= part.len();
             }
         }
-        self.stack.flush(wire)
+        self.stack.flush(wire, &mut layer_buffers.sends)?;
+        layer_buffers.settle();
+        Ok(())
     }
 
     fn end(&mut self, core: &mut ShardCore) -> Result<(), LayerError> {
         self.our_side = OurSide::Ended;
-        self.stack.end(self.wire.get_or_insert_with(|| core.pool.take()))
+        let ShardCore { pool, layer_buffers, .. } = core;
+        self.stack.end(self.wire.get_or_insert_with(|| pool.take()), &mut layer_buffers.sends)
     }
 }
 
@@ -154,7 +167,14 @@ impl Connection {
             if !layered.stack.is_open() && outbox.len() > layered.in_flight {
                 return Err(LayerError::Misplaced("packets wait for the handshake of the layer below"));
             }
-            layered.carry(outbox, usize::MAX, core)?;
+            if !outbox.is_empty() {
+                layered.carry(outbox, usize::MAX, core)?;
+            }
+            if let (Some(since), Some(wire)) = (outbox.blocked_since(), &mut layered.wire) {
+                // The kernel has refused the same bytes before.
+                wire.block(since);
+            }
+            layered.settle(core);
         }
         layered.stack.push(layer);
         layered.open_by = Some(open_by);
@@ -163,6 +183,9 @@ impl Connection {
     }
 
     /// As [`add_layer`](Self::add_layer), in mid-stream: received bytes that were not handed out go to the layer.
+    ///
+    /// # Errors
+    /// As for `add_layer`; if the framing has seen the beginning of a packet, which would be lost.
     pub(crate) fn push_layer(
         &mut self,
         layer: Contained<Box<dyn Layer>>,
@@ -170,6 +193,10 @@ impl Connection {
     ) -> Result<(), LayerError> {
         if self.is_closing() {
             return Ok(());
+        }
+        let is_in_a_packet = self.inbox.is_some() && !self.status.has(Flags::BACKLOG);
+        if is_in_a_packet || self.status.has(Flags::DISCARDING) {
+            return Err(LayerError::Misplaced("only a part of a packet was received"));
         }
         self.add_layer(layer, core)?;
         if !self.status.has_block(ReadBlock::UPGRADE) {
@@ -199,7 +226,16 @@ impl Connection {
     /// Returns `true` if the layers are given what is received: while packets are handed out, and while a handshake
     /// holds up what is to be sent.
     pub(crate) fn takes_wire(&self) -> bool {
-        !self.status.is_blocked() || self.reads_for_handshake() || self.closes_behind_handshake()
+        !self.status.is_blocked() || self.takes_for_handshake()
+    }
+
+    /// Returns `true` if the layers are given what is received although no packets are handed out, because what is to
+    /// be sent waits for a handshake.
+    #[cold]
+    pub(super) fn takes_for_handshake(&self) -> bool {
+        // A peer that does not read what the handshake has for it is not read from either.
+        let has_room = !self.status.has_block(ReadBlock::FULL) || self.wire_queued() == 0;
+        self.reads_for_handshake() || has_room && self.closes_behind_handshake()
     }
 
     /// Returns `true` if the layers continue with what they have, now that what waited for the framing was handed out.
@@ -217,7 +253,7 @@ impl Connection {
 
     /// Returns `true` if the session reads although its outbox is full, because what waits there waits for a handshake.
     #[cold]
-    pub(super) fn reads_for_handshake(&self) -> bool {
+    fn reads_for_handshake(&self) -> bool {
         let Some(layered) = self.layered().filter(|_| self.status.has_only_block(ReadBlock::FULL)) else {
             return false;
         };
@@ -231,7 +267,8 @@ impl Connection {
         self.status.phase() == Phase::Draining && self.queued() > 0 && self.layered().is_some_and(waits)
     }
 
-    /// Takes the layers one step further, with what was `received` or with what they have unread.
+    /// Takes the layers one step further, with what was `received` or with what they have unread. Returns how many
+    /// bytes went from one layer to another.
     ///
     /// # Errors
     /// A layer has failed. What was given to `plain` before counts.
@@ -240,34 +277,60 @@ impl Connection {
         received: &[u8],
         plain: &mut Vec<u8>,
         core: &mut ShardCore,
-    ) -> Result<(), LayerError> {
-        let (frame, now) = (core.limits.frame, core.clock.stamp());
-        let Some(layered) = self.layered_mut() else { return Ok(()) };
+    ) -> Result<usize, LayerError> {
+        let ShardCore { pool, layer_buffers, clock, limits, counters, .. } = core;
+        let Some(layered) = self.cold.as_mut().and_then(|cold| cold.layered.as_deref_mut()) else {
+            return Ok(0);
+        };
         if layered.our_side == OurSide::Failed {
-            return Ok(());
+            return Ok(0);
         }
         let was_open = layered.stack.is_open();
-        let wire = layered.wire.get_or_insert_with(|| core.pool.take());
-        let mut pass = Pass { wire, frame, now, peer: None, protocol: None };
-        let outcome = layered.stack.receive(received, plain, &mut pass);
-        let (peer, protocol) = (pass.peer, pass.protocol);
+        let mut pass = Pass {
+            wire: &mut layered.wire,
+            pool,
+            sends: &mut layer_buffers.sends,
+            frame: limits.frame,
+            now: clock.stamp(),
+            asked: LayerRequests::default(),
+            carried: 0,
+            panics: 0,
+        };
+        let outcome = layered.stack.receive(received, plain, &mut layer_buffers.steps, &mut pass);
+        let Pass { asked, carried, panics, .. } = pass;
+        counters.panics += panics;
+        if carried > 0 {
+            layer_buffers.settle();
+        }
+        let is_settled = was_open && layered.wire.is_none() && layered.stack.is_calm();
+        if !is_settled || asked.has_news() || core.timeouts.has_packet() {
+            self.note_step(was_open, asked, core);
+        }
+        outcome.map(|()| carried)
+    }
+
+    /// After a step that did more than pass bytes on.
+    #[inline(never)]
+    fn note_step(&mut self, was_open: bool, asked: LayerRequests, core: &mut ShardCore) {
+        if let Some(peer) = asked.peer {
+            self.endpoints = self.endpoints.with_peer(peer);
+        }
+        if let Some(protocol) = asked.protocol {
+            self.cold.get_or_insert_default().protocol = Some(protocol);
+        }
+        let Some(layered) = self.layered_mut() else { return };
         if layered.our_side == OurSide::Lost {
             layered.give_back_wire(core);
         }
         layered.settle(core);
+        let is_full = layered.wire_weight() > core.limits.outbox_high;
+        let is_flush_due = layered.wire.is_some() || was_open != layered.stack.is_open();
+        let is_end_due = layered.stack.has_ended() && !layered.knows_end;
         if layered.stack.is_open() {
             layered.open_by = None;
         }
-        let is_flush_due = layered.wire.is_some() || was_open != layered.stack.is_open();
-        let is_end_due = layered.stack.has_ended() && !layered.knows_end;
-        if layered.wire_weight() > core.limits.outbox_high {
+        if is_full {
             self.status.block(ReadBlock::FULL);
-        }
-        if let Some(peer) = peer {
-            self.endpoints = self.endpoints.with_peer(peer);
-        }
-        if let Some(protocol) = protocol {
-            self.cold.get_or_insert_default().protocol = Some(protocol);
         }
         if is_flush_due {
             core.flush_later(self);
@@ -275,10 +338,22 @@ impl Connection {
         if is_end_due {
             core.read_later(self);
         }
-        outcome
+        if core.timeouts.has_packet() && self.block_since().is_some() {
+            self.arm(core);
+        }
+    }
+
+    /// A handshake that was paused has its whole time again.
+    pub(super) fn restart_handshake(&mut self, core: &mut ShardCore) {
+        let open_by = (core.clock.deadline(core.timeouts.handshake), core.clock.lost());
+        if let Some(layered) = self.layered_mut().filter(|layered| layered.open_by.is_some()) {
+            layered.open_by = Some(open_by);
+            self.arm(core);
+        }
     }
 
     /// Returns `true` if some layer can continue without new bytes.
+    #[inline]
     pub(crate) fn are_layers_ready(&self) -> bool {
         self.layered().is_some_and(|layered| layered.our_side != OurSide::Failed && layered.stack.is_ready())
     }
@@ -308,6 +383,8 @@ impl Connection {
         if let Some(layered) = self.layered_mut() {
             layered.our_side = OurSide::Failed;
             layered.open_by = None;
+            // It may have panicked before it has written anything.
+            layered.settle(core);
         }
         core.flush_later(self);
     }
@@ -326,7 +403,7 @@ impl Connection {
                 (Fill::End, _) => layered.end(core)?,
                 (Fill::Drop, _) => {
                     self.give_back_outbox(core);
-                    break;
+                    continue;
                 }
                 (Fill::Leave, _) => {
                     self.status.remove(Flags::LAYERED);
@@ -335,10 +412,19 @@ impl Connection {
                 }
             }
             layered.settle(core);
+            if layered.wire.is_some() {
+                break;
+            }
             // Bytes for which the layers produced no output count as written.
             self.settle_in_flight(core);
         }
         Ok(())
+    }
+
+    /// Returns `true` if the wire is empty, and something may be due for it.
+    #[inline]
+    pub(crate) fn wants_fill(&self) -> bool {
+        self.layered().is_some_and(|layered| layered.wire.is_none())
     }
 
     fn poll_fill(&self) -> Option<Fill> {
@@ -367,24 +453,28 @@ impl Connection {
         self.layered()?.wire.as_deref().map(Transmit::of)
     }
 
-    /// The kernel took `n` bytes from the wire.
-    pub(super) fn handle_wire_written(&mut self, n: usize, core: &mut ShardCore) {
-        let Some(layered) = self.layered_mut() else { return };
-        if let Some(wire) = &mut layered.wire {
-            wire.advance(n);
+    /// The kernel took `n` bytes from the wire. Returns `true` if nothing is left to write.
+    pub(super) fn handle_wire_written(&mut self, n: usize, core: &mut ShardCore) -> bool {
+        let Some(layered) = self.layered_mut() else { return true };
+        let mut is_all = false;
+        if let Some(wire) = layered.wire.take_if(|wire| wire.advance(n) == 0) {
+            let (written, has_layers) = (std::mem::take(&mut layered.in_flight), layered.stack.len() > 0);
+            core.pool.put_empty(wire);
+            is_all = self.advance_outbox(written, core) && has_layers && !self.is_closing();
         }
-        layered.settle(core);
-        self.settle_in_flight(core);
         self.lift_full(core);
-        let waits = self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
-        if waits && self.reads_for_handshake() {
-            core.read_later(self);
+        if self.status.is_blocked() {
+            let waits = self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
+            if waits && self.takes_for_handshake() {
+                core.read_later(self);
+            }
         }
+        is_all
     }
 
-    /// Removes the carried bytes from the outbox, now that the wire is written.
+    /// Removes the carried bytes from the outbox: the layers have made nothing of them.
     fn settle_in_flight(&mut self, core: &mut ShardCore) {
-        let Some(layered) = self.layered_mut().filter(|layered| layered.wire.is_none()) else { return };
+        let Some(layered) = self.layered_mut() else { return };
         let written = std::mem::take(&mut layered.in_flight);
         self.advance_outbox(written, core);
     }
@@ -437,7 +527,7 @@ impl Connection {
     #[cold]
     pub(super) fn layers_capacity(&self) -> usize {
         let wire = |layered: &Layered| layered.wire.as_ref().map_or(0, |wire| wire.capacity());
-        self.layered().map_or(0, |layered| layered.stack.capacity() + wire(layered))
+        self.layered().map_or(0, |layered| layered.stack.capacity().saturating_add(wire(layered)))
     }
 
     /// What the layers have for the kernel cannot be written any more.

@@ -4,7 +4,7 @@ use crate::{
     limits::Limits,
     session::{
         Connection, ShardCore, TimerPurpose,
-        status::{Flags, Phase},
+        status::{Flags, Phase, ReadBlock},
     },
     time::{Tick, ticks},
     timer_wheel::TimerKey,
@@ -23,6 +23,11 @@ pub(crate) struct Timeouts {
 }
 
 impl Timeouts {
+    /// Returns `true` if there is a time for a packet to become whole.
+    pub(crate) fn has_packet(&self) -> bool {
+        self.packet.is_some()
+    }
+
     pub(crate) fn new(limits: &Limits) -> Self {
         let optional = |timeout: Option<Duration>| timeout.map(ticks);
         Self {
@@ -70,7 +75,9 @@ impl Connection {
         if self.is_closing() {
             return self.close_by(core.clock.lost()).map(|at| (at, TimeoutKind::Close)).or(stall);
         }
-        let open_by = if self.is_layered() { self.open_by(core.clock.lost()) } else { None };
+        // While the handler has paused the session, its handshake cannot go on.
+        let shakes = self.is_layered() && !self.status.has_block(ReadBlock::PAUSED);
+        let open_by = if shakes { self.open_by(core.clock.lost()) } else { None };
         let handshake = open_by.map(|at| (at, TimeoutKind::Handshake));
         if self.status.phase() == Phase::Opening {
             return handshake.into_iter().chain(stall).min_by_key(|(at, _)| *at);

@@ -76,8 +76,8 @@ impl Connection {
     pub(crate) fn wants_input(&self) -> bool {
         // What waits in the inbox is handed out first; otherwise the inbox of a session that often pauses would keep
         // growing.
-        let takes = !self.status.is_blocked() || self.is_layered() && self.reads_for_handshake();
-        let wanted = takes && !self.status.has(Flags::BACKLOG) || self.is_closing();
+        let takes = !self.status.is_blocked() || self.is_layered() && self.takes_for_handshake();
+        let wanted = takes && !self.status.has(Flags::BACKLOG) || self.discards_input();
         wanted && self.status.has(Flags::READABLE) && !self.status.has(Flags::ENDED | Flags::SHUTDOWN)
     }
 
@@ -99,7 +99,13 @@ impl Connection {
         // A counter of 64 bits does not overflow in practice.
         self.traffic.bytes_in = self.traffic.bytes_in.wrapping_add(n as u64);
         core.counters.bytes_in = core.counters.bytes_in.wrapping_add(n as u64);
-        !self.is_closing() || self.is_layered() && self.closes_behind_handshake()
+        !self.discards_input()
+    }
+
+    /// Returns `true` if what is received belongs to no one: the session is closing, and waits for no handshake.
+    #[inline]
+    fn discards_input(&self) -> bool {
+        self.is_closing() && !(self.is_layered() && self.closes_behind_handshake())
     }
 
     /// The peer has ended its side.
@@ -213,7 +219,7 @@ impl Connection {
     /// What is in the inbox waits: until the handler takes packets again, or for the next turn.
     pub(crate) fn put_off(&mut self, core: &mut ShardCore) {
         self.status.insert(Flags::BACKLOG);
-        if !self.status.is_blocked() || self.is_layered() && self.reads_for_handshake() {
+        if !self.status.is_blocked() || self.is_layered() && self.takes_for_handshake() {
             core.read_later(self);
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Connection, Deliver, Effects, Route, Timeouts, TimerId, status::Flags},
+    session::{Connection, Deliver, Effects, LayerBuffers, Route, Timeouts, TimerId, status::Flags},
     time::{ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
@@ -25,8 +25,7 @@ pub(crate) struct ShardCore {
     pub(crate) pool: OutboxPool,
     pub(crate) wheel: TimerWheel<TimerPurpose>,
     pub(crate) counters: Counters,
-    /// Where layers put plain bytes, which are handed out before the next session is served.
-    pub(crate) plain: Vec<u8>,
+    pub(crate) layer_buffers: LayerBuffers,
     /// Where values are encoded whose framing cannot fill in its header afterwards; empty otherwise.
     pub(crate) scratch: BytesMut,
     /// The way into this shard, for handles.

@@ -170,8 +170,7 @@ impl Connection {
         self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
         core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);
         if self.is_layered() {
-            self.handle_wire_written(n, core);
-            return false;
+            return self.handle_wire_written(n, core);
         }
         let is_all = self.advance_outbox(n, core);
         self.lift_full(core);

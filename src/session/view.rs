@@ -8,9 +8,9 @@ use thiserror::Error;
 
 use crate::{
     addr::Addr,
-    contained::Contained,
+    contained::{Contained, guard},
     encode::Encode,
-    error::{CloseReason, Logged, SendError},
+    error::{CloseReason, LayerError, Logged, SendError},
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
@@ -193,11 +193,13 @@ impl Session<'_> {
         self.connection.close(CloseReason::Handler(why.into().into()), self.core);
     }
 
-    /// Closes the session because its framing panicked outside of a callback.
-    pub(crate) fn fail(&mut self, panic: CloseReason) {
-        self.core.counters.panics += 1;
-        tracing::error!(session = %self.id(), reason = %Logged(&panic), "closing the session");
-        self.connection.close(panic, self.core);
+    /// Closes the session because its framing, or a layer, failed or panicked outside of a callback.
+    pub(crate) fn fail(&mut self, reason: CloseReason) {
+        if matches!(reason, CloseReason::Panicked { .. }) {
+            self.core.counters.panics += 1;
+            tracing::error!(session = %self.id(), reason = %Logged(&reason), "closing the session");
+        }
+        self.connection.close(reason, self.core);
     }
 
     /// Terminates the session when the callback has returned: the connection is reset, and what is queued is lost.
@@ -320,8 +322,17 @@ impl Session<'_> {
     /// handshake of another, is closed with [`CloseReason::Layer`]. Does nothing if the session is closing.
     pub fn push_layer(&mut self, layer: impl Layer + 'static) {
         let layer: Contained<Box<dyn Layer>> = Contained::new(Box::new(layer));
-        if let Err(error) = self.connection.push_layer(layer, self.core) {
-            self.connection.close(error.into(), self.core);
+        // What was sent before goes through the layers below, which are the user's code.
+        let pushed = guard("layer", || Ok(self.connection.push_layer(layer, self.core)?));
+        match pushed {
+            Ok(()) => {}
+            Err(reason @ CloseReason::Layer(LayerError::Misplaced(_))) => {
+                self.connection.close(reason, self.core);
+            }
+            Err(reason) => {
+                self.connection.fail_layers(self.core);
+                self.fail(reason);
+            }
         }
     }
 

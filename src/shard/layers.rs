@@ -12,8 +12,8 @@ use crate::{
     strategy::NewConnection,
 };
 
-/// Bytes of the buffer for plain bytes that the shard keeps.
-const KEPT: usize = 64 * 1024;
+/// Steps that the layers of one session take at a time, in case each brings next to nothing.
+const MOST_STEPS: u32 = 64;
 
 type Make = dyn Fn(&NewConnection<'_>) -> Box<dyn Layer> + Send + Sync;
 
@@ -62,33 +62,36 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[inline(never)]
     pub(super) fn feed_layers(&mut self, received: &[u8]) {
         let mut received = received;
-        let mut budget = self.core.limits.read_budget;
-        let mut plain = mem::take(&mut self.core.plain);
+        let (mut budget, mut steps) = (self.core.limits.read_budget, MOST_STEPS);
+        let mut plain = mem::take(&mut self.core.layer_buffers.plain);
         loop {
             plain.clear();
             let (connection, core) = (&mut self.slot.connection, &mut *self.core);
-            let stepped: Result<(), CloseReason> =
+            let stepped: Result<usize, CloseReason> =
                 guard("layer", || Ok(connection.step_layers(mem::take(&mut received), &mut plain, core)?));
             if self.is_alive() && self.slot.connection.poll_through() {
                 self.open_session();
             }
             self.deliver_plain(&mut plain);
-            if let Err(reason) = stepped {
-                self.fail_layers(reason);
-                break;
-            }
+            let carried = match stepped {
+                Ok(carried) => carried,
+                Err(reason) => {
+                    self.fail_layers(reason);
+                    break;
+                }
+            };
             if !self.is_alive() || !self.slot.connection.are_layers_ready() {
                 break;
             }
-            budget = budget.saturating_sub(plain.len());
-            let is_spent = budget == 0 || self.share.frames == 0;
+            budget = budget.saturating_sub(plain.len()).saturating_sub(carried);
+            steps -= 1;
+            let is_spent = budget == 0 || steps == 0 || self.share.frames == 0;
             if is_spent || !self.slot.connection.takes_wire() {
                 self.slot.connection.put_off(self.core);
                 break;
             }
         }
-        plain.shrink_to(KEPT);
-        self.core.plain = plain;
+        self.core.layer_buffers.put_plain(plain);
     }
 
     fn deliver_plain(&mut self, plain: &mut [u8]) {
@@ -110,6 +113,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Before writing: carries what is to be sent through the layers.
     #[inline(never)]
     pub(super) fn fill_wire(&mut self) {
+        if !self.slot.connection.wants_fill() {
+            return;
+        }
         let (connection, core) = (&mut self.slot.connection, &mut *self.core);
         let filled: Result<(), CloseReason> = guard("layer", || Ok(connection.fill_wire(core)?));
         if let Err(reason) = filled {

@@ -76,7 +76,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             return;
         }
         let Some((deadline, lapse)) = self.slot.connection.poll_lapse(self.core) else { return };
-        if lapse.is_silence() && self.slot.connection.has_backlog() {
+        let waits = lapse.is_silence() && self.slot.connection.has_backlog();
+        // A handshake that never has done gets the same time once more.
+        let ends = lapse == TimeoutKind::Handshake
+            && deadline + self.core.timeouts.handshake <= self.core.clock.now();
+        if waits && !ends {
             // The peer is not silent: what it has sent waits for us.
             return self.slot.connection.look_again(LOOK_AGAIN, self.core);
         }

@@ -13,6 +13,7 @@ mod fairness;
 mod forks;
 mod half_close;
 mod handlers;
+mod layer_contracts;
 mod layer_limits;
 mod layers;
 mod listeners;

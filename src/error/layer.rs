@@ -19,10 +19,14 @@ pub enum LayerError {
         seen: BytesPreview,
     },
     /// The stream ended inside a handshake or a block.
-    #[error("the stream ended inside a handshake or a block of a layer, {have} bytes into it")]
+    #[error("{}", if *have == 0 {
+        "the stream was cut: it ended before the last block of a layer".to_owned()
+    } else {
+        format!("the stream was cut: it ended {have} bytes into a handshake or a block of a layer")
+    })]
     #[non_exhaustive]
     Truncated {
-        /// Bytes received of the incomplete handshake or block.
+        /// Bytes received of the incomplete handshake or block; 0 if it ended between two of them.
         have: usize,
     },
     /// A layer left more bytes unread than it may.
@@ -60,7 +64,8 @@ impl LayerError {
         Self::Malformed { what, seen: BytesPreview::new(buf) }
     }
 
-    /// Creates the error for a stream that ended `have` bytes into a handshake or a block.
+    /// Creates the error for a stream that ended `have` bytes into a handshake or a block, or that lacks its last block
+    /// (`have` is 0 then).
     #[must_use]
     pub fn truncated(have: usize) -> Self {
         Self::Truncated { have }

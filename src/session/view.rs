@@ -95,8 +95,8 @@ impl Session<'_> {
     /// mailbox of that shard. Packets that one session sends to another arrive in order, and do not overtake packets
     /// that another thread sent earlier through a [`SessionHandle`].
     ///
-    /// `Ok` means that the packet is on its way, not that the other session is still open: if it has closed, the packet
-    /// is dropped. If the packet would take the outbox of the other session above twice
+    /// `Ok` means that the packet is on its way, not that the other session is still open: if it has closed, or its
+    /// whole service has ended, the packet is dropped. If the packet would take the outbox of the other session above twice
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard), because its peer does not read, that session is closed with
     /// [`CloseReason::Send`]. If the other session's framing cannot encode the packet, it is logged, counted and
     /// dropped.
@@ -129,9 +129,10 @@ impl Session<'_> {
     /// # Errors
     /// - [`SendError::MailboxFull`] if this callback has sent
     ///   [`Limits::mailbox_commands`](crate::Limits::mailbox_commands) packets already, or would exceed
-    ///   [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes); or if the mailbox of the other shard is full.
+    ///   [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes) (to sessions of other services on this thread, the
+    ///   callbacks that run between two steps of the event loop have that much together); or if the mailbox of the other
+    ///   shard is full.
     /// - [`SendError::Encode`] if the value cannot be encoded.
-    /// - [`SendError::Closed`] if the other shard has ended.
     /// - If `other` is this session, as [`send`](Self::send).
     pub fn send_to(&mut self, other: SessionId, packet: impl Encode) -> Result<(), SendError> {
         if other == self.id() {
@@ -147,14 +148,24 @@ impl Session<'_> {
         let payload = packet.to_bytes()?;
         let len = payload.len();
         let command = SessionCommand::Send { payload, completion: None, reserved: 0 };
-        self.core.shards.route(other, command, len)
+        self.route(other, command, len)
+    }
+
+    /// Puts a command into the mailbox of another shard. One that has ended has no sessions: that is no error, so that
+    /// a handler behaves in the same way on every strategy.
+    fn route(&mut self, other: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
+        match self.core.shards.route(other, command, bytes) {
+            Err(SendError::Closed) => Ok(()),
+            routed => routed,
+        }
     }
 
     /// Closes another session of the server, or this one, gracefully. Another session is closed after this callback has
-    /// returned, and after the packets sent to it before. Does nothing if the session has ended.
+    /// returned, and after the packets sent to it before. Does nothing if the session has ended. What a callback has
+    /// asked of other sessions is done even if it fails or panics afterwards.
     ///
     /// # Errors
-    /// [`SendError::MailboxFull`] and [`SendError::Closed`], as for [`send_to`](Self::send_to).
+    /// [`SendError::MailboxFull`], as for [`send_to`](Self::send_to).
     pub fn close_session(&mut self, other: SessionId) -> Result<(), SendError> {
         if other == self.id() {
             self.close();
@@ -164,7 +175,7 @@ impl Session<'_> {
         if let Some(effects) = self.core.effects_for(other) {
             return effects.close(other, CloseReason::Local, commands);
         }
-        self.core.shards.route(other, SessionCommand::Close(None), 0)
+        self.route(other, SessionCommand::Close(None), 0)
     }
 
     /// Closes the session gracefully: the outbox is flushed (for at most

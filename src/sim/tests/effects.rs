@@ -210,6 +210,22 @@ fn a_refusal_tells_the_limit_that_applied() {
 }
 
 #[test]
+fn a_session_is_not_closed_because_another_is_gone_with_its_shard() {
+    let (mut world, _room) = passing(Setup { forks: 10, ..Setup::default() });
+    let (stays, goes) = (world.connect(), world.connect());
+    world.run_for(5);
+    world.net().leave(goes);
+    world.run_for(5);
+    assert_eq!(world.shards(), 2, "the acceptor's, and the one that stays");
+    world.net().say(stays, &frame(b"hello"));
+    assert_eq!(world.expect(stays, 9), frame(b"hello"));
+    assert_eq!(world.log.closes().len(), 1);
+    world.net().leave(stays);
+    world.run_to_rest();
+    world.assert_empty();
+}
+
+#[test]
 fn packets_for_sessions_that_are_gone_go_nowhere() {
     let (mut world, room) = passing(Setup::default());
     let (stays, goes) = (world.connect(), world.connect());
@@ -362,4 +378,77 @@ fn a_job_reaches_the_handler_and_the_states_of_its_sessions() {
     assert_eq!(world.metrics().panics, 0);
     assert_eq!(world.log.count(&Callback::End), 4);
     world.assert_empty();
+}
+
+#[test]
+fn what_a_callback_has_asked_of_others_is_done_though_it_panics() {
+    let (mut world, room) = {
+        let room = Room::default();
+        let known = room.clone();
+        let world = World::new(Setup::default(), move |probe| {
+            let (known, others) = (known.clone(), known.clone());
+            probe.open = Box::new(move |session, ()| {
+                known.lock().push(session.handle());
+                Ok(())
+            });
+            probe.packet = Box::new(move |session, packet| {
+                let me = session.id();
+                for other in others.ids().into_iter().filter(|other| *other != me) {
+                    session.send_to(other, packet)?;
+                    session.close_session(other)?;
+                }
+                std::panic::resume_unwind(Box::new("on purpose"));
+            });
+        });
+        (world, room)
+    };
+    let (panics, other) = (world.connect(), world.connect());
+    world.run_for(5);
+    assert_eq!(room.lock().len(), 2);
+    world.net().say(panics, &frame(b"last words"));
+    world.run_for(5);
+    assert_eq!(world.net().hear_all(other), frame(b"last words"));
+    for conn in [panics, other] {
+        assert_eq!(world.hears(conn), Heard::End);
+        world.net().leave(conn);
+    }
+    world.run_to_rest();
+    let kinds: Vec<_> = world.log.closes().into_iter().map(|(_, kind)| kind).collect();
+    assert!(kinds.contains(&CloseKind::Panicked) && kinds.contains(&CloseKind::Local), "{kinds:?}");
+    world.assert_empty();
+}
+
+#[test]
+fn a_timer_of_a_shard_that_is_set_again_at_once_leaves_time_for_sessions() {
+    let mut world = World::new(Setup::default(), |probe| {
+        probe.start = Box::new(|shard, _| {
+            shard.set_timer(TimerId(1), Duration::ZERO).expect("it is the first");
+        });
+        probe.shard_timer = Box::new(|shard, timer| {
+            shard.set_timer(TimerId(timer), Duration::ZERO).expect("it was taken out");
+            shard.each(|session, _| drop(session.send("tick")));
+        });
+    });
+    let conn = world.connect();
+    (0..5).for_each(|_| world.turn());
+    world.net().hear_all(conn);
+    let before = world.metrics();
+    world.net().say(conn, &frame(b"hello"));
+    (0..5).for_each(|_| world.turn());
+    let heard = world.net().hear_all(conn);
+    assert!(heard.windows(9).any(|window| window == frame(b"hello")), "it was served between the ticks");
+    let after = world.metrics();
+    assert_eq!(
+        (after.turns - before.turns, after.packets_out - before.packets_out),
+        (5, 6),
+        "a tick each turn"
+    );
+    world.shut_down(Duration::from_millis(100));
+    world.net().leave(conn);
+    for _ in 0..100 {
+        if !world.has_stopped() {
+            world.turn();
+        }
+    }
+    assert!(world.has_stopped(), "timers do not hold up the end");
 }

@@ -16,7 +16,7 @@ use crate::{
         PostOutcome, RunningThread, ServiceParts, ShardNumbers, ShardRegistry, StartService, Stop,
         start_workers,
     },
-    session::SessionHandle,
+    session::{SessionHandle, TimerId},
     shard::{Command, Framings, Job, LayerFactories, OtherFramings},
     sim::{Conn, Heard, Log, Network, Probe, SimPlatform, Sizes, frame, platform::Probes},
     strategy::{ForkingStrategy, SingleReactor},
@@ -248,4 +248,48 @@ fn what_a_job_sends_to_another_service_by_id_is_not_overtaken_by_what_it_sends_t
     two.run_until(20);
     let expected = [frame(b"1"), frame(b"2"), frame(b"3")].concat();
     assert_eq!(two.network.lock().hear_all(receiver), expected);
+}
+
+#[test]
+fn what_is_sent_to_a_service_that_has_ended_goes_nowhere() {
+    let other = Other::default();
+    let to = other.clone();
+    let outcomes = Arc::<Mutex<Vec<_>>>::default();
+    let noted = outcomes.clone();
+    let relay = move |probe: &mut Probe| {
+        let (to, noted) = (to.clone(), noted.clone());
+        probe.packet = Box::new(move |session, packet| {
+            let sent = (session.send_to(handle(&to).id(), packet), session.close_session(handle(&to).id()));
+            noted.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+            Ok(())
+        });
+    };
+    let mut two = Two::start(&Limits::default(), Sizes::default(), [knowing(&other), Box::new(relay)]);
+    let (_gone, asks) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    two.registries[0].stop(Stop::Now);
+    two.run_until(20);
+    assert!(two.registries[0].shards().is_empty());
+    two.say(asks, b"hello?");
+    two.run_until(30);
+    let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert_eq!(outcomes, [(Ok(()), Ok(()))]);
+}
+
+#[test]
+fn a_service_that_is_always_busy_leaves_time_for_another() {
+    let busy = |probe: &mut Probe| {
+        probe.start = Box::new(|shard, _| {
+            shard.set_timer(TimerId(1), Duration::ZERO).expect("it is the first");
+        });
+        probe.shard_timer = Box::new(|shard, timer| {
+            shard.set_timer(TimerId(timer), Duration::ZERO).expect("it was taken out");
+        });
+    };
+    let mut two = Two::start(&Limits::default(), Sizes::default(), [Box::new(busy), Box::new(|_| ())]);
+    let asks = two.connect(1);
+    two.run_until(10);
+    two.say(asks, b"hello");
+    two.run_until(15);
+    assert_eq!(two.network.lock().hear_all(asks), frame(b"hello"));
 }

@@ -51,7 +51,8 @@ impl<'a> LayerIo<'a> {
     }
 
     /// Passes plain bytes to the next layer or to the framing. Returns how many of them were taken, at most
-    /// [`room`](Self::room). A layer that has more keeps them, and is called again when these were handed out.
+    /// [`room`](Self::room). A layer that has more keeps them, and is called again when these were handed out: a block
+    /// of more than 64 KiB is passed on in parts.
     #[inline]
     pub fn plain(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.get(..self.room).unwrap_or(bytes);
@@ -80,13 +81,13 @@ impl<'a> LayerIo<'a> {
     }
 
     /// Removes the layer when this call has returned, because its work is done: received bytes after those that it
-    /// consumed pass unchanged, and so does what is sent.
+    /// consumed pass unchanged, and so does what is sent. Does nothing if the call also [ends](Self::end) the stream.
     pub fn done(&mut self) {
         self.requests.done = true;
     }
 
     /// Ends the plain stream here, as a TLS `close_notify` does: for the session, the peer has ended its side. Bytes
-    /// that follow on the wire are discarded.
+    /// that follow on the wire are discarded, and [`Layer::received`](crate::Layer::received) is not called again.
     pub fn end(&mut self) {
         self.requests.end = true;
     }

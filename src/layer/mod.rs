@@ -7,7 +7,7 @@
 //!
 //! A connection gets its layers when it arrives ([`Server::layer`](crate::Server::layer)), or later, in mid-stream
 //! ([`Session::push_layer`](crate::Session::push_layer)). Each new layer is placed between the previous ones and the
-//! framing.
+//! framing; a session has 8 at most.
 
 mod io;
 
@@ -29,6 +29,10 @@ use crate::error::LayerError;
 /// An error closes the session with [`CloseReason::Layer`](crate::CloseReason::Layer), a panic with
 /// [`CloseReason::Panicked`](crate::CloseReason::Panicked). What the layer has written to the wire before, such as an
 /// alert, is still sent.
+///
+/// A layer of one session gets its share of a turn, as its packets do: it is called 64 times at most before others are
+/// served. [`testing::LayerDriver`](crate::testing::LayerDriver) drives a layer in a test, and has an example of one
+/// that transforms bytes.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -62,8 +66,13 @@ pub trait Layer: Send {
     /// The first call comes when the layer begins, possibly without any bytes: a layer that speaks first writes to the
     /// wire then, and one without a handshake calls [`LayerIo::open`]. This is called again, possibly without new
     /// bytes, after the layer has used up the [`room`](LayerIo::room) for plain bytes, and after it has consumed some
-    /// bytes but not all. A layer that consumes nothing and leaves room waits for more bytes. It may leave at most 128
-    /// KiB unread; once it is open, [`Limits::frame`](crate::Limits::frame) bytes if that is more.
+    /// bytes but not all. A layer that consumes nothing, or everything, and leaves room waits for more bytes: if it holds
+    /// plain bytes itself, it must pass on as many of them as there is room for. It may leave at most 128 KiB unread;
+    /// once it is open, [`Limits::frame`](crate::Limits::frame) bytes if that is more.
+    ///
+    /// Bytes that an open layer leaves unread are the beginning of a block, which has
+    /// [`Limits::packet_timeout`](crate::Limits::packet_timeout) to become whole. After [`LayerIo::end`] this is not
+    /// called again.
     ///
     /// # Errors
     /// If the peer's bytes are invalid. The session is closed.
@@ -86,8 +95,8 @@ pub trait Layer: Send {
     /// If the bytes cannot be sent. The session is closed, and what this call has appended is discarded.
     fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError>;
 
-    /// Appends what [`send`](Self::send) has kept back. Called once after each batch of sends. By default this does
-    /// nothing.
+    /// Appends what [`send`](Self::send) has kept back. Called once after each batch of sends, and before
+    /// [`end`](Self::end). By default this does nothing.
     ///
     /// # Errors
     /// As for `send`.
@@ -97,7 +106,8 @@ pub trait Layer: Send {
     }
 
     /// Called when everything was sent and we end our side: appends the last block, or a `close_notify`. Also called
-    /// for a layer that is still opening; not called after an error. By default this does nothing.
+    /// for a layer that is still opening; not called after an error of another method than
+    /// [`received_end`](Self::received_end). By default this does nothing.
     ///
     /// # Errors
     /// As for `send`.
@@ -107,7 +117,8 @@ pub trait Layer: Send {
     }
 
     /// Returns how many bytes of memory the layer holds in buffers, for
-    /// [`Limits::shard_memory`](crate::Limits::shard_memory). Default 0.
+    /// [`Limits::shard_memory`](crate::Limits::shard_memory). Called after each of the other methods that add to them, so
+    /// it should be cheap. Default 0.
     fn buffered(&self) -> usize {
         0
     }

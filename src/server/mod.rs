@@ -168,8 +168,9 @@ impl<F> Server<F> {
         Ok(self)
     }
 
-    /// Puts a layer between each connection and its framing. `make` is called for each connection as it arrives. This
-    /// may be called several times: each further layer is nearer to the framing.
+    /// Puts a layer between each connection and its framing. `make` is called for each connection as it arrives, on the
+    /// thread that is to serve it; if it panics, the connection is closed. This may be called several times: each further
+    /// layer is nearer to the framing. A server with more than 8 does not start.
     pub fn layer<L: Layer + 'static>(
         mut self,
         make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,

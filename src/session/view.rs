@@ -220,7 +220,8 @@ impl Session<'_> {
 
     /// Stops reading until [`resume`](Self::resume): packets that were already received wait, and so does the end of
     /// the peer's stream. Once the kernel's receive buffer is full, the peer cannot send any more. Idle, first-packet
-    /// and packet timeouts do not expire during the pause.
+    /// and packet timeouts do not expire during the pause. The handshake of a layer does not continue either, and has
+    /// its whole time again after it.
     ///
     /// If the connection fails during the pause (a reset, a failed write), the session is terminated and the waiting
     /// packets are lost; without a pause they are handed out first.
@@ -330,7 +331,8 @@ impl Session<'_> {
     /// Until the layer is open, no packet is handed out and what is sent waits. If it is not open within
     /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), the session is closed with
     /// [`CloseReason::Handshake`]. A session that gets more than 8 layers, or a layer while packets wait for the
-    /// handshake of another, is closed with [`CloseReason::Layer`]. Does nothing if the session is closing.
+    /// handshake of another or while only a part of a packet was received, is closed with [`CloseReason::Layer`]. Does
+    /// nothing if the session is closing.
     pub fn push_layer(&mut self, layer: impl Layer + 'static) {
         let layer: Contained<Box<dyn Layer>> = Contained::new(Box::new(layer));
         // What was sent before goes through the layers below, which are the user's code.

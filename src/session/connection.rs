@@ -29,8 +29,8 @@ use crate::{
 /// ```
 ///
 /// This file has its lifecycle; what is received is in `receive.rs`, what is sent in `transmit.rs`, its deadlines in
-/// `liveness.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs`. Kept small, because
-/// each of very many idle sessions has one.
+/// `liveness.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs` and `layer_wire.rs`. Kept
+/// small, because each of very many idle sessions has one.
 pub(crate) struct Connection {
     pub(super) key: Key,
     pub(super) status: Status,

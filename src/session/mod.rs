@@ -8,6 +8,7 @@ mod handle;
 mod info;
 mod layer_buffers;
 mod layer_stack;
+mod layer_wire;
 mod layered;
 mod liveness;
 mod origin;

@@ -1,4 +1,4 @@
-//! Layers that stretch or break their contract, and layers pushed at odd moments.
+//! Layers that stretch or break their contract.
 
 use std::{
     sync::{
@@ -12,13 +12,10 @@ use bytes::BytesMut;
 
 use super::layers::{KEY, finish, hear_to_end, layers, say};
 use crate::{
-    ShardContext,
-    contained::Contained,
     error::{CloseKind, LayerError},
     layer::{Layer, LayerIo},
     limits::Limits,
     session::TimerId,
-    shard::{Command, Job},
     sim::{Callback, Conn, Setup, World, frame},
     testing::layers::{Scramble, Scrambler},
 };
@@ -26,16 +23,16 @@ use crate::{
 type Received = dyn FnMut(&[u8], &mut LayerIo<'_>) -> Result<usize, LayerError> + Send;
 
 /// A layer that does what a test tells it to when it receives, and otherwise passes bytes on.
-struct Acting(Box<Received>);
+pub(super) struct Acting(Box<Received>);
 
 impl Acting {
-    fn new(
+    pub(super) fn new(
         received: impl FnMut(&[u8], &mut LayerIo<'_>) -> Result<usize, LayerError> + Send + 'static,
     ) -> Self {
         Self(Box::new(received))
     }
 
-    fn passing() -> Self {
+    pub(super) fn passing() -> Self {
         Self::new(|wire, io| {
             io.open();
             Ok(io.plain(wire))
@@ -54,16 +51,16 @@ impl Layer for Acting {
     }
 }
 
-fn panic_on_purpose() -> ! {
+pub(super) fn panic_on_purpose() -> ! {
     std::panic::resume_unwind(Box::new("on purpose"))
 }
 
-fn kinds(world: &World) -> Vec<CloseKind> {
+pub(super) fn kinds(world: &World) -> Vec<CloseKind> {
     world.log.closes().iter().map(|(_, kind)| *kind).collect()
 }
 
 /// A turn in which a layer has much to do of which nothing is seen.
-fn busy_turn(world: &mut World) {
+pub(super) fn busy_turn(world: &mut World) {
     world.net().waits = false;
     world.turn();
     world.net().waits = true;
@@ -217,29 +214,6 @@ fn a_layer_that_ends_the_stream_and_says_that_it_is_done_has_ended_it() {
 }
 
 #[test]
-fn a_stalled_peer_is_found_although_a_layer_was_pushed_meanwhile() {
-    let limits = Limits::default().stall_timeout(Duration::from_secs(5));
-    let mut setup = Setup { limits, ..Setup::default() };
-    setup.sizes.down = 1_000;
-    let mut world = World::new(setup, |probe| {
-        probe.packet = Box::new(|session, packet| {
-            match packet {
-                b"upgrade" => session.push_layer(Scramble::new(KEY)),
-                _ => session.send([7; 5_000])?,
-            }
-            Ok(())
-        });
-    });
-    let conn = world.connect();
-    say(&world, conn, &frame(b"go"));
-    world.run_for(10);
-    say(&world, conn, &[frame(b"upgrade"), Scrambler::new(KEY).greet()].concat());
-    world.run_for(6_000);
-    assert_eq!(kinds(&world), [CloseKind::Stalled]);
-    finish(world, conn);
-}
-
-#[test]
 fn a_block_of_a_layer_that_does_not_become_whole_is_a_slow_packet() {
     for begin in [100, 20_000] {
         let limits = Limits::default().packet_timeout(Duration::from_secs(3));
@@ -256,25 +230,6 @@ fn a_block_of_a_layer_that_does_not_become_whole_is_a_slow_packet() {
         assert_eq!(world.log.count(&Callback::Closing(CloseKind::SlowPacket)), 1, "begun at {begin}");
         finish(world, conn);
     }
-}
-
-#[test]
-fn a_peer_that_leaves_in_the_handshake_that_a_close_waits_for_ends_the_wait() {
-    let mut world = World::new(Setup::default(), |probe| {
-        probe.packet = Box::new(|session, _| {
-            session.push_layer(Scramble::new(KEY));
-            session.send("owed")?;
-            session.close();
-            Ok(())
-        });
-    });
-    let conn = world.connect();
-    say(&world, conn, &frame(b"go"));
-    world.run_for(5);
-    world.net().end(conn);
-    world.run_for(100);
-    assert_eq!((world.metrics().sessions, kinds(&world)), (0, vec![CloseKind::Local]));
-    finish(world, conn);
 }
 
 /// Claims to hold this many bytes, and counts what it was sent.
@@ -319,29 +274,6 @@ fn what_a_layer_holds_counts_as_soon_as_it_was_sent_something() {
     world.run_for(5);
     assert!(world.metrics().buffered >= 100_000, "{}", world.metrics().buffered);
     finish(world, conn);
-}
-
-#[test]
-fn a_layer_is_not_pushed_into_the_middle_of_a_packet() {
-    let mut world = World::new(Setup::default(), |probe| {
-        probe.open = Box::new(|session, ()| Ok(session.set_timer(TimerId(1), Duration::from_millis(50))?));
-        probe.timer = Box::new(|session, _| {
-            session.push_layer(Scramble::new(KEY));
-            Ok(())
-        });
-    });
-    let (whole, part) = (world.connect(), world.connect());
-    say(&world, whole, &frame(b"hello"));
-    say(&world, part, &frame(b"hello")[..7]);
-    world.run_for(60);
-    say(&world, whole, &Scrambler::new(KEY).greet());
-    world.run_for(10);
-    assert_eq!(world.log.count(&Callback::Closing(CloseKind::Layer)), 1);
-    assert!(hear_to_end(&mut world, part).is_some_and(|heard| heard.is_empty()));
-    world.net().leave(part);
-    world.run_for(5);
-    assert_eq!(world.metrics().sessions, 1);
-    finish(world, whole);
 }
 
 /// Keeps what it is sent until it is flushed, and has nothing to say at the end.
@@ -399,131 +331,6 @@ fn the_goodbye_of_a_layer_passes_layers_that_keep_bytes_back() {
     finish(world, conn);
 }
 
-#[test]
-fn a_handshake_has_no_deadline_while_the_handler_has_paused_it() {
-    let limits = Limits::default().handshake_timeout(Duration::from_secs(3));
-    let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
-        probe.packet = Box::new(|session, packet| {
-            if packet != b"upgrade" {
-                return Ok(session.send(packet)?);
-            }
-            session.push_layer(Scramble::new(KEY));
-            session.pause();
-            Ok(session.set_timer(TimerId(1), Duration::from_secs(20))?)
-        });
-        probe.timer = Box::new(|session, _| {
-            session.resume();
-            Ok(())
-        });
-    });
-    let (answers, silent) = (world.connect(), world.connect());
-    let mut peer = Scrambler::new(KEY);
-    say(&world, silent, &frame(b"upgrade"));
-    say(&world, answers, &frame(b"upgrade"));
-    world.run_for(5);
-    say(&world, answers, &[peer.greet(), peer.encode(&frame(b"patient"))].concat());
-    world.run_until(20_100);
-    let heard = world.net().hear_all(answers);
-    assert_eq!(peer.decode(&heard), frame(b"patient"));
-    world.run_until(22_900);
-    assert_eq!(world.log.count(&Callback::Closing(CloseKind::Handshake)), 0);
-    world.run_until(23_100);
-    assert_eq!(world.log.count(&Callback::Closing(CloseKind::Handshake)), 1, "the other one");
-    world.net().leave(silent);
-    finish(world, answers);
-}
-
-#[test]
-fn a_handshake_that_is_always_busy_is_cut_all_the_same() {
-    let limits = Limits::default().handshake_timeout(Duration::from_secs(3));
-    let busy = || Acting::new(|wire, _| Ok(wire.len().min(1)));
-    let mut world = World::new(Setup { limits, layers: layers(busy), ..Setup::default() }, |_| ());
-    let conn = world.connect();
-    while world.metrics().refused == 0 {
-        assert!(world.now() < 6_100, "it is never cut");
-        let mut net = world.net();
-        net.say(conn, &[0; 1_000]);
-        net.pass(1);
-        drop(net);
-        busy_turn(&mut world);
-    }
-    finish(world, conn);
-}
-
-#[test]
-fn a_close_that_waits_for_a_handshake_reads_no_more_than_the_peer_does() {
-    let limits = Limits::default().outbox_high(10_000).outbox_low(1_000);
-    let mut setup = Setup { limits, ..Setup::default() };
-    setup.sizes.down = 1_000;
-    let mut world = World::new(setup, |probe| {
-        probe.packet = Box::new(|session, _| {
-            session.push_layer(Acting::new(|wire, io| {
-                io.wire().extend_from_slice(wire);
-                Ok(wire.len())
-            }));
-            session.send("owed")?;
-            session.close();
-            Ok(())
-        });
-    });
-    let conn = world.connect();
-    say(&world, conn, &frame(b"go"));
-    world.run_for(5);
-    let mut most = 0;
-    for _ in 0..500 {
-        world.net().say(conn, &[0; 10_000]);
-        world.run_for(1);
-        most = most.max(world.metrics().buffered);
-    }
-    assert!((10_000..300_000).contains(&most), "{most}");
-    finish(world, conn);
-}
-
-/// Cannot carry what is sent before a layer is pushed.
-struct Fails;
-
-impl Layer for Fails {
-    fn received(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
-        io.open();
-        Ok(io.plain(wire))
-    }
-
-    fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
-        if plain.ends_with(b"!") {
-            panic_on_purpose();
-        }
-        wire.extend_from_slice(plain);
-        Ok(())
-    }
-}
-
-#[test]
-fn a_layer_that_panics_while_a_job_pushes_another_ends_its_own_session_only() {
-    let mut world = World::new(Setup { layers: layers(|| Fails), ..Setup::default() }, |_| ());
-    let conns = [(); 3].map(|()| world.connect());
-    world.run_for(5);
-    let job: Box<dyn FnOnce(&mut ShardContext<'_>) + Send> = Box::new(|shard| {
-        let mut texts = ["first", "second!", "third"].into_iter();
-        shard.each(|session, ()| {
-            session.send(texts.next().unwrap_or_default()).expect("there is room");
-            session.push_layer(Acting::passing());
-        });
-    });
-    world.post(0, Command::Execute(Contained::new(Job::Plain(job))));
-    world.run_for(5);
-    assert_eq!(world.net().hear_all(conns[0]), frame(b"first"));
-    assert_eq!(world.net().hear_all(conns[2]), frame(b"third"));
-    say(&world, conns[2], &frame(b"still there"));
-    assert_eq!(world.expect(conns[2], 15), frame(b"still there"));
-    assert_eq!(world.metrics().panics, 1);
-    assert_eq!(world.log.count(&Callback::Closing(CloseKind::Panicked)), 1);
-    for conn in conns {
-        world.net().leave(conn);
-    }
-    world.run_to_rest();
-    world.assert_empty();
-}
-
 /// Panics when it is dropped.
 struct Explodes;
 
@@ -552,32 +359,6 @@ fn a_layer_that_is_done_and_panics_when_it_is_dropped_is_counted_and_its_session
     assert_eq!(world.expect(conn, 9), frame(b"hello"));
     assert_eq!(world.metrics().panics, 1);
     finish(world, conn);
-}
-
-#[test]
-fn a_layer_pushed_when_a_session_opens_gets_all_that_was_received() {
-    for first in [false, true] {
-        let mut setup = Setup::default();
-        if first {
-            setup.layers.push(|_| Acting::passing());
-        }
-        let mut world = World::new(setup, |probe| {
-            probe.open = Box::new(|session, ()| {
-                session.push_layer(Scramble::new(KEY));
-                session.push_layer(Scramble::new(KEY));
-                Ok(session.send("welcome")?)
-            });
-        });
-        let (conn, mut outer, mut inner) = (world.connect(), Scrambler::new(KEY), Scrambler::new(KEY));
-        let mut plain = inner.greet();
-        plain.extend(inner.encode(&frame(b"hello")));
-        say(&world, conn, &[outer.greet(), outer.encode(&plain)].concat());
-        world.run_for(10);
-        let heard = world.net().hear_all(conn);
-        let heard = inner.decode(&outer.decode(&heard));
-        assert_eq!(heard, [frame(b"welcome"), frame(b"hello")].concat());
-        finish(world, conn);
-    }
 }
 
 /// A connection with the bytes of two sessions at once would show in this.
@@ -630,4 +411,23 @@ fn a_half_closed_session_with_layers_still_answers() {
     assert_eq!(peer.decode(&heard), [frame(b"early"), frame(b"late")].concat());
     assert!(peer.was_ended() && world.now() >= 100);
     finish(world, conn);
+}
+
+#[test]
+fn a_connection_whose_layers_cannot_be_made_is_closed_and_others_are_served() {
+    let made = AtomicUsize::new(0);
+    let first_panics = move || {
+        if made.fetch_add(1, Relaxed) == 0 {
+            panic_on_purpose();
+        }
+        Acting::passing()
+    };
+    let mut world = World::new(Setup { layers: layers(first_panics), ..Setup::default() }, |_| ());
+    let (first, second) = (world.connect(), world.connect());
+    say(&world, second, &frame(b"hello"));
+    assert_eq!(world.expect(second, 9), frame(b"hello"));
+    let metrics = world.metrics();
+    assert_eq!((metrics.panics, metrics.refused, metrics.sessions), (1, 1, 1));
+    world.net().leave(first);
+    finish(world, second);
 }

@@ -15,6 +15,7 @@ mod half_close;
 mod handlers;
 mod layer_contracts;
 mod layer_limits;
+mod layer_pushes;
 mod layers;
 mod listeners;
 mod logging;

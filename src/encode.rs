@@ -101,16 +101,36 @@ pub trait Encode {
         self.encode(&mut out)?;
         Ok(out.freeze())
     }
+
+    /// As [`to_bytes`](Self::to_bytes), for a value that is not needed any more. `Bytes`, `BytesMut`, `Vec<u8>` and
+    /// `String` become the buffer, without a copy.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    #[inline]
+    fn into_payload(self) -> Result<Bytes, EncodeError>
+    where
+        Self: Sized,
+    {
+        self.to_bytes()
+    }
 }
 
 /// Values that are their payload.
 macro_rules! impl_for_payloads {
-    ($([$($generics:tt)*] $type:ty)*) => { $(
+    ($([$($generics:tt)*] $type:ty $(, $into:ident)?;)*) => { $(
         impl<$($generics)*> Encode for $type {
             #[inline]
             fn size_hint(&self) -> usize {
                 AsRef::<[u8]>::as_ref(self).len()
             }
+
+            $(
+                #[inline]
+                fn $into(self) -> Result<Bytes, EncodeError> {
+                    Ok(self.into())
+                }
+            )?
 
             #[inline]
             fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -127,12 +147,12 @@ macro_rules! impl_for_payloads {
 }
 
 impl_for_payloads! {
-    [] [u8]
-    [const N: usize] [u8; N]
-    [] Vec<u8>
-    [] BytesMut
-    [] str
-    [] String
+    [] [u8];
+    [const N: usize] [u8; N];
+    [] Vec<u8>, into_payload;
+    [] BytesMut, into_payload;
+    [] str;
+    [] String, into_payload;
 }
 
 /// Values that refer to others.
@@ -190,6 +210,10 @@ impl Encode for Bytes {
     /// Shares the bytes.
     fn to_bytes(&self) -> Result<Bytes, EncodeError> {
         Ok(self.clone())
+    }
+
+    fn into_payload(self) -> Result<Bytes, EncodeError> {
+        Ok(self)
     }
 }
 
@@ -301,6 +325,22 @@ mod tests {
         for shared in [bytes.to_bytes(), <&Bytes>::to_bytes(&&bytes), Arc::new(bytes.clone()).to_bytes()] {
             assert_eq!(shared.unwrap().as_ptr(), bytes.as_ptr());
         }
+    }
+
+    #[test]
+    fn buffers_that_are_not_needed_any_more_become_the_payload() {
+        let at = |packet: Bytes| (packet.as_ptr(), packet);
+        let (vec, text, grown) = (vec![7; 100], "text".repeat(9), BytesMut::from(&[8; 50][..]));
+        let starts = [vec.as_ptr(), text.as_ptr(), grown.as_ptr()];
+        let packets = [vec.into_payload(), text.into_payload(), grown.into_payload()];
+        for (start, packet) in starts.into_iter().zip(packets) {
+            let (moved, packet) = at(packet.unwrap());
+            assert_eq!(moved, start, "{packet:?}");
+        }
+        let shared = Bytes::from(vec![9; 10]);
+        let start = shared.as_ptr();
+        let alone = shared.into_payload().unwrap();
+        assert!(alone.is_unique() && alone.as_ptr() == start);
     }
 
     #[test]

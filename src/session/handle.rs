@@ -79,8 +79,8 @@ impl SessionHandle {
         self.handle_state.open.load(Ordering::Acquire)
     }
 
-    /// Sends a packet. It is copied or encoded once here, except for [`Bytes`], which are shared, and framed on the
-    /// session's shard. Never blocks.
+    /// Sends a packet. It is copied or encoded once here, except for [`Bytes`] and other buffers that are passed by value
+    /// (see [`Encode::into_payload`]), and framed on the session's shard. Never blocks.
     ///
     /// # Errors
     /// - [`SendError::Encode`] if the value cannot be encoded.
@@ -172,7 +172,7 @@ impl SessionHandle {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        let payload = packet.to_bytes()?;
+        let payload = packet.into_payload()?;
         let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
         let reserved = held.saturating_add(self.handle_state.overhead.load(Ordering::Relaxed));
         self.handle_state.reserve(reserved)?;

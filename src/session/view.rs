@@ -145,7 +145,7 @@ impl Session<'_> {
                 None => effects.send(other, &packet.to_bytes()?, commands, bytes),
             };
         }
-        let payload = packet.to_bytes()?;
+        let payload = packet.into_payload()?;
         let len = payload.len();
         let command = SessionCommand::Send { payload, completion: None, reserved: 0 };
         self.route(other, command, len)

@@ -74,7 +74,7 @@ pub(crate) struct ShardClock {
     lost: Tick,
     /// How far a stamp is ahead of its reading.
     slack: Tick,
-    /// No more than this between two readings makes no stamp wrong.
+    /// No more than this between two readings means nothing.
     unnoticed: Nanos,
 }
 
@@ -93,7 +93,7 @@ impl ShardClock {
             alarm: false,
             lost: 0,
             slack,
-            unnoticed: slack.min(HELD_UP) * NANOS_PER_TICK,
+            unnoticed: COARSE.min(slack * NANOS_PER_TICK),
         };
         clock.set();
         clock
@@ -134,9 +134,13 @@ impl ShardClock {
         self.now
     }
 
-    /// So much time has `passed` since the last reading that what was stamped with `stamp` in between may be wrong.
+    /// So much time has `passed` since the last reading that the clock is to be read more often, or even that what was
+    /// stamped with `stamp` in between is wrong.
     #[cold]
     fn note_gap(&mut self, passed: Nanos, stamp: Tick) {
+        if passed > COARSE {
+            (self.stride, self.credit) = (1, 1);
+        }
         if passed > self.slack * NANOS_PER_TICK {
             self.outdated.get_or_insert(stamp);
             self.alarm = true;
@@ -222,10 +226,9 @@ impl ShardClock {
         let before = self.read_at;
         self.read();
         let took = self.read_at.saturating_sub(before);
-        if took > COARSE {
-            self.stride = 1;
-        } else if took < COARSE / 4 {
-            self.stride = (self.stride * 2).min(MAX_STRIDE);
+        if took < COARSE / 4 {
+            // Step by step: sessions that only wait take no time, and must not hide that the callbacks of others do.
+            self.stride = (self.stride + 1).min(MAX_STRIDE);
         }
         self.credit = self.stride;
     }
@@ -292,7 +295,16 @@ mod tests {
         assert_eq!(work(&mut clock, 320, Duration::from_micros(1)), 10);
         work(&mut clock, 100, Duration::from_millis(5));
         assert_eq!(work(&mut clock, 100, Duration::from_millis(1)), 100);
-        work(&mut clock, 100, Duration::from_micros(1));
+        work(&mut clock, 32 * 33 / 2, Duration::from_micros(1));
         assert_eq!(work(&mut clock, 320, Duration::from_micros(1)), 10);
+    }
+
+    #[test]
+    fn work_between_readings_for_other_purposes_is_known_to_be_slow() {
+        let (hand, mut clock) = clock();
+        assert_eq!(clock.credit(), MAX_STRIDE);
+        hand.set(Duration::from_millis(5));
+        clock.deadline(1);
+        assert_eq!(clock.credit(), 1);
     }
 }

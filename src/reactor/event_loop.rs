@@ -35,9 +35,10 @@ impl<Y: Sys> EventLoop<Y> {
             return Flow::Stop;
         }
         if let [Some(only)] = self.services.as_mut_slice() {
-            only.run(&STEPS, &mut self.sys, &mut self.buffer);
+            only.run(&STEPS, 1, &mut self.sys, &mut self.buffer);
         } else {
-            STEPS.iter().for_each(|step| self.run_each(*step));
+            let busy = self.services.iter().flatten().filter(|service| service.is_busy()).count();
+            STEPS.iter().for_each(|step| self.run_each(*step, busy as Tick));
         }
         self.end_turn(&mut ended);
         if self.services.iter().any(Option::is_some) { Flow::Continue } else { Flow::Stop }
@@ -91,10 +92,10 @@ impl<Y: Sys> EventLoop<Y> {
 
     /// One step of each service, and what its callbacks have asked of sessions of the others: that is done before any
     /// other step, which might take what was sent later from a mailbox.
-    fn run_each(&mut self, step: Step) {
+    fn run_each(&mut self, step: Step, busy: Tick) {
         for number in 0..self.services.len() {
             let Some(Some(service)) = self.services.get_mut(number) else { continue };
-            service.run(&[step], &mut self.sys, &mut self.buffer);
+            service.run(&[step], busy, &mut self.sys, &mut self.buffer);
             if !service.outgoing().is_empty() {
                 self.pass_on(number);
             }

@@ -50,8 +50,11 @@ pub(crate) trait Service<Y: Sys> {
     /// Where the events of this turn go.
     fn ready(&mut self) -> &mut Vec<Ready>;
 
-    /// Takes these steps of the turn.
-    fn run(&mut self, steps: &[Step], sys: &mut Y, buffer: &mut ReceiveBuffer);
+    /// Returns `true` if it has events or work that was left over.
+    fn is_busy(&self) -> bool;
+
+    /// Takes these steps of the turn, for which it has its part of the time that so many busy services share.
+    fn run(&mut self, steps: &[Step], busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
 
     /// Takes what its callbacks have asked of sessions of other services on this thread.
     fn outgoing(&mut self) -> &mut Effects;

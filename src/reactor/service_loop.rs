@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// How long each part of a turn may take before the rest of it waits for the next turn (milliseconds). Together they
-/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time.
+/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time. Services of one
+/// thread that are busy at the same time share it, but each gets a millisecond.
 const ACCEPT_SHARE: Tick = 2;
 const READ_SHARE: Tick = 10;
 const COMMAND_SHARE: Tick = 2;
@@ -43,6 +44,8 @@ pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
     read_budget: usize,
     /// When this turn began.
     began: Tick,
+    /// Busy services of this thread in this turn.
+    busy: Tick,
     ready: Vec<Ready>,
     // What is left of these when their share of the turn is used up waits for the next turn.
     commands: VecDeque<Command<Y::Stream>>,
@@ -90,6 +93,7 @@ where
             lifetime: config.lifetime,
             read_budget: config.read_budget,
             began: now,
+            busy: 1,
             ready: Vec::new(),
             commands: VecDeque::new(),
             unfinished: VecDeque::new(),
@@ -246,14 +250,20 @@ where
         self.note_served(suspect);
     }
 
+    /// Begins a part of a turn that may take `share`, or what is left of it beside other services.
+    fn begin_part(&mut self, share: Tick) {
+        let share = if self.busy > 1 { (share / self.busy).max(1) } else { share };
+        self.shard.clock().begin_part(share);
+    }
+
     /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
     /// reserved for those that wait.
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.shard.take_unfinished(&mut self.unfinished);
         let share = if self.unfinished.is_empty() { READ_SHARE } else { READ_SHARE / 2 };
-        self.shard.clock().begin_part(share);
+        self.begin_part(share);
         self.serve_ready(sys, buffer);
-        self.shard.clock().begin_part(share);
+        self.begin_part(share);
         for _ in 0..self.unfinished.len() {
             if self.shard.clock().is_part_over() {
                 break;
@@ -267,7 +277,7 @@ where
     fn accept(&mut self, sys: &mut Y) {
         let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) else { return };
         acceptor.begin_turn(self.began);
-        self.shard.clock().begin_part(ACCEPT_SHARE);
+        self.begin_part(ACCEPT_SHARE);
         while let Some(placed) =
             self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
         {
@@ -289,7 +299,7 @@ where
 
     fn obey(&mut self, sys: &mut Y) {
         self.mailbox.take(&mut self.commands);
-        self.shard.clock().begin_part(COMMAND_SHARE);
+        self.begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
             self.handle_command(sys, command);
@@ -305,7 +315,7 @@ where
         if self.due.is_empty() {
             return;
         }
-        self.shard.clock().begin_part(TIMER_SHARE);
+        self.begin_part(TIMER_SHARE);
         while let Some(fired) = self.due.pop() {
             if let Some(suspect) = self.shard.handle_timer(fired) {
                 self.judge(sys, buffer, suspect);
@@ -321,7 +331,7 @@ where
         if self.dirty.is_empty() {
             return;
         }
-        self.shard.clock().begin_part(WRITE_SHARE);
+        self.begin_part(WRITE_SHARE);
         while let Some(key) = self.dirty.pop_front() {
             self.shard.with_session(key, |access| flush(sys, access));
             if self.shard.clock().is_part_over() {
@@ -398,7 +408,16 @@ where
         &mut self.ready
     }
 
-    fn run(&mut self, steps: &[Step], sys: &mut Y, buffer: &mut ReceiveBuffer) {
+    fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || self.has_work()
+    }
+
+    fn run(&mut self, steps: &[Step], busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.busy = busy;
+        if busy > 1 {
+            // The others' steps have taken time.
+            self.shard.clock().read();
+        }
         for step in steps {
             match step {
                 Step::Read => self.read(sys, buffer),

@@ -277,6 +277,40 @@ fn what_is_sent_to_a_service_that_has_ended_goes_nowhere() {
 }
 
 #[test]
+fn services_that_are_busy_at_the_same_time_share_a_turn() {
+    let slow = || -> Change {
+        Box::new(|probe: &mut Probe| {
+            let block = probe.block();
+            probe.quiet = true;
+            probe.packet = Box::new(move |session, packet| {
+                block(1);
+                Ok(session.send(packet)?)
+            });
+        })
+    };
+    let mut two = Two::start(&Limits::default(), Sizes::default(), [slow(), slow()]);
+    let conns: Vec<_> = (0..40).map(|at| (at, two.connect(at % 2))).collect();
+    two.run_until(10);
+    let mut longest = 0;
+    for turn in 0..50 {
+        for (_, conn) in &conns {
+            two.network.lock().hear_all(*conn);
+            two.say(*conn, b"x");
+        }
+        let began = two.network.lock().now;
+        assert!(two.thread.turn().is_none(), "it runs on");
+        // In the first turns, callbacks are not known to be slow.
+        if turn >= 3 {
+            longest = longest.max(two.network.lock().now - began);
+        }
+    }
+    // Each of them 5 ms for events, as much for sessions that wait, and the callback that runs when that is over.
+    assert!((10..=22).contains(&longest), "a turn of {longest} ms");
+    two.run_until(20_000);
+    assert!(conns.iter().all(|(_, conn)| two.network.lock().hear_all(*conn).ends_with(&frame(b"x"))));
+}
+
+#[test]
 fn a_service_that_is_always_busy_leaves_time_for_another() {
     let busy = |probe: &mut Probe| {
         probe.start = Box::new(|shard, _| {

@@ -95,10 +95,11 @@ pub trait PacketHandler {
         Ok(())
     }
 
-    /// Called when nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout) (off by default).
+    /// Called when nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout) (off by default), or
+    /// for the timeout that [`Session::set_idle_timeout`] has set.
     ///
     /// By default the session is closed with [`CloseReason::Idle`]. After [`Then::Stay`] this is called again when the
-    /// same time has passed once more, which suits a handler that sends pings.
+    /// same time has passed once more. For pings at regular intervals see [`Heartbeat`](crate::Heartbeat).
     ///
     /// # Errors
     /// On `Err` the session is closed with that reason.

@@ -101,7 +101,8 @@
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
-//! | bounds and timeouts | [`Limits`] |
+//! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
+//! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a packet cannot be encoded), [`DecodeError`] (a packet is not what it should be), [`ServeError`], [`FramingConfigError`] |
 //! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
 //!
@@ -111,6 +112,9 @@
 //!   queued, the server does not read from the session, so that requests cannot outrun replies; a `send` that would
 //!   exceed [`Limits::outbox_hard`] returns [`SendError::Full`]; and after [`Limits::stall_timeout`] without progress
 //!   the session ends.
+//! - **A peer is silent.** By default nothing happens. With [`Limits::idle_timeout`], or a timeout of the session's own,
+//!   [`PacketHandler::on_idle`] decides; with a [`Heartbeat`] that has a [`lost_after`](Heartbeat::lost_after), a session
+//!   ends when its peer has answered none of so many beats. What we send is never taken for a sign of the peer's life.
 //! - **A peer violates the framing.** Its session ends with [`CloseReason::Frame`], which shows the first bytes of the
 //!   frame.
 //! - **A layer does a handshake.** The session is not open yet: [`PacketHandler::on_open`] is called when all of its
@@ -150,7 +154,7 @@
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
-//! - No TLS, UDP, clients, broadcast channels or heartbeats yet.
+//! - No TLS, UDP, clients or broadcast channels yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),
@@ -241,7 +245,8 @@ pub use server::{
     BindAddr, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard,
 };
 pub use session::{
-    Origin, Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError, TimerId,
+    Heartbeat, HeartbeatError, Origin, Session, SessionHandle, SessionInfo, SessionStats, ShardContext,
+    TimerError, TimerId,
 };
 pub use strategy::{
     AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,

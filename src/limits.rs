@@ -21,6 +21,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle` is called, which closes by default |
+/// | [`max_age`](Self::max_age) | off | the session ends with `MaxAge` |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
 /// | [`packet_timeout`](Self::packet_timeout) | off | the session ends with `SlowPacket` |
@@ -49,6 +50,7 @@ pub struct Limits {
     pub(crate) connections_per_peer: Option<usize>,
     pub(crate) session_timers: usize,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) first_packet_timeout: Option<Duration>,
     pub(crate) packet_timeout: Option<Duration>,
@@ -72,6 +74,7 @@ impl Default for Limits {
             connections_per_peer: None,
             session_timers: 16,
             idle_timeout: None,
+            max_age: None,
             stall_timeout: Some(Duration::from_secs(30)),
             first_packet_timeout: None,
             packet_timeout: None,
@@ -176,11 +179,24 @@ impl Limits {
         self
     }
 
-    /// How long a session may receive nothing before `on_idle` is called. At least 1 ms, as all timeouts but
+    /// How long a session may receive nothing before `on_idle` is called. What is sent to it, a
+    /// [`Heartbeat`](crate::Heartbeat) for example, makes no difference.
+    /// [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) sets another for one session. At least 1 ms, as all timeouts but
     /// [`close_timeout`](Self::close_timeout) and [`linger_timeout`](Self::linger_timeout). Default: off (`None`).
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();
+        self
+    }
+
+    /// How long a session may be open, counted from when `on_open` returned; then it is closed gracefully with
+    /// [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). For servers whose clients are to connect anew now and then,
+    /// because credentials expire or connections are to be spread over more machines.
+    /// [`Session::set_max_age`](crate::Session::set_max_age) sets another for one session. At least 1 ms. Default: off
+    /// (`None`).
+    #[must_use]
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.max_age = age.into();
         self
     }
 
@@ -258,6 +274,7 @@ impl Limits {
         }
         let timeouts = [
             ("limits.idle_timeout", self.idle_timeout),
+            ("limits.max_age", self.max_age),
             ("limits.stall_timeout", self.stall_timeout),
             ("limits.first_packet_timeout", self.first_packet_timeout),
             ("limits.packet_timeout", self.packet_timeout),

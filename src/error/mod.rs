@@ -95,9 +95,23 @@ pub enum CloseReason {
         /// The message of the panic.
         message: String,
     },
-    /// Nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    /// Nothing was received for [`Limits::idle_timeout`](crate::Limits::idle_timeout), or for the
+    /// [timeout of the session](crate::Session::set_idle_timeout).
     #[error("nothing received for {0:?}")]
     Idle(Duration),
+    /// The peer answered none of so many beats, see [`Heartbeat::lost_after`](crate::Heartbeat::lost_after).
+    #[error("no answer to {beats} heartbeats, nothing received for {silence:?}")]
+    #[non_exhaustive]
+    HeartbeatLost {
+        /// Beats in a row that were sent and had no answer.
+        beats: u16,
+        /// How long ago the last byte came from the peer or, if that is later, reading began or was resumed.
+        silence: Duration,
+    },
+    /// The session was open for [`Limits::max_age`](crate::Limits::max_age), or for the
+    /// [maximum age of the session](crate::Session::set_max_age).
+    #[error("open for {0:?}, the maximum age")]
+    MaxAge(Duration),
     /// The peer did not read: the kernel took no byte of a non-empty outbox for
     /// [`Limits::stall_timeout`](crate::Limits::stall_timeout).
     #[error("the peer took none of {queued} queued bytes for {after:?}")]
@@ -171,6 +185,8 @@ impl CloseReason {
             Self::Handler(_) => CloseKind::Handler,
             Self::Panicked { .. } => CloseKind::Panicked,
             Self::Idle(_) => CloseKind::Idle,
+            Self::HeartbeatLost { .. } => CloseKind::HeartbeatLost,
+            Self::MaxAge(_) => CloseKind::MaxAge,
             Self::Stalled { .. } => CloseKind::Stalled,
             Self::FirstPacket(_) => CloseKind::FirstPacket,
             Self::SlowPacket(_) => CloseKind::SlowPacket,
@@ -222,6 +238,10 @@ pub enum CloseKind {
     Panicked,
     /// See [`CloseReason::Idle`].
     Idle,
+    /// See [`CloseReason::HeartbeatLost`].
+    HeartbeatLost,
+    /// See [`CloseReason::MaxAge`].
+    MaxAge,
     /// See [`CloseReason::Stalled`].
     Stalled,
     /// See [`CloseReason::FirstPacket`].
@@ -240,7 +260,7 @@ pub enum CloseKind {
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::PeerClosed,
         Self::Io,
         Self::Frame,
@@ -249,6 +269,8 @@ impl CloseKind {
         Self::Handler,
         Self::Panicked,
         Self::Idle,
+        Self::HeartbeatLost,
+        Self::MaxAge,
         Self::Stalled,
         Self::FirstPacket,
         Self::SlowPacket,

@@ -14,7 +14,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Command, Ending, Incoming, Shard},
+    shard::{Alarm, Command, Ending, Incoming, Shard},
     sync::Mailbox,
     time::Tick,
     timer_wheel::Fired,
@@ -246,7 +246,11 @@ where
         });
         // A callback that it has just called may have blocked.
         self.note_served(suspect);
-        self.shard.with_session(suspect, |access| access.judge());
+        self.shard.with_session(suspect, |access| {
+            if access.judge() {
+                flush(sys, access);
+            }
+        });
         self.note_served(suspect);
     }
 
@@ -317,8 +321,13 @@ where
         }
         self.begin_part(TIMER_SHARE);
         while let Some(fired) = self.due.pop() {
-            if let Some(suspect) = self.shard.handle_timer(fired) {
-                self.judge(sys, buffer, suspect);
+            match self.shard.handle_timer(fired) {
+                Some(Alarm::Judge(suspect)) => self.judge(sys, buffer, suspect),
+                Some(Alarm::Write(key)) => {
+                    self.shard.with_session(key, |access| flush(sys, access));
+                    self.note_served(key);
+                }
+                None => {}
             }
             if self.shard.clock().is_part_over() {
                 break;

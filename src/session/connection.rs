@@ -29,8 +29,8 @@ use crate::{
 /// ```
 ///
 /// This file has its lifecycle; what is received is in `receive.rs`, what is sent in `transmit.rs`, its deadlines in
-/// `liveness.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs` and `layer_wire.rs`. Kept
-/// small, because each of very many idle sessions has one.
+/// `liveness.rs` and `keep_alive.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs` and
+/// `layer_wire.rs`. Kept small, because each of very many idle sessions has one.
 pub(crate) struct Connection {
     pub(super) key: Key,
     pub(super) status: Status,
@@ -236,6 +236,7 @@ impl Connection {
         cold.close_by = (!by_progress).then_some((flushed_by.max(cut_at), core.clock.lost()));
         cold.reason = Some(reason);
         self.cancel_timers(core);
+        self.stop_heartbeat(core);
         self.arm(core);
         // What the peer still sends must be read to be discarded.
         if self.status.has(Flags::READABLE) {
@@ -338,6 +339,7 @@ impl Connection {
             handle_state.shut();
         }
         self.cancel_timers(core);
+        self.forget_keep_alive(core);
         if let Some(alarm) = self.alarm.take() {
             core.wheel.cancel(alarm);
         }

@@ -88,6 +88,11 @@ impl Connection {
         self.status.set_phase(Phase::Opening);
     }
 
+    /// Returns `true` if a layer is still in its handshake, so that what is sent waits.
+    pub(super) fn is_in_handshake(&self) -> bool {
+        self.is_layered() && self.layered().is_some_and(|layered| !layered.stack.is_open())
+    }
+
     /// Returns `true` if the layers have just become open: `on_open` is due.
     pub(crate) fn poll_through(&mut self) -> bool {
         let is_through = self.status.phase() == Phase::Opening

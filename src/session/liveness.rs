@@ -13,7 +13,8 @@ use crate::{
 /// The timeouts of [`Limits`], in ticks.
 #[derive(Debug, Clone)]
 pub(crate) struct Timeouts {
-    idle: Option<Tick>,
+    pub(super) idle: Option<Tick>,
+    pub(super) max_age: Option<Tick>,
     pub(crate) stall: Option<Tick>,
     first_packet: Option<Tick>,
     packet: Option<Tick>,
@@ -32,6 +33,7 @@ impl Timeouts {
         let optional = |timeout: Option<Duration>| timeout.map(ticks);
         Self {
             idle: optional(limits.idle_timeout),
+            max_age: optional(limits.max_age),
             stall: optional(limits.stall_timeout),
             first_packet: optional(limits.first_packet_timeout),
             packet: optional(limits.packet_timeout),
@@ -55,6 +57,10 @@ pub(crate) enum TimeoutKind {
     SlowPacket,
     /// A layer is still in its handshake.
     Handshake,
+    /// A beat of the heartbeat is to be sent; or too many had no answer.
+    Beat,
+    /// It was open for as long as it may be.
+    MaxAge,
     /// A graceful close took too long to flush, or the peer too long to end its side.
     Close,
 }
@@ -83,7 +89,7 @@ impl Connection {
             return handshake.into_iter().chain(stall).min_by_key(|(at, _)| *at);
         }
         // While we do not read, silence says nothing about the peer.
-        let idle = timeouts.idle.filter(|_| !self.status.is_blocked());
+        let idle = self.idle_timeout(core).filter(|_| !self.status.is_blocked());
         let idle = idle.map(|after| (self.heard + after, TimeoutKind::Idle));
         let first = timeouts.first_packet.filter(|_| {
             self.traffic.packets_in == 0 && !self.status.is_blocked() && !self.status.has(Flags::END_TOLD)
@@ -91,7 +97,9 @@ impl Connection {
         let first = first.map(|after| (self.listening_since() + after, TimeoutKind::FirstPacket));
         let slow = timeouts.packet.zip(self.frame_since().filter(|_| !self.status.is_blocked()));
         let slow = slow.map(|(after, since)| (since + after, TimeoutKind::SlowPacket));
-        [idle, first, slow, stall, handshake].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let age = self.max_age(core).map(|age| (self.opened + age, TimeoutKind::MaxAge));
+        let beat = self.next_beat(core).map(|at| (at, TimeoutKind::Beat));
+        [idle, first, slow, stall, handshake, age, beat].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Makes sure that the alarm (the session's deadline timer) fires no later than its next deadline.
@@ -108,13 +116,13 @@ impl Connection {
         self.alarm = Some(core.wheel.insert(deadline, TimerPurpose::Liveness(self.key)));
     }
 
-    /// The alarm has fired. Returns `true` if a deadline has passed; otherwise the alarm is set again.
-    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, core: &mut ShardCore) -> bool {
+    /// The alarm has fired. Returns what the deadline is for that has passed, if any; otherwise the alarm is set again.
+    pub(crate) fn handle_alarm(&mut self, rang: TimerKey, core: &mut ShardCore) -> Option<TimeoutKind> {
         if self.alarm != Some(rang) {
-            return false;
+            return None;
         }
         self.alarm = None;
-        self.poll_lapse(core).is_some()
+        self.poll_lapse(core).map(|(_, lapse)| lapse)
     }
 
     /// Returns the deadline that has passed, if any; otherwise the alarm is set.

@@ -7,7 +7,9 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     metrics::Counters,
-    session::{Connection, Deliver, Effects, LayerBuffers, Route, Timeouts, TimerId, status::Flags},
+    session::{
+        Connection, Deliver, Effects, KeepAlives, LayerBuffers, Route, Timeouts, TimerId, status::Flags,
+    },
     time::{ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
@@ -24,6 +26,8 @@ pub(crate) struct ShardCore {
     pub(crate) timeouts: Timeouts,
     pub(crate) pool: OutboxPool,
     pub(crate) wheel: TimerWheel<TimerPurpose>,
+    /// Of the sessions that have any.
+    pub(crate) keep_alives: KeepAlives,
     pub(crate) counters: Counters,
     pub(crate) layer_buffers: LayerBuffers,
     /// Where values are encoded whose framing cannot fill in its header afterwards; empty otherwise.

@@ -4,7 +4,7 @@ use std::ops::BitOr;
 /// from all others: why no packets are handed out, the phase, and the flags.
 ///
 /// ```text
-/// │ unused: 10 │ flags: 16 │ phase: 2 │ read blocks: 4 │
+/// │ unused: 8 │ flags: 18 │ phase: 2 │ read blocks: 4 │
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Status(u32);
@@ -81,6 +81,10 @@ impl Flags {
     pub(crate) const END_TOLD: Self = Self(1 << 20);
     /// Bytes go through layers.
     pub(crate) const LAYERED: Self = Self(1 << 21);
+    /// It has a heartbeat.
+    pub(crate) const BEATS: Self = Self(1 << 22);
+    /// It has timeouts of its own, in place of those of the limits.
+    pub(crate) const OWN_TIMEOUTS: Self = Self(1 << 23);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {

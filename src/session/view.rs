@@ -14,7 +14,7 @@ use crate::{
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
-    session::{Connection, FramingSlot, Origin, SessionCommand, SessionHandle, ShardCore},
+    session::{Connection, FramingSlot, Heartbeat, Origin, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -279,6 +279,44 @@ impl Session<'_> {
     /// Cancels a timer. Returns `true` if it was set. `on_timer` is not called for it any more, even if it was due.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
         self.connection.cancel_timer(timer, self.core)
+    }
+
+    /// Sets the session's heartbeat: a packet that is sent every so often from now on. One that was set before stops,
+    /// and what it knew of the peer is forgotten; `None` only stops it. It costs no
+    /// [timer](crate::Limits::session_timers). Does nothing if the session is closing.
+    ///
+    /// [`Heartbeat`] has an example, and says when a beat is sent, when it is skipped, and when the peer is given up.
+    pub fn set_heartbeat(&mut self, heartbeat: impl Into<Option<Heartbeat>>) {
+        self.connection.set_heartbeat(heartbeat.into(), self.core);
+    }
+
+    /// Sets the idle timeout of this session, in place of [`Limits::idle_timeout`](crate::Limits::idle_timeout):
+    /// [`on_idle`](crate::PacketHandler::on_idle) is called when no byte came from the peer for so long, counted from
+    /// the last one that did. `None` means no limit. Less than 1 ms counts as 1 ms. For protocols whose peers negotiate
+    /// a keep-alive: MQTT 3.1.1, section 3.1.2.10, asks for 1.5 times what the client announces, and for no limit if it
+    /// announces 0.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use framewire::packet_fn;
+    ///
+    /// let handler = packet_fn(|session, packet| {
+    ///     if let Some(seconds) = std::str::from_utf8(packet)?.strip_prefix("KEEPALIVE ") {
+    ///         let seconds = Duration::from_secs(seconds.parse::<u32>()?.into());
+    ///         session.set_idle_timeout(Some(seconds * 3 / 2).filter(|timeout| !timeout.is_zero()));
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.connection.set_idle_timeout(timeout.into(), self.core);
+    }
+
+    /// Sets the maximum age of this session, in place of [`Limits::max_age`](crate::Limits::max_age): so long after
+    /// `on_open` has returned, it is closed gracefully with [`CloseReason::MaxAge`]; at once, if it is older already.
+    /// `None` means no limit. Less than 1 ms counts as 1 ms.
+    pub fn set_max_age(&mut self, age: impl Into<Option<Duration>>) {
+        self.connection.set_max_age(age.into(), self.core);
     }
 
     /// Replaces the framing in both directions: the next byte after the current packet goes to the new framing, and so

@@ -22,6 +22,7 @@ pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use layers::LayerFactories;
 pub(crate) use session_access::SessionAccess;
+pub(crate) use timers::Alarm;
 
 use self::callbacks::Before;
 use crate::{
@@ -35,7 +36,8 @@ use crate::{
     limits::Limits,
     metrics::{Counters, SharedCounters},
     session::{
-        Connection, Deliver, Effects, FramingCell, LayerBuffers, Route, ShardCore, Timeouts, TimerPurpose,
+        Connection, Deliver, Effects, FramingCell, KeepAlives, LayerBuffers, Route, ShardCore, Timeouts,
+        TimerPurpose,
     },
     slots::Slots,
     strategy::NewConnection,
@@ -120,6 +122,7 @@ where
             pool: OutboxPool::new(config.limits.outbox_high),
             limits: config.limits,
             wheel: TimerWheel::new(),
+            keep_alives: KeepAlives::default(),
             counters: Counters::default(),
             layer_buffers: LayerBuffers::default(),
             scratch: BytesMut::new(),
@@ -169,6 +172,10 @@ where
 
     /// The thread ends: drops the user's values, and counts their panics.
     pub(crate) fn end(mut self) {
+        debug_assert!(
+            self.slots.len() > 0 || self.core.keep_alives.is_empty(),
+            "they end with their sessions"
+        );
         self.core.count_discarded(self.handler.discard());
         self.framings.discard().for_each(|discarded| self.core.count_discarded(discarded));
         self.published.publish(&self.core.counters);

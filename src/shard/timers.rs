@@ -4,19 +4,30 @@ use std::time::Duration;
 
 use super::{Ending, SessionAccess, Shard};
 use crate::{
+    contained::guard,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
     id::Key,
-    session::{TimeoutKind, TimerPurpose},
+    session::{BeatStep, Heartbeat, TimeoutKind, TimerPurpose},
     time::Tick,
-    timer_wheel::Fired,
+    timer_wheel::{Fired, TimerKey},
 };
 
 /// Timers taken from the wheel at once; the rest follows when these have been handled.
 const BATCH: usize = 1024;
 /// A session with more to be read is not judged before that was read, but looked at again after this many ticks.
 const LOOK_AGAIN: Tick = 10;
+
+/// What is left to do for a session whose alarm has fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// Some deadline seems to have passed for the session: it is to be read from and written to, and judged
+    /// ([`SessionAccess::judge`]) after that.
+    Judge(Key),
+    /// It has a beat to be written at once: the answer is awaited from now on.
+    Write(Key),
+}
 
 impl<H, F, T> Shard<H, F, T>
 where
@@ -32,15 +43,11 @@ where
         }
     }
 
-    /// Does what a timer is for. Returns the session that some deadline seems to have passed for: it is to be read from
-    /// and written to, and judged ([`SessionAccess::judge`]) after that.
-    pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<Key> {
+    /// Does what a timer is for. Returns what is left to do for a session.
+    pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<Alarm> {
         match fired.item {
             TimerPurpose::Liveness(key) => {
-                let lapsed = |access: &mut SessionAccess<'_, H, F, T>| {
-                    access.slot.connection.handle_alarm(fired.key, access.core)
-                };
-                return self.with_session(key, lapsed).is_some_and(|lapsed| lapsed).then_some(key);
+                return self.with_session(key, |access| access.handle_alarm(key, fired.key))?;
             }
             TimerPurpose::User(key) => {
                 self.with_session(key, |access| {
@@ -64,18 +71,68 @@ where
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
+    /// The alarm has fired. A beat is sent without looking for input first, unless the peer seems to be lost.
+    fn handle_alarm(&mut self, key: Key, rang: TimerKey) -> Option<Alarm> {
+        match self.slot.connection.handle_alarm(rang, self.core)? {
+            TimeoutKind::Beat => match self.slot.connection.poll_beat(self.core) {
+                Some(BeatStep::Lost { .. }) => Some(Alarm::Judge(key)),
+                step => self.take_step(step).then_some(Alarm::Write(key)),
+            },
+            _ => Some(Alarm::Judge(key)),
+        }
+    }
+
+    /// Does what follows from a beat that was due. Returns `true` if there is something to be written at once.
+    fn take_step(&mut self, step: Option<BeatStep>) -> bool {
+        match step {
+            Some(BeatStep::Lost { beats, silence }) => {
+                self.close(CloseReason::HeartbeatLost { beats, silence })
+            }
+            Some(BeatStep::Send(heartbeat)) => {
+                self.send_beat(&heartbeat);
+                self.slot.connection.arm(self.core);
+                return true;
+            }
+            Some(BeatStep::Skip) | None => self.slot.connection.arm(self.core),
+        }
+        false
+    }
+
+    fn send_beat(&mut self, heartbeat: &Heartbeat) {
+        let (connection, framing, core) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.core);
+        let sent =
+            guard("encode", || Ok::<_, CloseReason>(connection.enqueue(framing, heartbeat.packet(), core)));
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.close(error.into()),
+            Err(panic) => self.fail(panic),
+        }
+    }
+
     /// Makes the session try to read and to write, whatever the kernel has announced: only a system call shows for
     /// certain.
     pub(crate) fn doubt(&mut self) {
         self.slot.connection.doubt();
     }
 
-    /// Ends the session if a deadline of it has passed.
-    pub(crate) fn judge(&mut self) {
+    /// Ends the session if a deadline of it has passed. Returns `true` if there is something to be written at once.
+    pub(crate) fn judge(&mut self) -> bool {
         if !self.is_alive() {
-            return;
+            return false;
         }
-        let Some((deadline, lapse)) = self.slot.connection.poll_lapse(self.core) else { return };
+        match self.slot.connection.poll_lapse(self.core) {
+            Some((_, TimeoutKind::Beat)) => {
+                let step = self.slot.connection.poll_beat(self.core);
+                return self.take_step(step);
+            }
+            Some((deadline, lapse)) => self.end_late(deadline, lapse),
+            None => {}
+        }
+        false
+    }
+
+    /// Ends the session, unless this deadline may pass without harm.
+    fn end_late(&mut self, deadline: Tick, lapse: TimeoutKind) {
         let waits = lapse.is_silence() && self.slot.connection.has_backlog();
         // A handshake that never has done gets the same time once more.
         let ends = lapse == TimeoutKind::Handshake
@@ -88,8 +145,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         let known = |timeout: Option<Duration>| timeout.unwrap_or_default();
         match lapse {
             TimeoutKind::Idle => {
-                let timeout = known(limits.idle_timeout);
-                self.tell_idle(timeout);
+                let timeout = self.slot.connection.idle_timeout(self.core).unwrap_or_default();
+                self.tell_idle(Duration::from_millis(timeout));
             }
             TimeoutKind::Stall => {
                 let (queued, after) = (self.slot.connection.unsent(), known(limits.stall_timeout));
@@ -112,6 +169,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 let reason = CloseReason::Handshake(limits.handshake_timeout);
                 self.fail_layers(reason);
             }
+            TimeoutKind::MaxAge => {
+                let age = self.slot.connection.max_age(self.core).unwrap_or_default();
+                self.close(CloseReason::MaxAge(Duration::from_millis(age)));
+            }
+            TimeoutKind::Beat => debug_assert!(false, "a beat ends no session by itself"),
             TimeoutKind::Close => {
                 let unsent = self.slot.connection.queued() > 0;
                 self.terminate(CloseReason::Local, if unsent { Ending::Reset } else { Ending::Close });

@@ -21,6 +21,7 @@ fn a_setting_that_cannot_work_is_named() {
         ("limits.outbox_low", limits.clone().outbox_low(1 << 20)),
         ("limits.outbox_high", limits.clone().outbox_high(8 << 20)),
         ("limits.idle_timeout", limits.clone().idle_timeout(Duration::ZERO)),
+        ("limits.max_age", limits.clone().max_age(Duration::from_micros(999))),
         ("limits.stall_timeout", limits.clone().stall_timeout(Duration::from_nanos(1))),
         ("limits.connections_per_peer", limits.clone().connections_per_peer(0)),
         ("limits.mailbox_commands", limits.mailbox_commands(0)),

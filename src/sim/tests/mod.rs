@@ -2,6 +2,7 @@
 
 mod accepting;
 mod backpressure;
+mod beats_on_the_wire;
 mod bytes;
 mod closing;
 mod differential;
@@ -13,6 +14,7 @@ mod fairness;
 mod forks;
 mod half_close;
 mod handlers;
+mod heartbeats;
 mod layer_contracts;
 mod layer_limits;
 mod layer_pushes;
@@ -20,6 +22,7 @@ mod layers;
 mod listeners;
 mod logging;
 mod memory;
+mod own_timeouts;
 mod pools;
 mod random;
 mod regressions;

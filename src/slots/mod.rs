@@ -1,8 +1,12 @@
 //! A slab whose keys carry a generation, and whose freed slots are not reused until the turn is over.
 
+mod side_table;
+
 use slab::Slab;
 
 use crate::id::Key;
+
+pub(crate) use self::side_table::SideTable;
 
 /// The most values: as many as a poll token can number.
 pub(crate) const MAX_SLOTS: usize = 1 << 24;

@@ -17,6 +17,7 @@ mod closures;
 mod encoders;
 mod handler_factories;
 mod handlers;
+mod heartbeats;
 mod listeners;
 mod memory;
 mod panicking_callbacks;

@@ -3,6 +3,7 @@
 use std::{panic, time::Duration};
 
 use crate::{
+    Heartbeat,
     limits::Limits,
     sim::{Conn, Faults, Heard, Rng, Setup, World, frame},
     testing::layers::StackedPeer,
@@ -10,6 +11,8 @@ use crate::{
 
 const SEEDS: u64 = 300;
 const MOST_CLIENTS: usize = 40;
+/// The packet of heartbeats.
+const BEAT: &[u8] = b"a heartbeat, and no packet of a client";
 
 /// A client of an echo: says frames, in pieces, and knows what it is owed. Perhaps through layers.
 struct Client {
@@ -22,6 +25,8 @@ struct Client {
     marks: Vec<(usize, usize)>,
     /// Plain bytes that came back.
     heard: usize,
+    /// Plain bytes of a frame that has not come whole.
+    unfinished: Vec<u8>,
     peer: Option<StackedPeer>,
     /// It has ended its side.
     ended: bool,
@@ -51,6 +56,7 @@ impl Client {
             frames,
             marks,
             heard: 0,
+            unfinished: Vec::new(),
             peer,
             ended: false,
             lost: false,
@@ -78,15 +84,27 @@ impl Client {
         self.said += taken;
     }
 
+    /// Takes the whole frames that came: beats, and an echo of what was said, in order.
+    fn take_frames(&mut self) {
+        while let Some(frame) = self.unfinished.first_chunk().map(|len| 4 + u32::from_be_bytes(*len) as usize)
+        {
+            let Some(frame) = self.unfinished.get(..frame) else { break };
+            let end = self.heard + frame.len();
+            if frame[4..] != *BEAT {
+                assert_eq!(self.frames[..self.owed()].get(self.heard..end), Some(frame));
+                self.heard = end;
+            }
+            self.unfinished.drain(..frame.len());
+        }
+    }
+
     fn hear(&mut self, world: &World, most: usize) {
         let heard = world.net().hear(self.conn, most);
         match heard {
             Heard::Bytes(bytes) => {
                 let bytes = self.peer.as_mut().map_or(bytes.clone(), |peer| peer.decode(&bytes));
-                let owed = &self.frames[..self.owed()];
-                let end = self.heard + bytes.len();
-                assert_eq!(owed.get(self.heard..end), Some(&bytes[..]), "an echo of what was said, in order");
-                self.heard = end;
+                self.unfinished.extend(bytes);
+                self.take_frames();
             }
             Heard::Reset => {
                 assert!(
@@ -141,7 +159,27 @@ impl Run {
         if layered {
             (0..3).for_each(|place| setup.layers.push(move |_| StackedPeer::layer(place)));
         }
-        let world = World::new(setup, |probe| probe.quiet = true);
+        let beat = Rng::new(seed ^ 0xbea7).between(1, 400);
+        let beat = (beat <= 200).then(|| Heartbeat::every(Duration::from_millis(beat), BEAT));
+        let beat = beat.map(|beat| beat.expect("the period is possible"));
+        let world = World::new(setup, |probe| {
+            probe.quiet = true;
+            let (first, other) = (beat.clone(), beat.clone());
+            probe.open = Box::new(move |session, ()| {
+                session.set_heartbeat(first.clone());
+                Ok(())
+            });
+            probe.packet = Box::new(move |session, packet| {
+                match packet.len() % 8 {
+                    0 => session.set_heartbeat(None),
+                    1 => session.set_heartbeat(other.clone()),
+                    2 => session.set_idle_timeout(Duration::from_secs(3_600)),
+                    3 => session.set_max_age(Duration::from_secs(3_600)),
+                    _ => {}
+                }
+                Ok(session.send(packet)?)
+            });
+        });
         Self { world, rng, limits, layered, clients: Vec::new() }
     }
 

@@ -240,6 +240,36 @@ fn request_reply_takes_typed_lines_at_its_other_port() {
 }
 
 #[test]
+fn keep_alive_gives_up_what_does_not_log_in() {
+    let program = Program::start("keep_alive", &["127.0.0.1:0", "50"]);
+    let mut peer = program.connect();
+    peer.expect_end();
+    let mut wrong = program.connect();
+    wrong.send("LOGIN\n");
+    wrong.expect_end();
+}
+
+#[test]
+fn keep_alive_pings_a_device_and_gives_it_up_when_it_does_not_answer() {
+    let program = Program::start("keep_alive", &["127.0.0.1:0", "60000", "50"]);
+    let mut lamp = program.connect();
+    lamp.send("LOGIN lamp 0\n");
+    lamp.expect("WELCOME lamp\nPING\n");
+    lamp.send("PONG\n");
+    lamp.expect("PING\nPING\n");
+    while lamp.line() == "PING" {}
+}
+
+#[test]
+fn keep_alive_gives_up_a_device_that_breaks_its_word() {
+    let program = Program::start("keep_alive", &["127.0.0.1:0"]);
+    let mut kettle = program.connect();
+    kettle.send("LOGIN kettle 1\n99 degrees\n");
+    kettle.expect("WELCOME kettle\nSTORED 1\n");
+    kettle.expect_end();
+}
+
+#[test]
 fn upgrade_gives_the_bytes_behind_the_login_to_the_new_framing() {
     let program = Program::start("upgrade", &["127.0.0.1:0"]);
     let mut peer = program.connect();

@@ -20,7 +20,7 @@ use crate::{
         Sys,
     },
     session::Deliver,
-    shard::{Command, CommandSender, Framings, Incoming, Shard, ShardConfig},
+    shard::{Command, Framings, Incoming, Shard, ShardConfig},
     strategy::ForkingStrategy,
     sync::{Mailbox, MailboxLimits, Wake},
 };
@@ -257,7 +257,7 @@ where
     }
 
     fn mailbox(&self) -> Arc<dyn Deliver> {
-        Arc::new(CommandSender(self.member.mailbox.clone()))
+        self.registration.registry.sender_to(&self.member)
     }
 
     fn begin(
@@ -331,7 +331,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
         limits: registry.limits.clone(),
         clock: sys.clock(),
         origin: registry.numbers.origin(),
-        mailbox: Arc::new(CommandSender(member.mailbox.clone())),
+        mailbox: registry.sender_to(member),
         shards: registry.clone(),
         neighbours,
         published: member.counters.clone(),

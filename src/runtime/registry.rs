@@ -16,7 +16,7 @@ use crate::{
     limits::Limits,
     metrics::{Metrics, SharedCounters},
     session::{Deliver, Route, SessionCommand},
-    shard::{Command, CommandSender, LayerFactories},
+    shard::{Command, CommandSender, LayerFactories, deliver},
     sync::{Admission, Mailbox, Rejected},
 };
 
@@ -284,6 +284,11 @@ impl<P: Platform> ShardRegistry<P> {
         self.shards.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The mailbox of a shard, as session handles see it.
+    pub(super) fn sender_to(&self, shard: &RegisteredShard<P>) -> Arc<dyn Deliver> {
+        Arc::new(CommandSender { mailbox: shard.mailbox.clone(), outbox_limit: self.limits.outbox_hard })
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, RegisteredShard<P>>> {
         self.shards.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,7 +306,7 @@ impl<P: Platform> Route for ShardRegistry<P> {
     fn route(&self, to: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
         let elsewhere = || self.others().find_map(|other| other.member(to.shard));
         let shard = self.member(to.shard).or_else(elsewhere).ok_or(SendError::Closed)?;
-        CommandSender(shard.mailbox).deliver(to.key, command, bytes)
+        deliver(&shard.mailbox, to.key, command, bytes)
     }
 }
 

@@ -11,8 +11,8 @@ use crate::{
     error::CloseReason,
     id::{Key, SessionId},
     session::{
-        FramingSlot, HandleState, Origin, SessionInfo, SessionStats, ShardCore, TimerId,
-        layered::Layered,
+        FramingSlot, HandleState, Origin, SessionInfo, SessionStats, ShardCore,
+        cold_state::{ColdState, RareState},
         overhead,
         status::{Flags, Phase, ReadBlock, Status},
     },
@@ -47,23 +47,6 @@ pub(crate) struct Connection {
     /// Bytes that the shard has counted as buffered by this session.
     held: u32,
     pub(super) cold: Option<Box<ColdState>>,
-}
-
-/// Fields that few sessions need.
-#[derive(Default)]
-pub(super) struct ColdState {
-    handle_state: Option<Arc<HandleState>>,
-    pub(super) timers: Vec<(TimerId, TimerKey)>,
-    reason: Option<Contained<CloseReason>>,
-    /// The end of a graceful close, and the ticks that were lost before it was set.
-    close_by: Option<(Tick, Tick)>,
-    /// The end of a pause before the first packet, or of a callback that delayed it.
-    pub(super) listening_since: Tick,
-    /// When the frame began that is being discarded.
-    pub(super) discarding_since: Tick,
-    pub(super) layered: Option<Box<Layered>>,
-    /// The protocol that the layers have negotiated with the peer.
-    pub(super) protocol: Option<Box<[u8]>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -149,9 +132,9 @@ impl Connection {
         }
         if self.status.insert(Flags::BROKEN) {
             self.status.insert(Flags::READABLE | Flags::HANGUP);
-            let cold = self.cold.get_or_insert_default();
-            cold.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
-            cold.reason = Some(Contained::new(CloseReason::io(error)));
+            let rare = self.rare_or_new();
+            rare.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
+            rare.reason = Some(Contained::new(CloseReason::io(error)));
             self.discard_output(core);
             core.read_later(self);
         }
@@ -222,8 +205,8 @@ impl Connection {
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut();
         }
-        let cold = self.cold.get_or_insert_default();
-        let reason = match cold.reason.take() {
+        let rare = self.rare_or_new();
+        let reason = match rare.reason.take() {
             // The connection had failed before the peer's end was found.
             Some(broken) if matches!(reason, CloseReason::PeerClosed) => broken,
             _ => Contained::new(reason),
@@ -233,8 +216,8 @@ impl Connection {
         let flushed_by = core.clock.deadline(core.timeouts.close);
         // A shutdown allows as long as its grace period lasts.
         let cut_at = core.cut_at.map_or(0, |(at, _)| at);
-        cold.close_by = (!by_progress).then_some((flushed_by.max(cut_at), core.clock.lost()));
-        cold.reason = Some(reason);
+        rare.close_by = (!by_progress).then_some((flushed_by.max(cut_at), core.clock.lost()));
+        rare.reason = Some(reason);
         self.cancel_timers(core);
         self.stop_heartbeat(core);
         self.arm(core);
@@ -265,7 +248,7 @@ impl Connection {
     fn linger(&mut self, core: &mut ShardCore) {
         self.status.set_phase(Phase::Lingering);
         let by = (core.clock.deadline(core.timeouts.linger), core.clock.lost());
-        self.cold.get_or_insert_default().close_by = Some(by);
+        self.rare_or_new().close_by = Some(by);
         self.arm(core);
     }
 
@@ -349,17 +332,17 @@ impl Connection {
             self.discard_wire(core);
         }
         core.counters.buffered -= u64::from(std::mem::take(&mut self.held));
-        self.cold.as_mut().and_then(|cold| cold.reason.take()).map(Contained::into_inner)
+        self.rare_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner)
     }
 
     /// Returns the reason for which it is closing, if it is.
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
-        self.cold.as_ref().and_then(|cold| cold.reason.as_deref())
+        self.rare().and_then(|rare| rare.reason.as_deref())
     }
 
     pub(crate) fn forget_reason(&mut self) {
-        if let Some(cold) = &mut self.cold {
-            cold.reason = None;
+        if let Some(rare) = self.rare_mut() {
+            rare.reason = None;
         }
     }
 
@@ -426,8 +409,20 @@ impl Connection {
 
     /// Returns the deadline of a graceful close. Time in which the shard did not serve the peer is added.
     pub(crate) fn close_by(&self, lost: Tick) -> Option<Tick> {
-        let (by, lost_before) = self.cold.as_ref()?.close_by?;
+        let (by, lost_before) = self.rare()?.close_by?;
         Some(by + (lost - lost_before))
+    }
+
+    pub(super) fn rare(&self) -> Option<&RareState> {
+        self.cold.as_ref()?.rare()
+    }
+
+    pub(super) fn rare_mut(&mut self) -> Option<&mut RareState> {
+        self.cold.as_mut()?.rare_mut()
+    }
+
+    pub(super) fn rare_or_new(&mut self) -> &mut RareState {
+        self.cold.get_or_insert_default().rare_or_new()
     }
 
     pub(crate) fn handle_state(&self) -> Option<&Arc<HandleState>> {
@@ -441,10 +436,9 @@ impl Connection {
         core: &ShardCore,
     ) -> Arc<HandleState> {
         let id = SessionId { shard: core.shard, key: self.key };
-        let limit = core.limits.outbox_hard;
         let (queued, closing) = (self.queued(), self.status.has_block(ReadBlock::CLOSING));
         let make = || {
-            let handle_state = HandleState::new(id, core.mailbox.clone(), limit, overhead(framing));
+            let handle_state = HandleState::new(id, core.mailbox.clone(), overhead(framing));
             handle_state.set_backlog(queued);
             if closing {
                 handle_state.shut();
@@ -461,6 +455,6 @@ mod tests {
 
     #[test]
     fn a_connection_stays_small() {
-        assert!(size_of::<Connection>() <= 128, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 112, "{} bytes", size_of::<Connection>());
     }
 }

@@ -222,6 +222,9 @@ pub(crate) trait Deliver: Send + Sync {
     /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
     /// notified this one.
     fn is_idle(&self) -> bool;
+
+    /// Returns the hard limit of the outboxes of the shard's sessions, in bytes.
+    fn outbox_limit(&self) -> usize;
 }
 
 /// The ways into all shards of the server.
@@ -240,17 +243,16 @@ pub(crate) struct HandleState {
     queued: AtomicUsize,
     /// The part of `queued` that is in the outbox, as the shard last reported it. Only the shard writes it.
     backlog: AtomicUsize,
-    limit: usize,
     /// Bytes of a frame beyond its payload.
     overhead: AtomicUsize,
 }
 
 impl HandleState {
-    /// `limit` is that of the outbox, `overhead` the length of a frame beyond its payload, both in bytes.
-    pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, limit: usize, overhead: usize) -> Self {
+    /// `overhead` is the length of a frame beyond its payload, in bytes.
+    pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, overhead: usize) -> Self {
         let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let overhead = AtomicUsize::new(overhead);
-        Self { id, shard, open: AtomicBool::new(true), queued, backlog, limit, overhead }
+        Self { id, shard, open: AtomicBool::new(true), queued, backlog, overhead }
     }
 
     /// Called when the session has another framing.
@@ -287,10 +289,11 @@ impl HandleState {
     }
 
     fn reserve(&self, bytes: usize) -> Result<(), SendError> {
+        let limit = self.shard.outbox_limit();
         let queued = self.queued.fetch_add(bytes, Ordering::Relaxed);
-        if queued.saturating_add(bytes) > self.limit {
+        if queued.saturating_add(bytes) > limit {
             self.unreserve(bytes);
-            return Err(SendError::Full { queued, limit: self.limit });
+            return Err(SendError::Full { queued, limit });
         }
         Ok(())
     }
@@ -306,6 +309,8 @@ mod tests {
     #[derive(Default)]
     struct Shard(Mutex<Vec<SessionCommand>>);
 
+    const LIMIT: usize = 10;
+
     impl Deliver for Shard {
         fn deliver(&self, _key: Key, command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
             if let Ok(mut taken) = self.0.lock() {
@@ -317,16 +322,25 @@ mod tests {
         fn is_idle(&self) -> bool {
             self.0.lock().is_ok_and(|taken| taken.is_empty())
         }
+
+        fn outbox_limit(&self) -> usize {
+            LIMIT
+        }
     }
 
-    fn handle(shard: Arc<Shard>, limit: usize) -> SessionHandle {
+    fn handle(shard: Arc<Shard>) -> SessionHandle {
         let id = SessionId { shard: ShardId(1), key: Key { slot: 2, generation: 3 } };
-        SessionHandle { handle_state: Arc::new(HandleState::new(id, shard, limit, 0)) }
+        SessionHandle { handle_state: Arc::new(HandleState::new(id, shard, 0)) }
+    }
+
+    #[test]
+    fn the_state_of_handles_takes_72_bytes_with_its_counts() {
+        assert!(size_of::<HandleState>() + 2 * size_of::<usize>() <= 72);
     }
 
     #[test]
     fn a_handle_answers_full_at_the_limit_and_not_before() {
-        let handle = handle(Arc::default(), 10);
+        let handle = handle(Arc::default());
         assert_eq!(handle.send([0; 10]), Ok(()));
         assert_eq!(handle.send([0; 1]), Err(SendError::Full { queued: 10, limit: 10 }));
         handle.handle_state.take(10, 6);
@@ -337,7 +351,7 @@ mod tests {
     #[test]
     fn a_packet_counts_once_while_the_shard_takes_it() {
         const TIMES: usize = 20_000;
-        let handle = handle(Arc::default(), 10);
+        let handle = handle(Arc::default());
         assert_eq!(handle.send([0; 6]), Ok(()));
         let handle_state = handle.handle_state.clone();
         std::thread::scope(|scope| {
@@ -358,7 +372,7 @@ mod tests {
     #[test]
     fn a_handle_of_a_closed_session_answers_closed() {
         let shard = Arc::<Shard>::default();
-        let handle = handle(shard.clone(), 10);
+        let handle = handle(shard.clone());
         handle.handle_state.shut();
         assert_eq!(handle.send("x"), Err(SendError::Closed));
         assert_eq!(handle.close(), Err(SendError::Closed));

@@ -272,7 +272,7 @@ impl Connection {
             self.endpoints = self.endpoints.with_peer(peer);
         }
         if let Some(protocol) = asked.protocol {
-            self.cold.get_or_insert_default().protocol = Some(protocol);
+            self.rare_or_new().protocol = Some(protocol);
         }
         let Some(layered) = self.layered_mut() else { return };
         if layered.our_side == OurSide::Lost {
@@ -378,6 +378,6 @@ impl Connection {
 
     /// Returns the protocol that the layers have negotiated with the peer.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
-        self.cold.as_ref()?.protocol.as_deref()
+        self.rare()?.protocol.as_deref()
     }
 }

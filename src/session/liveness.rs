@@ -166,7 +166,7 @@ impl Connection {
         if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.since() >= from) {
             inbox.restart_clock(to);
         }
-        self.restamp_cold(from, to);
+        self.restamp_rare(from, to);
         if self.is_layered() {
             self.restamp_layers(from, to);
         }
@@ -182,12 +182,12 @@ impl Connection {
 
     /// Lets the first-packet timeout begin at `since`.
     pub(super) fn listen_from(&mut self, since: Tick) {
-        self.cold.get_or_insert_default().listening_since = since;
+        self.rare_or_new().listening_since = since;
     }
 
-    fn restamp_cold(&mut self, from: Tick, to: Tick) {
-        if let Some(cold) = &mut self.cold {
-            for stamp in [&mut cold.discarding_since, &mut cold.listening_since] {
+    fn restamp_rare(&mut self, from: Tick, to: Tick) {
+        if let Some(rare) = self.rare_mut() {
+            for stamp in [&mut rare.discarding_since, &mut rare.listening_since] {
                 *stamp = if *stamp >= from { to } else { *stamp };
             }
         }
@@ -195,14 +195,14 @@ impl Connection {
 
     /// Returns since when we have listened to the peer: from the start, or from the end of a pause.
     fn listening_since(&self) -> Tick {
-        self.cold.as_ref().map_or(self.opened, |cold| cold.listening_since.max(self.opened))
+        self.rare().map_or(self.opened, |rare| rare.listening_since.max(self.opened))
     }
 
     /// Returns when the incomplete frame began that is kept or discarded.
     fn frame_since(&self) -> Option<Tick> {
         let kept = self.inbox.as_ref().map(|inbox| inbox.since());
-        let cold = self.cold.as_ref().filter(|_| self.status.has(Flags::DISCARDING));
+        let rare = self.rare().filter(|_| self.status.has(Flags::DISCARDING));
         let block = if self.is_layered() { self.block_since() } else { None };
-        kept.into_iter().chain(cold.map(|cold| cold.discarding_since)).chain(block).min()
+        kept.into_iter().chain(rare.map(|rare| rare.discarding_since)).chain(block).min()
     }
 }

@@ -1,6 +1,7 @@
 //! One connection as a state machine without a socket or a clock: bytes and commands go in; packets, bytes to write and
 //! deadlines come out.
 
+mod cold_state;
 mod connection;
 mod effects;
 mod framing_cell;

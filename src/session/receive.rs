@@ -270,7 +270,7 @@ impl Connection {
     #[cold]
     pub(crate) fn discard(&mut self, since: Tick, core: &mut ShardCore) {
         if self.status.insert(Flags::DISCARDING) {
-            self.cold.get_or_insert_default().discarding_since = since;
+            self.rare_or_new().discarding_since = since;
             self.arm(core);
         }
     }

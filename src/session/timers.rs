@@ -16,12 +16,12 @@ impl Connection {
         core: &mut ShardCore,
     ) -> bool {
         let alarm = TimerPurpose::User(self.key);
-        let timers = &mut self.cold.get_or_insert_default().timers;
-        if let Some((_, key)) = timers.iter_mut().find(|(id, _)| *id == timer) {
+        let cold = self.cold.get_or_insert_default();
+        if let Some(key) = cold.timer_mut(timer) {
             core.wheel.cancel(*key);
             *key = core.wheel.insert(due, alarm);
-        } else if timers.len() < limit {
-            timers.push((timer, core.wheel.insert(due, alarm)));
+        } else if cold.timer_count() < limit {
+            cold.add_timer((timer, core.wheel.insert(due, alarm)));
         } else {
             return false;
         }
@@ -30,23 +30,18 @@ impl Connection {
 
     /// Removes a timer that is due. Returns its id, unless it was cancelled or moved in the same turn.
     pub(crate) fn take_timer(&mut self, rang: TimerKey) -> Option<TimerId> {
-        let timers = &mut self.cold.as_mut()?.timers;
-        let at = timers.iter().position(|(_, key)| *key == rang)?;
-        Some(timers.swap_remove(at).0)
+        Some(self.cold.as_mut()?.remove_timer(|(_, key)| *key == rang)?.0)
     }
 
     /// Cancels a timer. Returns `true` if it was set.
     pub(crate) fn cancel_timer(&mut self, timer: TimerId, core: &mut ShardCore) -> bool {
-        let Some(cold) = &mut self.cold else { return false };
-        let Some(at) = cold.timers.iter().position(|(id, _)| *id == timer) else { return false };
-        let (_, key) = cold.timers.swap_remove(at);
-        core.wheel.cancel(key);
-        true
+        let removed = self.cold.as_mut().and_then(|cold| cold.remove_timer(|(id, _)| *id == timer));
+        removed.inspect(|(_, key)| _ = core.wheel.cancel(*key)).is_some()
     }
 
     pub(super) fn cancel_timers(&mut self, core: &mut ShardCore) {
         if let Some(cold) = &mut self.cold {
-            for (_, key) in std::mem::take(&mut cold.timers) {
+            for (_, key) in cold.take_timers() {
                 core.wheel.cancel(key);
             }
         }

@@ -64,22 +64,40 @@ pub(crate) struct Incoming<T> {
 }
 
 /// The mailbox of a shard as session handles see it.
-pub(crate) struct CommandSender<T>(pub(crate) Arc<Mailbox<Command<T>>>);
+pub(crate) struct CommandSender<T> {
+    pub(crate) mailbox: Arc<Mailbox<Command<T>>>,
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard).
+    pub(crate) outbox_limit: usize,
+}
 
 impl<T: Send> Deliver for CommandSender<T> {
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
-        let command = Command::Session(key, Contained::new(command));
-        self.0.post(command, bytes).map_err(|refused| match refused {
-            Rejected::Full { queued, queued_bytes, .. } => {
-                SendError::MailboxFull { commands: queued, bytes: queued_bytes }
-            }
-            Rejected::Closed { .. } => SendError::Closed,
-        })
+        deliver(&self.mailbox, key, command, bytes)
     }
 
     fn is_idle(&self) -> bool {
-        self.0.is_idle()
+        self.mailbox.is_idle()
     }
+
+    fn outbox_limit(&self) -> usize {
+        self.outbox_limit
+    }
+}
+
+/// Posts a command to a session.
+pub(crate) fn deliver<T>(
+    mailbox: &Mailbox<Command<T>>,
+    key: Key,
+    command: SessionCommand,
+    bytes: usize,
+) -> Result<(), SendError> {
+    let command = Command::Session(key, Contained::new(command));
+    mailbox.post(command, bytes).map_err(|refused| match refused {
+        Rejected::Full { queued, queued_bytes, .. } => {
+            SendError::MailboxFull { commands: queued, bytes: queued_bytes }
+        }
+        Rejected::Closed { .. } => SendError::Closed,
+    })
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {

@@ -18,7 +18,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 
-pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job};
+pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use layers::LayerFactories;
 pub(crate) use session_access::SessionAccess;

@@ -63,6 +63,10 @@ impl Deliver for Nowhere {
     fn is_idle(&self) -> bool {
         true
     }
+
+    fn outbox_limit(&self) -> usize {
+        0
+    }
 }
 
 impl Route for Nowhere {

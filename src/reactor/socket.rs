@@ -1,13 +1,15 @@
 #[cfg(not(unix))]
 use std::io::{Read, Write};
 #[cfg(unix)]
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     time::Duration,
 };
 
+#[cfg(unix)]
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source, net};
 #[cfg(unix)]
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
@@ -192,12 +194,12 @@ impl Listener {
                     // Fails if the peer is gone already, which the first read will find.
                     let _ = set_tcp_options(&SockRef::from(&stream), &self.options);
                 }
-                Ok((Stream::Tcp(stream), Addr::Ip(peer)))
+                Ok((Stream(stream.into()), Addr::Ip(peer)))
             }
             #[cfg(unix)]
             Kind::Unix { listener, .. } => {
                 let (stream, peer) = listener.accept()?;
-                Ok((Stream::Unix(stream), Addr::Unix(peer.as_pathname().map(Into::into))))
+                Ok((Stream(stream.into()), Addr::Unix(peer.as_pathname().map(Into::into))))
             }
         }
     }
@@ -218,29 +220,21 @@ const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(all(unix, target_vendor = "apple"))]
 const SEND_FLAGS: SendFlags = SendFlags::empty();
 
-/// A connected socket.
+/// A connected socket, of either family. Its descriptor is all that a session has to hold of it: 4 bytes.
+#[cfg(unix)]
 #[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(net::TcpStream),
-    #[cfg(unix)]
-    Unix(net::UnixStream),
-}
+pub(crate) struct Stream(OwnedFd);
 
-macro_rules! each {
-    ($stream:expr, $inner:ident => $body:expr) => {
-        match $stream {
-            Stream::Tcp($inner) => $body,
-            #[cfg(unix)]
-            Stream::Unix($inner) => $body,
-        }
-    };
-}
+/// A connected socket.
+#[cfg(not(unix))]
+#[derive(Debug)]
+pub(crate) struct Stream(net::TcpStream);
 
 #[cfg(unix)]
 impl AsFd for Stream {
     #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        each!(self, stream => stream.as_fd())
+        self.0.as_fd()
     }
 }
 
@@ -250,7 +244,10 @@ impl Stream {
         // Urgent data cuts a read short before what follows it, see `to_ready`.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | Interest::PRIORITY;
-        each!(self, stream => stream.register(registry, token, interest))
+        #[cfg(unix)]
+        return SourceFd(&self.0.as_raw_fd()).register(registry, token, interest);
+        #[cfg(not(unix))]
+        return self.0.register(registry, token, interest);
     }
 
     #[cfg(unix)]
@@ -275,48 +272,53 @@ impl Stream {
 
     #[cfg(not(unix))]
     pub(crate) fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        each!(self, stream => stream.read(into))
+        self.0.read(into)
     }
 
     #[cfg(not(unix))]
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        each!(self, stream => stream.write(bytes))
+        self.0.write(bytes)
     }
 
     #[cfg(not(unix))]
     pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, stream => stream.write_vectored(slices))
+        self.0.write_vectored(slices)
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
-        each!(self, stream => stream.shutdown(std::net::Shutdown::Write))
+        SockRef::from(&self.0).shutdown(Shutdown::Write)
     }
 
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        each!(self, stream => stream.take_error())
+        SockRef::from(&self.0).take_error()
     }
 
-    /// Closing will discard what is queued and reset the connection.
+    /// Closing will discard what is queued and reset the connection. A Unix socket knows no reset: nothing changes.
     pub(crate) fn make_reset(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-        }
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<Addr> {
-        match self {
-            Self::Tcp(stream) => stream.local_addr().map(Addr::Ip),
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.local_addr().map(|addr| Addr::Unix(addr.as_pathname().map(Into::into)))
-            }
+        let addr = SockRef::from(&self.0).local_addr()?;
+        if let Some(addr) = addr.as_socket() {
+            return Ok(Addr::Ip(addr));
         }
+        #[cfg(unix)]
+        return Ok(Addr::Unix(addr.as_pathname().map(Into::into)));
+        #[cfg(not(unix))]
+        return Err(io::ErrorKind::Unsupported.into());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_socket_takes_four_bytes_of_its_session() {
+        assert_eq!(size_of::<Stream>(), 4);
+    }
 
     #[test]
     fn a_buffer_larger_than_32_bits_tell_is_as_large_as_the_system_allows() -> io::Result<()> {

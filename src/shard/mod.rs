@@ -41,7 +41,7 @@ use crate::{
     },
     slots::Slots,
     strategy::NewConnection,
-    sync::AdmissionPermit,
+    sync::{AdmissionPermit, DepositedPermits},
     time::{Clock, ShardClock, Tick, ticks},
     timer_wheel::TimerWheel,
 };
@@ -51,7 +51,9 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     handler: Contained<H>,
     framings: Framings<F>,
     layers: LayerFactories,
+    /// Dropped before the permits: a socket is closed before it leaves the counts.
     slots: Slots<Slot<F, H::State, T>>,
+    permits: DepositedPermits,
     core: ShardCore,
     published: Arc<SharedCounters>,
     /// Sockets of ended sessions, for the reactor to close.
@@ -66,7 +68,6 @@ struct Slot<F, S, T> {
     /// From `on_open` to `on_close`.
     state: Option<Contained<S>>,
     io: T,
-    permit: AdmissionPermit,
 }
 
 type Equipment<F> = (Contained<FramingCell<F>>, Vec<Contained<Box<dyn Layer>>>);
@@ -140,6 +141,7 @@ where
             framings: config.framings,
             layers: config.layers,
             slots: Slots::starting_at(config.first_generation),
+            permits: DepositedPermits::default(),
             core,
             published: config.published,
             ended: Vec::new(),
@@ -193,13 +195,9 @@ where
         };
         let now = self.core.clock.stamp();
         let connection = |key| Connection::new(key, endpoints, now);
-        let key = self.slots.insert_with(|key| Slot {
-            connection: connection(key),
-            framing,
-            state: None,
-            io,
-            permit,
-        });
+        let key =
+            self.slots.insert_with(|key| Slot { connection: connection(key), framing, state: None, io });
+        self.permits.deposit(key.slot, permit);
         self.core.pool.fit(self.slots.len());
         for layer in layers {
             let Some(slot) = self.slots.get_mut(key) else { break };
@@ -333,7 +331,7 @@ where
         self.core.forget(id, Contained::new(reason));
         slot.connection.take_layers().for_each(|layer| self.core.forget(id, layer));
         self.core.forget(id, slot.framing);
-        self.ended.push(Ended { io: slot.io, permit: slot.permit, how });
+        self.ended.push(Ended { io: slot.io, permit: self.permits.withdraw(key.slot), how });
     }
 
     fn keys(&self) -> Vec<Key> {

@@ -24,7 +24,19 @@ pub(crate) struct Admission {
 /// A connection's place in the counts: it travels with the connection, and is dropped after its socket is closed.
 #[derive(Debug)]
 pub(crate) struct AdmissionPermit {
-    share: Arc<Share>,
+    /// `None` once it is deposited.
+    share: Option<Arc<Share>>,
+    /// Set if connections are counted per peer.
+    peer: Option<IpAddr>,
+}
+
+/// The permits of a shard's sessions, by the slots of these. Without a limit per peer they are all alike, and a session
+/// takes no memory here.
+#[derive(Debug, Default)]
+pub(crate) struct DepositedPermits {
+    share: Option<Arc<Share>>,
+    len: usize,
+    peers: HashMap<u32, IpAddr>,
 }
 
 /// Which limit is reached.
@@ -50,14 +62,12 @@ struct Peers {
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// What a permit gives back. If connections are counted per peer, each permit has its own; otherwise all sessions of a
-/// shard share one, so that a permit takes one word of the session.
+/// The counts, as the permits of one shard see them.
 #[derive(Debug)]
 struct Share {
     counts: Arc<Counts>,
     /// A standing shard; `None` for forked ones.
     shard: Option<ShardId>,
-    peer: Option<IpAddr>,
 }
 
 impl Admission {
@@ -71,7 +81,7 @@ impl Admission {
             peers: max_per_peer.map(|max| Peers { max, counts: Mutex::default() }),
         });
         let shards = (0..standing).map(|shard| Some(ShardId(shard as u32))).chain([None]);
-        let shares = shards.map(|shard| Arc::new(Share { counts: counts.clone(), shard, peer: None }));
+        let shares = shards.map(|shard| Arc::new(Share { counts: counts.clone(), shard }));
         Self { shares: shares.collect(), counts }
     }
 
@@ -92,7 +102,7 @@ impl Admission {
         let counts = &*self.counts;
         let one_more = |total: usize| (total < counts.max_total).then_some(total + 1);
         counts.total.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full::Server)?;
-        let counted = match (&counts.peers, peer.ip()) {
+        let peer = match (&counts.peers, peer.ip()) {
             (Some(peers), Some(ip)) if peers.enter(ip) => Some(ip),
             (Some(_), Some(_)) => {
                 counts.total.fetch_sub(1, Relaxed);
@@ -101,15 +111,9 @@ impl Admission {
             _ => None,
         };
         counts.of(shard).fetch_add(1, Relaxed);
-        let shared = if counted.is_none() { self.shares.get(self.place_of(shard)) } else { None };
-        let share = shared
-            .cloned()
-            .unwrap_or_else(|| Arc::new(Share { counts: self.counts.clone(), shard, peer: counted }));
-        Ok(AdmissionPermit { share })
-    }
-
-    fn place_of(&self, shard: Option<ShardId>) -> usize {
-        shard.map_or(self.standing(), ShardId::index)
+        let place = shard.map_or(self.standing(), ShardId::index);
+        let share = self.shares.get(place).or(self.shares.last()).cloned();
+        Ok(AdmissionPermit { share, peer })
     }
 
     /// How many standing shards there are.
@@ -131,12 +135,43 @@ impl Admission {
     }
 }
 
+impl DepositedPermits {
+    /// Takes the permit of the session in this slot.
+    pub(crate) fn deposit(&mut self, slot: u32, mut permit: AdmissionPermit) {
+        let Some(share) = permit.share.take() else { return };
+        debug_assert!(self.share.as_ref().is_none_or(|own| Arc::ptr_eq(own, &share)), "of another shard");
+        self.share = Some(share);
+        self.len += 1;
+        if let Some(peer) = permit.peer {
+            self.peers.insert(slot, peer);
+        }
+    }
+
+    /// Returns the permit of the session in this slot, which must have been deposited.
+    pub(crate) fn withdraw(&mut self, slot: u32) -> AdmissionPermit {
+        debug_assert!(self.len > 0, "slot {slot} has no permit");
+        self.len -= 1;
+        AdmissionPermit { share: self.share.clone(), peer: self.peers.remove(&slot) }
+    }
+}
+
+impl Drop for DepositedPermits {
+    fn drop(&mut self) {
+        let slots: Vec<u32> = self.peers.keys().copied().collect();
+        slots.into_iter().for_each(|slot| drop(self.withdraw(slot)));
+        while self.len > 0 {
+            drop(self.withdraw(0));
+        }
+    }
+}
+
 impl Drop for AdmissionPermit {
     fn drop(&mut self) {
-        let Share { counts, shard, peer } = &*self.share;
+        let Some(share) = &self.share else { return };
+        let Share { counts, shard } = &**share;
         counts.of(*shard).fetch_sub(1, Relaxed);
-        if let (Some(peers), Some(ip)) = (&counts.peers, peer) {
-            peers.leave(*ip);
+        if let (Some(peers), Some(ip)) = (&counts.peers, self.peer) {
+            peers.leave(ip);
         }
         // Last: a reader that sees that a session has left finds its place on the shard and its peer's share free as well.
         counts.total.fetch_sub(1, Release);
@@ -255,7 +290,26 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_is_one_word_of_the_session() {
-        assert_eq!(size_of::<AdmissionPermit>(), size_of::<usize>());
+    fn a_permit_counts_while_it_is_deposited_and_until_it_is_dropped_after_that() -> Tested {
+        for max_per_peer in [None, Some(3)] {
+            let admission = Admission::new(1, 10, max_per_peer);
+            let peer = Addr::Ip("10.0.0.1:1000".parse()?);
+            let mut permits = DepositedPermits::default();
+            for slot in 0..3 {
+                let permit = admission.admit(Some(ShardId(0)), &peer);
+                permits.deposit(slot, permit.expect("there is room"));
+            }
+            assert_eq!(admission.peer_is_full(&peer), max_per_peer.is_some());
+            let permit = permits.withdraw(1);
+            assert_eq!(admission.total(), 3);
+            drop(permit);
+            assert_eq!((admission.total(), admission.sessions(ShardId(0))), (2, Some(2)));
+            assert!(!admission.peer_is_full(&peer));
+            drop(permits);
+            assert_eq!((admission.total(), admission.sessions(ShardId(0))), (0, Some(0)));
+            let peers = admission.counts.peers.as_ref();
+            assert!(peers.is_none_or(|peers| peers.lock().is_empty()));
+        }
+        Ok(())
     }
 }

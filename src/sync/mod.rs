@@ -10,5 +10,5 @@ mod ticket;
 pub use mailbox::{Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
 pub use ticket::SendTicket;
 
-pub(crate) use admission::{Admission, AdmissionPermit, Full};
+pub(crate) use admission::{Admission, AdmissionPermit, DepositedPermits, Full};
 pub(crate) use ticket::{Completion, TICKET};

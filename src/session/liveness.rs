@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::{
+    id::SlotNumber,
     limits::Limits,
     session::{
         Connection, ShardCore, TimerPurpose,
@@ -113,7 +114,7 @@ impl Connection {
             }
             core.wheel.cancel(alarm);
         }
-        self.alarm = Some(core.wheel.insert(deadline, TimerPurpose::Liveness(self.key)));
+        self.alarm = Some(core.wheel.insert(deadline, TimerPurpose::Liveness(SlotNumber::of(self.key))));
     }
 
     /// The alarm has fired. Returns what the deadline is for that has passed, if any; otherwise the alarm is set again.
@@ -149,7 +150,9 @@ impl Connection {
     /// Sets the alarm to fire after `after` ticks.
     pub(crate) fn look_again(&mut self, after: Tick, core: &mut ShardCore) {
         let at = core.clock.deadline(after);
-        if let Some(alarm) = self.alarm.replace(core.wheel.insert(at, TimerPurpose::Liveness(self.key))) {
+        if let Some(alarm) =
+            self.alarm.replace(core.wheel.insert(at, TimerPurpose::Liveness(SlotNumber::of(self.key))))
+        {
             core.wheel.cancel(alarm);
         }
     }

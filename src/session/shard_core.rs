@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     buffer::OutboxPool,
-    id::{Key, SessionId, ShardId},
+    id::{Key, SessionId, ShardId, SlotNumber},
     limits::Limits,
     metrics::Counters,
     session::{
@@ -50,13 +50,14 @@ pub(crate) struct ShardCore {
     pub(crate) unfinished: Vec<Key>,
 }
 
-/// What a timer of the wheel is for.
+/// What a timer of the wheel is for, in four bytes. The session in a slot knows its timers by their keys, and so whether
+/// one was that of an earlier session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimerPurpose {
     /// A deadline of the session may have passed; the session knows which.
-    Liveness(Key),
+    Liveness(SlotNumber),
     /// A timer that the handler set; the session knows which by its key.
-    User(Key),
+    User(SlotNumber),
     /// A timer of the shard that the handler set; its key says which.
     Shard,
     /// Shutdown has lasted long enough.

@@ -1,6 +1,7 @@
 //! The timers that a handler sets on its session.
 
 use crate::{
+    id::SlotNumber,
     session::{Connection, ShardCore, TimerId, TimerPurpose},
     time::Tick,
     timer_wheel::TimerKey,
@@ -15,7 +16,7 @@ impl Connection {
         limit: usize,
         core: &mut ShardCore,
     ) -> bool {
-        let alarm = TimerPurpose::User(self.key);
+        let alarm = TimerPurpose::User(SlotNumber::of(self.key));
         let cold = self.cold.get_or_insert_default();
         if let Some(key) = cold.timer_mut(timer) {
             core.wheel.cancel(*key);

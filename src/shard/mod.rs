@@ -39,7 +39,7 @@ use crate::{
         Connection, Deliver, Effects, FramingCell, KeepAlives, LayerBuffers, Route, ShardCore, Timeouts,
         TimerPurpose,
     },
-    slots::Slots,
+    slots::{Keyed, Slots},
     strategy::NewConnection,
     sync::{AdmissionPermit, DepositedPermits},
     time::{Clock, ShardClock, Tick, ticks},
@@ -68,6 +68,13 @@ struct Slot<F, S, T> {
     /// From `on_open` to `on_close`.
     state: Option<Contained<S>>,
     io: T,
+}
+
+impl<F, S, T> Keyed for Slot<F, S, T> {
+    #[inline]
+    fn key(&self) -> Key {
+        self.connection.key()
+    }
 }
 
 type Equipment<F> = (Contained<FramingCell<F>>, Vec<Contained<Box<dyn Layer>>>);

@@ -171,12 +171,14 @@ fn a_shard_that_stops_takes_nobody_in() {
 }
 
 #[test]
-fn a_slot_is_a_session_its_framing_its_socket_and_a_word_for_its_permit() {
+fn a_slot_is_a_session_its_framing_and_a_word_for_its_socket_and_state() {
+    /// The descriptor of a socket.
+    type Stream = u32;
     type Slot = super::Slot<LengthPrefix, (), Stream>;
-    /// What a socket takes: which kind it is, and its descriptor.
-    type Stream = [u32; 2];
-    let without = size_of::<Connection>() + size_of::<Contained<FramingCell<LengthPrefix>>>() + 16;
-    assert!(size_of::<Slot>() <= without + size_of::<usize>(), "{} bytes", size_of::<Slot>());
+    let without = size_of::<Connection>() + size_of::<Contained<FramingCell<LengthPrefix>>>();
+    assert!(size_of::<Option<Slot>>() <= without + 8, "{} bytes", size_of::<Option<Slot>>());
+    assert!(without + 8 <= 136, "{without} bytes");
+    assert_eq!(size_of::<TimerPurpose>(), 4);
 }
 
 #[test]

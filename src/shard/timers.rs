@@ -46,10 +46,12 @@ where
     /// Does what a timer is for. Returns what is left to do for a session.
     pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<Alarm> {
         match fired.item {
-            TimerPurpose::Liveness(key) => {
+            TimerPurpose::Liveness(slot) => {
+                let key = self.slots.key_in(slot)?;
                 return self.with_session(key, |access| access.handle_alarm(key, fired.key))?;
             }
-            TimerPurpose::User(key) => {
+            TimerPurpose::User(slot) => {
+                let key = self.slots.key_in(slot)?;
                 self.with_session(key, |access| {
                     if let Some(timer) = access.slot.connection.take_timer(fired.key) {
                         access.tell_timer(timer);

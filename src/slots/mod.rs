@@ -4,31 +4,32 @@ mod side_table;
 
 use slab::Slab;
 
-use crate::id::Key;
+use crate::id::{Key, SlotNumber};
 
 pub(crate) use self::side_table::SideTable;
 
 /// The most values: as many as a poll token can number.
-pub(crate) const MAX_SLOTS: usize = 1 << 24;
+pub(crate) const MAX_SLOTS: usize = SlotNumber::COUNT;
 
 /// Values by [`Key`]. A key that was removed never finds anything again; its slot is reused only after
 /// [`recycle`](Self::recycle), so that no event of the same batch can reach another value in it.
 ///
 /// Invariant: `len ≤ entries.len() = len + resting.len()`.
 pub(crate) struct Slots<T> {
-    entries: Slab<Entry<T>>,
+    /// `None` if the value was removed in this turn.
+    entries: Slab<Option<T>>,
     /// Slots emptied in this turn.
     resting: Vec<u32>,
     next_generation: u32,
     len: usize,
 }
 
-struct Entry<T> {
-    generation: u32,
-    value: Option<T>,
+/// A value that holds its key, so that its slot need not.
+pub(crate) trait Keyed {
+    fn key(&self) -> Key;
 }
 
-impl<T> Slots<T> {
+impl<T: Keyed> Slots<T> {
     /// The first value gets `generation`; tests start near the end of the range.
     pub(crate) fn starting_at(generation: u32) -> Self {
         Self { entries: Slab::new(), resting: Vec::new(), next_generation: generation, len: 0 }
@@ -39,28 +40,33 @@ impl<T> Slots<T> {
         self.entries.len() >= MAX_SLOTS
     }
 
+    /// `make` is called with the key that the value has to hold.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         let vacant = self.entries.vacant_entry();
         let key = Key { slot: vacant.key() as u32, generation: self.next_generation };
         self.next_generation = self.next_generation.wrapping_add(1);
-        vacant.insert(Entry { generation: key.generation, value: Some(make(key)) });
+        let value = make(key);
+        debug_assert_eq!(value.key(), key, "a value holds its key");
+        vacant.insert(Some(value));
         self.len += 1;
         key
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.entries.get_mut(key.slot as usize) {
-            Some(entry) if entry.generation == key.generation => entry.value.as_mut(),
+            Some(Some(value)) if value.key().generation == key.generation => Some(value),
             _ => None,
         }
     }
 
+    /// Returns the key of the value that is in a slot now.
+    pub(crate) fn key_in(&self, slot: SlotNumber) -> Option<Key> {
+        self.entries.get(slot.index()).and_then(Option::as_ref).map(Keyed::key)
+    }
+
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.get_mut(key.slot as usize)?;
-        if entry.generation != key.generation {
-            return None;
-        }
-        let value = entry.value.take()?;
+        let value = self.entries.get_mut(key.slot as usize)?.take_if(|value| value.key() == key)?;
         self.resting.push(key.slot);
         self.len -= 1;
         Some(value)
@@ -79,10 +85,7 @@ impl<T> Slots<T> {
 
     /// Returns all values with their keys, in slot order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.entries.iter().filter_map(|(slot, entry)| {
-            let key = Key { slot: slot as u32, generation: entry.generation };
-            entry.value.as_ref().map(|value| (key, value))
-        })
+        self.entries.iter().filter_map(|(_, value)| value.as_ref().map(|value| (value.key(), value)))
     }
 }
 
@@ -90,26 +93,38 @@ impl<T> Slots<T> {
 mod tests {
     use super::*;
 
+    #[derive(Debug, PartialEq)]
+    struct Value(Key);
+
+    impl Keyed for Value {
+        fn key(&self) -> Key {
+            self.0
+        }
+    }
+
     #[test]
     fn a_freed_slot_is_used_again_only_after_the_turn() {
         let mut slots = Slots::starting_at(0);
-        let a = slots.insert_with(|_| 'a');
-        assert_eq!(slots.remove(a), Some('a'));
-        let b = slots.insert_with(|_| 'b');
+        let a = slots.insert_with(Value);
+        assert_eq!(slots.remove(a), Some(Value(a)));
+        let b = slots.insert_with(Value);
         assert_ne!(b.slot, a.slot);
         slots.recycle();
-        let c = slots.insert_with(|_| 'c');
+        let c = slots.insert_with(Value);
         assert_eq!(c.slot, a.slot);
         assert_eq!(slots.get_mut(a), None, "the old key must not reach the new value");
-        assert_eq!(slots.get_mut(c), Some(&mut 'c'));
+        assert_eq!(slots.get_mut(c), Some(&mut Value(c)));
         assert_eq!(slots.len(), 2);
+        assert_eq!(slots.key_in(SlotNumber::of(a)), Some(c), "whatever the generation of the key was");
+        slots.remove(c);
+        assert_eq!(slots.key_in(SlotNumber::of(c)), None);
     }
 
     #[test]
     fn removing_twice_removes_once() {
         let mut slots = Slots::starting_at(0);
-        let a = slots.insert_with(|_| 1);
-        assert_eq!(slots.remove(a), Some(1));
+        let a = slots.insert_with(Value);
+        assert_eq!(slots.remove(a), Some(Value(a)));
         assert_eq!(slots.remove(a), None);
         slots.recycle();
         assert_eq!(slots.remove(a), None);
@@ -119,9 +134,9 @@ mod tests {
     #[test]
     fn generations_pass_the_end_of_their_numbers() {
         let mut slots = Slots::starting_at(u32::MAX);
-        let a = slots.insert_with(|_| 1);
-        let b = slots.insert_with(|_| 2);
+        let a = slots.insert_with(Value);
+        let b = slots.insert_with(Value);
         assert_eq!((a.generation, b.generation), (u32::MAX, 0));
-        assert_eq!(slots.iter().map(|(key, value)| (key, *value)).collect::<Vec<_>>(), [(a, 1), (b, 2)]);
+        assert_eq!(slots.iter().collect::<Vec<_>>(), [(a, &Value(a)), (b, &Value(b))]);
     }
 }

@@ -27,7 +27,7 @@ const LEVELS: usize = u64::BITS.div_ceil(SLOT_BITS) as usize;
 /// A set of timers, each a deadline and a `T`. Ticks are milliseconds since an origin of the owner's choice.
 ///
 /// `insert` and `cancel` are O(1). A new wheel has allocated nothing. Each level in use takes 768 bytes, each timer
-/// 24 bytes and a `T`; a wheel that held more than 1,024 timers frees the memory of those beyond when it empties. It
+/// 20 bytes and a `T`, rounded up to a multiple of 8; a wheel that held more than 1,024 timers frees the memory of those beyond when it empties. It
 /// holds fewer than 2^32 timers.
 pub struct TimerWheel<T> {
     /// The present: the latest tick that `expire` was called with or, while due timers wait for the next call, the

@@ -4,34 +4,55 @@
 ///            tail of the session   received now
 /// |  headroom ........ [ t a i l ][ n bytes ....... | free .... ]
 ///                      ^ region                     ^ region ends
-/// |<------------ 64 KiB -------->|<--------- 64 KiB ----------->|
+/// |<----------- headroom ------->|<---------- space ----------->|
 /// ```
+///
+/// Both halves have the same length, which grows from 1 KiB to 64 KiB as reads fill the space: of thousands of threads
+/// with a session each, few need more than the least.
 ///
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
 /// but only if it is short compared with them: so no read copies more than a fixed multiple of what it brought.
 pub(crate) struct ReceiveBuffer {
-    /// An array, so that slicing it needs no check of its length.
-    bytes: Box<[u8; HEADROOM + SPACE]>,
+    /// Divided in the middle, which needs no check of its length.
+    bytes: Box<[u8]>,
 }
 
-/// Bytes in front of the space for receiving.
-const HEADROOM: usize = 64 * 1024;
-/// Bytes that one `recv` may bring: more gains nothing, less costs up to 4 % (measured).
+/// Bytes that one `recv` may bring, to begin with.
+const FIRST_SPACE: usize = 1024;
+/// And at most: more gains nothing, less costs up to 4 % (measured).
 const SPACE: usize = 64 * 1024;
+/// How many times its size the buffer grows to when a read has filled it.
+const GROWTH: usize = 8;
 /// A tail of this length costs nothing measurable to copy, however little was received.
 const SHORT_TAIL: usize = 512;
 
 impl ReceiveBuffer {
     pub(crate) fn new() -> Self {
-        // A vector, because a boxed array would be built on the stack first.
-        let bytes = vec![0; HEADROOM + SPACE].into_boxed_slice();
-        Self { bytes: bytes.try_into().unwrap_or_else(|_| Box::new([0; HEADROOM + SPACE])) }
+        Self::with_space(FIRST_SPACE)
+    }
+
+    fn with_space(space: usize) -> Self {
+        Self { bytes: vec![0; 2 * space].into_boxed_slice() }
     }
 
     /// The space to receive into.
     #[inline]
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(HEADROOM..).unwrap_or_default()
+        let middle = self.bytes.len() / 2;
+        self.bytes.split_at_mut(middle).1
+    }
+
+    /// A read has filled the space, and was handled: the next may bring more. What the buffer holds is lost.
+    #[inline]
+    pub(crate) fn grow(&mut self) {
+        if self.bytes.len() < 2 * SPACE {
+            self.enlarge();
+        }
+    }
+
+    #[cold]
+    fn enlarge(&mut self) {
+        *self = Self::with_space((self.bytes.len() / 2 * GROWTH).min(SPACE));
     }
 
     /// The `n` bytes that were received.
@@ -45,9 +66,10 @@ impl ReceiveBuffer {
         if tail.len() > SHORT_TAIL.max(2 * n) {
             return None;
         }
-        let start = HEADROOM.checked_sub(tail.len())?;
-        self.bytes.get_mut(start..HEADROOM)?.copy_from_slice(tail);
-        self.bytes.get_mut(start..HEADROOM + n)
+        let middle = self.bytes.len() / 2;
+        let start = middle.checked_sub(tail.len())?;
+        self.bytes.get_mut(start..middle)?.copy_from_slice(tail);
+        self.bytes.get_mut(start..middle + n)
     }
 }
 
@@ -68,7 +90,19 @@ mod tests {
         let mut scratch = ReceiveBuffer::new();
         assert!(scratch.joined(&[0; SHORT_TAIL], 1).is_some());
         assert!(scratch.joined(&[0; SHORT_TAIL + 1], 1).is_none());
-        assert!(scratch.joined(&[0; HEADROOM], SPACE).is_some());
-        assert!(scratch.joined(&[0; HEADROOM + 1], SPACE).is_none());
+        assert!(scratch.joined(&[0; FIRST_SPACE], FIRST_SPACE).is_some());
+        assert!(scratch.joined(&[0; FIRST_SPACE + 1], FIRST_SPACE).is_none());
+    }
+
+    #[test]
+    fn the_buffer_grows_as_reads_fill_it_up_to_its_limit() {
+        let mut scratch = ReceiveBuffer::new();
+        let mut spaces = Vec::new();
+        for _ in 0..4 {
+            spaces.push(scratch.space().len());
+            scratch.grow();
+        }
+        assert_eq!(spaces, [FIRST_SPACE, 8 * FIRST_SPACE, SPACE, SPACE]);
+        assert!(scratch.joined(&[0; SPACE], SPACE).is_some());
     }
 }

@@ -139,7 +139,9 @@ fn handle_read<H: PacketHandler, F: Framing, T>(
         }
         Ok(n) => {
             access.handle_received(buffer, n);
-            if n < room && access.handle_exhausted(InputExhausted::ShortRead) {
+            if n == room {
+                buffer.grow();
+            } else if access.handle_exhausted(InputExhausted::ShortRead) {
                 return false;
             }
             n

@@ -7,7 +7,7 @@
 /// |<----------- headroom ------->|<---------- space ----------->|
 /// ```
 ///
-/// Both halves have the same length, which grows from 1 KiB to 64 KiB as reads fill the space: of thousands of threads
+/// Both halves have the same length, which grows from 512 bytes to 64 KiB as reads fill the space: of thousands of threads
 /// with a session each, few need more than the least.
 ///
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
@@ -18,7 +18,7 @@ pub(crate) struct ReceiveBuffer {
 }
 
 /// Bytes that one `recv` may bring, to begin with.
-const FIRST_SPACE: usize = 1024;
+const FIRST_SPACE: usize = 512;
 /// And at most: more gains nothing, less costs up to 4 % (measured).
 const SPACE: usize = 64 * 1024;
 /// How many times its size the buffer grows to when a read has filled it.
@@ -102,7 +102,7 @@ mod tests {
             spaces.push(scratch.space().len());
             scratch.grow();
         }
-        assert_eq!(spaces, [FIRST_SPACE, 8 * FIRST_SPACE, SPACE, SPACE]);
+        assert_eq!(spaces, [FIRST_SPACE, 8 * FIRST_SPACE, 64 * FIRST_SPACE, SPACE]);
         assert!(scratch.joined(&[0; SPACE], SPACE).is_some());
     }
 }

@@ -82,10 +82,12 @@ where
     H: PacketHandler + 'static,
     F: Framing + Clone,
 {
-    pub(crate) fn new(config: ServiceConfig<Y, H, F>) -> Self {
+    /// Not inlined, for the sake of the stack, as [`ShardCore::new`](crate::session::ShardCore::new).
+    #[inline(never)]
+    pub(crate) fn new(config: ServiceConfig<Y, H, F>) -> Box<Self> {
         let mut shard = config.shard;
         let now = shard.clock().read();
-        Self {
+        Box::new(Self {
             shard,
             number: config.number,
             acceptor: config.acceptor,
@@ -100,7 +102,7 @@ where
             dirty: VecDeque::new(),
             due: Vec::new(),
             served: Vec::new(),
-        }
+        })
     }
 
     /// Returns `true` if work is left that no event will announce.

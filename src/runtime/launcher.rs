@@ -19,7 +19,7 @@ use crate::{
         Acceptor, AcceptorConfig, Dispatch, EventLoop, Flow, Lifetime, Service, ServiceConfig, ServiceLoop,
         Sys,
     },
-    session::Deliver,
+    session::{CoreConfig, Deliver, ShardCore},
     shard::{Command, Framings, Incoming, Shard, ShardConfig},
     strategy::ForkingStrategy,
     sync::{Mailbox, MailboxLimits, Wake},
@@ -324,27 +324,30 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
     let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
     let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
     let handler = made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })?;
-    let config = ShardConfig {
-        id: registration.id,
-        framings,
-        layers: registry.layers.clone(),
-        limits: registry.limits.clone(),
+    let core = ShardCore::new(CoreConfig {
+        shard: registration.id,
+        limits: &registry.limits,
         clock: sys.clock(),
         origin: registry.numbers.origin(),
         mailbox: registry.sender_to(member),
         shards: registry.clone(),
         neighbours,
+    });
+    let config = ShardConfig {
+        framings,
+        layers: registry.layers.clone(),
+        core,
         published: member.counters.clone(),
         first_generation: registry.first_generation(),
     };
-    let mut service: Box<dyn Service<P::Sys>> = Box::new(ServiceLoop::new(ServiceConfig {
+    let mut service: Box<dyn Service<P::Sys>> = ServiceLoop::new(ServiceConfig {
         shard: Shard::new(handler, config),
         number,
         acceptor,
         mailbox: member.mailbox.clone(),
         lifetime: registration.lifetime,
         read_budget: registry.limits.read_budget,
-    }));
+    });
     match service.start() {
         Ok(()) => Ok(service),
         Err(panic) => {

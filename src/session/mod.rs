@@ -41,5 +41,5 @@ pub(crate) use layer_stack::MOST_LAYERS;
 pub(crate) use liveness::{TimeoutKind, Timeouts};
 pub(crate) use receive::{InputExhausted, InputStep};
 pub(crate) use shard_context::{Body, Inspect};
-pub(crate) use shard_core::{ShardCore, TimerPurpose};
+pub(crate) use shard_core::{CoreConfig, ShardCore, TimerPurpose};
 pub(crate) use transmit::{Due, Slices, Transmit};

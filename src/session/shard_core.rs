@@ -10,7 +10,7 @@ use crate::{
     session::{
         Connection, Deliver, Effects, KeepAlives, LayerBuffers, Route, Timeouts, TimerId, status::Flags,
     },
-    time::{ShardClock, Tick},
+    time::{Clock, ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
 
@@ -64,7 +64,48 @@ pub(crate) enum TimerPurpose {
     Shutdown,
 }
 
+/// What the common part of a shard is made with.
+pub(crate) struct CoreConfig<'a> {
+    pub(crate) shard: ShardId,
+    pub(crate) limits: &'a Limits,
+    pub(crate) clock: Box<dyn Clock>,
+    /// The time of tick 0.
+    pub(crate) origin: Instant,
+    pub(crate) mailbox: Arc<dyn Deliver>,
+    /// The ways into all shards.
+    pub(crate) shards: Arc<dyn Route>,
+    /// The shards of other services on the same thread, with the ways into them.
+    pub(crate) neighbours: Arc<[(ShardId, Arc<dyn Deliver>)]>,
+}
+
 impl ShardCore {
+    /// Not inlined: the stack that it needs is not needed by what its caller does next.
+    #[inline(never)]
+    pub(crate) fn new(config: CoreConfig<'_>) -> Box<Self> {
+        Box::new(Self {
+            shard: config.shard,
+            clock: ShardClock::new(config.clock),
+            cut_at: None,
+            origin: config.origin,
+            timeouts: Timeouts::new(config.limits),
+            pool: OutboxPool::new(config.limits.outbox_high),
+            limits: config.limits.clone(),
+            wheel: TimerWheel::new(),
+            keep_alives: KeepAlives::default(),
+            counters: Counters::default(),
+            layer_buffers: LayerBuffers::default(),
+            scratch: BytesMut::new(),
+            mailbox: config.mailbox,
+            shards: config.shards,
+            neighbours: config.neighbours,
+            effects: Effects::default(),
+            outgoing: Effects::default(),
+            shard_timers: Vec::new(),
+            dirty: Vec::new(),
+            unfinished: Vec::new(),
+        })
+    }
+
     /// Puts the session on the list of those to flush at the end of the turn.
     pub(crate) fn flush_later(&mut self, connection: &mut Connection) {
         if connection.status.insert(Flags::DIRTY) {

@@ -14,9 +14,7 @@ mod output;
 mod session_access;
 mod timers;
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
-
-use bytes::BytesMut;
+use std::{collections::VecDeque, sync::Arc};
 
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
 pub(crate) use framings::{Framings, OtherFramings};
@@ -26,24 +24,18 @@ pub(crate) use timers::Alarm;
 
 use self::callbacks::Before;
 use crate::{
-    buffer::OutboxPool,
     contained::{Contained, guard},
     error::{CloseReason, Logged},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
     layer::Layer,
-    limits::Limits,
     metrics::{Counters, SharedCounters},
-    session::{
-        Connection, Deliver, Effects, FramingCell, KeepAlives, LayerBuffers, Route, ShardCore, Timeouts,
-        TimerPurpose,
-    },
+    session::{Connection, FramingCell, ShardCore, TimerPurpose},
     slots::{Keyed, Slots},
     strategy::NewConnection,
     sync::{AdmissionPermit, DepositedPermits},
-    time::{Clock, ShardClock, Tick, ticks},
-    timer_wheel::TimerWheel,
+    time::{ShardClock, Tick, ticks},
 };
 
 /// The sessions of one thread, with their handler.
@@ -54,7 +46,8 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     /// Dropped before the permits: a socket is closed before it leaves the counts.
     slots: Slots<Slot<F, H::State, T>>,
     permits: DepositedPermits,
-    core: ShardCore,
+    /// Boxed, because each move of it while the shard is made would take another 1.2 KiB of its thread's stack.
+    core: Box<ShardCore>,
     published: Arc<SharedCounters>,
     /// Sockets of ended sessions, for the reactor to close.
     ended: Vec<Ended<T>>,
@@ -97,19 +90,10 @@ pub(crate) enum Ending {
 
 /// What a shard is made with.
 pub(crate) struct ShardConfig<F> {
-    pub(crate) id: ShardId,
     /// Their maximum was offered already.
     pub(crate) framings: Framings<F>,
     pub(crate) layers: LayerFactories,
-    pub(crate) limits: Limits,
-    pub(crate) clock: Box<dyn Clock>,
-    /// The time of tick 0.
-    pub(crate) origin: Instant,
-    pub(crate) mailbox: Arc<dyn Deliver>,
-    /// The ways into all shards.
-    pub(crate) shards: Arc<dyn Route>,
-    /// The shards of other services on the same thread, with the ways into them.
-    pub(crate) neighbours: Arc<[(ShardId, Arc<dyn Deliver>)]>,
+    pub(crate) core: Box<ShardCore>,
     pub(crate) published: Arc<SharedCounters>,
     /// The generation of the first session: 0 except in tests.
     pub(crate) first_generation: u32,
@@ -121,36 +105,15 @@ where
     F: Framing + Clone,
 {
     pub(crate) fn new(handler: H, config: ShardConfig<F>) -> Self {
-        let core = ShardCore {
-            shard: config.id,
-            clock: ShardClock::new(config.clock),
-            cut_at: None,
-            origin: config.origin,
-            timeouts: Timeouts::new(&config.limits),
-            pool: OutboxPool::new(config.limits.outbox_high),
-            limits: config.limits,
-            wheel: TimerWheel::new(),
-            keep_alives: KeepAlives::default(),
-            counters: Counters::default(),
-            layer_buffers: LayerBuffers::default(),
-            scratch: BytesMut::new(),
-            mailbox: config.mailbox,
-            shards: config.shards,
-            neighbours: config.neighbours,
-            effects: Effects::default(),
-            outgoing: Effects::default(),
-            shard_timers: Vec::new(),
-            dirty: Vec::new(),
-            unfinished: Vec::new(),
-        };
+        let ShardConfig { framings, layers, published, first_generation, core } = config;
         Self {
             handler: Contained::new(handler),
-            framings: config.framings,
-            layers: config.layers,
-            slots: Slots::starting_at(config.first_generation),
+            framings,
+            layers,
+            slots: Slots::starting_at(first_generation),
             permits: DepositedPermits::default(),
             core,
-            published: config.published,
+            published,
             ended: Vec::new(),
             stopping: false,
         }

@@ -1,14 +1,15 @@
-use std::{error::Error, fmt, panic::resume_unwind, sync::Arc};
+use std::{error::Error, fmt, panic::resume_unwind, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 
 use super::*;
-use crate::time::Nanos;
+use crate::time::{Clock, Nanos};
 use crate::{
     addr::{Addr, Endpoints},
     error::{Handled, SendError},
     framing::{Decoded, EncodeError, FrameError, LengthPrefix},
-    session::{Session, SessionCommand},
+    limits::Limits,
+    session::{CoreConfig, Deliver, Route, Session, SessionCommand},
     sync::Admission,
 };
 
@@ -85,16 +86,19 @@ impl Clock for Stopped {
 
 fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
     let published = Arc::<SharedCounters>::default();
-    let config = ShardConfig {
-        id: ShardId(0),
-        framings: Framings::new(Contained::new(Bomb), OtherFramings::default()),
-        layers: LayerFactories::default(),
-        limits: Limits::default(),
+    let core = ShardCore::new(CoreConfig {
+        shard: ShardId(0),
+        limits: &Limits::default(),
         clock: Box::new(Stopped),
         origin: Instant::now(),
         mailbox: Arc::new(Nowhere),
         shards: Arc::new(Nowhere),
         neighbours: Arc::new([]),
+    });
+    let config = ShardConfig {
+        framings: Framings::new(Contained::new(Bomb), OtherFramings::default()),
+        layers: LayerFactories::default(),
+        core,
         published: published.clone(),
         first_generation: 0,
     };

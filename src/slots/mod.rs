@@ -32,7 +32,9 @@ pub(crate) trait Keyed {
 impl<T: Keyed> Slots<T> {
     /// The first value gets `generation`; tests start near the end of the range.
     pub(crate) fn starting_at(generation: u32) -> Self {
-        Self { entries: Slab::new(), resting: Vec::new(), next_generation: generation, len: 0 }
+        // Many shards are of one connection, and a slab that grows makes room for four.
+        let entries = Slab::with_capacity(1);
+        Self { entries, resting: Vec::new(), next_generation: generation, len: 0 }
     }
 
     /// Returns `true` if no slot is left whose number fits into a token.

@@ -2,10 +2,10 @@ use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
 
 /// Each connection has a thread, and a handler, of its own: the handler may block without holding up other sessions.
 ///
-/// A thread costs some 30 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
+/// A thread costs some 20 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
 /// that work, not for tens of thousands that wait. Once its connection has been busy, a thread keeps one buffer of at
-/// most 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and those pages of its receive buffer
-/// of 128 KiB that reads have touched.
+/// most 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and a receive buffer that grows with
+/// what one read brings, from 1 KiB to 128 KiB.
 ///
 /// ```
 /// use framewire::{Server, ThreadPerConnection};

@@ -154,7 +154,7 @@
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
-//! - No TLS, UDP, clients or broadcast channels yet.
+//! - No TLS, UDP, clients or named channels yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),
@@ -222,7 +222,8 @@ pub use addr::Addr;
 pub use decode::{Decode, DecodeError};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    CloseKind, CloseReason, Failure, Handled, LayerError, QueryError, SendError, ServeError, TicketError,
+    BroadcastError, CloseKind, CloseReason, Failure, Handled, LayerError, QueryError, SendError, ServeError,
+    TicketError,
 };
 #[cfg(feature = "json")]
 pub use formats::Json;

@@ -17,6 +17,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
 /// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads return `MailboxFull` |
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
+/// | [`fanout_budget`](Self::fanout_budget) | 4,096 sessions, 1 MiB | a broadcast continues in the next turn |
 /// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses; clients wait in the backlog |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
@@ -46,6 +47,8 @@ pub struct Limits {
     pub(crate) read_budget: usize,
     pub(crate) mailbox_commands: usize,
     pub(crate) mailbox_bytes: usize,
+    /// Sessions, and bytes.
+    pub(crate) fanout_budget: (usize, usize),
     pub(crate) connections: usize,
     pub(crate) connections_per_peer: Option<usize>,
     pub(crate) session_timers: usize,
@@ -70,6 +73,7 @@ impl Default for Limits {
             read_budget: 256 * KIB,
             mailbox_commands: 65_536,
             mailbox_bytes: 64 * MIB,
+            fanout_budget: (4_096, MIB),
             connections: 0,
             connections_per_peer: None,
             session_timers: 16,
@@ -154,6 +158,16 @@ impl Limits {
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
         self.mailbox_bytes = bytes;
+        self
+    }
+
+    /// What the broadcasts ([`ServerHandle::broadcast`](crate::ServerHandle::broadcast) and its like) may do on one shard
+    /// in one turn of its event loop: look at so many sessions, and send so many bytes of payload (one packet may exceed
+    /// them). The rest continues in the next turn, so that the sessions of the shard are served meanwhile. Default 4,096
+    /// sessions and 1 MiB. A broadcast also pauses when 2 ms have passed.
+    #[must_use]
+    pub fn fanout_budget(mut self, sessions: usize, bytes: usize) -> Self {
+        self.fanout_budget = (sessions, bytes);
         self
     }
 
@@ -258,6 +272,7 @@ impl Limits {
             ("limits.read_budget", self.read_budget),
             ("limits.mailbox_commands", self.mailbox_commands),
             ("limits.mailbox_bytes", self.mailbox_bytes),
+            ("limits.fanout_budget", self.fanout_budget.0.min(self.fanout_budget.1)),
         ];
         for (option, value) in positive {
             if value == 0 {

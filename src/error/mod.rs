@@ -1,6 +1,7 @@
 //! Errors: why a packet could not be queued, why a session ended, why a server could not start, each an enum of its
 //! own.
 
+mod broadcast;
 mod failure;
 mod layer;
 mod logged;
@@ -18,6 +19,7 @@ use std::{
 use thiserror::Error;
 
 pub use self::{
+    broadcast::BroadcastError,
     failure::{Failure, Handled},
     layer::LayerError,
     serve::ServeError,

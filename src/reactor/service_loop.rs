@@ -209,8 +209,10 @@ where
         }
     }
 
-    fn handle_command(&mut self, sys: &mut Y, command: Command<Y::Stream>) {
+    /// Carries out a command. Returns what is left of it for the next turn, before which no other may be taken.
+    fn handle_command(&mut self, sys: &mut Y, command: Command<Y::Stream>) -> Option<Command<Y::Stream>> {
         match command {
+            Command::FanOut(fan_out) => return self.shard.fan_out(fan_out).map(Command::FanOut),
             Command::Session(key, mut command) => {
                 self.shard.with_session(key, |access| access.handle_command(&mut command));
                 self.shard.discard(Command::Session(key, command));
@@ -230,6 +232,7 @@ where
                 self.shard.cut();
             }
         }
+        None
     }
 
     fn stop_accepting(&mut self) {
@@ -308,7 +311,10 @@ where
         self.begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
-            self.handle_command(sys, command);
+            if let Some(rest) = self.handle_command(sys, command) {
+                self.commands.push_front(rest);
+                break;
+            }
             if self.shard.clock().is_part_over() {
                 break;
             }

@@ -3,6 +3,7 @@
 //! shutdowns on one thread.
 #![expect(clippy::disallowed_methods, reason = "this floor reads the clock and starts threads")]
 
+mod fan_out;
 mod hand_over;
 mod launcher;
 mod numbers;
@@ -10,6 +11,7 @@ mod platform;
 mod registry;
 mod start;
 
+pub(crate) use fan_out::Posted;
 #[cfg(test)]
 pub(crate) use launcher::RunningThread;
 pub(crate) use launcher::{AcceptorParts, HandlerFactory, ThreadLauncher};

@@ -101,18 +101,28 @@ impl<P: Platform> ShardRegistry<P> {
 
     /// Sends a command to one shard, if its mailbox has room.
     pub(crate) fn ask(&self, shard: ShardId, command: Command<StreamOf<P>>) -> PostOutcome {
-        self.member(shard).map_or(PostOutcome::Closed, |member| member.ask(command))
+        self.ask_holding(shard, command, 0)
+    }
+
+    /// As [`ask`](Self::ask); the command holds so many `bytes`, which count for the mailbox's limit.
+    pub(super) fn ask_holding(
+        &self,
+        shard: ShardId,
+        command: Command<StreamOf<P>>,
+        bytes: usize,
+    ) -> PostOutcome {
+        self.member(shard).map_or(PostOutcome::Closed, |member| member.ask(command, bytes))
     }
 
     /// Sends a command to every shard. Returns `Full` if a mailbox was full; the other shards got the command all the
     /// same.
     pub(crate) fn ask_all(&self, command: impl Fn() -> Command<StreamOf<P>>) -> PostOutcome {
-        let answers = self.members().into_iter().map(|member| member.ask(command()));
+        let answers = self.members().into_iter().map(|member| member.ask(command(), 0));
         answers.fold(PostOutcome::Posted, |sum, told| if told == PostOutcome::Full { told } else { sum })
     }
 
-    /// Sends every shard a command that a full mailbox must not refuse: to stop. It keeps its order where there is
-    /// room.
+    /// Sends every shard a command that a full mailbox must not refuse: to stop. A graceful stop keeps its order where
+    /// there is room.
     fn order_all(&self, command: impl Fn() -> Command<StreamOf<P>>) {
         for member in self.members() {
             member.order(command());
@@ -318,8 +328,8 @@ impl<P: Platform> Clone for RegisteredShard<P> {
 }
 
 impl<P: Platform> RegisteredShard<P> {
-    fn ask(&self, command: Command<StreamOf<P>>) -> PostOutcome {
-        match self.mailbox.post(command, 0) {
+    fn ask(&self, command: Command<StreamOf<P>>, bytes: usize) -> PostOutcome {
+        match self.mailbox.post(command, bytes) {
             Ok(()) => PostOutcome::Posted,
             Err(Rejected::Full { .. }) => PostOutcome::Full,
             Err(Rejected::Closed { .. }) => PostOutcome::Closed,
@@ -327,7 +337,10 @@ impl<P: Platform> RegisteredShard<P> {
     }
 
     fn order(&self, command: Command<StreamOf<P>>) {
-        if let Err(refused) = self.mailbox.post(command, 0) {
+        if matches!(command, Command::Abort) {
+            // What is queued is lost anyway, and may take long.
+            let _ = self.mailbox.post_control(command);
+        } else if let Err(refused) = self.mailbox.post(command, 0) {
             // A shard that has ended need not be stopped.
             let _ = self.mailbox.post_control(refused.into_command());
         }

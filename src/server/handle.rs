@@ -154,8 +154,12 @@ impl ServerHandle {
         self.shared.services.get().map_or(&[], Vec::as_slice)
     }
 
-    fn registries(&self) -> impl Iterator<Item = &Arc<ShardRegistry<System>>> {
+    pub(super) fn registries(&self) -> impl Iterator<Item = &Arc<ShardRegistry<System>>> {
         self.services().iter().map(|service| &service.registry)
+    }
+
+    pub(super) fn registry_of(&self, shard: ShardId) -> Option<&ShardRegistry<System>> {
+        self.service_of(shard).map(|service| &*service.registry)
     }
 
     /// Returns the service that this shard belongs to.

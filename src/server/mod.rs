@@ -1,6 +1,7 @@
 //! The facade: the server that users build, the server that runs, and the handle to it.
 
 mod bind;
+mod broadcast;
 mod handle;
 mod handlers;
 mod reactor;

@@ -1,6 +1,6 @@
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Ending, SessionAccess, Shard};
+use super::{Ending, FanOut, SessionAccess, Shard};
 use crate::{
     addr::Endpoints,
     contained::{Contained, guard},
@@ -32,6 +32,8 @@ pub(crate) enum Command<T> {
     Adopt(Incoming<T>),
     /// Close the sessions of this peer, for this reason.
     ClosePeer(SocketAddr, Contained<Option<Why>>),
+    /// Send this packet to many sessions.
+    FanOut(Box<FanOut>),
     /// Run this closure.
     Execute(Contained<Job>),
     /// Close everything gracefully, within this time.
@@ -50,7 +52,7 @@ impl<T> Command<T> {
             Self::Session(_, command) => command.discard(),
             Self::Execute(job) => job.discard(),
             Self::ClosePeer(_, why) => why.discard(),
-            Self::Adopt(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
+            Self::FanOut(_) | Self::Adopt(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
         }
     }
 }

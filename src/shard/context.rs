@@ -78,7 +78,7 @@ impl<F: Framing, S, T> Inspect<()> for Stateless<Sessions<'_, F, S, T>> {
 
 impl<F, S, T> Slot<F, S, T> {
     /// Returns `true` if the handler has opened the session, and it is not closing.
-    fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.state.is_some() && self.connection.is_open()
     }
 }

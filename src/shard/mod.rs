@@ -7,6 +7,7 @@ mod callbacks;
 mod command;
 mod context;
 mod effects;
+mod fan_out;
 mod framings;
 mod input;
 mod layers;
@@ -17,12 +18,13 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
+pub(crate) use fan_out::{FanOut, Recipients};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use layers::LayerFactories;
 pub(crate) use session_access::SessionAccess;
 pub(crate) use timers::Alarm;
 
-use self::callbacks::Before;
+use self::{callbacks::Before, fan_out::Budget};
 use crate::{
     contained::{Contained, guard},
     error::{CloseReason, Logged},
@@ -52,6 +54,7 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     /// Sockets of ended sessions, for the reactor to close.
     ended: Vec<Ended<T>>,
     stopping: bool,
+    fan_outs: Budget,
 }
 
 /// One session.
@@ -116,6 +119,7 @@ where
             published,
             ended: Vec::new(),
             stopping: false,
+            fan_outs: Budget::new(),
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Slots<T> {
     resting: Vec<u32>,
     next_generation: u32,
     len: usize,
+    /// Above the number of every slot that was ever used.
+    places: usize,
 }
 
 /// A value that holds its key, so that its slot need not.
@@ -34,7 +36,7 @@ impl<T: Keyed> Slots<T> {
     pub(crate) fn starting_at(generation: u32) -> Self {
         // Many shards are of one connection, and a slab that grows makes room for four.
         let entries = Slab::with_capacity(1);
-        Self { entries, resting: Vec::new(), next_generation: generation, len: 0 }
+        Self { entries, resting: Vec::new(), next_generation: generation, len: 0, places: 0 }
     }
 
     /// Returns `true` if no slot is left whose number fits into a token.
@@ -51,6 +53,7 @@ impl<T: Keyed> Slots<T> {
         debug_assert_eq!(value.key(), key, "a value holds its key");
         vacant.insert(Some(value));
         self.len += 1;
+        self.places = self.places.max(key.slot as usize + 1);
         key
     }
 
@@ -64,7 +67,7 @@ impl<T: Keyed> Slots<T> {
 
     /// Returns the key of the value that is in a slot now.
     pub(crate) fn key_in(&self, slot: SlotNumber) -> Option<Key> {
-        self.entries.get(slot.index()).and_then(Option::as_ref).map(Keyed::key)
+        self.key_at(slot.index())
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
@@ -83,6 +86,16 @@ impl<T: Keyed> Slots<T> {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns a number above those of all slots with a value.
+    pub(crate) fn places(&self) -> usize {
+        self.places
+    }
+
+    /// Returns the key of the value in the slot with this number, if there is one.
+    pub(crate) fn key_at(&self, slot: usize) -> Option<Key> {
+        self.entries.get(slot).and_then(Option::as_ref).map(Keyed::key)
     }
 
     /// Returns all values with their keys, in slot order.

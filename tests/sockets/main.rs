@@ -11,6 +11,7 @@ mod backpressure;
 mod between_sessions;
 mod binding;
 mod blocked_handlers;
+mod broadcast;
 mod changes_of_framing;
 mod close_reasons;
 mod closures;

@@ -3,6 +3,7 @@
 mod accepting;
 mod backpressure;
 mod beats_on_the_wire;
+mod broadcast;
 mod bytes;
 mod closing;
 mod differential;

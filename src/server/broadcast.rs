@@ -1,0 +1,115 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::ServerHandle;
+use crate::{
+    contained::Contained,
+    encode::Encode,
+    error::BroadcastError,
+    id::{Key, SessionId, ShardId},
+    runtime::Posted,
+    session::SessionInfo,
+    shard::Recipients,
+};
+
+impl ServerHandle {
+    /// Sends a packet to all open sessions, those of all services of a [`Reactor`](crate::Reactor) alike. From any
+    /// thread and within callbacks; never blocks. Returns how many shards took the packet.
+    ///
+    /// The value is encoded once, here; `Bytes` are not copied. Each shard gets one command, whatever its number of
+    /// sessions, and frames the packet for each session by its own framing. A shard with many sessions does this in
+    /// several turns of its event loop ([`Limits::fanout_budget`](crate::Limits::fanout_budget)), between which it
+    /// serves its sessions. Sessions that open meanwhile may get the packet or not.
+    ///
+    /// **Order.** Packets that one thread sends to a session arrive in the order in which they were sent, whether by
+    /// broadcasts, by [`SessionHandle`](crate::SessionHandle) or by [`Session::send_to`](crate::Session::send_to). What
+    /// a callback sends to its own session by [`Session::send`](crate::Session::send), or on its shard by
+    /// [`ShardContext`](crate::ShardContext), goes first.
+    ///
+    /// **Slow sessions** delay no other. A session whose outbox the packet would take above
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard) is closed, with
+    /// [`CloseReason::Send`](crate::CloseReason::Send). A session whose framing cannot encode the packet is left out:
+    /// this is counted ([`Metrics::sends_refused`](crate::Metrics::sends_refused)) and logged once for each shard.
+    ///
+    /// A server that does not run yet, or any more, has no shards: the result is `Ok(0)`.
+    ///
+    /// ```
+    /// use framewire::{Handled, PacketHandler, ServerHandle, Session};
+    ///
+    /// /// A room: all hear what one says.
+    /// #[derive(Clone)]
+    /// struct Room(ServerHandle); // from `Server::handle`
+    ///
+    /// impl PacketHandler for Room {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&mut self, _: &mut Session<'_>) -> Handled {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), said: &[u8]) -> Handled {
+    ///         let said = String::from_utf8_lossy(said);
+    ///         self.0.broadcast(format_args!("{}: {said}", session.peer_addr()))?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// - [`BroadcastError::Encode`] if the value cannot be encoded.
+    /// - [`BroadcastError::MailboxFull`] if the mailboxes of some shards are full. The error lists them; the other
+    ///   shards took the packet. To send it to the rest later, call [`broadcast_where`](Self::broadcast_where) with
+    ///   the predicate that [`SessionId::shard`] is among them.
+    pub fn broadcast(&self, packet: impl Encode) -> Result<usize, BroadcastError> {
+        self.fan_out(packet, &Recipients::All)
+    }
+
+    /// As [`broadcast`](Self::broadcast), to the sessions for which `which` returns `true`. It is called on the shards'
+    /// threads, once for each open session, just before the packet is sent to that session.
+    ///
+    /// A panic in `which` is counted and logged; the sessions that are left on that shard do not get the packet.
+    ///
+    /// ```
+    /// use framewire::{BroadcastError, Server, ServerHandle, SessionId};
+    ///
+    /// fn tell_others(server: &ServerHandle, me: SessionId) -> Result<usize, BroadcastError> {
+    ///     server.broadcast_where("somebody has come", move |session| session.id != me)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`broadcast`](Self::broadcast).
+    pub fn broadcast_where(
+        &self,
+        packet: impl Encode,
+        which: impl Fn(&SessionInfo) -> bool + Send + Sync + 'static,
+    ) -> Result<usize, BroadcastError> {
+        self.fan_out(packet, &Recipients::Where(Arc::new(Contained::new(Box::new(which)))))
+    }
+
+    /// As [`broadcast`](Self::broadcast), to these sessions, on each shard in the order in which they are listed. Those
+    /// that have ended are left out. A session that is listed twice gets the packet twice.
+    ///
+    /// # Errors
+    /// As for [`broadcast`](Self::broadcast).
+    pub fn send_to(&self, sessions: &[SessionId], packet: impl Encode) -> Result<usize, BroadcastError> {
+        let payload = packet.to_bytes()?;
+        let mut by_shard: BTreeMap<ShardId, Vec<Key>> = BTreeMap::new();
+        for session in sessions {
+            by_shard.entry(session.shard).or_default().push(session.key);
+        }
+        let mut posted = Posted::default();
+        for (shard, keys) in by_shard {
+            if let Some(registry) = self.registry_of(shard) {
+                registry.fan_out_on(shard, &payload, Recipients::These(keys), &mut posted);
+            }
+        }
+        posted.outcome()
+    }
+
+    fn fan_out(&self, packet: impl Encode, to: &Recipients) -> Result<usize, BroadcastError> {
+        let payload = packet.to_bytes()?;
+        let mut posted = Posted::default();
+        self.registries().for_each(|registry| registry.fan_out(&payload, to, &mut posted));
+        posted.outcome()
+    }
+}

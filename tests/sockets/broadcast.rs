@@ -1,0 +1,129 @@
+//! One packet for many sessions, on real sockets.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::common::{Client, On, Served, on_each_strategy_and_transport, until};
+use framewire::{
+    EncodeError, Handled, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, SessionId, encode_fn,
+};
+
+on_each_strategy_and_transport! {
+    what_one_session_says_reaches_all_wherever_they_live
+    broadcasts_of_another_thread_arrive_in_order_between_its_other_sends
+    a_packet_goes_to_those_that_are_chosen_or_listed
+}
+
+/// Broadcasts each packet.
+#[derive(Clone)]
+struct Shout(ServerHandle);
+
+impl PacketHandler for Shout {
+    type State = ();
+
+    fn on_open(&mut self, _session: &mut Session<'_>) -> Handled {
+        Ok(())
+    }
+
+    fn on_packet(&mut self, _session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+        self.0.broadcast(packet)?;
+        Ok(())
+    }
+}
+
+/// With a budget so small that nearly every broadcast takes several turns.
+fn serve(on: On) -> Served {
+    let server =
+        on.bind().framing(LengthPrefix::u32_be()).limits(Limits::default().fanout_budget(3, 1 << 20));
+    let handle = server.handle();
+    Served::start(server, Shout(handle))
+}
+
+fn what_one_session_says_reaches_all_wherever_they_live(on: On) {
+    let served = serve(on);
+    let mut clients: Vec<Client> = (0..10).map(|_| served.connect()).collect();
+    served.await_open();
+    for round in 0..20 {
+        let text = format!("round {round}");
+        clients[round % 10].send(&text);
+        for client in &mut clients {
+            assert_eq!(client.recv_text(), text);
+        }
+    }
+    drop(clients);
+    served.finish();
+}
+
+fn broadcasts_of_another_thread_arrive_in_order_between_its_other_sends(on: On) {
+    let served = serve(on);
+    let (mut client, handle) = served.connect_known();
+    let mut others: Vec<Client> = (0..9).map(|_| served.connect()).collect();
+    served.await_open();
+    for number in 0..100 {
+        assert!(served.running.broadcast(format_args!("broadcast {number}")).is_ok_and(|shards| shards > 0));
+        handle.send(format_args!("alone {number}")).expect("it is open");
+    }
+    for number in 0..100 {
+        assert_eq!(client.recv_text(), format!("broadcast {number}"));
+        assert_eq!(client.recv_text(), format!("alone {number}"));
+        for other in &mut others {
+            assert_eq!(other.recv_text(), format!("broadcast {number}"));
+        }
+    }
+    drop((client, others));
+    served.finish();
+}
+
+fn a_packet_goes_to_those_that_are_chosen_or_listed(on: On) {
+    let served = serve(on);
+    let mut known: Vec<(Client, SessionId)> = Vec::new();
+    for _ in 0..6 {
+        let (client, handle) = served.connect_known();
+        known.push((client, handle.id()));
+    }
+    let server = &served.running;
+    let odd: Vec<SessionId> = known.iter().skip(1).step_by(2).map(|(_, id)| *id).collect();
+    let chosen = odd.clone();
+    server.broadcast_where("chosen", move |session| chosen.contains(&session.id)).expect("there is room");
+    server.send_to(&odd, "listed").expect("there is room");
+    let unwilling = encode_fn(|_| Err(EncodeError::because("out of ink")));
+    assert!(server.broadcast(unwilling).is_err_and(|error| error.to_string().contains("out of ink")));
+    server.broadcast("all").expect("there is room");
+    for (at, (client, _)) in known.iter_mut().enumerate() {
+        if at % 2 == 1 {
+            assert_eq!((client.recv_text().as_str(), client.recv_text().as_str()), ("chosen", "listed"));
+        }
+        assert_eq!(client.recv_text(), "all");
+    }
+    drop(known);
+    until("they have ended", || server.session_count() == 0);
+    server.send_to(&odd, "too late").expect("nobody is asked");
+    served.finish();
+}
+
+#[test]
+fn a_server_that_does_not_run_takes_a_broadcast_for_nobody() {
+    let server = On::SingleReactor.bind().framing(LengthPrefix::u32_be());
+    let handle = server.handle();
+    assert_eq!(handle.broadcast("x"), Ok(0));
+    let running = server.spawn(Shout(handle.clone())).expect("it starts");
+    drop(running);
+    assert_eq!((handle.broadcast("x"), handle.send_to(&[], "x")), (Ok(0), Ok(0)));
+}
+
+#[test]
+fn a_predicate_is_dropped_with_the_last_shard_that_has_asked_it() {
+    let served = serve(On::WorkerPool);
+    let client = served.connect();
+    served.await_open();
+    let (kept, asked) = (Arc::new(()), Arc::new(OnceLock::new()));
+    let (held, told) = (kept.clone(), asked.clone());
+    let which = move |_: &framewire::SessionInfo| {
+        let _held = &held;
+        told.set(()).is_ok()
+    };
+    served.running.broadcast_where("x", which).expect("there is room");
+    until("it is dropped", || Arc::strong_count(&kept) == 1);
+    assert!(asked.get().is_some());
+    drop(client);
+    served.finish();
+}

@@ -68,7 +68,7 @@
 //! decisions.
 //!
 //! ```text
-//! 4  facade    server: bind, serve, watch, stop · testing: for your own framings and handlers
+//! 4  facade    server: bind, serve, watch, stop · channel · testing: for your own framings and handlers
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
@@ -154,7 +154,7 @@
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
-//! - No TLS, UDP, clients or named channels yet.
+//! - No TLS, UDP or clients yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),
@@ -207,6 +207,7 @@ mod reactor;
 mod runtime;
 
 // Floor 4: the facade.
+mod channel;
 mod server;
 pub mod testing;
 
@@ -219,11 +220,12 @@ mod sim;
 pub use bytes;
 
 pub use addr::Addr;
+pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    BroadcastError, CloseKind, CloseReason, Failure, Handled, LayerError, QueryError, SendError, ServeError,
-    TicketError,
+    BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, QueryError, SendError,
+    ServeError, TicketError,
 };
 #[cfg(feature = "json")]
 pub use formats::Json;

@@ -24,3 +24,22 @@ pub enum BroadcastError {
         took: usize,
     },
 }
+
+/// Why a session did not become a member of a [`Channel`](crate::Channel).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The session is closing or closed.
+    #[error("session closed")]
+    Closed,
+    /// The session is a member already.
+    #[error("the session is a member already")]
+    AlreadyMember,
+    /// The channel has as many members as [`Channel::max_members`](crate::Channel::max_members) allows.
+    #[error("the channel has {limit} members, its limit")]
+    #[non_exhaustive]
+    Full {
+        /// The limit.
+        limit: usize,
+    },
+}

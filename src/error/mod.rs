@@ -19,7 +19,7 @@ use std::{
 use thiserror::Error;
 
 pub use self::{
-    broadcast::BroadcastError,
+    broadcast::{BroadcastError, JoinError},
     failure::{Failure, Handled},
     layer::LayerError,
     serve::ServeError,

@@ -100,7 +100,7 @@ impl ServerHandle {
         let mut posted = Posted::default();
         for (shard, keys) in by_shard {
             if let Some(registry) = self.registry_of(shard) {
-                registry.fan_out_on(shard, &payload, Recipients::These(keys), &mut posted);
+                registry.fan_out_on(shard, &payload, Recipients::These(Arc::new(keys)), &mut posted);
             }
         }
         posted.outcome()

@@ -13,6 +13,7 @@ use crate::{
     encode::Encode,
     error::{SendError, Why},
     id::{Key, SessionId},
+    session::memberships::{Membership, Memberships},
     sync::{Completion, SendTicket, TICKET},
 };
 
@@ -219,6 +220,14 @@ pub(crate) trait Deliver: Send + Sync {
     /// `bytes` is what the command holds, for the mailbox's limit.
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
 
+    /// Gives the shard a packet for all of these sessions but `except`.
+    fn deliver_to_all(
+        &self,
+        payload: &Bytes,
+        sessions: &Arc<Vec<Key>>,
+        except: Option<Key>,
+    ) -> Result<(), SendError>;
+
     /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
     /// notified this one.
     fn is_idle(&self) -> bool;
@@ -245,6 +254,8 @@ pub(crate) struct HandleState {
     backlog: AtomicUsize,
     /// Bytes of a frame beyond its payload.
     overhead: AtomicUsize,
+    /// The channels that the session is in.
+    pub(crate) memberships: Memberships,
 }
 
 impl HandleState {
@@ -252,7 +263,22 @@ impl HandleState {
     pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, overhead: usize) -> Self {
         let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let overhead = AtomicUsize::new(overhead);
-        Self { id, shard, open: AtomicBool::new(true), queued, backlog, overhead }
+        let (open, memberships) = (AtomicBool::new(true), Memberships::default());
+        Self { id, shard, open, queued, backlog, overhead, memberships }
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The way into the session's shard.
+    pub(crate) fn shard(&self) -> &Arc<dyn Deliver> {
+        &self.shard
+    }
+
+    /// The session closes: returns its memberships, and lets it join nothing more.
+    pub(crate) fn close_memberships(&self) -> Vec<Membership> {
+        self.memberships.close()
     }
 
     /// Called when the session has another framing.
@@ -317,6 +343,10 @@ mod tests {
                 taken.push(command);
             }
             Ok(())
+        }
+
+        fn deliver_to_all(&self, _: &Bytes, _: &Arc<Vec<Key>>, _: Option<Key>) -> Result<(), SendError> {
+            Err(SendError::Closed)
         }
 
         fn is_idle(&self) -> bool {

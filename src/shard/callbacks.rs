@@ -9,7 +9,7 @@ use crate::{
     framing::{FrameError, Framing},
     handler::{PacketHandler, Then},
     id::SessionId,
-    session::{Session, SessionInfo, ShardCore, TimerId},
+    session::{Connection, Membership, Session, SessionInfo, ShardCore, TimerId},
 };
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
@@ -87,6 +87,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[cold]
     pub(super) fn tell_closing(&mut self) {
         let id = self.id();
+        self.core.leave_channels(&self.slot.connection);
         let info = self.slot.connection.info(id, self.core.origin);
         let Some(reason) = self.slot.connection.reason() else { return };
         if let Some(state) = &mut self.slot.state {
@@ -235,6 +236,21 @@ where
 }
 
 impl ShardCore {
+    /// The session closes: it leaves its channels, which runs user code.
+    pub(super) fn leave_channels(&mut self, connection: &Connection) {
+        let Some(handle_state) = connection.handle_state() else { return };
+        for Membership { roster, place } in handle_state.close_memberships() {
+            let told = guard("on_leave", || {
+                roster.forget(handle_state, place);
+                Ok::<_, CloseReason>(())
+            });
+            if let Err(panic) = told {
+                self.counters.panics += 1;
+                tracing::error!(session = %handle_state.id(), panic = %Logged(&panic), "the session has left the channel");
+            }
+        }
+    }
+
     /// Counts and logs the panic, if any, of dropping something that belonged to no session.
     pub(super) fn count_discarded(&mut self, discarded: Result<(), String>) {
         if let Err(panic) = discarded {

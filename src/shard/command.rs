@@ -1,5 +1,7 @@
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{Ending, FanOut, SessionAccess, Shard};
 use crate::{
     addr::Endpoints,
@@ -72,9 +74,29 @@ pub(crate) struct CommandSender<T> {
     pub(crate) outbox_limit: usize,
 }
 
+fn send_error<C>(refused: Rejected<C>) -> SendError {
+    match refused {
+        Rejected::Full { queued, queued_bytes, .. } => {
+            SendError::MailboxFull { commands: queued, bytes: queued_bytes }
+        }
+        Rejected::Closed { .. } => SendError::Closed,
+    }
+}
+
 impl<T: Send> Deliver for CommandSender<T> {
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
         deliver(&self.mailbox, key, command, bytes)
+    }
+
+    fn deliver_to_all(
+        &self,
+        payload: &Bytes,
+        sessions: &Arc<Vec<Key>>,
+        except: Option<Key>,
+    ) -> Result<(), SendError> {
+        let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except);
+        let bytes = fan_out.bytes();
+        self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(send_error)
     }
 
     fn is_idle(&self) -> bool {
@@ -94,12 +116,7 @@ pub(crate) fn deliver<T>(
     bytes: usize,
 ) -> Result<(), SendError> {
     let command = Command::Session(key, Contained::new(command));
-    mailbox.post(command, bytes).map_err(|refused| match refused {
-        Rejected::Full { queued, queued_bytes, .. } => {
-            SendError::MailboxFull { commands: queued, bytes: queued_bytes }
-        }
-        Rejected::Closed { .. } => SendError::Closed,
-    })
+    mailbox.post(command, bytes).map_err(send_error)
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {

@@ -13,7 +13,7 @@ use crate::{
     id::{Key, SessionId, ShardId},
     limits::Limits,
     session::{Session, SessionInfo},
-    slots::Slots,
+    slots::{Keyed, Slots},
 };
 
 /// Tells for which sessions a packet is.
@@ -25,6 +25,9 @@ pub(crate) type Predicate = Box<dyn Fn(&SessionInfo) -> bool + Send + Sync>;
 pub(crate) struct FanOut {
     payload: Bytes,
     to: Recipients,
+    except: Option<Key>,
+    /// Bytes that it holds alone.
+    held: usize,
     /// The place in the list, or the number of the slot, to continue at.
     next: usize,
     /// The log has an error of this packet already.
@@ -36,12 +39,12 @@ pub(crate) struct FanOut {
 pub(crate) enum Recipients {
     All,
     Where(Arc<Contained<Predicate>>),
-    These(Vec<Key>),
+    These(Arc<Vec<Key>>),
 }
 
 impl Recipients {
     /// Returns the place with this number, with the session there if there is one; `None` behind the last place.
-    fn place<V>(&self, number: usize, slots: &Slots<V>) -> Option<Option<Key>> {
+    fn place<V: Keyed>(&self, number: usize, slots: &Slots<V>) -> Option<Option<Key>> {
         match self {
             Self::All | Self::Where(_) => (number < slots.places()).then(|| slots.key_at(number)),
             Self::These(keys) => keys.get(number).copied().map(Some),
@@ -51,13 +54,20 @@ impl Recipients {
 
 impl FanOut {
     pub(crate) fn new(payload: Bytes, to: Recipients) -> Self {
-        Self { payload, to, next: 0, is_logged: false }
+        let listed = if let Recipients::These(keys) = &to { size_of_val(keys.as_slice()) } else { 0 };
+        let held = payload.len().saturating_add(listed);
+        Self { payload, to, except: None, held, next: 0, is_logged: false }
+    }
+
+    /// For the members of a channel, which keeps their list.
+    pub(crate) fn to_members(payload: Bytes, members: Arc<Vec<Key>>, except: Option<Key>) -> Self {
+        let held = payload.len();
+        Self { payload, to: Recipients::These(members), except, held, next: 0, is_logged: false }
     }
 
     /// Returns the bytes that it holds, for the mailbox's limit.
     pub(crate) fn bytes(&self) -> usize {
-        let listed = if let Recipients::These(keys) = &self.to { size_of_val(keys.as_slice()) } else { 0 };
-        self.payload.len().saturating_add(listed)
+        self.held
     }
 }
 
@@ -112,7 +122,7 @@ where
             }
             fan_out.next += 1;
             self.fan_outs.places -= 1;
-            let Some(key) = place else { continue };
+            let Some(key) = place.filter(|key| Some(*key) != fan_out.except) else { continue };
             match self.with_session(key, |access| access.take_from(&mut fan_out)) {
                 Some(Delivery::Sent) => {
                     self.fan_outs.bytes = self.fan_outs.bytes.saturating_sub(fan_out.payload.len());

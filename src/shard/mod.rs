@@ -292,6 +292,7 @@ where
         let draining = slot.connection.is_closing();
         let told = draining && !slot.connection.is_closing_untold();
         let reason = slot.connection.release(&mut self.core).unwrap_or(reason);
+        self.core.leave_channels(&slot.connection);
         self.core.pool.fit(self.slots.len());
         let how = if slot.connection.is_reset_at_end() { Ending::Reset } else { how };
         let id = SessionId { shard: self.core.shard, key };

@@ -61,6 +61,10 @@ impl Deliver for Nowhere {
         Err(SendError::Closed)
     }
 
+    fn deliver_to_all(&self, _: &bytes::Bytes, _: &Arc<Vec<Key>>, _: Option<Key>) -> Result<(), SendError> {
+        Err(SendError::Closed)
+    }
+
     fn is_idle(&self) -> bool {
         true
     }

@@ -13,6 +13,7 @@ mod binding;
 mod blocked_handlers;
 mod broadcast;
 mod changes_of_framing;
+mod channels;
 mod close_reasons;
 mod closures;
 mod encoders;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::{
-    BroadcastError, SessionHandle, SessionId, SessionInfo,
+    BroadcastError, Channel, Left, SessionHandle, SessionId, SessionInfo,
     contained::Contained,
     error::CloseKind,
     framing::LengthPrefix,
@@ -308,4 +308,38 @@ fn a_broadcast_before_a_shutdown_still_reaches_all() {
     }
     world.run_to_rest();
     world.assert_gone();
+}
+
+#[test]
+fn members_that_close_while_a_packet_is_published_leave_and_the_others_get_it_once_in_order() {
+    for (workers, forks) in [(0, 0), (3, 0), (0, 30)] {
+        let (mut world, conns, handles) = with_handles(Setup { workers, forks, ..budget(2, 1 << 20) }, 20);
+        let (room, left) = (Channel::new(), Arc::new(Mutex::new(Vec::new())));
+        for handle in &handles {
+            let left = left.clone();
+            let on_leave = move |_, how| left.lock().unwrap_or_else(PoisonError::into_inner).push(how);
+            assert_eq!(room.join_with(handle, on_leave), Ok(()));
+        }
+        assert_eq!(room.publish("one"), Ok(20));
+        world.step();
+        assert!(room.kick(&handles[7]), "it gets what was published before");
+        world.net().reset(conns[0]);
+        world.net().reset(conns[19]);
+        assert_eq!(room.publish("two"), Ok(19));
+        world.run_for(10);
+        // Which client is whose is not known in a pool.
+        let all = heard(&world, &conns[1..19]);
+        let both = [frame(b"one"), frame(b"two")].concat();
+        let kicked = all.iter().filter(|heard| **heard != both).collect::<Vec<_>>();
+        assert!(kicked.is_empty() || kicked == [&frame(b"one")], "{kicked:?}");
+        let rest = 18 - kicked.len();
+        assert_eq!((room.len(), room.publish("three")), (rest, Ok(rest)));
+        world.abort();
+        world.run_to_rest();
+        world.assert_gone();
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(room.is_empty() && left.len() == 20);
+        left.retain(|how| *how != Left::Closed);
+        assert_eq!(*left, [Left::Kicked], "that one was told of once");
+    }
 }

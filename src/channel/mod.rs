@@ -1,0 +1,246 @@
+//! Channels: lists of sessions to which packets are published.
+
+mod members;
+mod names;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+pub use self::names::Channels;
+
+use self::members::{Members, OnLeave};
+use crate::{
+    contained::Contained,
+    encode::Encode,
+    error::{BroadcastError, JoinError},
+    id::SessionId,
+    session::{HandleState, Membership, Roster, SessionHandle},
+};
+
+/// How a session has left a [`Channel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Left {
+    /// By [`Channel::leave`].
+    Left,
+    /// By [`Channel::kick`].
+    Kicked,
+    /// The session has begun to close.
+    Closed,
+}
+
+/// A list of sessions, its members, to which packets are published. Clones are cheap, and all are the same channel.
+///
+/// Members may be sessions of any server in the process, on any shard. A channel keeps no session open: a session that
+/// closes leaves all its channels by itself, before its [`on_closing`](crate::PacketHandler::on_closing) is called.
+///
+/// All methods may be called from any thread and within callbacks. None blocks for long: a lock is held while the list
+/// is changed or read, and while a packet is given to the shards of the members, but never while user code runs.
+///
+/// ```
+/// use framewire::{Channel, Handled, PacketHandler, Session};
+///
+/// /// All are in one room, and hear what the others say.
+/// #[derive(Clone)]
+/// struct Chat {
+///     room: Channel,
+/// }
+///
+/// impl PacketHandler for Chat {
+///     type State = ();
+///
+///     fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
+///         let room = self.room.clone();
+///         self.room.join_with(&session.handle(), move |id, how| {
+///             let _ = room.publish(format_args!("{id} has gone: {how:?}")); // best effort
+///         })?;
+///         Ok(())
+///     }
+///
+///     fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), said: &[u8]) -> Handled {
+///         self.room.publish_except(&session.handle(), said)?;
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone, Default)]
+pub struct Channel {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner(Mutex<Members>);
+
+impl Channel {
+    /// Creates a channel without members.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many members the channel, with all its clones, may have. Members that it has stay. Default: no limit
+    /// but the number of sessions.
+    #[must_use]
+    pub fn max_members(self, members: usize) -> Self {
+        self.inner.lock().limit_to(members);
+        self
+    }
+
+    /// Makes a session a member: it gets what is published from now on.
+    ///
+    /// # Errors
+    /// - [`JoinError::Closed`] if the session is closing or closed.
+    /// - [`JoinError::AlreadyMember`] if it is a member.
+    /// - [`JoinError::Full`] at [`max_members`](Self::max_members).
+    pub fn join(&self, session: &SessionHandle) -> Result<(), JoinError> {
+        self.add(session, None)
+    }
+
+    /// As [`join`](Self::join); calls `on_leave` once, when the session is no longer a member, whether it has left, was
+    /// kicked or closes. No lock is held then, so `on_leave` may use this channel and any other.
+    ///
+    /// [`leave`](Self::leave) and [`kick`](Self::kick) call it before they return, so a panic in it reaches their
+    /// caller. If the session closes, it is called on the session's shard, outside of any callback; then a panic is
+    /// logged and counted.
+    ///
+    /// # Errors
+    /// As for [`join`](Self::join). `on_leave` is dropped then.
+    pub fn join_with(
+        &self,
+        session: &SessionHandle,
+        on_leave: impl FnOnce(SessionId, Left) + Send + 'static,
+    ) -> Result<(), JoinError> {
+        self.add(session, Some(Contained::new(Box::new(on_leave))))
+    }
+
+    fn add(
+        &self,
+        session: &SessionHandle,
+        mut on_leave: Option<Contained<OnLeave>>,
+    ) -> Result<(), JoinError> {
+        if !session.is_open() {
+            return Err(JoinError::Closed);
+        }
+        let joined = session.handle_state.memberships.join(|| {
+            let place = self.inner.lock().add(session, &mut on_leave)?;
+            Ok(Membership { roster: self.inner.clone(), place })
+        });
+        joined.unwrap_or(Err(JoinError::Closed))
+    }
+
+    /// Ends a session's membership. Returns `false` if it was not a member.
+    pub fn leave(&self, member: &SessionHandle) -> bool {
+        self.remove(member, Left::Left)
+    }
+
+    /// As [`leave`](Self::leave), but `on_leave` is told that the session was kicked. The session stays open; to close
+    /// it, see [`SessionHandle::close_with`].
+    pub fn kick(&self, member: &SessionHandle) -> bool {
+        self.remove(member, Left::Kicked)
+    }
+
+    fn remove(&self, member: &SessionHandle, how: Left) -> bool {
+        let Some((place, on_leave)) = self.inner.lock().remove(&member.handle_state, None) else {
+            return false;
+        };
+        let roster: Arc<dyn Roster> = self.inner.clone();
+        member.handle_state.memberships.leave(&roster, place);
+        tell(on_leave, member.id(), how);
+        true
+    }
+
+    /// Returns the number of members.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.lock().len()
+    }
+
+    /// Returns `true` if the channel has no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns `true` if the session is a member.
+    #[must_use]
+    pub fn has(&self, session: &SessionHandle) -> bool {
+        self.inner.lock().has(session)
+    }
+
+    /// Returns the members, in no particular order.
+    #[must_use]
+    pub fn members(&self) -> Vec<SessionHandle> {
+        self.inner.lock().handles()
+    }
+
+    /// Sends a packet to all members, and returns their number. Never blocks.
+    ///
+    /// The value is encoded once, here; `Bytes` are not copied. Each shard with members gets one command, and sends the
+    /// packet as [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) does: within its budget, in order with
+    /// everything else that this thread sends to a member, and without waiting for slow members. Those are closed at
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard).
+    ///
+    /// All members get what is published to this channel in the same order, whichever threads publish.
+    ///
+    /// # Errors
+    /// - [`BroadcastError::Encode`] if the value cannot be encoded.
+    /// - [`BroadcastError::MailboxFull`] if the mailboxes of some shards are full; the members on other shards get the
+    ///   packet.
+    pub fn publish(&self, packet: impl Encode) -> Result<usize, BroadcastError> {
+        let payload = packet.to_bytes()?;
+        self.inner.lock().publish(&payload, None)
+    }
+
+    /// As [`publish`](Self::publish), to all members but this one, which need not be a member. This holds for this
+    /// packet alone.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub fn publish_except(
+        &self,
+        left_out: &SessionHandle,
+        packet: impl Encode,
+    ) -> Result<usize, BroadcastError> {
+        let payload = packet.to_bytes()?;
+        self.inner.lock().publish(&payload, Some(left_out))
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("members", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Channel {
+    /// Returns `true` for two clones of one channel.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Channel {}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Roster for Inner {
+    fn forget(&self, session: &Arc<HandleState>, place: u64) {
+        let removed = self.lock().remove(session, Some(place));
+        if let Some((_, on_leave)) = removed {
+            tell(on_leave, session.id(), Left::Closed);
+        }
+    }
+}
+
+/// Calls what was to be called when the session leaves. No lock may be held.
+fn tell(on_leave: Option<Contained<OnLeave>>, session: SessionId, how: Left) {
+    if let Some(on_leave) = on_leave {
+        (on_leave.into_inner())(session, how);
+    }
+}

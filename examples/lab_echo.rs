@@ -1,4 +1,4 @@
-//! An echo server for measurements. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
+//! An echo server for measurements, or one that sends each packet to all. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
 //! `nc 127.0.0.1 7000` and type.
 //!
 //! | option | default | |
@@ -8,6 +8,7 @@
 //! | `--threads` | 1 | N, for the pool |
 //! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
+//! | `--mode` | `echo` | or `broadcast`: each packet goes to every connection |
 //! | `--layers` | 0 | layers that pass bytes through, for each connection; 8 at most |
 //! | `--services` | 0 | further services on the same threads, each with a port of its own, to measure idle services; 253 at most |
 //!
@@ -33,6 +34,7 @@ struct Options {
     threads: usize,
     strategy: String,
     framing: String,
+    mode: String,
     max: usize,
     layers: usize,
     services: usize,
@@ -55,6 +57,7 @@ impl Options {
             threads: 1,
             strategy: "single".into(),
             framing: "u32be".into(),
+            mode: "echo".into(),
             max: 1 << 20,
             layers: 0,
             services: 0,
@@ -66,6 +69,7 @@ impl Options {
                 "--threads" => options.threads = number(&name, &value)?,
                 "--strategy" => options.strategy = value,
                 "--framing" => options.framing = value,
+                "--mode" => options.mode = value,
                 "--max" => options.max = number(&name, &value)?,
                 "--layers" => options.layers = number(&name, &value)?,
                 "--services" => options.services = number(&name, &value)?,
@@ -115,8 +119,18 @@ impl Options {
         };
         let mut signals = Signals::new(TERM_SIGNALS)?;
         let addrs = server.local_addrs();
-        let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
-        let mut reactor = reactor.service(server, echo);
+        let mut reactor = match self.mode.as_str() {
+            "echo" => reactor.service(server, packet_fn(|session, packet| Ok(session.send(packet)?))),
+            "broadcast" => {
+                let all = server.handle();
+                let tell_all = packet_fn(move |_, packet| {
+                    all.broadcast(packet)?;
+                    Ok(())
+                });
+                reactor.service(server, tell_all)
+            }
+            other => return Err(format!("no mode {other:?}; use echo or broadcast").into()),
+        };
         for _ in 0..self.services {
             // With a closure of its own: one that two services share would not be inlined.
             let idle = packet_fn(|_, _| Ok(()));

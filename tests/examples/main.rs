@@ -84,6 +84,18 @@ fn lab_echo_serves_with_every_strategy_and_ends_gracefully() {
 }
 
 #[test]
+fn lab_echo_sends_to_every_connection_in_its_broadcast_mode() {
+    let program = Program::start("lab_echo", &["--mode", "broadcast", "--framing", "line"]);
+    let mut one = program.connect();
+    one.send("one\n");
+    one.expect("one\n");
+    let mut other = program.connect();
+    other.send("other\n");
+    other.expect("other\n");
+    one.expect("other\n");
+}
+
+#[test]
 fn lab_echo_takes_a_payload_of_its_maximum_and_not_one_byte_more() {
     let program = Program::start("lab_echo", &["--max", "5000000"]);
     let frame = [&5_000_000_u32.to_be_bytes()[..], &vec![7; 5_000_000]].concat();

@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
+
 pub use self::names::Channels;
 
 use self::members::{Members, OnLeave};
@@ -189,8 +191,7 @@ impl Channel {
     /// - [`BroadcastError::MailboxFull`] if the mailboxes of some shards are full; the members on other shards get the
     ///   packet.
     pub fn publish(&self, packet: impl Encode) -> Result<usize, BroadcastError> {
-        let payload = packet.to_bytes()?;
-        self.inner.lock().publish(&payload, None)
+        self.inner.publish(&packet.into_payload()?, None)
     }
 
     /// As [`publish`](Self::publish), to all members but this one, which need not be a member. This holds for this
@@ -203,8 +204,7 @@ impl Channel {
         left_out: &SessionHandle,
         packet: impl Encode,
     ) -> Result<usize, BroadcastError> {
-        let payload = packet.to_bytes()?;
-        self.inner.lock().publish(&payload, Some(left_out))
+        self.inner.publish(&packet.into_payload()?, Some(left_out))
     }
 }
 
@@ -226,6 +226,11 @@ impl Eq for Channel {}
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller keeps the payload until the lock is released: to drop it may run user code.
+    fn publish(&self, payload: &Bytes, left_out: Option<&SessionHandle>) -> Result<usize, BroadcastError> {
+        self.lock().publish(payload, left_out)
     }
 }
 

@@ -92,7 +92,7 @@ impl ServerHandle {
     /// # Errors
     /// As for [`broadcast`](Self::broadcast).
     pub fn send_to(&self, sessions: &[SessionId], packet: impl Encode) -> Result<usize, BroadcastError> {
-        let payload = packet.to_bytes()?;
+        let payload = packet.into_payload()?;
         let mut by_shard: BTreeMap<ShardId, Vec<Key>> = BTreeMap::new();
         for session in sessions {
             by_shard.entry(session.shard).or_default().push(session.key);
@@ -107,7 +107,7 @@ impl ServerHandle {
     }
 
     fn fan_out(&self, packet: impl Encode, to: &Recipients) -> Result<usize, BroadcastError> {
-        let payload = packet.to_bytes()?;
+        let payload = packet.into_payload()?;
         let mut posted = Posted::default();
         self.registries().for_each(|registry| registry.fan_out(&payload, to, &mut posted));
         posted.outcome()

@@ -54,7 +54,8 @@ impl<T> Command<T> {
             Self::Session(_, command) => command.discard(),
             Self::Execute(job) => job.discard(),
             Self::ClosePeer(_, why) => why.discard(),
-            Self::FanOut(_) | Self::Adopt(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
+            Self::FanOut(fan_out) => fan_out.discard(),
+            Self::Adopt(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
         }
     }
 }

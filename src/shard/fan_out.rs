@@ -23,7 +23,8 @@ pub(crate) type Predicate = Box<dyn Fn(&SessionInfo) -> bool + Send + Sync>;
 ///
 /// As long as some of them have not got it, no later command is taken from the mailbox: nothing overtakes it.
 pub(crate) struct FanOut {
-    payload: Bytes,
+    /// Its owner is the user's.
+    payload: Contained<Bytes>,
     to: Recipients,
     except: Option<Key>,
     /// Bytes that it holds alone.
@@ -56,13 +57,22 @@ impl FanOut {
     pub(crate) fn new(payload: Bytes, to: Recipients) -> Self {
         let listed = if let Recipients::These(keys) = &to { size_of_val(keys.as_slice()) } else { 0 };
         let held = payload.len().saturating_add(listed);
+        let payload = Contained::new(payload);
         Self { payload, to, except: None, held, next: 0, is_logged: false }
     }
 
     /// For the members of a channel, which keeps their list.
     pub(crate) fn to_members(payload: Bytes, members: Arc<Vec<Key>>, except: Option<Key>) -> Self {
-        let held = payload.len();
+        let (held, payload) = (payload.len(), Contained::new(payload));
         Self { payload, to: Recipients::These(members), except, held, next: 0, is_logged: false }
+    }
+
+    /// Drops it.
+    ///
+    /// # Errors
+    /// The message, if the destructor of the payload's owner panicked.
+    pub(crate) fn discard(self) -> Result<(), String> {
+        self.payload.discard()
     }
 
     /// Returns the bytes that it holds, for the mailbox's limit.
@@ -132,10 +142,11 @@ where
                     self.core.counters.panics += 1;
                     let (shard, panic) = (self.core.shard, Logged(&panic));
                     tracing::error!(%shard, %panic, "the sessions of this shard that are left do not get the packet");
-                    return None;
+                    break;
                 }
             }
         }
+        self.core.count_discarded(fan_out.discard());
         None
     }
 }
@@ -156,7 +167,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
         let Slot { connection, framing, .. } = &mut *self.slot;
         let mut session = Session::new(connection, &mut **framing, self.core);
-        match guard("encode", || Ok::<_, CloseReason>(session.send(&fan_out.payload))) {
+        match guard("encode", || Ok::<_, CloseReason>(session.send(&*fan_out.payload))) {
             Ok(Ok(())) => {
                 self.core.flush_later(&mut self.slot.connection);
                 return Delivery::Sent;

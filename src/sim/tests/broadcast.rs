@@ -343,3 +343,35 @@ fn members_that_close_while_a_packet_is_published_leave_and_the_others_get_it_on
         assert_eq!(*left, [Left::Kicked], "that one was told of once");
     }
 }
+
+/// The bytes of a packet, with a destructor that panics.
+struct Owner;
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        b"x"
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("on purpose"));
+    }
+}
+
+#[test]
+fn a_packet_whose_owner_panics_when_it_is_dropped_is_sent_and_counted() {
+    let (mut world, conns, _) = with_handles(budget(3, 1 << 20), 5);
+    let mut posted = Posted::default();
+    world.registry.fan_out(&Bytes::from_owner(Owner), &Recipients::All, &mut posted);
+    assert_eq!(posted.outcome(), Ok(1));
+    world.run_for(1);
+    assert!(heard(&world, &conns).iter().all(|heard| *heard == frame(b"x")));
+    assert_eq!((world.metrics().panics, world.metrics().sessions), (1, 5));
+    // One that no shard has taken when the server ends.
+    world.registry.fan_out(&Bytes::from_owner(Owner), &Recipients::All, &mut Posted::default());
+    world.abort();
+    world.run_to_rest();
+    world.assert_gone();
+    assert_eq!(world.metrics().panics, 2);
+}

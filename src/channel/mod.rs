@@ -125,7 +125,7 @@ impl Channel {
         if !session.is_open() {
             return Err(JoinError::Closed);
         }
-        let joined = session.handle_state.memberships.join(|| {
+        let joined = session.handle_state.join(|| {
             let place = self.inner.lock().add(session, &mut on_leave)?;
             Ok(Membership { roster: self.inner.clone(), place })
         });

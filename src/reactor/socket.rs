@@ -13,7 +13,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source, net};
 #[cfg(unix)]
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+#[cfg(unix)]
+use socket2::SockAddr;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 #[cfg(unix)]
 use super::socket_file::SocketFile;
@@ -150,11 +152,14 @@ fn backlog(options: &SocketOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
+#[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
 fn set_reuse_port(socket: &Socket) -> io::Result<()> {
-    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-    return socket.set_reuse_port(true);
-    #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
-    return Err(io::Error::new(io::ErrorKind::Unsupported, "SO_REUSEPORT is not supported here"));
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
+fn set_reuse_port(_socket: &Socket) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "SO_REUSEPORT is not supported here"))
 }
 
 fn set_tcp_options(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()> {

@@ -276,9 +276,15 @@ impl HandleState {
         &self.shard
     }
 
-    /// The session closes: returns its memberships, and lets it join nothing more.
+    /// The session has been shut: returns its memberships. It joins nothing more.
     pub(crate) fn close_memberships(&self) -> Vec<Membership> {
-        self.memberships.close()
+        debug_assert!(!self.open.load(Ordering::Acquire), "it is shut first");
+        self.memberships.leave_all()
+    }
+
+    /// Puts the session on a list, see [`Memberships::join`].
+    pub(crate) fn join<E>(&self, join: impl FnOnce() -> Result<Membership, E>) -> Option<Result<(), E>> {
+        self.memberships.join(|| self.open.load(Ordering::Acquire), join)
     }
 
     /// Called when the session has another framing.
@@ -364,8 +370,8 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_handles_takes_72_bytes_with_its_counts() {
-        assert!(size_of::<HandleState>() + 2 * size_of::<usize>() <= 72);
+    fn the_state_of_handles_takes_88_bytes_with_its_counts() {
+        assert!(size_of::<HandleState>() + 2 * size_of::<usize>() <= 88);
     }
 
     #[test]

@@ -16,42 +16,45 @@ pub(crate) struct Membership {
 }
 
 /// The lists that a session is on. It is on each because somebody has put it there who has a handle to it.
+///
+/// Boxed, because few of the sessions that have handles are on a list.
 #[derive(Default)]
 pub(crate) struct Memberships(Mutex<List>);
 
-#[derive(Default)]
-struct List {
-    memberships: Vec<Membership>,
-    /// The session has left all lists, and joins no other.
-    closed: bool,
-}
+#[allow(clippy::box_collection, reason = "a list that is empty takes one word")]
+type List = Option<Box<Vec<Membership>>>;
 
 impl Memberships {
     /// Puts the session on a list. While `join` runs, which must not run user code, the session does not leave its
-    /// lists. Returns `None` if the session has left them for ever, otherwise what `join` returned.
-    pub(crate) fn join<E>(&self, join: impl FnOnce() -> Result<Membership, E>) -> Option<Result<(), E>> {
+    /// lists. Returns `None` if the session `is_open` no more, otherwise what `join` returned.
+    pub(super) fn join<E>(
+        &self,
+        is_open: impl FnOnce() -> bool,
+        join: impl FnOnce() -> Result<Membership, E>,
+    ) -> Option<Result<(), E>> {
         let mut list = self.lock();
-        if list.closed {
+        // A session is shut before it leaves its lists: either it is found to be shut here, or it will leave this list
+        // too.
+        if !is_open() {
             return None;
         }
-        Some(join().map(|membership| list.memberships.push(membership)))
+        Some(join().map(|membership| list.get_or_insert_default().push(membership)))
     }
 
     /// Forgets the session's place on a list, which it has left.
     pub(crate) fn leave(&self, roster: &Arc<dyn Roster>, place: u64) {
         let mut list = self.lock();
         let is_it = |one: &Membership| Arc::ptr_eq(&one.roster, roster) && one.place == place;
-        let left = list.memberships.iter().position(is_it).map(|at| list.memberships.swap_remove(at));
+        let left = list.as_mut().and_then(|all| Some(all.swap_remove(all.iter().position(is_it)?)));
+        let emptied = list.take_if(|all| all.is_empty());
         // What is dropped with the last membership is not dropped under the lock.
         drop(list);
-        drop(left);
+        drop((left, emptied));
     }
 
-    /// The session closes: returns its places on all lists, and lets it join no other.
-    pub(super) fn close(&self) -> Vec<Membership> {
-        let mut list = self.lock();
-        list.closed = true;
-        std::mem::take(&mut list.memberships)
+    /// The session is shut: returns its places on all lists.
+    pub(super) fn leave_all(&self) -> Vec<Membership> {
+        self.lock().take().map(|all| *all).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {

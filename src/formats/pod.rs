@@ -104,7 +104,7 @@ where
     fn decode(packet: &'p [u8]) -> Result<Self, DecodeError> {
         T::try_ref_from_bytes(packet).map(Self).map_err(|error| match error {
             TryCastError::Size(_) => {
-                let why = format_args!("{} bytes are not a whole number of elements", packet.len());
+                let why = format!("{} bytes are not a whole number of elements", packet.len());
                 DecodeError::format(FORMAT, type_name::<T>(), why)
             }
             _ => invalid::<T>(),

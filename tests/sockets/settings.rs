@@ -24,6 +24,8 @@ fn a_setting_that_cannot_work_is_named() {
         ("limits.max_age", limits.clone().max_age(Duration::from_micros(999))),
         ("limits.stall_timeout", limits.clone().stall_timeout(Duration::from_nanos(1))),
         ("limits.connections_per_peer", limits.clone().connections_per_peer(0)),
+        ("limits.fanout_budget", limits.clone().fanout_budget(0, 1)),
+        ("limits.fanout_budget", limits.clone().fanout_budget(1, 0)),
         ("limits.mailbox_commands", limits.mailbox_commands(0)),
     ];
     for (option, limits) in cases {

@@ -62,9 +62,9 @@ impl Connection {
         self.status.is_open_without(NOT_ORDINARY) && self.inbox.is_none()
     }
 
-    /// Handles an announcement for an ordinary session, of which `n` bytes were received, and no more are there.
+    /// Counts `n` received bytes, which the peer has sent by now.
     #[inline]
-    pub(crate) fn handle_ordinary(&mut self, n: usize, core: &mut ShardCore) {
+    pub(crate) fn count_received(&mut self, n: usize, core: &mut ShardCore) {
         self.heard = core.clock.stamp();
         // A counter of 64 bits does not overflow in practice.
         self.traffic.bytes_in = self.traffic.bytes_in.wrapping_add(n as u64);
@@ -95,10 +95,7 @@ impl Connection {
     /// Counts `n` received bytes. Returns `true` if they are wanted: a session that is closing discards them.
     #[inline]
     pub(crate) fn handle_received(&mut self, n: usize, core: &mut ShardCore) -> bool {
-        self.heard = core.clock.stamp();
-        // A counter of 64 bits does not overflow in practice.
-        self.traffic.bytes_in = self.traffic.bytes_in.wrapping_add(n as u64);
-        core.counters.bytes_in = core.counters.bytes_in.wrapping_add(n as u64);
+        self.count_received(n, core);
         !self.discards_input()
     }
 

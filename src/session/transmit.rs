@@ -131,9 +131,7 @@ impl Connection {
     /// The kernel has taken all `n` bytes of the sole transmit.
     #[inline]
     pub(crate) fn handle_sole_sent(&mut self, n: usize, core: &mut ShardCore) {
-        // A counter of 64 bits does not overflow in practice.
-        self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
-        core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);
+        self.count_written(n, core);
         if let Some(mut outbox) = self.outbox.take() {
             outbox.take_sole();
             core.pool.put_empty(outbox);
@@ -164,11 +162,16 @@ impl Connection {
         Ok(false)
     }
 
-    #[inline(always)]
-    fn handle_written(&mut self, n: usize, core: &mut ShardCore) -> bool {
+    #[inline]
+    fn count_written(&mut self, n: usize, core: &mut ShardCore) {
         // A counter of 64 bits does not overflow in practice.
         self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
         core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);
+    }
+
+    #[inline(always)]
+    fn handle_written(&mut self, n: usize, core: &mut ShardCore) -> bool {
+        self.count_written(n, core);
         if self.is_layered() {
             return self.handle_wire_written(n, core);
         }

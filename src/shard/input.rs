@@ -30,7 +30,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// `n` bytes came for an ordinary session, and are in `buffer`; the kernel has no more.
     #[inline(always)]
     pub(crate) fn handle_ordinary(&mut self, buffer: &mut ReceiveBuffer, n: usize) {
-        self.slot.connection.handle_ordinary(n, self.core);
+        self.slot.connection.count_received(n, self.core);
         let region = buffer.received(n);
         let used = self.deliver(region, self.core.clock.stamp());
         if used < n {

@@ -1,12 +1,11 @@
 //! A server that ends well. `cargo run --release --example graceful_shutdown`, then `nc 127.0.0.1 7000`, type, and
 //! press ctrl-c in the server's terminal: each session gets what was sent to it and a farewell, then the figures are
-//! printed.
+//! printed. A second ctrl-c does not wait.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
-use std::{error::Error, thread, time::Duration};
+use std::{error::Error, time::Duration};
 
 use framewire::{CloseKind, Handled, PacketHandler, Separator, Server, Session, Then, WorkerPool};
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 /// How long the sessions have to deliver their last bytes; then they are cut.
 const GRACE: Duration = Duration::from_secs(5);
@@ -35,23 +34,10 @@ impl PacketHandler for Shout {
 fn main() -> Result<(), Box<dyn Error>> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let server = Server::bind(addr)?.framing(Separator::lines().max(1000)).strategy(WorkerPool::per_core());
-    // Installed before the address is printed, so that an early signal is not lost.
-    let mut signals = Signals::new(TERM_SIGNALS)?;
-    let running = server.spawn(Shout)?;
+    let running = server.stop_on_signal(GRACE).spawn(Shout)?;
     running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
 
     let server = running.handle();
-    let stopper = server.clone();
-    thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            println!("signal {signal}: closing {} sessions", stopper.session_count());
-            stopper.shutdown(GRACE);
-        }
-        // A second signal does not wait.
-        if signals.forever().next().is_some() {
-            stopper.abort();
-        }
-    });
     running.wait()?;
 
     let metrics = server.metrics();

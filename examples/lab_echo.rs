@@ -15,13 +15,12 @@
 //! All limits are on, and an idle timeout of 300 s. SIGTERM or ctrl-c ends it gracefully.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
 
-use std::{error::Error, num::IntErrorKind, process::ExitCode, thread, time::Duration};
+use std::{error::Error, num::IntErrorKind, process::ExitCode, time::Duration};
 
 use framewire::{
     Framing, Layer, LayerError, LayerIo, LengthPrefix, Limits, Netstring, Raw, Reactor, Separator, Server,
     SingleReactor, ThreadPerConnection, UntilEof, VarintPrefix, WorkerPool, bytes::BytesMut, packet_fn,
 };
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 const MAX_THREADS: usize = 4096;
 const IDLE: Duration = Duration::from_secs(300);
@@ -117,7 +116,6 @@ impl Options {
             "threads" => Reactor::new(ThreadPerConnection::max(MAX_THREADS)),
             other => return Err(format!("no strategy {other:?}; use single, pool or threads").into()),
         };
-        let mut signals = Signals::new(TERM_SIGNALS)?;
         let addrs = server.local_addrs();
         let mut reactor = match self.mode.as_str() {
             "echo" => reactor.service(server, packet_fn(|session, packet| Ok(session.send(packet)?))),
@@ -136,16 +134,10 @@ impl Options {
             let idle = packet_fn(|_, _| Ok(()));
             reactor = reactor.service(Server::bind("127.0.0.1:0")?.framing(Raw::new()), idle);
         }
-        let running = reactor.spawn()?;
+        let running = reactor.stop_on_signal(GRACE).spawn()?;
         for addr in addrs {
             println!("listening on {addr}");
         }
-        let server = running.handle();
-        thread::spawn(move || {
-            if signals.forever().next().is_some() {
-                server.shutdown(GRACE);
-            }
-        });
         Ok(running.wait()?)
     }
 

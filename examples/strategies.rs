@@ -4,13 +4,12 @@
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use framewire::{
     Addr, ForkingStrategy, NewConnection, Placement, Separator, Server, ShardId, ShardLoads, SingleReactor,
     ThreadPerConnection, WorkerPool, packet_fn,
 };
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 const WORKERS: usize = 2;
 
@@ -53,11 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "by-peer" => server.strategy(ByPeer { hasher: RandomState::new(), quota: 4 }),
         other => return Err(format!("no strategy {other:?}").into()),
     };
-    let mut signals = Signals::new(TERM_SIGNALS)?;
     let answer = packet_fn(|session, _line| Ok(session.send(format!("shard {}", session.id().shard()))?));
-    let running = server.spawn(answer)?;
+    let running = server.stop_on_signal(Duration::from_secs(5)).spawn(answer)?;
     running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
-    let server = running.handle();
-    thread::spawn(move || signals.forever().next().map(|_| server.shutdown(Duration::from_secs(5))));
     Ok(running.wait()?)
 }

@@ -16,12 +16,11 @@ mod commands;
 mod framing;
 mod store;
 
-use std::{error::Error, process::ExitCode, sync::Arc, thread, time::Duration};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use commands::Commands;
 use framewire::{Server, SingleReactor, WorkerPool};
 use framing::Resp;
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use store::Store;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -67,16 +66,10 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         0 | 1 => (server.strategy(SingleReactor::new()), 1),
         threads => (server.strategy(WorkerPool::new(threads)), PARTS * threads.min(32)),
     };
-    let mut signals = Signals::new(TERM_SIGNALS)?;
-    let running = server.spawn(Commands::new(Arc::new(Store::new(parts, options.max_memory))))?;
+    let store = Arc::new(Store::new(parts, options.max_memory));
+    let running = server.stop_on_signal(GRACE).spawn(Commands::new(store))?;
     for addr in running.local_addrs() {
         println!("listening on {addr}");
     }
-    let server = running.handle();
-    thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            server.shutdown(GRACE);
-        }
-    });
     Ok(running.wait()?)
 }

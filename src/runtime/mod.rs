@@ -9,6 +9,8 @@ mod launcher;
 mod numbers;
 mod platform;
 mod registry;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 mod start;
 
 pub(crate) use fan_out::Posted;
@@ -20,4 +22,6 @@ pub(crate) use platform::{Platform, ShardThread, System};
 #[cfg(test)]
 pub(crate) use registry::RegisteredShard;
 pub(crate) use registry::{PostOutcome, ShardRegistry, Stop};
+#[cfg(all(unix, feature = "signals"))]
+pub(crate) use signals::SignalThread;
 pub(crate) use start::{ServiceParts, StartService, start_workers};

@@ -140,7 +140,7 @@ impl ServerHandle {
         self.stop(Stop::Now);
     }
 
-    fn stop(&self, stop: Stop) {
+    pub(super) fn stop(&self, stop: Stop) {
         let mut asked = self.stop_asked();
         *asked = Some(asked.map_or(stop, |before| before.sooner(stop)));
         self.registries().for_each(|registry| registry.stop(stop));

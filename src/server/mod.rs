@@ -7,6 +7,8 @@ mod handlers;
 mod reactor;
 mod running;
 mod shared_strategy;
+#[cfg_attr(not(all(unix, feature = "signals")), path = "no_signals.rs")]
+mod signals;
 mod start;
 
 use std::{fmt, time::Duration};
@@ -17,7 +19,10 @@ pub use handlers::{Handlers, PerShard, per_shard};
 pub use reactor::Reactor;
 pub use running::RunningServer;
 
-use self::start::{Starting, service};
+use self::{
+    signals::OnSignal,
+    start::{Starting, service},
+};
 use crate::{
     addr::Addr,
     error::ServeError,
@@ -63,6 +68,7 @@ pub struct Server<F = Unframed> {
     strategy: Box<dyn ForkingStrategy>,
     limits: Limits,
     options: SocketOptions,
+    on_signal: OnSignal,
     handle: ServerHandle,
 }
 
@@ -111,6 +117,7 @@ impl Server<Unframed> {
             strategy: Box::new(SingleReactor::new()),
             limits: Limits::default(),
             options: SocketOptions::default(),
+            on_signal: OnSignal::default(),
         })
     }
 }
@@ -118,8 +125,8 @@ impl Server<Unframed> {
 impl<F> Server<F> {
     /// Sets how packets are cut from the stream. Each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, others, layers, strategy, limits, options, handle, .. } = self;
-        Server { sockets, framing, others, layers, strategy, limits, options, handle }
+        let Self { sockets, others, layers, strategy, limits, options, on_signal, handle, .. } = self;
+        Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle }
     }
 
     /// Binds further addresses, whose sessions have a framing of their own. Everything else is common to all listeners:
@@ -292,9 +299,10 @@ impl<F> Server<F> {
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
     {
+        let on_signal = self.on_signal;
         let (service, strategy) = service(self, handlers.into_factory());
         let handle = service.handle().clone();
-        Starting { services: vec![service], strategy, handle }
+        Starting { services: vec![service], strategy, on_signal, handle }
     }
 }
 

@@ -2,6 +2,7 @@ use std::fmt;
 
 use super::{
     Handlers, RunningServer, Server, ServerHandle,
+    signals::OnSignal,
     start::{PendingService, Starting, service},
 };
 use crate::{
@@ -45,13 +46,15 @@ use crate::{
 pub struct Reactor {
     strategy: Contained<Box<dyn ForkingStrategy>>,
     services: Vec<Box<dyn PendingService>>,
+    pub(super) on_signal: OnSignal,
 }
 
 impl Reactor {
     /// Creates a reactor without services. `strategy` places the connections of all services.
     #[must_use]
     pub fn new(strategy: impl ForkingStrategy + 'static) -> Self {
-        Self { strategy: Contained::new(Box::new(strategy)), services: Vec::new() }
+        let strategy: Box<dyn ForkingStrategy> = Box::new(strategy);
+        Self { strategy: Contained::new(strategy), services: Vec::new(), on_signal: OnSignal::default() }
     }
 
     /// Adds a service. A strategy that was given to `server` is ignored in favour of the reactor's.
@@ -61,6 +64,7 @@ impl Reactor {
         F: Framing + Clone + Send + 'static,
         H: PacketHandler + 'static,
     {
+        self.on_signal = self.on_signal.sooner(server.on_signal);
         let (service, _) = service(server, handlers.into_factory());
         self.services.push(service);
         self
@@ -85,13 +89,13 @@ impl Reactor {
     }
 
     fn starting(self) -> Result<Starting, ServeError> {
-        let Self { strategy, services } = self;
+        let Self { strategy, services, on_signal } = self;
         if services.is_empty() || services.len() > MAX_SERVICES {
             let why = format!("{} services; 1 to {MAX_SERVICES} are possible", services.len());
             return Err(ServeError::config(("reactor", why)));
         }
         let addrs = services.iter().flat_map(|service| service.handle().local_addrs()).collect();
-        Ok(Starting { services, strategy, handle: ServerHandle::new(addrs) })
+        Ok(Starting { services, strategy, on_signal, handle: ServerHandle::new(addrs) })
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{fmt, ops::Deref, time::Duration};
 
-use super::ServerHandle;
+use super::{ServerHandle, signals::SignalWatch};
 use crate::{
     error::{ServeError, panic_message},
     runtime::ShardThread,
@@ -31,11 +31,12 @@ const OVERTIME: Duration = Duration::from_millis(75);
 pub struct RunningServer {
     handle: ServerHandle,
     threads: Vec<ShardThread>,
+    _signals: SignalWatch,
 }
 
 impl RunningServer {
-    pub(super) fn new(handle: ServerHandle) -> Self {
-        Self { handle, threads: Vec::new() }
+    pub(super) fn new(handle: ServerHandle, signals: SignalWatch) -> Self {
+        Self { handle, threads: Vec::new(), _signals: signals }
     }
 
     pub(super) fn add(&mut self, thread: ShardThread) {

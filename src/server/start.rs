@@ -4,6 +4,7 @@ use super::{
     RunningServer, Server, ServerHandle,
     handle::Attached,
     shared_strategy::{Facts, SharedStrategy},
+    signals::OnSignal,
 };
 use crate::{
     addr::Addr,
@@ -102,10 +103,20 @@ where
     S: HandlerFactory<H> + Clone + 'static,
 {
     let factory = Contained::new(factory);
-    let Server { sockets, framing, others, layers, strategy, limits, options, handle } = server;
+    let Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle } = server;
     let (framing, strategy) = (Contained::new(framing), Contained::new(strategy));
     let placeholder = Box::new(SingleReactor::new());
-    let server = Server { sockets, framing, others, layers, strategy: placeholder, limits, options, handle };
+    let server = Server {
+        sockets,
+        framing,
+        others,
+        layers,
+        strategy: placeholder,
+        limits,
+        options,
+        on_signal,
+        handle,
+    };
     (Box::new(Pending { server, factory, handler: PhantomData::<fn() -> H> }), strategy)
 }
 
@@ -157,6 +168,7 @@ where
 pub(super) struct Starting {
     pub(super) services: Vec<Box<dyn PendingService>>,
     pub(super) strategy: Contained<Box<dyn ForkingStrategy>>,
+    pub(super) on_signal: OnSignal,
     /// To all services together.
     pub(super) handle: ServerHandle,
 }
@@ -179,7 +191,7 @@ impl Starting {
 
     /// Listens and starts the workers. Returns the acceptor's thread, ready to start.
     fn start(self) -> Result<(RunningServer, ThreadLauncher<System>), ServeError> {
-        let Self { services, strategy, handle } = self;
+        let Self { services, strategy, on_signal, handle } = self;
         for service in &services {
             service.validate(&**strategy)?;
         }
@@ -197,7 +209,7 @@ impl Starting {
         let registries: Vec<_> = prepared.iter().map(|service| service.registry().clone()).collect();
         ShardRegistry::join(&registries);
         handle.attach(handles.iter().flat_map(ServerHandle::attached).collect());
-        let mut running = RunningServer::new(handle.clone());
+        let mut running = RunningServer::new(handle.clone(), on_signal.watch(&handle)?);
         let acceptor = start_workers(&System, workers, &mut prepared, |thread| running.add(thread))?;
         handles.iter().chain([&handle]).for_each(ServerHandle::started);
         Ok((running, acceptor))

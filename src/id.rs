@@ -1,6 +1,9 @@
 //! Names for sessions and shards, which are not reused while a stale one may still be held.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// The number of a shard: 0 is the acceptor's own, 1 to n are the standing workers, and larger ones were forked for one
 /// connection each. The number of a forked shard may be reused after 2^32 others, but never while that shard runs.
@@ -24,12 +27,16 @@ impl ShardId {
     }
 }
 
-/// Identifies a session among all that a server has ever had.
+/// Identifies a session among all that the process has ever had, whatever server they belong to.
 ///
-/// A shard reuses a slot after its session has ended, but not the generation (for 2^32 sessions of that shard), so a
-/// stale id, handle or event never reaches a newer session. Shown as `shard.slot#generation`.
+/// It consists of the number of the server (or of the [`Reactor`](crate::Reactor), whose services share one), the
+/// shard, a slot of the shard and the generation of the slot. A shard reuses a slot after its session has ended, but not
+/// the generation (for 2^32 sessions of that shard), so a stale id, handle or event never reaches a newer session. Nor
+/// does the id of a session of another server: to [`Session::send_to`](crate::Session::send_to) and all else that takes
+/// an id, that session has ended. Shown as `server:shard.slot#generation`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId {
+    pub(crate) server: ServerNumber,
     pub(crate) shard: ShardId,
     pub(crate) key: Key,
 }
@@ -39,6 +46,58 @@ impl SessionId {
     #[must_use]
     pub fn shard(self) -> ShardId {
         self.shard
+    }
+
+    /// Returns the id as a number, for protocols and tables that have no other place for it. No two sessions of the
+    /// process have the same.
+    ///
+    /// The number is no secret: a peer that knows one can guess others. Another process, and this program when it is
+    /// started again, uses the same numbers for other sessions.
+    ///
+    /// ```
+    /// use framewire::{Session, SessionId};
+    ///
+    /// /// What a broker is told, so that it can say whom its answer is for.
+    /// fn reply_to(session: &Session<'_>) -> [u8; 16] {
+    ///     session.id().to_u128().to_be_bytes()
+    /// }
+    ///
+    /// fn whom(reply_to: [u8; 16]) -> SessionId {
+    ///     SessionId::from_u128(u128::from_be_bytes(reply_to))
+    /// }
+    /// # let number = 0x0000_0001_0000_0002_0000_0003_0000_0004;
+    /// # assert_eq!(SessionId::from_u128(number).to_u128(), number);
+    /// ```
+    #[must_use]
+    pub fn to_u128(self) -> u128 {
+        let Self { server: ServerNumber(server), shard: ShardId(shard), key: Key { slot, generation } } =
+            self;
+        [server, shard, slot, generation].iter().fold(0, |bits, part| bits << 32 | u128::from(*part))
+    }
+
+    /// Returns the id of which [`to_u128`](Self::to_u128) returned `bits`. Any other number is an id as well, of a
+    /// session that does not exist or is not meant.
+    #[must_use]
+    pub fn from_u128(bits: u128) -> Self {
+        let part = |number: u32| (bits >> (32 * number)) as u32;
+        let key = Key { slot: part(1), generation: part(0) };
+        Self { server: ServerNumber(part(3)), shard: ShardId(part(2)), key }
+    }
+}
+
+/// The number of a server among all that the process has ever had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ServerNumber(u32);
+
+impl ServerNumber {
+    /// Returns a number that no other server has, for the first 2^32 servers of a process.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn id(self, shard: ShardId, key: Key) -> SessionId {
+        SessionId { server: self, shard, key }
     }
 }
 
@@ -85,7 +144,7 @@ impl fmt::Debug for ShardId {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.shard, self.key)
+        write!(f, "{}:{}.{}", self.server.0, self.shard, self.key)
     }
 }
 
@@ -112,10 +171,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_shows_shard_slot_and_generation() {
-        let id = SessionId { shard: ShardId(3), key: Key { slot: 17, generation: 5 } };
-        assert_eq!(id.to_string(), "3.17#5");
-        assert_eq!(format!("{id:?}"), "SessionId(3.17#5)");
+    fn an_id_shows_server_shard_slot_and_generation() {
+        let id = ServerNumber(2).id(ShardId(3), Key { slot: 17, generation: 5 });
+        assert_eq!(id.to_string(), "2:3.17#5");
+        assert_eq!(format!("{id:?}"), "SessionId(2:3.17#5)");
+    }
+
+    #[test]
+    fn an_id_and_its_number_tell_the_same() {
+        let id = ServerNumber(1).id(ShardId(2), Key { slot: 3, generation: 4 });
+        assert_eq!(id.to_u128(), 0x0000_0001_0000_0002_0000_0003_0000_0004);
+        for bits in [0, u128::MAX, id.to_u128(), 1 << 32, 1 << 64, 1 << 96] {
+            assert_eq!(SessionId::from_u128(bits).to_u128(), bits);
+        }
+        assert_eq!(SessionId::from_u128(id.to_u128()), id);
+    }
+
+    #[test]
+    fn no_two_servers_have_the_same_number() {
+        assert_ne!(ServerNumber::next(), ServerNumber::next());
     }
 
     #[test]

@@ -17,8 +17,7 @@ pub(super) type OnLeave = Box<dyn FnOnce(SessionId, Left) + Send>;
 
 /// The members of a channel, by shard.
 ///
-/// A session, and a shard, is known by the address of what its handles share, which the list keeps alive: sessions of two
-/// servers may have equal ids.
+/// A session, and a shard, is known by the address of what its handles share, which the list keeps alive.
 ///
 /// Invariant: each member is once in `sessions` of its group, at `Member::at`, and has its key at the same place in `keys`.
 /// No group is empty.

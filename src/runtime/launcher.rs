@@ -257,7 +257,7 @@ where
     }
 
     fn mailbox(&self) -> Arc<dyn Deliver> {
-        self.registration.registry.sender_to(&self.member)
+        self.registration.registry.sender_to(self.registration.id, &self.member)
     }
 
     fn begin(
@@ -325,11 +325,12 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
     let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
     let handler = made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })?;
     let core = ShardCore::new(CoreConfig {
+        server: registry.numbers.server(),
         shard: registration.id,
         limits: &registry.limits,
         clock: sys.clock(),
         origin: registry.numbers.origin(),
-        mailbox: registry.sender_to(member),
+        mailbox: registry.sender_to(registration.id, member),
         shards: registry.clone(),
         neighbours,
     });

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::id::ShardId;
+use crate::id::{ServerNumber, SessionId, ShardId};
 
 /// How the shards of one service are numbered.
 ///
@@ -22,6 +22,7 @@ pub(crate) struct ShardNumbers {
 
 #[derive(Debug)]
 struct Shared {
+    server: ServerNumber,
     /// How many standing shards all services have: these have the smallest numbers.
     standing: u32,
     next_fork: AtomicU32,
@@ -33,8 +34,12 @@ impl ShardNumbers {
     /// Numbers the shards of `services` services on `threads` threads.
     pub(crate) fn of_services(services: u32, threads: u32) -> Vec<Self> {
         let standing = services.saturating_mul(threads);
-        let shared = Shared { standing, next_fork: AtomicU32::new(standing), origin: Instant::now() };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            server: ServerNumber::next(),
+            standing,
+            next_fork: AtomicU32::new(standing),
+            origin: Instant::now(),
+        });
         (0..services).map(|service| Self { first: service * threads, shared: shared.clone() }).collect()
     }
 
@@ -62,6 +67,16 @@ impl ShardNumbers {
                 return id;
             }
         }
+    }
+
+    /// The number of the server that all these services belong to.
+    pub(crate) fn server(&self) -> ServerNumber {
+        self.shared.server
+    }
+
+    /// Returns `true` if the session is, or was, one of that server.
+    pub(crate) fn are_of_server_of(&self, session: SessionId) -> bool {
+        session.server == self.shared.server
     }
 
     pub(crate) fn origin(&self) -> Instant {

@@ -30,7 +30,7 @@ pub(crate) struct ShardRegistry<P: Platform> {
     changed: Condvar,
     stopping: AtomicBool,
     failed: AtomicBool,
-    pub(super) numbers: ShardNumbers,
+    pub(crate) numbers: ShardNumbers,
     /// The registries of the other services on the same threads.
     others: OnceLock<Vec<Weak<Self>>>,
     /// The generation of the first session of a shard; 0 except in tests.
@@ -295,8 +295,13 @@ impl<P: Platform> ShardRegistry<P> {
     }
 
     /// The mailbox of a shard, as session handles see it.
-    pub(super) fn sender_to(&self, shard: &RegisteredShard<P>) -> Arc<dyn Deliver> {
-        Arc::new(CommandSender { mailbox: shard.mailbox.clone(), outbox_limit: self.limits.outbox_hard })
+    pub(super) fn sender_to(&self, id: ShardId, shard: &RegisteredShard<P>) -> Arc<dyn Deliver> {
+        Arc::new(CommandSender {
+            server: self.numbers.server(),
+            shard: id,
+            mailbox: shard.mailbox.clone(),
+            outbox_limit: self.limits.outbox_hard,
+        })
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, RegisteredShard<P>>> {
@@ -314,6 +319,9 @@ impl<P: Platform> ShardRegistry<P> {
 
 impl<P: Platform> Route for ShardRegistry<P> {
     fn route(&self, to: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
+        if !self.numbers.are_of_server_of(to) {
+            return Err(SendError::Closed);
+        }
         let elsewhere = || self.others().find_map(|other| other.member(to.shard));
         let shard = self.member(to.shard).or_else(elsewhere).ok_or(SendError::Closed)?;
         deliver(&shard.mailbox, to.key, command, bytes)

@@ -87,14 +87,14 @@ impl ServerHandle {
     }
 
     /// As [`broadcast`](Self::broadcast), to these sessions, on each shard in the order in which they are listed. Those
-    /// that have ended are left out. A session that is listed twice gets the packet twice.
+    /// that have ended, and those of other servers, are left out. A session that is listed twice gets the packet twice.
     ///
     /// # Errors
     /// As for [`broadcast`](Self::broadcast).
     pub fn send_to(&self, sessions: &[SessionId], packet: impl Encode) -> Result<usize, BroadcastError> {
         let payload = packet.into_payload()?;
         let mut by_shard: BTreeMap<ShardId, Vec<Key>> = BTreeMap::new();
-        for session in sessions {
+        for session in sessions.iter().filter(|session| self.may_know(**session)) {
             by_shard.entry(session.shard).or_default().push(session.key);
         }
         let mut posted = Posted::default();

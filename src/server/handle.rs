@@ -224,9 +224,9 @@ impl ServerHandle {
     /// Closes a session gracefully, without waiting. Does nothing if the session has ended.
     ///
     /// # Errors
-    /// [`QueryError::NotRunning`] if its shard is gone, [`QueryError::Busy`] if its mailbox is full.
+    /// [`QueryError::NotRunning`] if its shard is gone, or belongs to another server, [`QueryError::Busy`] if its mailbox is full.
     pub fn close(&self, session: SessionId) -> Result<(), QueryError> {
-        self.ask(session.shard, Command::Session(session.key, Contained::new(SessionCommand::Close(None))))
+        self.ask_session(session, SessionCommand::Close(None))
     }
 
     /// Like [`close`](Self::close), with a reason: a text or any error. The log and
@@ -247,8 +247,19 @@ impl ServerHandle {
         session: SessionId,
         why: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Result<(), QueryError> {
-        let close = SessionCommand::Close(Some(why.into().into()));
-        self.ask(session.shard, Command::Session(session.key, Contained::new(close)))
+        self.ask_session(session, SessionCommand::Close(Some(why.into().into())))
+    }
+
+    fn ask_session(&self, session: SessionId, command: SessionCommand) -> Result<(), QueryError> {
+        if !self.may_know(session) {
+            return Err(QueryError::NotRunning);
+        }
+        self.ask(session.shard, Command::Session(session.key, Contained::new(command)))
+    }
+
+    /// Returns `true` if the session is, or was, one of this server, and not of another.
+    pub(super) fn may_know(&self, session: SessionId) -> bool {
+        self.registries().any(|registry| registry.numbers.are_of_server_of(session))
     }
 
     /// Closes the sessions of this peer (address and port) gracefully, without waiting.

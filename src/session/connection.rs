@@ -435,10 +435,9 @@ impl Connection {
         framing: &dyn FramingSlot,
         core: &ShardCore,
     ) -> Arc<HandleState> {
-        let id = SessionId { shard: core.shard, key: self.key };
         let (queued, closing) = (self.queued(), self.status.has_block(ReadBlock::CLOSING));
         let make = || {
-            let handle_state = HandleState::new(id, core.mailbox.clone(), overhead(framing));
+            let handle_state = HandleState::new(self.key, core.mailbox.clone(), overhead(framing));
             handle_state.set_backlog(queued);
             if closing {
                 handle_state.shut();

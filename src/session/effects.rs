@@ -106,13 +106,13 @@ impl Effects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Key, ShardId};
+    use crate::id::{Key, ServerNumber, ShardId};
 
     const MOST: usize = 65_536;
     const BYTES: usize = 64 << 20;
 
     fn key(slot: u32) -> SessionId {
-        SessionId { shard: ShardId(0), key: Key { slot, generation: 0 } }
+        ServerNumber::next().id(ShardId(0), Key { slot, generation: 0 })
     }
 
     #[test]

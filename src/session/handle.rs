@@ -71,7 +71,7 @@ impl SessionHandle {
     /// Returns the session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.handle_state.id
+        self.handle_state.id()
     }
 
     /// Returns `true` if the session still accepts packets. It may begin to close at any time after that.
@@ -142,7 +142,7 @@ impl SessionHandle {
     /// [`SendError::Closed`] if the shard has ended; [`SendError::MailboxFull`] if the mailbox of the shard is full. If
     /// only the session has ended, this does nothing and returns `Ok`.
     pub fn abort(&self) -> Result<(), SendError> {
-        self.handle_state.shard.deliver(self.handle_state.id.key, SessionCommand::Abort, 0)
+        self.handle_state.shard.deliver(self.handle_state.key, SessionCommand::Abort, 0)
     }
 
     /// Stops reading from the session, as [`Session::pause`](crate::Session::pause) does.
@@ -166,7 +166,7 @@ impl SessionHandle {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        self.handle_state.shard.deliver(self.handle_state.id.key, command, 0)
+        self.handle_state.shard.deliver(self.handle_state.key, command, 0)
     }
 
     fn post(&self, packet: impl Encode, completion: Option<Completion>) -> Result<(), SendError> {
@@ -178,7 +178,7 @@ impl SessionHandle {
         let reserved = held.saturating_add(self.handle_state.overhead.load(Ordering::Relaxed));
         self.handle_state.reserve(reserved)?;
         let command = SessionCommand::Send { payload, completion, reserved };
-        let sent = self.handle_state.shard.deliver(self.handle_state.id.key, command, held);
+        let sent = self.handle_state.shard.deliver(self.handle_state.key, command, held);
         if sent.is_err() {
             self.handle_state.unreserve(reserved);
         }
@@ -217,6 +217,9 @@ pub(crate) enum SessionCommand {
 
 /// The way into a shard, from any thread.
 pub(crate) trait Deliver: Send + Sync {
+    /// Returns the id of the session with this key.
+    fn id_of(&self, key: Key) -> SessionId;
+
     /// `bytes` is what the command holds, for the mailbox's limit.
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
 
@@ -244,7 +247,7 @@ pub(crate) trait Route: Send + Sync {
 
 /// What all handles of one session share with it.
 pub(crate) struct HandleState {
-    id: SessionId,
+    key: Key,
     shard: Arc<dyn Deliver>,
     open: AtomicBool,
     /// Bytes reserved for packets in the mailbox, plus the bytes in the outbox. One counter for both, so that a packet
@@ -260,15 +263,15 @@ pub(crate) struct HandleState {
 
 impl HandleState {
     /// `overhead` is the length of a frame beyond its payload, in bytes.
-    pub(crate) fn new(id: SessionId, shard: Arc<dyn Deliver>, overhead: usize) -> Self {
+    pub(crate) fn new(key: Key, shard: Arc<dyn Deliver>, overhead: usize) -> Self {
         let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let overhead = AtomicUsize::new(overhead);
         let (open, memberships) = (AtomicBool::new(true), Memberships::default());
-        Self { id, shard, open, queued, backlog, overhead, memberships }
+        Self { key, shard, open, queued, backlog, overhead, memberships }
     }
 
     pub(crate) fn id(&self) -> SessionId {
-        self.id
+        self.shard.id_of(self.key)
     }
 
     /// The way into the session's shard.
@@ -336,14 +339,20 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::id::ShardId;
+    use crate::id::{ServerNumber, ShardId};
 
     #[derive(Default)]
     struct Shard(Mutex<Vec<SessionCommand>>);
 
+    const KEY: Key = Key { slot: 2, generation: 3 };
+
     const LIMIT: usize = 10;
 
     impl Deliver for Shard {
+        fn id_of(&self, key: Key) -> SessionId {
+            ServerNumber::next().id(ShardId(1), key)
+        }
+
         fn deliver(&self, _key: Key, command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
             if let Ok(mut taken) = self.0.lock() {
                 taken.push(command);
@@ -365,8 +374,7 @@ mod tests {
     }
 
     fn handle(shard: Arc<Shard>) -> SessionHandle {
-        let id = SessionId { shard: ShardId(1), key: Key { slot: 2, generation: 3 } };
-        SessionHandle { handle_state: Arc::new(HandleState::new(id, shard, 0)) }
+        SessionHandle { handle_state: Arc::new(HandleState::new(KEY, shard, 0)) }
     }
 
     #[test]

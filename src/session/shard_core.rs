@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     buffer::OutboxPool,
-    id::{Key, SessionId, ShardId, SlotNumber},
+    id::{Key, ServerNumber, SessionId, ShardId, SlotNumber},
     limits::Limits,
     metrics::Counters,
     session::{
@@ -16,6 +16,7 @@ use crate::{
 
 /// What the sessions of one shard share: the time, the limits, and the lists of what is to be done.
 pub(crate) struct ShardCore {
+    server: ServerNumber,
     pub(crate) shard: ShardId,
     pub(crate) clock: ShardClock,
     /// The time of tick 0.
@@ -66,6 +67,7 @@ pub(crate) enum TimerPurpose {
 
 /// What the common part of a shard is made with.
 pub(crate) struct CoreConfig<'a> {
+    pub(crate) server: ServerNumber,
     pub(crate) shard: ShardId,
     pub(crate) limits: &'a Limits,
     pub(crate) clock: Box<dyn Clock>,
@@ -83,6 +85,7 @@ impl ShardCore {
     #[inline(never)]
     pub(crate) fn new(config: CoreConfig<'_>) -> Box<Self> {
         Box::new(Self {
+            server: config.server,
             shard: config.shard,
             clock: ShardClock::new(config.clock),
             cut_at: None,
@@ -104,6 +107,16 @@ impl ShardCore {
             dirty: Vec::new(),
             unfinished: Vec::new(),
         })
+    }
+
+    /// Returns the id of a session of this shard.
+    pub(crate) fn id_of(&self, key: Key) -> SessionId {
+        self.server.id(self.shard, key)
+    }
+
+    /// Returns `true` if the session is, or was, one of this shard.
+    pub(crate) fn is_home_of(&self, session: SessionId) -> bool {
+        session.shard == self.shard && session.server == self.server
     }
 
     /// Puts the session on the list of those to flush at the end of the turn.
@@ -137,6 +150,9 @@ impl ShardCore {
     /// Returns the list by which a callback can reach this session without its mailbox: if its shard is on this thread,
     /// and nothing waits in the mailbox that would be overtaken.
     pub(crate) fn effects_for(&mut self, session: SessionId) -> Option<&mut Effects> {
+        if session.server != self.server {
+            return None;
+        }
         if session.shard == self.shard {
             return self.mailbox.is_idle().then_some(&mut self.effects);
         }

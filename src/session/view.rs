@@ -403,7 +403,7 @@ impl Session<'_> {
     /// Returns the session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        SessionId { shard: self.core.shard, key: self.connection.key() }
+        self.core.id_of(self.connection.key())
     }
 
     /// Returns the peer's address: the one that a layer has set (as a layer for PROXY headers does), otherwise that of

@@ -9,7 +9,7 @@ use crate::{
     error::{CloseReason, SendError, Why},
     framing::Framing,
     handler::PacketHandler,
-    id::Key,
+    id::{Key, ServerNumber, SessionId, ShardId},
     session::{Deliver, SessionCommand, ShardContext},
     sync::{AdmissionPermit, Completion, Mailbox, Rejected},
 };
@@ -70,6 +70,8 @@ pub(crate) struct Incoming<T> {
 
 /// The mailbox of a shard as session handles see it.
 pub(crate) struct CommandSender<T> {
+    pub(crate) server: ServerNumber,
+    pub(crate) shard: ShardId,
     pub(crate) mailbox: Arc<Mailbox<Command<T>>>,
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard).
     pub(crate) outbox_limit: usize,
@@ -85,6 +87,10 @@ fn send_error<C>(refused: Rejected<C>) -> SendError {
 }
 
 impl<T: Send> Deliver for CommandSender<T> {
+    fn id_of(&self, key: Key) -> SessionId {
+        self.server.id(self.shard, key)
+    }
+
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
         deliver(&self.mailbox, key, command, bytes)
     }

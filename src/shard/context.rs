@@ -28,17 +28,16 @@ impl<F: Framing, S, T> Inspect<S> for Sessions<'_, F, S, T> {
 
     fn ids(&self) -> Vec<SessionId> {
         let open = self.slots.iter().filter(|(_, slot)| slot.is_known());
-        open.map(|(key, _)| SessionId { shard: self.core.shard, key }).collect()
+        open.map(|(key, _)| self.core.id_of(key)).collect()
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {
-        let (shard, origin) = (self.core.shard, self.core.origin);
         let open = self.slots.iter().filter(|(_, slot)| slot.is_known());
-        open.map(|(key, slot)| slot.connection.info(SessionId { shard, key }, origin)).collect()
+        open.map(|(key, slot)| slot.connection.info(self.core.id_of(key), self.core.origin)).collect()
     }
 
     fn with(&mut self, id: SessionId, body: Body<'_, S>) {
-        if id.shard != self.core.shard {
+        if !self.core.is_home_of(id) {
             return;
         }
         let Some(slot) = self.slots.get_mut(id.key).filter(|slot| slot.is_known()) else { return };

@@ -10,7 +10,7 @@ use crate::{
     error::{CloseReason, Logged, SendError},
     framing::Framing,
     handler::PacketHandler,
-    id::{Key, SessionId, ShardId},
+    id::Key,
     limits::Limits,
     session::{Session, SessionInfo},
     slots::{Keyed, Slots},
@@ -158,7 +158,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             return Delivery::Skipped;
         }
         if let Recipients::Where(which) = &fan_out.to {
-            let info = self.slot.info(self.core.shard, self.core.origin);
+            let info = self.slot.connection.info(self.id(), self.core.origin);
             match guard("broadcast_where", || Ok::<_, CloseReason>((***which)(&info))) {
                 Ok(true) => {}
                 Ok(false) => return Delivery::Skipped,
@@ -183,11 +183,5 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             Err(panic) => self.fail(panic),
         }
         Delivery::Skipped
-    }
-}
-
-impl<F, S, T> Slot<F, S, T> {
-    fn info(&self, shard: ShardId, origin: std::time::Instant) -> SessionInfo {
-        self.connection.info(SessionId { shard, key: self.connection.key() }, origin)
     }
 }

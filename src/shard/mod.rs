@@ -30,7 +30,7 @@ use crate::{
     error::{CloseReason, Logged},
     framing::Framing,
     handler::PacketHandler,
-    id::{Key, SessionId, ShardId},
+    id::{Key, ShardId},
     layer::Layer,
     metrics::{Counters, SharedCounters},
     session::{Connection, FramingCell, ShardCore, TimerPurpose},
@@ -295,7 +295,7 @@ where
         self.core.leave_channels(&slot.connection);
         self.core.pool.fit(self.slots.len());
         let how = if slot.connection.is_reset_at_end() { Ending::Reset } else { how };
-        let id = SessionId { shard: self.core.shard, key };
+        let id = self.core.id_of(key);
         let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.endpoints().peer());
         tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
         if let Some(state) = slot.state.take() {

@@ -116,7 +116,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 
     pub(super) fn id(&self) -> SessionId {
-        SessionId { shard: self.core.shard, key: self.slot.connection.key() }
+        self.core.id_of(self.slot.connection.key())
     }
 
     /// Returns `true` unless the session is to be terminated when the visit is over.

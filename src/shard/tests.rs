@@ -8,6 +8,7 @@ use crate::{
     addr::{Addr, Endpoints},
     error::{Handled, SendError},
     framing::{Decoded, EncodeError, FrameError, LengthPrefix},
+    id::{ServerNumber, SessionId},
     limits::Limits,
     session::{CoreConfig, Deliver, Route, Session, SessionCommand},
     sync::Admission,
@@ -57,6 +58,10 @@ impl Error for Bomb {}
 struct Nowhere;
 
 impl Deliver for Nowhere {
+    fn id_of(&self, key: Key) -> SessionId {
+        ServerNumber::next().id(ShardId(0), key)
+    }
+
     fn deliver(&self, _key: Key, _command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
         Err(SendError::Closed)
     }
@@ -91,6 +96,7 @@ impl Clock for Stopped {
 fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
     let published = Arc::<SharedCounters>::default();
     let core = ShardCore::new(CoreConfig {
+        server: ServerNumber::next(),
         shard: ShardId(0),
         limits: &Limits::default(),
         clock: Box::new(Stopped),

@@ -143,7 +143,7 @@ fn sessions_of_two_servers_are_members_beside_each_other(on: On) {
     let mut here = members(&one, &channel, 3);
     let mut there = members(&other, &channel, 3);
     let ids: Vec<SessionId> = here.iter().map(|(_, session)| session.id()).collect();
-    assert!(there.iter().any(|(_, session)| ids.contains(&session.id())), "their numbers are equal");
+    assert!(there.iter().all(|(_, session)| !ids.contains(&session.id())), "ids of two servers differ");
     assert_eq!((channel.len(), channel.publish("all")), (6, Ok(6)));
     assert!(channel.kick(&here[0].1));
     assert_eq!(channel.publish_except(&here[1].1, "some"), Ok(4));

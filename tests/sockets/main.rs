@@ -37,5 +37,6 @@ mod shutdown;
 mod tickets;
 mod timeouts;
 mod timers;
+mod two_servers;
 #[cfg(unix)]
 mod unix_sockets;

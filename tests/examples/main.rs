@@ -4,7 +4,12 @@
 #[allow(dead_code, reason = "a test needs its framing only")]
 #[path = "../../examples/custom_framing.rs"]
 mod custom_framing;
+
+mod chat;
+mod game;
+mod iot_hub;
 mod program;
+mod push;
 mod resp_server;
 
 use custom_framing::{Cobs, MAX};
@@ -123,58 +128,6 @@ fn custom_framing_keeps_the_law() {
     law::check(Cobs::default(), [&b"\x11\x22\0\x33"[..], b"", b"\0\0", &[7; 254], &[7; 255], &[0; MAX]]);
 }
 
-#[test]
-fn chat_passes_lines_on_to_everybody_else() {
-    let program = Program::start("chat", &["127.0.0.1:0"]);
-    let join = |name: &str| {
-        let mut peer = program.connect();
-        peer.expect("* your name?\n");
-        peer.send(format!("{name}\n"));
-        peer.expect(format!("* welcome, {name}\n"));
-        peer
-    };
-    let mut ann = join("ann");
-    let mut bob = join("bob");
-    ann.expect("* bob joins\n");
-    let mut cid = join("cid");
-    for peer in [&mut ann, &mut bob] {
-        peer.expect("* cid joins\n");
-    }
-    ann.send("hello\n/who\n");
-    ann.expect("* ann\n* bob\n* cid\n");
-    for peer in [&mut bob, &mut cid] {
-        peer.expect("ann: hello\n");
-    }
-    let longest = "x".repeat(500);
-    bob.send(format!("{longest}\nx{longest}\n"));
-    bob.expect("* too long\n");
-    drop(bob);
-    for peer in [&mut ann, &mut cid] {
-        peer.expect(format!("bob: {longest}\n"));
-        peer.expect("* bob leaves\n");
-    }
-    join("bob");
-}
-
-#[test]
-fn chat_takes_each_name_once_and_nothing_too_long() {
-    let program = Program::start("chat", &["127.0.0.1:0"]);
-    let (mut ann, mut other) = (program.connect(), program.connect());
-    ann.send("ann\n");
-    ann.expect("* your name?\n* welcome, ann\n");
-    other.send(format!("ann\n\n{}\n", "x".repeat(21)));
-    other.expect("* your name?\n* that name is taken\n* say something\n* 20 bytes at most\n");
-    other.send("bob\n");
-    other.expect("* welcome, bob\n");
-    ann.expect("* bob joins\n");
-    other.send("x".repeat(600));
-    other.expect_end();
-    drop(other);
-    ann.expect("* bob leaves\n");
-    ann.send("/who\n");
-    ann.expect("* ann\n");
-}
-
 /// A packet behind its length in two bytes.
 fn framed(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
@@ -249,36 +202,6 @@ fn request_reply_takes_typed_lines_at_its_other_port() {
     peer.send("HELLO 1\nLOGIN ann secret\nADD 42\nQUIT\n");
     peer.expect("HELLO 1\nWELCOME\nSUM 42\n");
     peer.expect_end();
-}
-
-#[test]
-fn keep_alive_gives_up_what_does_not_log_in() {
-    let program = Program::start("keep_alive", &["127.0.0.1:0", "50"]);
-    let mut peer = program.connect();
-    peer.expect_end();
-    let mut wrong = program.connect();
-    wrong.send("LOGIN\n");
-    wrong.expect_end();
-}
-
-#[test]
-fn keep_alive_pings_a_device_and_gives_it_up_when_it_does_not_answer() {
-    let program = Program::start("keep_alive", &["127.0.0.1:0", "60000", "50"]);
-    let mut lamp = program.connect();
-    lamp.send("LOGIN lamp 0\n");
-    lamp.expect("WELCOME lamp\nPING\n");
-    lamp.send("PONG\n");
-    lamp.expect("PING\nPING\n");
-    while lamp.line() == "PING" {}
-}
-
-#[test]
-fn keep_alive_gives_up_a_device_that_breaks_its_word() {
-    let program = Program::start("keep_alive", &["127.0.0.1:0"]);
-    let mut kettle = program.connect();
-    kettle.send("LOGIN kettle 1\n99 degrees\n");
-    kettle.expect("WELCOME kettle\nSTORED 1\n");
-    kettle.expect_end();
 }
 
 #[test]

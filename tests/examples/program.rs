@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long anything may take before a test gives up; far more than it needs.
@@ -24,6 +24,15 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `examples/<name>` and waits for the line that tells its address.
     pub(crate) fn start(name: &str, args: &[&str]) -> Self {
+        let mut program = Self::run(name, args);
+        let line = program.line_with("listening on ");
+        let addr = line.trim_start_matches("listening on ");
+        program.addr = addr.parse().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
+        program
+    }
+
+    /// Starts `examples/<name>`, which listens nowhere.
+    pub(crate) fn run(name: &str, args: &[&str]) -> Self {
         let path = built(name);
         let mut child = Command::new(&path)
             .args(args)
@@ -34,16 +43,11 @@ impl Program {
                 panic!("{}: {error}; `cargo build --examples` builds it", path.display())
             });
         let lines = follow(child.stdout.take().expect("stdout is piped"));
-        let mut program =
-            Self { name: name.into(), child, lines, addr: ([0, 0, 0, 0], 0).into(), printed: Vec::new() };
-        let line = program.line_with("listening on ");
-        let addr = line.trim_start_matches("listening on ");
-        program.addr = addr.parse().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
-        program
+        Self { name: name.into(), child, lines, addr: ([0, 0, 0, 0], 0).into(), printed: Vec::new() }
     }
 
     /// The next line of its output that holds `text`.
-    fn line_with(&mut self, text: &str) -> String {
+    pub(crate) fn line_with(&mut self, text: &str) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(text) => return line,
@@ -94,6 +98,16 @@ impl Drop for Program {
         // Fails when it has ended, and then there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again until the answer is yes.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -1,17 +1,20 @@
-//! Devices that log in with a line and are watched from then on. `cargo run --release --example keep_alive`, then
-//! `nc 127.0.0.1 7000` and type `LOGIN kettle 5` or `LOGIN lamp 0`, then nothing, or `PONG`, or a reading.
+//! Devices that log in, are watched, and are reached by name. `cargo run --release --example iot_hub`, then
+//! `nc 127.0.0.1 7000` and type `LOGIN kettle 5` or `LOGIN lamp 0`, then nothing, or `PONG`, or a reading; in another
+//! terminal `nc 127.0.0.1 7001` and type `devices` or `push kettle boil`.
 //!
 //! A device has 10 s to log in. It announces after how many seconds it will have sent something, as in MQTT; after one
 //! and a half times as long without a byte it is given up. A device that announces 0 is asked instead: it gets a `PING`
-//! every 5 s, and is given up when it has answered none of three. Two more arguments, behind the address, set the 10 s
-//! and the 5 s, in milliseconds.
+//! every 5 s, and is given up when it has answered none of three. One that logs in again takes the place of its old
+//! connection, which may be dead without anybody knowing.
+//!
+//! Arguments choose the addresses of the devices and the operators, and then the 10 s and the 5 s, in milliseconds.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
 use std::{error::Error, time::Duration};
 
 use framewire::{
-    CloseReason, Failure, Handled, Heartbeat, PacketHandler, Separator, Server, Session, SessionInfo,
-    WorkerPool,
+    Channels, CloseReason, Failure, Handled, Heartbeat, PacketHandler, Reactor, Separator, Server, Session,
+    SessionInfo, WorkerPool, packet_fn,
 };
 
 const MAX_LINE: usize = 200;
@@ -20,9 +23,13 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const PINGS_WITHOUT_ANSWER: u16 = 3;
 /// The longest keep-alive that a device may announce, in seconds.
 const LONGEST: u64 = 3_600;
+const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 struct Hub {
+    /// A channel for each device, by name, with its session as the one member. All threads share them, and a device that
+    /// has gone leaves no trace.
+    devices: Channels,
     login_within: Duration,
     /// All sessions share its packet.
     ping: Heartbeat,
@@ -46,6 +53,13 @@ impl Hub {
             seconds @ 1..=LONGEST => session.set_idle_timeout(Duration::from_secs(seconds) * 3 / 2),
             _ => return Err(Failure::because("so long a keep-alive is none")),
         }
+        let place = self.devices.get(name).max_members(1);
+        for old in place.members() {
+            place.kick(&old);
+            let _ = old.close_with("it has logged in again"); // An error means that it is gone already.
+        }
+        // Fails if the device logs in twice at the same moment.
+        place.join(&session.handle())?;
         // The deadline was for the login alone.
         session.set_max_age(None);
         device.name = Some(name.to_owned());
@@ -79,19 +93,41 @@ impl PacketHandler for Hub {
     }
 }
 
+/// Replies to operators.
+fn operate(devices: &Channels, session: &mut Session<'_>, line: &[u8]) -> Handled {
+    let line = std::str::from_utf8(line)?;
+    let reply = match line.splitn(3, ' ').collect::<Vec<_>>()[..] {
+        ["devices"] => format!("{} devices", devices.len()),
+        ["push", name, text] => match devices.find(name).map(|device| device.publish(text)).transpose()? {
+            Some(1) => format!("sent to {name}"),
+            _ => format!("{name} is not connected"),
+        },
+        _ => "devices | push NAME TEXT".to_owned(),
+    };
+    Ok(session.send(reply)?)
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let addr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let mut addr = |default: &str| args.next().unwrap_or_else(|| default.to_owned());
+    let lines = Separator::lines().max(MAX_LINE);
+    let devices = Server::bind(addr("127.0.0.1:7000"))?.framing(lines.clone());
+    let operators = Server::bind(addr("127.0.0.1:7001"))?.framing(lines);
     let mut millis = |default: Duration| match args.next() {
         Some(arg) => arg.parse().map(Duration::from_millis),
         None => Ok(default),
     };
     let login_within = millis(LOGIN_WITHIN)?;
     let ping = Heartbeat::every(millis(PING_EVERY)?, "PING")?.lost_after(PINGS_WITHOUT_ANSWER);
-    let running = Server::bind(addr)?
-        .framing(Separator::lines().max(MAX_LINE))
-        .strategy(WorkerPool::per_core())
-        .spawn(Hub { login_within, ping })?;
-    running.local_addrs().iter().for_each(|addr| println!("listening on {addr}"));
+    let known = Channels::new();
+    operators.local_addrs().iter().for_each(|addr| println!("operators at {addr}"));
+    let hub = Hub { devices: known.clone(), login_within, ping };
+    let addrs = devices.local_addrs();
+    let running = Reactor::new(WorkerPool::per_core())
+        .service(devices, hub)
+        .service(operators, packet_fn(move |session, line| operate(&known, session, line)))
+        .stop_on_signal(GRACE)
+        .spawn()?;
+    addrs.iter().for_each(|addr| println!("listening on {addr}"));
     Ok(running.wait()?)
 }

@@ -61,6 +61,8 @@
 //! # }
 //! ```
 //!
+//! The [guide] has the rest by chapters, from a first server to its operation.
+//!
 //! # The floors
 //!
 //! A module uses only its own floor and those below. Up to floor 2 everything is a pure state machine: bytes, commands
@@ -68,7 +70,7 @@
 //! decisions.
 //!
 //! ```text
-//! 4  facade    server: bind, serve, watch, stop · channel · testing: for your own framings and handlers
+//! 4  facade    server: bind, serve, watch, stop · channel · testing: for your own framings and handlers · guide: nothing but text
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
@@ -209,6 +211,7 @@ mod runtime;
 
 // Floor 4: the facade.
 mod channel;
+pub mod guide;
 mod server;
 pub mod testing;
 

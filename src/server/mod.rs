@@ -263,8 +263,17 @@ impl<F> Server<F> {
     /// acceptor and, with a single reactor, everything else as well; see [`spawn`](Self::spawn) for other threads.
     ///
     /// Each shard has a handler of its own: a clone of the one given here, or one made by
-    /// [`per_shard`](crate::per_shard). Only the sessions of a shard see what its handler keeps in a field; what all
-    /// shards are to share belongs behind an `Arc`. See [`Handlers`].
+    /// [`per_shard`](crate::per_shard). So the strategy, one line to change, also decides which sessions share what a
+    /// handler keeps in a field:
+    ///
+    /// | strategy | a field of the handler is shared by |
+    /// |---|---|
+    /// | [`SingleReactor`] | all sessions |
+    /// | [`WorkerPool`](crate::WorkerPool) | the sessions of one worker |
+    /// | [`ThreadPerConnection`](crate::ThreadPerConnection) | nobody: each session has a handler of its own |
+    ///
+    /// What all sessions are to share under any strategy belongs behind an `Arc`. See [`Handlers`] and
+    /// [the guide](crate::guide::state).
     ///
     /// After a shutdown this returns once every shard has ended, however long a callback blocks. For a deadline that
     /// holds even then, use [`spawn`](Self::spawn) and [`RunningServer::stop`].

@@ -29,19 +29,36 @@ impl<Y: Sys> EventLoop<Y> {
 
     /// Runs one turn. Calls `ended` with the number and the outcome of each service that has ended; when none is left,
     /// the loop is over.
-    pub(crate) fn turn(&mut self, mut ended: impl FnMut(usize, io::Result<()>)) -> Flow {
+    pub(crate) fn turn(&mut self, ended: impl FnMut(usize, io::Result<()>)) -> Flow {
+        let Self { sys, services, buffer, .. } = self;
+        if let [Some(only)] = services.as_mut_slice() {
+            match only.turn(sys, buffer) {
+                Ok(Flow::Continue) => Flow::Continue,
+                over => self.end(0, over, ended),
+            }
+        } else {
+            self.turn_of_several(ended)
+        }
+    }
+
+    #[inline(never)]
+    fn turn_of_several(&mut self, mut ended: impl FnMut(usize, io::Result<()>)) -> Flow {
         if let Err(error) = self.poll() {
             self.fail(&error, ended);
             return Flow::Stop;
         }
-        if let [Some(only)] = self.services.as_mut_slice() {
-            only.run(&STEPS, 1, &mut self.sys, &mut self.buffer);
-        } else {
-            let busy = self.services.iter().flatten().filter(|service| service.is_busy()).count();
-            STEPS.iter().for_each(|step| self.run_each(*step, busy as Tick));
+        let busy = self.services.iter().flatten().filter(|service| service.is_busy()).count();
+        STEPS.iter().for_each(|step| self.run_each(*step, busy as Tick));
+        for number in 0..self.services.len() {
+            let Some(Some(service)) = self.services.get_mut(number) else { continue };
+            match service.end_turn(&mut self.sys) {
+                Ok(Flow::Continue) => {}
+                over => {
+                    self.end(number, over, &mut ended);
+                }
+            }
         }
-        self.end_turn(&mut ended);
-        if self.services.iter().any(Option::is_some) { Flow::Continue } else { Flow::Stop }
+        self.flow()
     }
 
     fn poll(&mut self) -> io::Result<()> {
@@ -77,10 +94,6 @@ impl<Y: Sys> EventLoop<Y> {
 
     /// Gives each service its events.
     fn hand_out_events(&mut self) {
-        if let [Some(only)] = self.services.as_mut_slice() {
-            std::mem::swap(only.ready(), &mut self.ready);
-            return;
-        }
         self.services.iter_mut().flatten().for_each(|service| service.ready().clear());
         for ready in &self.ready {
             let Some(number) = service_of(ready.token) else { continue };
@@ -95,7 +108,7 @@ impl<Y: Sys> EventLoop<Y> {
     fn run_each(&mut self, step: Step, busy: Tick) {
         for number in 0..self.services.len() {
             let Some(Some(service)) = self.services.get_mut(number) else { continue };
-            service.run(&[step], busy, &mut self.sys, &mut self.buffer);
+            service.run(step, busy, &mut self.sys, &mut self.buffer);
             if !service.outgoing().is_empty() {
                 self.pass_on(number);
             }
@@ -117,19 +130,24 @@ impl<Y: Sys> EventLoop<Y> {
         }
     }
 
-    fn end_turn(&mut self, mut ended: impl FnMut(usize, io::Result<()>)) {
-        for (number, place) in self.services.iter_mut().enumerate() {
-            let Some(service) = place else { continue };
-            let outcome = match service.end_turn(&mut self.sys) {
-                Ok(Flow::Continue) => continue,
-                Ok(Flow::Stop) => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Some(service) = place.take() {
-                service.finish(&mut self.sys);
-            }
-            ended(number, outcome);
+    /// Ends a service that goes on no longer, or has failed.
+    #[cold]
+    fn end(
+        &mut self,
+        number: usize,
+        outcome: io::Result<Flow>,
+        mut ended: impl FnMut(usize, io::Result<()>),
+    ) -> Flow {
+        if let Some(service) = self.services.get_mut(number).and_then(Option::take) {
+            service.finish(&mut self.sys);
         }
+        ended(number, outcome.map(drop));
+        self.flow()
+    }
+
+    /// Whether any service is left.
+    fn flow(&self) -> Flow {
+        if self.services.iter().any(Option::is_some) { Flow::Continue } else { Flow::Stop }
     }
 
     /// Ends every service after the poll has failed.

@@ -53,8 +53,8 @@ pub(crate) trait Service<Y: Sys> {
     /// Returns `true` if it has events or work that was left over.
     fn is_busy(&self) -> bool;
 
-    /// Takes these steps of the turn, for which it has its part of the time that so many busy services share.
-    fn run(&mut self, steps: &[Step], busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
+    /// Takes this step of the turn, for which it has its part of the time that so many busy services share.
+    fn run(&mut self, step: Step, busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
 
     /// Takes what its callbacks have asked of sessions of other services on this thread.
     fn outgoing(&mut self) -> &mut Effects;
@@ -65,6 +65,13 @@ pub(crate) trait Service<Y: Sys> {
     /// # Errors
     /// The error with which the listeners have failed.
     fn end_turn(&mut self, sys: &mut Y) -> io::Result<Flow>;
+
+    /// Takes a whole turn as the only service of its thread, from judging the last one to the end of this one: so the
+    /// loop makes one virtual call for it, and the compiler sees all of it.
+    ///
+    /// # Errors
+    /// The error with which the poll or the listeners have failed.
+    fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow>;
 
     /// Called after the last turn, or when the poll has failed: closes every session and drops the user's values.
     fn finish(self: Box<Self>, sys: &mut Y);

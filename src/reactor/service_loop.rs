@@ -1,9 +1,15 @@
-use std::{collections::VecDeque, io, sync::Arc};
+mod turn;
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Acceptor, Flow, Ready, Service, Sys,
-    acceptor::Placed,
-    service::Step,
+    service::{STEPS, Step},
     session_io::{find_error, flush, handle_event, note, serve},
     token::{FIRST_LISTENER, listener_of, session_of, session_token},
 };
@@ -14,22 +20,12 @@ use crate::{
     handler::PacketHandler,
     id::{Key, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Alarm, Command, Ending, Incoming, Shard},
+    shard::{Command, Incoming, Shard},
     sync::Mailbox,
     time::Tick,
     timer_wheel::Fired,
 };
 
-/// How long each part of a turn may take before the rest of it waits for the next turn (milliseconds). Together they
-/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time. Services of one
-/// thread that are busy at the same time share it, but each gets a millisecond.
-const ACCEPT_SHARE: Tick = 2;
-const READ_SHARE: Tick = 10;
-const COMMAND_SHARE: Tick = 2;
-const TIMER_SHARE: Tick = 2;
-const WRITE_SHARE: Tick = 2;
-/// The most commands executed in one turn, however fast they are.
-const COMMANDS_PER_TURN: usize = 1024;
 /// A turn that takes longer than this counts as slow (milliseconds).
 const SLOW_TURN: Tick = 100;
 
@@ -106,6 +102,7 @@ where
     }
 
     /// Returns `true` if work is left that no event will announce.
+    #[inline]
     fn has_work(&self) -> bool {
         let left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
         !left
@@ -124,6 +121,8 @@ where
         self.served.push(key);
     }
 
+    /// Not inlined, to have the registers to itself.
+    #[inline(never)]
     fn serve_ready(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         let ready = std::mem::take(&mut self.ready);
         let mut over = false;
@@ -167,6 +166,11 @@ where
     /// Called after a session was served without an event.
     fn note_served(&mut self, key: Key) {
         self.served.push(key);
+        self.restamp_outdated();
+    }
+
+    #[inline]
+    fn restamp_outdated(&mut self) {
         if self.shard.clock().is_outdated() {
             let ready = std::mem::take(&mut self.ready);
             self.restamp(&ready);
@@ -258,116 +262,6 @@ where
         });
         self.note_served(suspect);
     }
-
-    /// Begins a part of a turn that may take `share`, or what is left of it beside other services.
-    fn begin_part(&mut self, share: Tick) {
-        let share = if self.busy > 1 { (share / self.busy).max(1) } else { share };
-        self.shard.clock().begin_part(share);
-    }
-
-    /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
-    /// reserved for those that wait.
-    fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
-        self.shard.take_unfinished(&mut self.unfinished);
-        let share = if self.unfinished.is_empty() { READ_SHARE } else { READ_SHARE / 2 };
-        self.begin_part(share);
-        self.serve_ready(sys, buffer);
-        self.begin_part(share);
-        for _ in 0..self.unfinished.len() {
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-            let Some(key) = self.unfinished.pop_front() else { break };
-            self.serve_unfinished(sys, buffer, key);
-            self.note_served(key);
-        }
-    }
-
-    fn accept(&mut self, sys: &mut Y) {
-        let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) else { return };
-        acceptor.begin_turn(self.began);
-        self.begin_part(ACCEPT_SHARE);
-        while let Some(placed) =
-            self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
-        {
-            match placed {
-                Placed::Here(incoming) => self.adopt(sys, incoming),
-                // A strategy may be slow: connections that it has placed must not wait for the rest.
-                Placed::Elsewhere => {
-                    self.shard.clock().read();
-                }
-            }
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-        }
-        if let Some(acceptor) = &mut self.acceptor {
-            acceptor.hand_over(self.shard.counters());
-        }
-    }
-
-    fn obey(&mut self, sys: &mut Y) {
-        self.mailbox.take(&mut self.commands);
-        self.begin_part(COMMAND_SHARE);
-        for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.pop_front() else { break };
-            if let Some(rest) = self.handle_command(sys, command) {
-                self.commands.push_front(rest);
-                break;
-            }
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-        }
-        self.mailbox.note_leftover(!self.commands.is_empty());
-    }
-
-    fn expire(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
-        self.shard.take_due(&mut self.due);
-        if self.due.is_empty() {
-            return;
-        }
-        self.begin_part(TIMER_SHARE);
-        while let Some(fired) = self.due.pop() {
-            match self.shard.handle_timer(fired) {
-                Some(Alarm::Judge(suspect)) => self.judge(sys, buffer, suspect),
-                Some(Alarm::Write(key)) => {
-                    self.shard.with_session(key, |access| flush(sys, access));
-                    self.note_served(key);
-                }
-                None => {}
-            }
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-        }
-    }
-
-    fn flush(&mut self, sys: &mut Y) {
-        self.shard.take_dirty(&mut self.dirty);
-        if self.dirty.is_empty() {
-            return;
-        }
-        self.begin_part(WRITE_SHARE);
-        while let Some(key) = self.dirty.pop_front() {
-            self.shard.with_session(key, |access| flush(sys, access));
-            if self.shard.clock().is_part_over() {
-                break;
-            }
-        }
-    }
-
-    /// Closes the sockets of ended sessions. `on_close` has run: no write can reach a descriptor that was reused.
-    fn close_ended(&mut self, sys: &mut Y) {
-        while let Some(mut ended) = self.shard.poll_ended() {
-            if ended.how == Ending::Reset {
-                sys.make_reset(&mut ended.io);
-            }
-            // Closed first: a reader that sees that the session has left the counts finds its descriptor free.
-            drop(ended.io);
-            drop(ended.permit);
-        }
-    }
 }
 
 impl<Y, H, F> Service<Y> for ServiceLoop<Y, H, F>
@@ -385,13 +279,11 @@ where
     }
 
     /// If the turn took long, the sessions that were served last are stamped again; a long turn delayed every session.
+    #[inline]
     fn judge_last_turn(&mut self) {
-        let took = self.shard.clock().read() - self.began;
-        if self.shard.clock().is_outdated() {
-            let ready = std::mem::take(&mut self.ready);
-            self.restamp(&ready);
-            self.ready = ready;
-        }
+        // The clock never goes back.
+        let took = self.shard.clock().read().wrapping_sub(self.began);
+        self.restamp_outdated();
         self.served.clear();
         if took > SLOW_TURN {
             self.shard.counters().slow_turns += 1;
@@ -399,6 +291,7 @@ where
         }
     }
 
+    #[inline]
     fn poll_deadline(&mut self) -> (Tick, Option<Tick>) {
         let now = self.shard.clock().now();
         if self.has_work() {
@@ -412,10 +305,12 @@ where
         }
     }
 
+    #[inline]
     fn fall_asleep(&self) -> bool {
         self.mailbox.fall_asleep()
     }
 
+    #[inline]
     fn wake_up(&mut self, expected: Option<Tick>) {
         self.mailbox.wake_up();
         self.began = self.shard.clock().wake(expected);
@@ -429,21 +324,38 @@ where
         !self.ready.is_empty() || self.has_work()
     }
 
-    fn run(&mut self, steps: &[Step], busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+    #[inline]
+    fn run(&mut self, step: Step, busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.busy = busy;
         if busy > 1 {
             // The others' steps have taken time.
             self.shard.clock().read();
         }
-        for step in steps {
-            match step {
-                Step::Read => self.read(sys, buffer),
-                Step::Accept => self.accept(sys),
-                Step::Obey => self.obey(sys),
-                Step::Expire => self.expire(sys, buffer),
-                Step::Flush => self.flush(sys),
-            }
+        match step {
+            Step::Read => self.read(sys, buffer),
+            Step::Accept => self.accept(sys),
+            Step::Obey => self.obey(sys),
+            Step::Expire => self.expire(sys, buffer),
+            Step::Flush => self.flush(sys),
         }
+    }
+
+    fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
+        self.judge_last_turn();
+        let (now, deadline) = self.poll_deadline();
+        let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        if wait != Some(Duration::ZERO) && !self.fall_asleep() {
+            wait = Some(Duration::ZERO);
+        }
+        self.ready.clear();
+        let polled = sys.poll(&mut self.ready, wait);
+        self.wake_up(deadline);
+        match polled {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        STEPS.into_iter().for_each(|step| self.run(step, 1, sys, buffer));
+        self.end_turn(sys)
     }
 
     fn outgoing(&mut self) -> &mut Effects {
@@ -454,6 +366,7 @@ where
         self.shard.apply(effect, packet);
     }
 
+    #[inline]
     fn end_turn(&mut self, sys: &mut Y) -> io::Result<Flow> {
         self.close_ended(sys);
         let counters = self.shard.counters();

@@ -132,6 +132,7 @@ where
     }
 
     /// A turn is over: freed slots may be used again, and the counters are published.
+    #[inline]
     pub(crate) fn end_turn(&mut self) {
         // Buffers that were kept for the next sends count too.
         if self.is_over_memory() {
@@ -211,17 +212,20 @@ where
     }
 
     /// Returns the socket of a session that has ended, if there is one.
+    #[inline]
     pub(crate) fn poll_ended(&mut self) -> Option<Ended<T>> {
         self.ended.pop()
     }
 
     /// Takes the sessions with input that no event will announce.
+    #[inline]
     pub(crate) fn take_unfinished(&mut self, into: &mut VecDeque<Key>) {
         if !self.core.unfinished.is_empty() {
             into.extend(self.core.unfinished.drain(..));
         }
     }
 
+    #[inline]
     pub(crate) fn take_dirty(&mut self, into: &mut VecDeque<Key>) {
         if !self.core.dirty.is_empty() {
             into.extend(self.core.dirty.drain(..));
@@ -236,6 +240,7 @@ where
     }
 
     /// Returns when the next timer is due; `Some(0)` if there is work to do at once.
+    #[inline]
     pub(crate) fn poll_deadline(&self) -> Option<Tick> {
         if self.core.unfinished.is_empty() && self.core.dirty.is_empty() {
             self.core.wheel.next_deadline()

@@ -35,6 +35,7 @@ where
     F: Framing + Clone,
 {
     /// Moves timers that are due by now to `due`, if that is empty: the last of it is the earliest.
+    #[inline]
     pub(crate) fn take_due(&mut self, due: &mut Vec<Fired<TimerPurpose>>) {
         let now = self.core.clock.now();
         if due.is_empty() && self.core.wheel.next_deadline().is_some_and(|at| at <= now) {

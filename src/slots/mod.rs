@@ -78,7 +78,14 @@ impl<T: Keyed> Slots<T> {
     }
 
     /// Ends the turn: the slots freed in it may be used again.
+    #[inline]
     pub(crate) fn recycle(&mut self) {
+        if !self.resting.is_empty() {
+            self.reuse();
+        }
+    }
+
+    fn reuse(&mut self) {
         for slot in self.resting.drain(..) {
             self.entries.remove(slot as usize);
         }

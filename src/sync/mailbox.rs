@@ -234,13 +234,18 @@ impl<C> Mailbox<C> {
     /// commands only the control lane is added, at its front: ordinary commands wait, and count, until the batch is
     /// used up. Until then `fall_asleep` returns `false`. The memory of an emptied `into` beyond 1,024 commands is
     /// freed by the next call.
+    #[inline]
     pub fn take(&self, into: &mut VecDeque<C>) {
         if into.is_empty() && into.capacity() > KEEP {
             into.shrink_to(KEEP);
         }
-        if self.signal.load(Ordering::Acquire) == AWAKE {
-            return;
+        if self.signal.load(Ordering::Acquire) != AWAKE {
+            self.take_queue(into);
         }
+    }
+
+    #[inline(never)]
+    fn take_queue(&self, into: &mut VecDeque<C>) {
         // Before the look: what is posted after it sets the signal again.
         self.signal.swap(AWAKE, Ordering::AcqRel);
         let behind = {

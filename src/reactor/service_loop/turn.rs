@@ -1,0 +1,180 @@
+//! The steps of a turn, each bounded in time. A step that has nothing to do costs next to nothing: what it does otherwise
+//! is not inlined.
+
+use super::ServiceLoop;
+use crate::{
+    buffer::ReceiveBuffer,
+    framing::Framing,
+    handler::PacketHandler,
+    reactor::{Acceptor, Sys, acceptor::Placed, session_io::flush},
+    shard::{Alarm, Ended, Ending},
+    time::Tick,
+};
+
+/// How long each part of a turn may take before the rest of it waits for the next turn (milliseconds). Together they
+/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time. Services of one
+/// thread that are busy at the same time share it, but each gets a millisecond.
+const ACCEPT_SHARE: Tick = 2;
+const READ_SHARE: Tick = 10;
+const COMMAND_SHARE: Tick = 2;
+const TIMER_SHARE: Tick = 2;
+const WRITE_SHARE: Tick = 2;
+/// The most commands executed in one turn, however fast they are.
+const COMMANDS_PER_TURN: usize = 1024;
+impl<Y, H, F> ServiceLoop<Y, H, F>
+where
+    Y: Sys,
+    H: PacketHandler + 'static,
+    F: Framing + Clone,
+{
+    /// Begins a part of a turn that may take `share`, or what is left of it beside other services.
+    fn begin_part(&mut self, share: Tick) {
+        let share = if self.busy > 1 { (share / self.busy).max(1) } else { share };
+        self.shard.clock().begin_part(share);
+    }
+
+    /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
+    /// reserved for those that wait.
+    #[inline]
+    pub(super) fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.shard.take_unfinished(&mut self.unfinished);
+        if self.unfinished.is_empty() {
+            self.begin_part(READ_SHARE);
+            self.serve_ready(sys, buffer);
+        } else {
+            self.begin_part(READ_SHARE / 2);
+            self.serve_ready(sys, buffer);
+            self.begin_part(READ_SHARE / 2);
+            self.serve_all_unfinished(sys, buffer);
+        }
+    }
+
+    fn serve_all_unfinished(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        for _ in 0..self.unfinished.len() {
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+            let Some(key) = self.unfinished.pop_front() else { break };
+            self.serve_unfinished(sys, buffer, key);
+            self.note_served(key);
+        }
+    }
+
+    #[inline]
+    pub(super) fn accept(&mut self, sys: &mut Y) {
+        if self.acceptor.as_ref().is_some_and(Acceptor::is_active) {
+            self.accept_some(sys);
+        }
+    }
+
+    #[inline(never)]
+    fn accept_some(&mut self, sys: &mut Y) {
+        let Some(acceptor) = &mut self.acceptor else { return };
+        acceptor.begin_turn(self.began);
+        self.begin_part(ACCEPT_SHARE);
+        while let Some(placed) =
+            self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
+        {
+            match placed {
+                Placed::Here(incoming) => self.adopt(sys, incoming),
+                // A strategy may be slow: connections that it has placed must not wait for the rest.
+                Placed::Elsewhere => {
+                    self.shard.clock().read();
+                }
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        if let Some(acceptor) = &mut self.acceptor {
+            acceptor.hand_over(self.shard.counters());
+        }
+    }
+
+    #[inline]
+    pub(super) fn obey(&mut self, sys: &mut Y) {
+        self.mailbox.take(&mut self.commands);
+        if !self.commands.is_empty() {
+            self.obey_commands(sys);
+        }
+    }
+
+    #[inline(never)]
+    fn obey_commands(&mut self, sys: &mut Y) {
+        self.begin_part(COMMAND_SHARE);
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.pop_front() else { break };
+            if let Some(rest) = self.handle_command(sys, command) {
+                self.commands.push_front(rest);
+                break;
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        self.mailbox.note_leftover(!self.commands.is_empty());
+    }
+
+    #[inline]
+    pub(super) fn expire(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.shard.take_due(&mut self.due);
+        if !self.due.is_empty() {
+            self.handle_due(sys, buffer);
+        }
+    }
+
+    #[inline(never)]
+    fn handle_due(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.begin_part(TIMER_SHARE);
+        while let Some(fired) = self.due.pop() {
+            match self.shard.handle_timer(fired) {
+                Some(Alarm::Judge(suspect)) => self.judge(sys, buffer, suspect),
+                Some(Alarm::Write(key)) => {
+                    self.shard.with_session(key, |access| flush(sys, access));
+                    self.note_served(key);
+                }
+                None => {}
+            }
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn flush(&mut self, sys: &mut Y) {
+        self.shard.take_dirty(&mut self.dirty);
+        if !self.dirty.is_empty() {
+            self.flush_dirty(sys);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_dirty(&mut self, sys: &mut Y) {
+        self.begin_part(WRITE_SHARE);
+        while let Some(key) = self.dirty.pop_front() {
+            self.shard.with_session(key, |access| flush(sys, access));
+            if self.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    /// Closes the sockets of ended sessions. `on_close` has run: no write can reach a descriptor that was reused.
+    #[inline]
+    pub(super) fn close_ended(&mut self, sys: &mut Y) {
+        while let Some(ended) = self.shard.poll_ended() {
+            close(sys, ended);
+        }
+    }
+}
+
+#[inline(never)]
+fn close<Y: Sys>(sys: &mut Y, mut ended: Ended<Y::Stream>) {
+    if ended.how == Ending::Reset {
+        sys.make_reset(&mut ended.io);
+    }
+    // Closed first: a reader that sees that the session has left the counts finds its descriptor free.
+    drop(ended.io);
+    drop(ended.permit);
+}

@@ -106,7 +106,7 @@
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
 //! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a packet cannot be encoded), [`DecodeError`] (a packet is not what it should be), [`ServeError`], [`FramingConfigError`] |
-//! | watching | [`Metrics`], [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
+//! | watching | [`Metrics`] (what was counted), [`Rates`] (how fast, between two of them), [`Sample`] (for an exporter), [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
 //!
 //! # What happens when
 //!
@@ -228,8 +228,8 @@ pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, QueryError, SendError,
-    ServeError, TicketError,
+    BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, QueryError,
+    RefusalCause, SendError, ServeError, TicketError,
 };
 #[cfg(feature = "json")]
 pub use formats::Json;
@@ -247,7 +247,7 @@ pub use handler::{PacketFn, PacketHandler, SessionFn, Then, packet_fn, session_f
 pub use id::{SessionId, ShardId};
 pub use layer::{Layer, LayerIo};
 pub use limits::Limits;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Rates, Sample, SampleKind};
 pub use server::{
     BindAddr, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard,
 };

@@ -58,6 +58,8 @@ pub(crate) struct ShardClock {
     source: Box<dyn Clock>,
     /// The last reading.
     read_at: Nanos,
+    /// The reading after the last wait.
+    woke_at: Nanos,
     now: Tick,
     stamp: Tick,
     /// When the time of the current part of the turn is up.
@@ -84,6 +86,7 @@ impl ShardClock {
         let mut clock = Self {
             source,
             read_at: 0,
+            woke_at: 0,
             now: 0,
             stamp: 0,
             until: Tick::MAX,
@@ -96,6 +99,7 @@ impl ShardClock {
             unnoticed: COARSE.min(slack * NANOS_PER_TICK),
         };
         clock.set();
+        clock.woke_at = clock.read_at;
         clock
     }
 
@@ -155,11 +159,18 @@ impl ShardClock {
     pub(crate) fn wake(&mut self, expected: Option<Tick>) -> Tick {
         let expected = expected.map(|at| at.max(self.now));
         self.set();
+        self.woke_at = self.read_at;
         let late = expected.map_or(0, |at| self.now.saturating_sub(at));
         if late > HELD_UP {
             self.lost += late;
         }
         self.now
+    }
+
+    /// The time between the last wait and the last reading.
+    #[inline]
+    pub(crate) fn since_wake(&self) -> Nanos {
+        self.read_at.wrapping_sub(self.woke_at)
     }
 
     fn set(&mut self) {

@@ -5,6 +5,7 @@ mod broadcast;
 mod failure;
 mod layer;
 mod logged;
+mod refusal;
 mod serve;
 
 use std::{
@@ -22,6 +23,7 @@ pub use self::{
     broadcast::{BroadcastError, JoinError},
     failure::{Failure, Handled},
     layer::LayerError,
+    refusal::RefusalCause,
     serve::ServeError,
 };
 
@@ -281,6 +283,30 @@ impl CloseKind {
         Self::Memory,
         Self::Shutdown,
     ];
+
+    /// Returns the name in snake case, for logs and exporters: `peer_closed`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::Io => "io",
+            Self::Frame => "frame",
+            Self::Local => "local",
+            Self::Send => "send",
+            Self::Handler => "handler",
+            Self::Panicked => "panicked",
+            Self::Idle => "idle",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::MaxAge => "max_age",
+            Self::Stalled => "stalled",
+            Self::FirstPacket => "first_packet",
+            Self::SlowPacket => "slow_packet",
+            Self::Handshake => "handshake",
+            Self::Layer => "layer",
+            Self::Memory => "memory",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// Why a request to a server, or to one of its shards, failed.

@@ -66,6 +66,10 @@ impl FrameError {
     pub fn truncated(buf: &[u8]) -> Self {
         Self::Truncated { have: buf.len(), seen: BytesPreview::new(buf) }
     }
+
+    pub(crate) fn is_too_long(&self) -> bool {
+        matches!(self, Self::TooLong { .. })
+    }
 }
 
 /// A packet that was to be sent cannot be encoded or framed. The fault is the sender's: nothing is sent, and the session

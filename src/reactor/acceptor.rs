@@ -9,7 +9,7 @@ use super::{Sys, token::listener_token};
 use crate::{
     addr::{Addr, Endpoints},
     contained::Contained,
-    error::panic_message,
+    error::{RefusalCause, panic_message},
     id::ShardId,
     metrics::Counters,
     shard::Incoming,
@@ -189,7 +189,9 @@ impl<Y: Sys> Acceptor<Y> {
     /// Closes the listeners.
     pub(crate) fn stop(mut self, counters: &mut Counters) {
         self.listeners.clear();
-        counters.refused += u64::from(self.held.take().is_some());
+        if self.held.take().is_some() {
+            counters.count_refusal(RefusalCause::Shutdown);
+        }
         let stopped = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).map_err(panic_message);
         for panic in [stopped, self.strategy.discard()].into_iter().filter_map(Result::err) {
             counters.panics += 1;
@@ -274,7 +276,9 @@ impl<Y: Sys> Acceptor<Y> {
                 let listener = state.number;
                 let local = state.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
                 // Without an address the peer is gone already.
-                counters.refused += u64::from(local.is_none());
+                if local.is_none() {
+                    counters.count_refusal(RefusalCause::Vanished);
+                }
                 Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local, listener) }))
             }
             Err(error) => {
@@ -304,10 +308,15 @@ impl<Y: Sys> Acceptor<Y> {
         counters: &mut Counters,
     ) -> Option<(Incoming<Y::Stream>, Option<ShardId>)> {
         let peer = accepted.endpoints.peer();
+        if self.admission.peer_is_full(&peer) {
+            return refuse(sys, accepted, RefusalCause::PeerLimit, counters);
+        }
         let shard = match self.place(&accepted, counters) {
             Placement::On(shard) if shard.index() < self.admission.standing() => Some(shard),
             Placement::Fork => None,
-            Placement::On(_) | Placement::Refuse => return refuse(sys, accepted, counters),
+            Placement::On(_) | Placement::Refuse => {
+                return refuse(sys, accepted, RefusalCause::Strategy, counters);
+            }
         };
         let permit = match self.admission.admit(shard, &peer) {
             Ok(permit) => permit,
@@ -317,7 +326,7 @@ impl<Y: Sys> Acceptor<Y> {
                 self.wait_for_room(counters);
                 return None;
             }
-            Err(Full::Peer) => return refuse(sys, accepted, counters),
+            Err(Full::Peer) => return refuse(sys, accepted, RefusalCause::PeerLimit, counters),
         };
         let Accepted { io, endpoints } = accepted;
         Some((Incoming { io, endpoints, permit }, shard))
@@ -325,9 +334,6 @@ impl<Y: Sys> Acceptor<Y> {
 
     fn place(&mut self, accepted: &Accepted<Y::Stream>, counters: &mut Counters) -> Placement {
         let connection = NewConnection::new(&accepted.endpoints);
-        if self.admission.peer_is_full(&connection.peer()) {
-            return Placement::Refuse;
-        }
         let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.admission));
         catch_unwind(AssertUnwindSafe(|| strategy.place(&connection, loads))).unwrap_or_else(|panic| {
             counters.panics += 1;
@@ -347,9 +353,9 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn hand_over(&mut self, counters: &mut Counters) {
         let mut failure = None;
         for (shard, batch) in self.outgoing.iter_mut().filter(|(_, batch)| !batch.is_empty()) {
-            let count = batch.len() as u64;
+            let count = batch.len();
             if let Err(error) = self.dispatch.send(*shard, batch.drain(..)) {
-                counters.refused += count;
+                (0..count).for_each(|_| counters.count_refusal(RefusalCause::NoThread));
                 failure = Some(error);
             }
         }
@@ -361,7 +367,9 @@ impl<Y: Sys> Acceptor<Y> {
     /// Hands a connection to a new shard. A connection that comes back has to be admitted anew.
     fn fork(&mut self, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
         let Err(HandOverError { error, incoming }) = self.dispatch.fork(incoming) else { return };
-        counters.refused += u64::from(incoming.is_none());
+        if incoming.is_none() {
+            counters.count_refusal(RefusalCause::Shutdown);
+        }
         self.held = incoming.map(|Incoming { io, endpoints, .. }| Accepted { io, endpoints });
         self.pause(NOT_HANDED_OVER, &error, counters);
     }
@@ -424,8 +432,13 @@ impl<Y: Sys> Acceptor<Y> {
 }
 
 /// Resets a connection that is not served, so that its peer knows at once.
-fn refuse<Y: Sys, R>(sys: &mut Y, mut accepted: Accepted<Y::Stream>, counters: &mut Counters) -> Option<R> {
-    counters.refused += 1;
+fn refuse<Y: Sys, R>(
+    sys: &mut Y,
+    mut accepted: Accepted<Y::Stream>,
+    cause: RefusalCause,
+    counters: &mut Counters,
+) -> Option<R> {
+    counters.count_refusal(cause);
     sys.make_reset(&mut accepted.io);
     None
 }

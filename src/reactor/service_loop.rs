@@ -283,6 +283,8 @@ where
     fn judge_last_turn(&mut self) {
         // The clock never goes back.
         let took = self.shard.clock().read().wrapping_sub(self.began);
+        let nanos = self.shard.clock().since_wake();
+        self.shard.note_turn(nanos);
         self.restamp_outdated();
         self.served.clear();
         if took > SLOW_TURN {
@@ -370,8 +372,7 @@ where
     fn end_turn(&mut self, sys: &mut Y) -> io::Result<Flow> {
         self.close_ended(sys);
         let counters = self.shard.counters();
-        counters.mailbox = (self.mailbox.queued() + self.commands.len()) as u64;
-        counters.wakeups = self.mailbox.wakeups();
+        counters.mailbox = self.commands.len() as u64;
         self.shard.end_turn();
         if let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) {
             acceptor.end_turn()?;

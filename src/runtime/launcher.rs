@@ -238,7 +238,7 @@ where
         };
         let member = RegisteredShard {
             mailbox: Arc::new(Mailbox::new(limits, waker)),
-            counters: Arc::<SharedCounters>::default(),
+            counters: Arc::new(SharedCounters::new(registry.crowd.clone())),
             thread: Arc::new(OnceLock::new()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);

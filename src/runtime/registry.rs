@@ -14,7 +14,7 @@ use crate::{
     error::SendError,
     id::{SessionId, ShardId},
     limits::Limits,
-    metrics::{Metrics, SharedCounters},
+    metrics::{Crowd, Metrics, SharedCounters},
     session::{Deliver, Route, SessionCommand},
     shard::{Command, CommandSender, LayerFactories, deliver},
     sync::{Admission, Mailbox, Rejected},
@@ -25,6 +25,7 @@ pub(crate) struct ShardRegistry<P: Platform> {
     shards: RwLock<HashMap<ShardId, RegisteredShard<P>>>,
     /// The counters of shards that have ended.
     retired: Mutex<Metrics>,
+    pub(super) crowd: Arc<Crowd>,
     /// Threads that still run, forked ones included.
     running: Mutex<usize>,
     changed: Condvar,
@@ -86,6 +87,7 @@ impl<P: Platform> ShardRegistry<P> {
         Arc::new(Self {
             shards: RwLock::default(),
             retired: Mutex::default(),
+            crowd: Arc::default(),
             running: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -214,13 +216,25 @@ impl<P: Platform> ShardRegistry<P> {
         Ok(())
     }
 
-    pub(crate) fn metrics(&self) -> Metrics {
+    /// Returns how long ago the server was started.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.numbers.origin().elapsed()
+    }
+
+    /// Returns a snapshot of a server that was started `uptime` ago.
+    pub(crate) fn metrics(&self, uptime: Duration) -> Metrics {
         // Held until the end, as in `retire`: a shard that ends meanwhile is counted once, here or there.
         let retired = self.retired();
         let mut metrics = retired.clone();
         for member in self.read().values() {
             member.counters.add_to(&mut metrics);
+            metrics.mailbox += member.mailbox.queued() as u64;
+            metrics.mailbox_bytes += member.mailbox.queued_bytes() as u64;
+            metrics.wakeups += member.mailbox.wakeups();
+            metrics.shards += 1;
         }
+        metrics.sessions_peak = self.crowd.peak();
+        metrics.uptime = uptime;
         metrics
     }
 
@@ -261,7 +275,8 @@ impl<P: Platform> ShardRegistry<P> {
             let mut retired = self.retired();
             let member = self.write().remove(&id);
             if let Some(member) = &member {
-                member.counters.add_to(&mut retired);
+                member.counters.retire_to(&mut retired);
+                retired.wakeups += member.mailbox.wakeups();
             }
             member
         };

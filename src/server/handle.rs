@@ -386,7 +386,7 @@ impl ServerHandle {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         let mut sum = Metrics::default();
-        self.registries().for_each(|registry| sum += &registry.metrics());
+        self.registries().for_each(|registry| sum += &registry.metrics(registry.uptime()));
         sum
     }
 

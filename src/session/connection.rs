@@ -8,7 +8,7 @@ use crate::{
     addr::Endpoints,
     buffer::{Inbox, Outbox},
     contained::Contained,
-    error::CloseReason,
+    error::{CloseReason, RefusalCause},
     id::{Key, SessionId},
     session::{
         FramingSlot, HandleState, Origin, SessionInfo, SessionStats, ShardCore,
@@ -192,7 +192,7 @@ impl Connection {
             return;
         }
         if self.status.phase() == Phase::Opening {
-            core.counters.refused += 1;
+            core.counters.count_refusal(RefusalCause::Handshake);
         }
         self.status.set_phase(Phase::Draining);
         self.status.block(ReadBlock::CLOSING);
@@ -316,7 +316,7 @@ impl Connection {
     /// was.
     pub(crate) fn release(&mut self, core: &mut ShardCore) -> Option<CloseReason> {
         if self.status.phase() == Phase::Opening {
-            core.counters.refused += 1;
+            core.counters.count_refusal(RefusalCause::Handshake);
         }
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut();

@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use super::{Command, Ending, HandlerJob, Job, SessionAccess, Shard};
 use crate::{
     contained::{Contained, guard},
-    error::{CloseReason, Handled, Logged, discard},
+    error::{CloseReason, Handled, Logged, RefusalCause, discard},
     framing::{FrameError, Framing},
     handler::{PacketHandler, Then},
     id::SessionId,
@@ -23,7 +23,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 self.slot.connection.begin(self.core);
             }
             Err(reason) => {
-                self.core.counters.refused += 1;
+                self.core.counters.count_refusal(RefusalCause::Handler);
                 if matches!(reason, CloseReason::Panicked { .. }) && self.slot.connection.queued() == 0 {
                     self.slot.connection.reset_at_end();
                 }
@@ -39,7 +39,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[cold]
     pub(crate) fn refuse(&mut self, error: io::Error) {
         tracing::warn!(%error, "cannot poll an accepted connection, closing it");
-        self.core.counters.refused += 1;
+        self.core.counters.count_refusal(RefusalCause::Setup);
         self.terminate(CloseReason::io(error), Ending::Close);
     }
 
@@ -99,6 +99,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The peer violated the protocol: calls `on_violation`, which may send a reply, then closes the session.
     #[cold]
     pub(super) fn violate(&mut self, error: FrameError) {
+        self.core.counters.frames_too_long += u64::from(error.is_too_long());
         self.call("on_violation", |handler, session, state| {
             handler.on_violation(session, state, &error);
             Ok(())

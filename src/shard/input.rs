@@ -370,6 +370,7 @@ impl Finder<'_> {
             connection.end_discarding();
             note_discarding(connection, cell, since, core);
             core.counters.frames_rejected += 1;
+            core.counters.frames_too_long += u64::from(error.is_too_long());
             let mut session = Session::new(connection, cell, core);
             handler.on_rejected(&mut session, state, &error)?;
         } else {

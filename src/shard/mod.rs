@@ -27,7 +27,7 @@ pub(crate) use timers::Alarm;
 use self::{callbacks::Before, fan_out::Budget};
 use crate::{
     contained::{Contained, guard},
-    error::{CloseReason, Logged},
+    error::{CloseReason, Logged, RefusalCause},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ShardId},
@@ -37,7 +37,7 @@ use crate::{
     slots::{Keyed, Slots},
     strategy::NewConnection,
     sync::{AdmissionPermit, DepositedPermits},
-    time::{ShardClock, Tick, ticks},
+    time::{Nanos, ShardClock, Tick, ticks},
 };
 
 /// The sessions of one thread, with their handler.
@@ -147,6 +147,13 @@ where
         self.published.publish(counters);
     }
 
+    /// The turn that is over took so long, waiting excluded.
+    #[inline]
+    pub(crate) fn note_turn(&mut self, took: Nanos) {
+        self.core.counters.count_busy(took);
+        self.published.publish_time(&mut self.core.counters);
+    }
+
     /// The thread ends: drops the user's values, and counts their panics.
     pub(crate) fn end(mut self) {
         debug_assert!(
@@ -155,7 +162,7 @@ where
         );
         self.core.count_discarded(self.handler.discard());
         self.framings.discard().for_each(|discarded| self.core.count_discarded(discarded));
-        self.published.publish(&self.core.counters);
+        self.published.publish(&mut self.core.counters);
     }
 
     /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection
@@ -164,7 +171,8 @@ where
         let equipped = if self.stopping || self.slots.is_full() { None } else { self.equip(&incoming) };
         let Incoming { io, endpoints, permit } = incoming;
         let Some((framing, layers)) = equipped else {
-            self.core.counters.refused += 1;
+            let cause = if self.stopping { RefusalCause::Shutdown } else { RefusalCause::Setup };
+            self.core.counters.count_refusal(cause);
             self.ended.push(Ended { io, permit, how: Ending::Close });
             return None;
         };

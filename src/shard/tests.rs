@@ -137,7 +137,7 @@ fn a_framing_of_a_refused_connection_that_panics_when_dropped_harms_nobody() {
     shard.with_session(key, |access| access.refuse(std::io::ErrorKind::OutOfMemory.into()));
     assert!(shard.poll_ended().is_some(), "its socket is given back all the same");
     let counters = shard.counters();
-    assert_eq!((counters.panics, counters.refused, counters.opened), (1, 1, 0));
+    assert_eq!((counters.panics, counters.refused_total(), counters.opened), (1, 1, 0));
     shard.end();
     assert_eq!(panics(&published), 3, "the handler, and the framing that others are cloned from");
 }
@@ -179,7 +179,7 @@ fn a_shard_that_stops_takes_nobody_in() {
     shard.cut();
     let admission = admission();
     assert_eq!(shard.insert(incoming(&admission, ())), None);
-    assert_eq!((shard.counters().refused, admission.total()), (1, 1));
+    assert_eq!((shard.counters().refused_total(), admission.total()), (1, 1));
     drop(shard.poll_ended());
     assert_eq!(admission.total(), 0);
 }

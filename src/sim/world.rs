@@ -262,7 +262,7 @@ impl World {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        self.registry.metrics()
+        self.registry.metrics(Duration::from_millis(self.now()))
     }
 
     pub(crate) fn admission(&self) -> &Admission {

@@ -40,7 +40,7 @@ fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
     for source in [here, there, here] {
         assert_refused(&served, source);
     }
-    until("the refused are counted", || served.metrics().refused == 3);
+    until("the refused are counted", || served.metrics().refused_total() == 3);
     // One leaves, one may come.
     drop(clients.swap_remove(0));
     until("it has left", || served.running.session_count() == 3);
@@ -75,7 +75,7 @@ fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
     for client in &mut clients {
         client.assert_echo("still served");
     }
-    until("the refused are counted", || served.metrics().refused == 3);
+    until("the refused are counted", || served.metrics().refused_total() == 3);
     drop(clients);
     served.finish();
 }
@@ -97,7 +97,7 @@ fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
         assert!(served.running.session_count() <= 3);
     }
     until("all have left", || served.journal.ended_by(CloseKind::PeerClosed) == 12);
-    assert_eq!(served.metrics().refused, 0);
+    assert_eq!(served.metrics().refused_total(), 0);
     served.finish();
 }
 
@@ -138,7 +138,7 @@ fn the_connection_limit_is_exact_where_each_worker_accepts_and_all_others_wait()
         }
     });
     served.until_counted("all have been", |metrics| metrics.opened == 60);
-    assert_eq!(served.metrics().refused, 0, "nobody was turned away");
+    assert_eq!(served.metrics().refused_total(), 0, "nobody was turned away");
     served.finish();
 }
 
@@ -148,7 +148,7 @@ fn the_limit_of_a_peer_is_exact_where_each_worker_accepts() {
     for failed in clients.iter().filter_map(|client| client.as_ref().err()) {
         assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset, "{failed}");
     }
-    served.until_counted("all others were refused", |metrics| metrics.refused == 53);
+    served.until_counted("all others were refused", |metrics| metrics.refused_total() == 53);
     until("nobody is at the door", || served.running.session_count() == 7);
     assert_eq!(served.journal.opened(), 7);
     drop(clients);

@@ -50,6 +50,6 @@ fn a_session_that_the_first_closure_refuses_gets_what_was_sent_and_no_more(on: O
     assert_eq!(client.recv_text(), "not today");
     client.assert_end();
     drop(client);
-    until("it is counted", || served.metrics().refused == 1);
+    until("it is counted", || served.metrics().refused_total() == 1);
     served.finish();
 }

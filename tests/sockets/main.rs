@@ -22,6 +22,7 @@ mod handlers;
 mod heartbeats;
 mod listeners;
 mod memory;
+mod metrics;
 mod panicking_callbacks;
 mod panicking_destructors;
 mod placement;

@@ -167,7 +167,7 @@ fn a_panic_in_on_open_refuses_that_session(on: On) {
     armed.store(true, Ordering::Relaxed);
     served.assert_refused();
     served.until_counted("the panic is counted", |metrics| {
-        (metrics.panics, metrics.refused, metrics.opened) == (1, 1, 1)
+        (metrics.panics, metrics.refused_total(), metrics.opened) == (1, 1, 1)
     });
     bystander.assert_echo("still served");
     served.connect().assert_echo("and so are new ones");

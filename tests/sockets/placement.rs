@@ -135,7 +135,7 @@ fn a_strategy_of_the_user_is_told_of_start_and_stop_and_decides_every_place() {
             turned_away += 1;
         }
     }
-    until("the refused are counted", || served.metrics().refused == turned_away);
+    until("the refused are counted", || served.metrics().refused_total() == turned_away);
     for session in served.running.sessions().expect("the shards answer") {
         let port = session.peer.socket_addr().expect("TCP").port();
         assert_eq!(session.id.shard().index(), 1 + usize::from(port % 2));
@@ -159,7 +159,7 @@ fn a_strategy_that_names_no_shard_refuses() {
     for _ in 0..3 {
         served.assert_refused();
     }
-    until("all are counted", || served.metrics().refused == 3);
+    until("all are counted", || served.metrics().refused_total() == 3);
     served.finish();
 }
 

@@ -142,7 +142,7 @@ fn a_handler_that_refuses_a_session_may_say_why(on: On) {
         refused.send("hello?");
         assert_eq!(refused.recv(), b"go away");
         refused.assert_end();
-        until("it is counted", || served.metrics().refused == 1);
+        until("it is counted", || served.metrics().refused_total() == 1);
     }
     for client in &mut welcome {
         client.assert_echo("welcome");

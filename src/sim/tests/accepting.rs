@@ -134,20 +134,20 @@ fn a_client_that_comes_too_late_for_the_last_place_waits_for_the_next() {
         assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there is no place at {now}");
         assert!(!acceptor.has_work(), "nothing but time helps at {now}");
     }
-    assert_eq!((counters.accepted, counters.refused), (1, 0), "the other one waits in the backlog");
+    assert_eq!((counters.accepted, counters.refused_total()), (1, 0), "the other one waits in the backlog");
     drop(place.recv().expect("the other acceptor has it"));
     assert_eq!(acceptor.deadline(), Some(300));
     acceptor.begin_turn(300);
     let served = acceptor.poll_accept(&mut sys, &mut counters).expect("there is a place");
     assert!(matches!(served, Placed::Here(_)));
     assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none(), "there was one");
-    assert_eq!((counters.accepted, counters.refused, admission.total()), (1, 0, 1));
+    assert_eq!((counters.accepted, counters.refused_total(), admission.total()), (1, 0, 1));
     for waiting in [conn, other] {
         assert_eq!(network.lock().hear(waiting, 1), Heard::Nothing, "nobody is turned away");
     }
     drop(served);
     acceptor.stop(&mut counters);
-    assert_eq!(counters.refused, 0, "who was not accepted was not refused");
+    assert_eq!(counters.refused_total(), 0, "who was not accepted was not refused");
 }
 
 /// Counts what is handed over, to whom, and together.
@@ -189,7 +189,7 @@ fn connections_of_one_turn_are_handed_over_together_to_each_worker() {
     let together: Vec<_> = (1..=3).map(|worker| (ShardId::new(worker), 20)).collect();
     assert_eq!(*sent.0.lock().expect("one thread"), together);
     // The last worker is gone: its connections are dropped, and accepting pauses.
-    assert_eq!((counters.accepted, counters.refused, counters.accept_pauses), (60, 20, 1));
+    assert_eq!((counters.accepted, counters.refused_total(), counters.accept_pauses), (60, 20, 1));
     assert_eq!((admission.total(), acceptor.deadline()), (0, Some(100)));
     let told = conns.iter().filter(|conn| network.lock().hear(**conn, 1) == Heard::End).count();
     assert_eq!(told, 60);
@@ -207,7 +207,7 @@ fn a_client_that_waits_for_a_place_is_counted_as_refused_when_the_server_stops()
     acceptor.begin_turn(0);
     assert!(acceptor.poll_accept(&mut sys, &mut counters).is_none());
     acceptor.stop(&mut counters);
-    assert_eq!((counters.accepted, counters.refused), (1, 1));
+    assert_eq!((counters.accepted, counters.refused_total()), (1, 1));
     assert_eq!(network.lock().hear(conn, 1), Heard::End);
 }
 
@@ -269,7 +269,7 @@ fn a_peer_beyond_its_share_is_reset() {
         conns.iter().map(|conn| world.hears(*conn)).collect::<Vec<_>>(),
         [Heard::Nothing, Heard::Reset]
     );
-    assert_eq!(world.metrics().refused, 1);
+    assert_eq!(world.metrics().refused_total(), 1);
 }
 
 #[test]

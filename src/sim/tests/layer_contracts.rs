@@ -427,7 +427,7 @@ fn a_connection_whose_layers_cannot_be_made_is_closed_and_others_are_served() {
     say(&world, second, &frame(b"hello"));
     assert_eq!(world.expect(second, 9), frame(b"hello"));
     let metrics = world.metrics();
-    assert_eq!((metrics.panics, metrics.refused, metrics.sessions), (1, 1, 1));
+    assert_eq!((metrics.panics, metrics.refused_total(), metrics.sessions), (1, 1, 1));
     world.net().leave(first);
     finish(world, second);
 }

@@ -112,7 +112,7 @@ fn a_handshake_without_end_holds_no_more_than_its_limit() {
     let mut world = World::new(Setup { layers: layers(|| Greedy), ..Setup::default() }, |_| ());
     let conn = world.connect();
     let mut most = 0;
-    while world.metrics().refused == 0 {
+    while world.metrics().refused_total() == 0 {
         world.net().say(conn, &[1; 10_000]);
         world.run_for(1);
         most = most.max(world.metrics().buffered);
@@ -229,7 +229,7 @@ fn a_peer_that_does_not_read_in_its_handshake_is_found_stalled() {
     world.run_until(4_990);
     assert_eq!(world.metrics().sessions, 1);
     world.run_until(5_020);
-    assert_eq!((world.metrics().sessions, world.metrics().refused), (0, 1));
+    assert_eq!((world.metrics().sessions, world.metrics().refused_total()), (0, 1));
     assert_eq!(world.hears(conn), Heard::Reset);
     finish(world, conn);
 }

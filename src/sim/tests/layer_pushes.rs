@@ -125,7 +125,7 @@ fn a_handshake_that_is_always_busy_is_cut_all_the_same() {
     let busy = || Acting::new(|wire, _| Ok(wire.len().min(1)));
     let mut world = World::new(Setup { limits, layers: layers(busy), ..Setup::default() }, |_| ());
     let conn = world.connect();
-    while world.metrics().refused == 0 {
+    while world.metrics().refused_total() == 0 {
         assert!(world.now() < 6_100, "it is never cut");
         let mut net = world.net();
         net.say(conn, &[0; 1_000]);

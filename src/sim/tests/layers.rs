@@ -101,7 +101,7 @@ fn a_handshake_that_does_not_end_is_cut_at_its_deadline() {
         world.run_until(2_990);
         assert_eq!(world.metrics().sessions, 1);
         world.run_until(3_010);
-        assert_eq!(world.metrics().refused, 1);
+        assert_eq!(world.metrics().refused_total(), 1);
         assert!(hear_to_end(&mut world, conn).is_some());
         assert_eq!(world.log.lines(), []);
         finish(world, conn);
@@ -114,7 +114,7 @@ fn an_error_in_the_handshake_is_told_to_the_peer_before_the_end() {
     let conn = world.connect();
     say(&world, conn, b"SCR1GET / HTTP/1.1");
     assert_eq!(hear_to_end(&mut world, conn), Some(b"SCR2NO!".to_vec()));
-    assert_eq!((world.metrics().refused, world.metrics().opened), (1, 0));
+    assert_eq!((world.metrics().refused_total(), world.metrics().opened), (1, 0));
     finish(world, conn);
 }
 
@@ -126,7 +126,7 @@ fn a_peer_that_ends_its_side_in_the_handshake_is_let_go() {
         say(&world, conn, &Scrambler::new(KEY).greet()[..said]);
         world.net().end(conn);
         assert!(hear_to_end(&mut world, conn).is_some(), "{said}");
-        assert_eq!((world.metrics().refused, world.metrics().opened), (1, 0));
+        assert_eq!((world.metrics().refused_total(), world.metrics().opened), (1, 0));
         finish(world, conn);
     }
 }

@@ -23,6 +23,7 @@ mod layers;
 mod listeners;
 mod logging;
 mod memory;
+mod metrics;
 mod own_timeouts;
 mod pools;
 mod random;

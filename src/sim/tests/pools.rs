@@ -103,7 +103,7 @@ fn a_connection_for_a_worker_that_has_gone_is_refused() {
         assert!(matches!(world.hears(conn), Heard::End | Heard::Reset), "{conn:?} was let go");
     }
     let metrics = world.metrics();
-    assert!(metrics.refused > 0 && metrics.opened == 0, "{metrics:?}");
+    assert!(metrics.refused_total() > 0 && metrics.opened == 0, "{metrics:?}");
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn turn_away_at(listener: usize, served: Served, armed: &AtomicBool) {
     until("it is forgotten", || served.running.session_count() == 1);
     bystander.assert_echo("still served");
     served.connect_to(listener).assert_echo("and so are new ones");
-    until("it is counted", || served.metrics().refused == 1);
+    until("it is counted", || served.metrics().refused_total() == 1);
     drop(bystander);
     served.finish();
 }
@@ -284,7 +284,7 @@ fn a_handler_that_panics_when_cloned_for_a_connection_costs_that_one() {
     until("it is forgotten", || served.running.session_count() == 1);
     bystander.assert_echo("still served");
     served.connect().assert_echo("and so are new ones");
-    until("it is counted", || served.metrics().refused == 1);
+    until("it is counted", || served.metrics().refused_total() == 1);
     drop(bystander);
     served.finish();
 }

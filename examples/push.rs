@@ -17,6 +17,7 @@ use framewire::{bytes::Bytes, packet_fn};
 const MAX_LINE: usize = 1024;
 /// Bytes that may wait for one subscriber.
 const MAX_QUEUED: usize = 64 * 1024;
+/// Otherwise both services would have half of the descriptors each.
 const MAX_SUBSCRIBERS: usize = 100_000;
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -33,7 +34,11 @@ fn publish(subscribers: &ServerHandle, session: &mut Session<'_>, line: &[u8]) -
 
 fn serve(mut args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let mut addr = |default: &str| args.next().unwrap_or_else(|| default.to_owned());
-    let limits = Limits::default().outbox_low(0).outbox_high(MAX_QUEUED / 2).outbox_hard(MAX_QUEUED);
+    let limits = Limits::default()
+        .connections(MAX_SUBSCRIBERS)
+        .outbox_low(0)
+        .outbox_high(MAX_QUEUED / 2)
+        .outbox_hard(MAX_QUEUED);
     let subscribers = Server::bind(addr("127.0.0.1:7000"))?.framing(LengthPrefix::u16_be()).limits(limits);
     let publishers = Server::bind(addr("127.0.0.1:7001"))?.framing(Separator::lines().max(MAX_LINE));
     let (idle, told) = (subscribers.local_addrs(), subscribers.handle());

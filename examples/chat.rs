@@ -39,7 +39,7 @@ impl Chat {
             "" => "* say something",
             name if name.len() > MAX_NAME => "* 20 bytes at most",
             name if self.names.contains_key(name) => "* that name is taken",
-            _ if self.names.len() == MAX_MEMBERS => return Err(Failure::because("the house is full")),
+            _ if self.names.len() == MAX_MEMBERS => return Err(Failure::because("the chat is full")),
             name => {
                 session.send(format!("* welcome, {name}"))?;
                 let mut member = Member { name: name.into(), room: Channel::new(), has_opened_it: false };
@@ -64,7 +64,7 @@ impl Chat {
         // However the member leaves: by `/join`, by a kick, or with the connection.
         let on_leave = move |_, how| {
             let what = if how == Left::Kicked { "was kicked" } else { "leaves" };
-            // No room, nobody to tell.
+            // Best effort: a member that is closed meanwhile misses nothing.
             let _ = left.find(&room).map(|room| room.publish(format_args!("* {name} {what}")));
         };
         match member.room.join_with(&me, on_leave) {

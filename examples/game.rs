@@ -1,7 +1,7 @@
 //! A game with 20 ticks a second, on one thread and without a lock. `cargo run --release --example game`, then
 //! `nc 127.0.0.1 7000` in two terminals and type `w`, `a`, `s` or `d`, each followed by return.
 //!
-//! A packet only notes what a player wants. The tick moves everybody and sends the new field to all, if it has changed.
+//! A packet only notes what a player wants. The tick moves all players and sends the new field to all, if it has changed.
 //! The world is what the one handler and the states of its sessions hold: no other thread ever sees it.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
 
@@ -28,7 +28,7 @@ struct Game {
 struct Player {
     number: u32,
     at: (i32, i32),
-    /// Where to go in the next tick. The last wish counts, so nobody gains by sending more.
+    /// Where to go in the next tick. The last wish counts, so sending more gains nothing.
     step: (i32, i32),
 }
 

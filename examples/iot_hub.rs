@@ -5,7 +5,7 @@
 //! A device has 10 s to log in. It announces after how many seconds it will have sent something, as in MQTT; after one
 //! and a half times as long without a byte it is given up. A device that announces 0 is asked instead: it gets a `PING`
 //! every 5 s, and is given up when it has answered none of three. One that logs in again takes the place of its old
-//! connection, which may be dead without anybody knowing.
+//! connection, which may be dead without the hub knowing.
 //!
 //! Arguments choose the addresses of the devices and the operators, and then the 10 s and the 5 s, in milliseconds.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]

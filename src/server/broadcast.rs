@@ -72,7 +72,7 @@ impl ServerHandle {
     /// use framewire::{BroadcastError, Server, ServerHandle, SessionId};
     ///
     /// fn tell_others(server: &ServerHandle, me: SessionId) -> Result<usize, BroadcastError> {
-    ///     server.broadcast_where("somebody has come", move |session| session.id != me)
+    ///     server.broadcast_where("a user has come", move |session| session.id != me)
     /// }
     /// ```
     ///

@@ -100,9 +100,8 @@ impl Heartbeat {
     /// Each beat counts as one, at whatever time it was sent, and what the kernel has received is read before the peer
     /// is given up: a callback that blocks, or a process that was stopped, does no harm to a peer that has answered. A
     /// beat that was skipped does not count. While the session does not read (it is paused), and after the peer has
-    /// ended its side, silence says nothing; when the session
-    /// reads on, the count starts anew. 0 is as 1: no peer is given up before a beat was
-    /// sent.
+    /// ended its side, silence says nothing; when the session reads on, the count starts anew. 0 is as 1: no peer is
+    /// given up before a beat was sent.
     #[must_use]
     pub fn lost_after(self, beats: u16) -> Self {
         Self(Arc::new(Beat { lost_after: Some(beats), ..Arc::unwrap_or_clone(self.0) }))

@@ -15,7 +15,7 @@ pub(crate) struct Membership {
     pub(crate) place: u64,
 }
 
-/// The lists that a session is on. It is on each because somebody has put it there who has a handle to it.
+/// The lists that a session is on. It is on each because a holder of a handle has put it there.
 ///
 /// Boxed, because few of the sessions that have handles are on a list.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, hint::black_box};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use framewire::{
     Framing, LengthPrefix,
@@ -102,5 +102,31 @@ fn slow_reader(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, one_reply, sixteen_replies, sixteen_echoes, slow_reader);
+/// A broadcast to a session for which something waits already: eight frames are queued, from where they are or by a
+/// copy, and written together. It tells from which length on sharing pays.
+fn shared_or_copied(c: &mut Criterion) {
+    let mut group = c.benchmark_group("outbox/eight frames");
+    group.throughput(Throughput::Elements(8));
+    for size in [64, 256, 512, 1024, 4096, 16 * 1024] {
+        let frames: Vec<Bytes> = (0..8).map(|_| Bytes::from_owner(vec![7; size])).collect();
+        let mut outbox = Outbox::default();
+        let mut run = |queue: fn(&mut Outbox, &Bytes)| {
+            queue(&mut outbox, &frames[0]);
+            for frame in &frames {
+                queue(&mut outbox, black_box(frame));
+            }
+            outbox.advance(outbox.len());
+            outbox.reset(usize::MAX);
+        };
+        group.bench_function(format!("{size} B, shared"), |b| {
+            b.iter(|| run(|outbox, frame| outbox.share(frame)))
+        });
+        group.bench_function(format!("{size} B, copied"), |b| {
+            b.iter(|| run(|outbox, frame| outbox.copy(frame)))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, shared_or_copied, one_reply, sixteen_replies, sixteen_echoes, slow_reader);
 criterion_main!(benches);

@@ -128,8 +128,8 @@ impl Limits {
         self
     }
 
-    /// Bytes that all sessions of one shard may buffer together: their inboxes and outboxes, by capacity, and the
-    /// buffers that the shard keeps for their next sends. Above it the shard first frees those spare buffers; if that
+    /// Bytes that all sessions of one shard may buffer together: their inboxes and outboxes, by capacity, the frames of
+    /// broadcasts that they share, each counted once, and the buffers that the shard keeps for their next sends. Above it the shard first frees those spare buffers; if that
     /// is not enough, it closes the session that holds the most, with
     /// [`CloseReason::Memory`](crate::CloseReason::Memory). Default 256 MiB.
     #[must_use]
@@ -164,7 +164,8 @@ impl Limits {
     /// What the broadcasts ([`ServerHandle::broadcast`](crate::ServerHandle::broadcast) and its like) may do on one shard
     /// in one turn of its event loop: look at so many sessions, and send so many bytes of payload (one packet may exceed
     /// them). The rest continues in the next turn, so that the sessions of the shard are served meanwhile. Default 4,096
-    /// sessions and 1 MiB. A broadcast also pauses when 2 ms have passed.
+    /// sessions and 1 MiB. A broadcast also pauses when 2 ms have passed. Packets for the same sessions that wait
+    /// together, up to 64 of them and 64 KiB, go out together: a session is looked at once for all of them.
     #[must_use]
     pub fn fanout_budget(mut self, sessions: usize, bytes: usize) -> Self {
         self.fanout_budget = (sessions, bytes);

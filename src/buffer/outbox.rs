@@ -1,7 +1,8 @@
-use std::{collections::VecDeque, io::IoSlice};
+use std::{collections::VecDeque, convert::Infallible, io::IoSlice};
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 
+use super::chunk::Chunk;
 use crate::{
     framing::U32Header,
     sync::{Completion, TICKET},
@@ -20,27 +21,33 @@ const HEADER: usize = 64;
 /// Slices of one `writev`: far below `IOV_MAX` (1024), and more than a socket buffer takes at once.
 pub(crate) const MAX_SLICES: usize = 64;
 
+/// Shared frames up to this many bytes are copied. To share them costs a reference count to raise and to lower, a place in
+/// the queue, and a slice of its own in each `writev`, and the next small frame begins a new chunk; `benches/outbox.rs`
+/// compares both.
+const COPIED: usize = 512;
+
 /// Frames of one session that wait to be written.
 ///
 /// ```text
 ///        head                              tail
-/// [ ....frame|frame|fra | spare ..... ] [ me|frame ] [ frame.. ]
-///       ^ front: the kernel has what was before    ^ appended here
+/// [ ....frame|frame|fra | spare ..... ] [ me|frame ] [ shared with other sessions ] [ frame.. ]
+///       ^ front: the kernel has what was before                              appended here ^
 ///                       ^ filled
 /// ```
 ///
 /// The spare bytes are left over from earlier frames: frames go there without a check of the capacity. There are spare
 /// bytes only while neither chunks nor tickets wait.
 ///
-/// Invariant: `front ≤ filled ≤ head.len()`, and `len() = filled - front + Σ tail.len() ≤ capacity()`. Chunks are not advanced:
-/// an advanced `BytesMut` does not tell how much memory it still holds.
+/// Invariant: `front ≤ filled ≤ head.len()`, and `len() = filled - front + Σ tail.len()`. Own chunks are not advanced: an
+/// advanced `BytesMut` does not tell how much memory it still holds. The memory of shared ones is not the outbox's, and
+/// they are: a head that has been written stays empty in front of them.
 #[derive(Debug)]
 pub struct Outbox {
     head: BytesMut,
     /// Bytes of the head that are frames.
     filled: usize,
     /// Used only while more than one chunk waits.
-    tail: VecDeque<BytesMut>,
+    tail: VecDeque<Chunk>,
     /// The head takes frames up to this length: none while chunks wait behind it.
     open: usize,
     /// Bytes of the head that the kernel has taken.
@@ -108,12 +115,19 @@ impl Outbox {
         }
     }
 
-    /// Returns how many bytes of memory the outbox holds, tickets included.
+    /// Returns how many bytes of memory the outbox holds, tickets included. Shared frames count as the places that they
+    /// take.
     #[inline]
     pub fn capacity(&self) -> usize {
-        let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(BytesMut::capacity).sum() };
+        let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(Chunk::memory).sum() };
         let tickets = if self.tickets.capacity() == 0 { 0 } else { self.ticket_memory() };
         self.head.capacity() + tail + tickets
+    }
+
+    /// Returns how many bytes wait in memory that is shared with other sessions.
+    #[cold]
+    pub(crate) fn shared(&self) -> usize {
+        self.tail.iter().map(Chunk::shared).sum()
     }
 
     #[cold]
@@ -179,33 +193,66 @@ impl Outbox {
         self.head.truncate(self.filled);
     }
 
+    /// Appends `frames`, which other sessions send as well.
+    pub(crate) fn append_shared(&mut self, frames: &Bytes) {
+        if frames.len() <= COPIED { self.copy(frames) } else { self.share(frames) }
+    }
+
+    /// Appends a copy of `frames`.
+    pub fn copy(&mut self, frames: &[u8]) {
+        let copied = self.append(frames.len(), |out| {
+            out.extend_from_slice(frames);
+            Ok::<_, Infallible>(())
+        });
+        debug_assert_eq!(copied, Ok(frames.len()), "a copy cannot fail");
+    }
+
+    /// Appends `frames` without a copy, which must not be empty.
+    pub fn share(&mut self, frames: &Bytes) {
+        self.close_last();
+        self.beside += frames.len();
+        self.tail.push_back(Chunk::Shared(frames.clone()));
+        self.open = 0;
+    }
+
     /// The chunk for a packet that the head does not take.
     #[cold]
     fn chunk_for(&mut self, packet: usize) -> &mut BytesMut {
-        let has_room = |last: &BytesMut| {
-            last.is_empty() || packet.saturating_add(HEADER) <= last.capacity() - last.len()
-        };
-        if !self.tail.back().is_some_and(has_room) {
-            match self.tail.back_mut() {
-                Some(full) => trim(full, CHUNK / 8),
-                // Kept as it is if possible, since it goes back to the pool.
-                None => {
-                    self.seal();
-                    trim(&mut self.head, CHUNK);
-                }
-            }
-            // As so much waits already, a common chunk will fill up.
-            let capacity = if packet < LARGE { CHUNK } else { 0 };
-            self.tail.push_back(BytesMut::with_capacity(capacity));
+        let last = self.tail.back().and_then(Chunk::own);
+        let has_room = last.is_some_and(|last| {
+            let needed = packet.saturating_add(HEADER);
+            // One that has begun small may grow.
+            let has_spare = needed <= last.capacity() - last.len();
+            has_spare || last.is_empty() || needed.saturating_add(last.len()) <= LARGE
+        });
+        if !has_room {
+            // Behind a shared chunk little may wait yet; otherwise so much does that a common chunk will fill up.
+            let is_common = packet < LARGE && (last.is_some() || self.tail.is_empty());
+            self.close_last();
+            let capacity = if is_common { CHUNK } else { 0 };
+            self.tail.push_back(Chunk::Own(BytesMut::with_capacity(capacity)));
             self.open = 0;
         }
-        self.tail.back_mut().unwrap_or(&mut self.head)
+        self.tail.back_mut().and_then(Chunk::own_mut).unwrap_or(&mut self.head)
+    }
+
+    /// Nothing more is appended to the last chunk.
+    fn close_last(&mut self) {
+        match self.tail.back_mut() {
+            Some(Chunk::Own(full)) => trim(full, CHUNK / 8),
+            Some(Chunk::Shared(_)) => {}
+            // Kept as it is if possible, since it goes back to the pool.
+            None => {
+                self.seal();
+                trim(&mut self.head, CHUNK);
+            }
+        }
     }
 
     /// Removes what was appended last, a frame of that length.
     #[cold]
     pub(crate) fn take_back(&mut self, frame: usize) {
-        let Some(last) = self.tail.back_mut() else {
+        let Some(last) = self.tail.back_mut().and_then(Chunk::own_mut) else {
             self.filled = self.filled.saturating_sub(frame);
             self.seal();
             return trim(&mut self.head, CHUNK);
@@ -232,13 +279,20 @@ impl Outbox {
     /// Returns what is left of the only chunk, if there is just one: `send` is cheaper than `writev`.
     #[inline]
     pub fn single(&self) -> Option<&[u8]> {
-        if self.tail.is_empty() { self.head.get(self.front..self.filled) } else { None }
+        if self.tail.is_empty() { self.head.get(self.front..self.filled) } else { self.single_of_tail() }
+    }
+
+    #[cold]
+    fn single_of_tail(&self) -> Option<&[u8]> {
+        let is_single = self.front == self.filled && self.tail.len() == 1;
+        self.tail.front().filter(|_| is_single).map(Chunk::bytes)
     }
 
     /// All bytes that wait, chunk by chunk.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let head = self.head.get(self.front..self.filled).unwrap_or_default();
-        std::iter::once(head).chain(self.tail.iter().map(|chunk| &**chunk))
+        let head = Some(head).filter(|head| !head.is_empty());
+        head.into_iter().chain(self.tail.iter().map(Chunk::bytes))
     }
 
     /// Stores the bytes to write next as slices, and returns how many slices there are.
@@ -271,14 +325,31 @@ impl Outbox {
 
     fn drop_written(&mut self) {
         while self.front >= self.filled {
-            self.front -= self.filled;
-            let Some(next) = self.tail.pop_front() else { break };
-            self.head = next;
-            self.filled = self.head.len();
-            self.beside -= self.filled;
-            if self.tail.is_empty() {
-                self.open = CHUNK;
+            // Bytes of the tail that the kernel has taken.
+            let taken = self.front - self.filled;
+            (self.front, self.filled) = (0, 0);
+            match self.tail.pop_front() {
+                None => break,
+                Some(Chunk::Own(next)) => {
+                    self.head = next;
+                    (self.front, self.filled) = (taken, self.head.len());
+                    self.beside -= self.filled;
+                }
+                Some(Chunk::Shared(mut next)) => {
+                    let part = taken.min(next.len());
+                    self.beside -= part;
+                    self.head.clear();
+                    self.front = taken - part;
+                    next.advance(part);
+                    if !next.is_empty() {
+                        self.tail.push_front(Chunk::Shared(next));
+                        break;
+                    }
+                }
             }
+        }
+        if self.tail.is_empty() {
+            self.open = CHUNK;
         }
     }
 
@@ -296,6 +367,10 @@ impl Outbox {
 
     /// Moves a short rest out of a large buffer, which it would otherwise hold for as long as the peer does not read.
     pub(crate) fn settle(&mut self) -> Option<BytesMut> {
+        if self.filled == self.front && self.head.capacity() > 0 {
+            (self.front, self.filled) = (0, 0);
+            return Some(std::mem::take(&mut self.head));
+        }
         if !self.tail.is_empty() || self.head.capacity() <= 1024 || self.head.capacity() / 4 <= self.len() {
             return None;
         }

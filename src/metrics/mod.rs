@@ -41,6 +41,8 @@ metrics! {
         sessions: Gauge "framewire_sessions",
         /// Bytes buffered now in inboxes and outboxes, by capacity, and 128 bytes for each pending ticket.
         buffered: Gauge "framewire_buffered_bytes",
+        /// Bytes of frames of broadcasts and channels that outboxes share now, each counted once.
+        shared: Gauge "framewire_shared_bytes",
         /// Bytes of empty buffers that are kept for the next sends.
         pooled: Gauge "framewire_pooled_bytes",
         /// Timers set now.

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Acceptor, Flow, Ready, Service, Sys,
     service::{STEPS, Step},
-    session_io::{find_error, flush, handle_event, note, serve},
+    session_io::{find_error, flush, handle_event, note, pass_on, serve},
     token::{FIRST_LISTENER, listener_of, session_of, session_token},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Command, Incoming, Shard},
+    shard::{Command, FanOut, Incoming, Shard},
     sync::Mailbox,
     time::Tick,
     timer_wheel::Fired,
@@ -216,7 +216,7 @@ where
     /// Carries out a command. Returns what is left of it for the next turn, before which no other may be taken.
     fn handle_command(&mut self, sys: &mut Y, command: Command<Y::Stream>) -> Option<Command<Y::Stream>> {
         match command {
-            Command::FanOut(fan_out) => return self.shard.fan_out(fan_out).map(Command::FanOut),
+            Command::FanOut(fan_out) => return self.fan_out(sys, fan_out).map(Command::FanOut),
             Command::Session(key, mut command) => {
                 self.shard.with_session(key, |access| access.handle_command(&mut command));
                 self.shard.discard(Command::Session(key, command));
@@ -237,6 +237,19 @@ where
             }
         }
         None
+    }
+
+    /// Passes a packet on to many sessions, with those behind it that are for the same ones. Returns what is left.
+    fn fan_out(&mut self, sys: &mut Y, mut fan_out: Box<FanOut>) -> Option<Box<FanOut>> {
+        while let Some(Command::FanOut(next)) = self.commands.front() {
+            if !fan_out.takes(next) {
+                break;
+            }
+            if let Some(Command::FanOut(next)) = self.commands.pop_front() {
+                fan_out.merge(*next);
+            }
+        }
+        self.shard.fan_out(fan_out, |access, fan_out| pass_on(sys, fan_out, access))
     }
 
     fn stop_accepting(&mut self) {

@@ -8,7 +8,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     session::{InputExhausted, Slices, Transmit},
-    shard::SessionAccess,
+    shard::{FanOut, SessionAccess},
 };
 
 /// Records what happened to a session that is served later.
@@ -84,6 +84,24 @@ fn handle_other_event<Y: Sys, H: PacketHandler, F: Framing>(
     if ready.error {
         find_error(sys, access);
     }
+}
+
+/// Sends the packets of a fan-out to a session, and writes them: to do so in the same visit spares another one.
+#[inline(always)]
+pub(super) fn pass_on<Y: Sys, H: PacketHandler, F: Framing>(
+    sys: &mut Y,
+    fan_out: &mut FanOut,
+    access: &mut SessionAccess<'_, H, F, Y::Stream>,
+) {
+    if let Some((io, frames)) = access.poll_direct(fan_out) {
+        let sent = sys.send(io, frames);
+        if access.handle_direct_sent(sent, fan_out) {
+            return;
+        }
+    } else {
+        access.take_from(fan_out);
+    }
+    flush(sys, access);
 }
 
 /// Receives and hands out packets, then writes the replies.

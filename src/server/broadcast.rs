@@ -16,9 +16,14 @@ impl ServerHandle {
     /// thread and within callbacks; never blocks. Returns how many shards took the packet.
     ///
     /// The value is encoded once, here; `Bytes` are not copied. Each shard gets one command, whatever its number of
-    /// sessions, and frames the packet for each session by its own framing. A shard with many sessions does this in
-    /// several turns of its event loop ([`Limits::fanout_budget`](crate::Limits::fanout_budget)), between which it
-    /// serves its sessions. Sessions that open meanwhile may get the packet or not.
+    /// sessions, and frames the packet once for all that have the service's own framing and no layers; the others frame
+    /// it for themselves. A session for which nothing waits is written to at once, out of the common frame. Where the
+    /// packet has to wait, frames of more than 512 bytes are shared by reference, and count once against
+    /// [`Limits::shard_memory`](crate::Limits::shard_memory).
+    ///
+    /// A shard with many sessions does this in several turns of its event loop
+    /// ([`Limits::fanout_budget`](crate::Limits::fanout_budget)), between which it serves its sessions: a broadcast keeps
+    /// no packet of another session waiting for more than 2 ms. Sessions that open meanwhile may get the packet or not.
     ///
     /// **Order.** Packets that one thread sends to a session arrive in the order in which they were sent, whether by
     /// broadcasts, by [`SessionHandle`](crate::SessionHandle) or by [`Session::send_to`](crate::Session::send_to). What

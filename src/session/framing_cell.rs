@@ -15,6 +15,14 @@ pub(crate) enum FramingCell<F> {
     Swapped(Box<Box<dyn Framing>>),
 }
 
+impl<F> FramingCell<F> {
+    /// Returns the server's framing, unless the session has another one.
+    #[inline]
+    pub(crate) fn own(&self) -> Option<&F> {
+        if let Self::Own(framing) = self { Some(framing) } else { None }
+    }
+}
+
 impl<F: Framing> Framing for FramingCell<F> {
     #[inline]
     fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {

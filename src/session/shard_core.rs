@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::BytesMut;
 
 use crate::{
-    buffer::OutboxPool,
+    buffer::{OutboxPool, SharedMemory},
     id::{Key, ServerNumber, SessionId, ShardId, SlotNumber},
     limits::Limits,
     metrics::Counters,
@@ -26,6 +26,8 @@ pub(crate) struct ShardCore {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) pool: OutboxPool,
+    /// Of frames that the sessions share.
+    pub(crate) shared: SharedMemory,
     pub(crate) wheel: TimerWheel<TimerPurpose>,
     /// Of the sessions that have any.
     pub(crate) keep_alives: KeepAlives,
@@ -92,6 +94,7 @@ impl ShardCore {
             origin: config.origin,
             timeouts: Timeouts::new(config.limits),
             pool: OutboxPool::new(config.limits.outbox_high),
+            shared: SharedMemory::default(),
             limits: config.limits.clone(),
             wheel: TimerWheel::new(),
             keep_alives: KeepAlives::default(),

@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
+use bytes::Bytes;
+
 use crate::{
     buffer::{MAX_SLICES, Outbox},
     error::SendError,
@@ -136,6 +138,22 @@ impl Connection {
             outbox.take_sole();
             core.pool.put_empty(outbox);
         }
+    }
+
+    /// Returns `true` if `len` bytes that many sessions share may be written to this one at once: nothing else is to be
+    /// done, and nothing waits that they would overtake.
+    #[inline]
+    pub(crate) fn takes_directly(&self, len: usize, core: &ShardCore) -> bool {
+        let is_idle = self.outbox.is_none() && self.status.is_open_without(NOT_SOLE);
+        // Writing no bytes would look like a broken connection.
+        is_idle && len > 0 && len <= core.limits.outbox_hard
+    }
+
+    /// The kernel has taken all `n` bytes of packets that were never in the outbox.
+    #[inline]
+    pub(crate) fn handle_direct_sent(&mut self, n: usize, packets: u64, core: &mut ShardCore) {
+        self.traffic.packets_out = self.traffic.packets_out.wrapping_add(packets);
+        self.count_written(n, core);
     }
 
     /// Handles the kernel's result for the last transmit. Returns `true` if nothing is left to write.
@@ -309,6 +327,38 @@ impl Connection {
         Ok(())
     }
 
+    /// Returns `true` if `len` more bytes are within the limit of the outbox.
+    pub(crate) fn has_room_for(&self, len: usize, core: &ShardCore) -> bool {
+        len <= core.limits.outbox_hard.saturating_sub(self.queued())
+    }
+
+    /// Queues the frames of so many packets, which other sessions send as well.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`], or [`SendError::Full`] if that would take the outbox above its limit. Then nothing is
+    /// queued.
+    pub(crate) fn enqueue_shared(
+        &mut self,
+        frames: &Bytes,
+        packets: u64,
+        core: &mut ShardCore,
+    ) -> Result<(), SendError> {
+        if self.status.has_block(ReadBlock::CLOSING) {
+            return Err(SendError::Closed);
+        }
+        if !self.has_room_for(frames.len(), core) {
+            core.counters.sends_refused += 1;
+            return Err(SendError::Full { queued: self.queued(), limit: core.limits.outbox_hard });
+        }
+        let outbox = self.outbox.get_or_insert_with(|| core.pool.take());
+        outbox.append_shared(frames);
+        if outbox.weight() > core.limits.outbox_high {
+            self.status.block(ReadBlock::FULL);
+        }
+        self.traffic.packets_out = self.traffic.packets_out.wrapping_add(packets);
+        Ok(())
+    }
+
     /// Handles a frame that took the outbox above the high-water mark. It is taken back if it exceeds `most`: its
     /// length is known only after encoding.
     #[cold]
@@ -348,6 +398,12 @@ impl Connection {
     /// bytes.
     pub(crate) fn queued(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.weight())
+    }
+
+    /// Bytes that wait in memory that other sessions share.
+    #[cold]
+    pub(crate) fn shared(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.shared())
     }
 
     /// Returns `true` if a callback has sent anything.

@@ -1,38 +1,67 @@
-//! One packet for many sessions of a shard: so many in each turn, so that those it is not for do not wait.
+//! Packets for many sessions of a shard: so many sessions in each turn, so that those they are not for do not wait.
+//!
+//! ```text
+//! mailbox  │ x to all │ y to all │ …     merged: each session is visited once for both
+//! encoded  [ frame x | frame y ]         once, by the service's framing; shared from here on
+//! visit    outbox empty? ── yes ──▶ one write of the shared bytes ──▶ all taken: nothing is kept
+//!                 └─ no ──▶ queued in the outbox by reference ◀── no: the kernel took a part, or none
+//! ```
 
-use std::sync::Arc;
+use std::{io, ops::Range, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{SessionAccess, Shard, Slot};
 use crate::{
     contained::{Contained, guard},
     error::{CloseReason, Logged, SendError},
-    framing::Framing,
+    framing::{EncodeError, Framing},
     handler::PacketHandler,
     id::Key,
     limits::Limits,
-    session::{Session, SessionInfo},
+    session::{Session, SessionInfo, ShardCore},
     slots::{Keyed, Slots},
 };
 
 /// Tells for which sessions a packet is.
 pub(crate) type Predicate = Box<dyn Fn(&SessionInfo) -> bool + Send + Sync>;
 
-/// A packet for sessions of one shard.
+/// Packets that are merged, and their bytes, at most: what one write to a session takes at once. One packet may be
+/// longer.
+const MERGED: (usize, usize) = (64, 64 * 1024);
+
+/// Packets for the same sessions of one shard.
 ///
-/// As long as some of them have not got it, no later command is taken from the mailbox: nothing overtakes it.
+/// As long as some of them have not got these, no later command is taken from the mailbox: nothing overtakes them.
 pub(crate) struct FanOut {
-    /// Its owner is the user's.
-    payload: Contained<Bytes>,
+    packets: Vec<Packet>,
     to: Recipients,
-    except: Option<Key>,
     /// Bytes that it holds alone.
     held: usize,
+    /// Bytes of payload for each session.
+    len: usize,
     /// The place in the list, or the number of the slot, to continue at.
     next: usize,
+    /// Encoded for the first session that has the service's own framing.
+    frames: Option<Frames>,
+}
+
+struct Packet {
+    /// Its owner is the user's.
+    payload: Contained<Bytes>,
+    except: Option<Key>,
     /// The log has an error of this packet already.
     is_logged: bool,
+}
+
+/// The frames of the packets of a fan-out, in the service's own framing: encoded once, however many sessions there are.
+struct Frames {
+    /// One behind the other.
+    all: Bytes,
+    /// Where in `all` the frame of each packet is.
+    each: Vec<Result<Range<usize>, EncodeError>>,
+    /// Each packet has a frame.
+    are_complete: bool,
 }
 
 /// Which sessions of a shard get a packet.
@@ -51,33 +80,105 @@ impl Recipients {
             Self::These(keys) => keys.get(number).copied().map(Some),
         }
     }
+
+    /// Returns `true` if they are certainly the same sessions. A predicate may change its mind.
+    fn are(&self, others: &Self) -> bool {
+        match (self, others) {
+            (Self::All, Self::All) => true,
+            (Self::These(keys), Self::These(others)) => Arc::ptr_eq(keys, others),
+            _ => false,
+        }
+    }
+}
+
+impl Frames {
+    /// Encodes the packets. A packet that has no frame takes no bytes.
+    fn encode(packets: &[Packet], framing: &impl Framing, core: &ShardCore) -> Self {
+        let mut all = BytesMut::new();
+        let mut each = Vec::with_capacity(packets.len());
+        for packet in packets {
+            let start = all.len();
+            let encoded = framing.encode(&packet.payload, &mut all);
+            if encoded.is_err() {
+                all.truncate(start);
+            }
+            each.push(encoded.map(|()| start..all.len()));
+        }
+        let are_complete = each.iter().all(Result::is_ok);
+        Self { all: core.shared.share(all), each, are_complete }
+    }
+
+    /// Returns the frame of the packet with this number.
+    fn of(&self, number: usize) -> Result<Bytes, SendError> {
+        match self.each.get(number) {
+            // A framing that has taken bytes away is an error of its own.
+            Some(Ok(place)) => {
+                Ok(self.all.slice(place.start.min(self.all.len())..place.end.min(self.all.len())))
+            }
+            Some(Err(error)) => Err(SendError::Encode(error.clone())),
+            None => Ok(Bytes::new()),
+        }
+    }
 }
 
 impl FanOut {
     pub(crate) fn new(payload: Bytes, to: Recipients) -> Self {
         let listed = if let Recipients::These(keys) = &to { size_of_val(keys.as_slice()) } else { 0 };
         let held = payload.len().saturating_add(listed);
-        let payload = Contained::new(payload);
-        Self { payload, to, except: None, held, next: 0, is_logged: false }
+        Self { held, ..Self::of(payload, to, None) }
     }
 
     /// For the members of a channel, which keeps their list.
     pub(crate) fn to_members(payload: Bytes, members: Arc<Vec<Key>>, except: Option<Key>) -> Self {
-        let (held, payload) = (payload.len(), Contained::new(payload));
-        Self { payload, to: Recipients::These(members), except, held, next: 0, is_logged: false }
+        Self::of(payload, Recipients::These(members), except)
+    }
+
+    fn of(payload: Bytes, to: Recipients, except: Option<Key>) -> Self {
+        let len = payload.len();
+        let packets = vec![Packet { payload: Contained::new(payload), except, is_logged: false }];
+        Self { packets, to, held: len, len, next: 0, frames: None }
+    }
+
+    /// Returns `true` if the fan-out behind this one is for the same sessions, this one has not begun, and both are no
+    /// more than are merged: each session is then visited once for both, and written to once.
+    pub(crate) fn takes(&self, behind: &Self) -> bool {
+        let (packets, bytes) =
+            (self.packets.len() + behind.packets.len(), self.len.saturating_add(behind.len));
+        self.next == 0 && packets <= MERGED.0 && bytes <= MERGED.1 && self.to.are(&behind.to)
+    }
+
+    /// Takes in the fan-out behind this one.
+    pub(crate) fn merge(&mut self, mut behind: Self) {
+        self.packets.append(&mut behind.packets);
+        self.len = self.len.saturating_add(behind.len);
     }
 
     /// Drops it.
     ///
     /// # Errors
-    /// The message, if the destructor of the payload's owner panicked.
+    /// The message of the first payload whose owner panicked in its destructor.
     pub(crate) fn discard(self) -> Result<(), String> {
-        self.payload.discard()
+        self.discard_each().fold(Ok(()), Result::and)
+    }
+
+    fn discard_each(self) -> impl Iterator<Item = Result<(), String>> {
+        self.packets.into_iter().map(|packet| packet.payload.discard())
     }
 
     /// Returns the bytes that it holds, for the mailbox's limit.
     pub(crate) fn bytes(&self) -> usize {
         self.held
+    }
+
+    /// Returns `true` if none of it is for this session.
+    fn leaves_out(&self, session: Key) -> bool {
+        self.packets.iter().all(|packet| packet.except == Some(session))
+    }
+
+    /// Returns the frames of all packets, if all are for this session.
+    fn whole_for(&self, session: Key) -> Option<&Frames> {
+        let frames = self.frames.as_ref().filter(|frames| frames.are_complete)?;
+        self.packets.iter().all(|packet| packet.except != Some(session)).then_some(frames)
     }
 }
 
@@ -109,22 +210,17 @@ impl Budget {
     }
 }
 
-/// What became of a packet at one session.
-enum Delivery {
-    Sent,
-    /// It is not for this session, or the session has ended or does not take it.
-    Skipped,
-    /// No session can be asked any more.
-    Failed(CloseReason),
-}
-
 impl<H, F, T> Shard<H, F, T>
 where
     H: PacketHandler,
     F: Framing + Clone,
 {
-    /// Sends a packet to as many of its sessions as the turn allows. Returns what is left for the next turn.
-    pub(crate) fn fan_out(&mut self, mut fan_out: Box<FanOut>) -> Option<Box<FanOut>> {
+    /// Calls `pass_on` with as many of the sessions as the turn allows. Returns what is left for the next turn.
+    pub(crate) fn fan_out(
+        &mut self,
+        mut fan_out: Box<FanOut>,
+        mut pass_on: impl FnMut(&mut SessionAccess<'_, H, F, T>, &mut FanOut),
+    ) -> Option<Box<FanOut>> {
         self.fan_outs.begin(self.core.counters.turns, &self.core.limits);
         while let Some(place) = fan_out.to.place(fan_out.next, &self.slots) {
             if self.fan_outs.is_spent() || self.core.clock.is_part_over() {
@@ -132,56 +228,141 @@ where
             }
             fan_out.next += 1;
             self.fan_outs.places -= 1;
-            let Some(key) = place.filter(|key| Some(*key) != fan_out.except) else { continue };
-            match self.with_session(key, |access| access.take_from(&mut fan_out)) {
-                Some(Delivery::Sent) => {
-                    self.fan_outs.bytes = self.fan_outs.bytes.saturating_sub(fan_out.payload.len());
+            let Some(key) = place else { continue };
+            let passed = self.with_session(key, |access| {
+                let is_meant = access.is_meant(&mut fan_out)?;
+                if is_meant {
+                    pass_on(access, &mut fan_out);
                 }
-                Some(Delivery::Skipped) | None => {}
-                Some(Delivery::Failed(panic)) => {
-                    self.core.counters.panics += 1;
-                    let (shard, panic) = (self.core.shard, Logged(&panic));
-                    tracing::error!(%shard, %panic, "the sessions of this shard that are left do not get the packet");
+                Ok(is_meant)
+            });
+            match passed {
+                Some(Ok(true)) => self.fan_outs.bytes = self.fan_outs.bytes.saturating_sub(fan_out.len),
+                Some(Ok(false)) | None => {}
+                Some(Err(panic)) => {
+                    self.note_failed(&panic);
                     break;
                 }
             }
         }
-        self.core.count_discarded(fan_out.discard());
+        fan_out.discard_each().for_each(|discarded| self.core.count_discarded(discarded));
         None
+    }
+
+    #[cold]
+    fn note_failed(&mut self, panic: &CloseReason) {
+        self.core.counters.panics += 1;
+        let (shard, panic) = (self.core.shard, Logged(panic));
+        tracing::error!(%shard, %panic, "the sessions of this shard that are left do not get the packet");
     }
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
-    /// Sends the packet to this session, if it is for it. If the outbox is full, the session is closed.
-    fn take_from(&mut self, fan_out: &mut FanOut) -> Delivery {
-        if !self.is_alive() || !self.slot.is_known() {
-            return Delivery::Skipped;
+    /// Returns `true` if this session is to get some of the packets, and encodes them unless that was done.
+    ///
+    /// # Errors
+    /// The predicate has panicked: no session can be asked any more.
+    #[inline]
+    fn is_meant(&mut self, fan_out: &mut FanOut) -> Result<bool, CloseReason> {
+        if !self.is_alive() || !self.slot.is_known() || fan_out.leaves_out(self.slot.connection.key()) {
+            return Ok(false);
         }
         if let Recipients::Where(which) = &fan_out.to {
             let info = self.slot.connection.info(self.id(), self.core.origin);
-            match guard("broadcast_where", || Ok::<_, CloseReason>((***which)(&info))) {
-                Ok(true) => {}
-                Ok(false) => return Delivery::Skipped,
-                Err(panic) => return Delivery::Failed(panic),
+            if !guard("broadcast_where", || Ok::<_, CloseReason>((***which)(&info)))? {
+                return Ok(false);
             }
         }
-        let Slot { connection, framing, .. } = &mut *self.slot;
-        let mut session = Session::new(connection, &mut **framing, self.core);
-        match guard("encode", || Ok::<_, CloseReason>(session.send(&*fan_out.payload))) {
-            Ok(Ok(())) => {
-                self.core.flush_later(&mut self.slot.connection);
-                return Delivery::Sent;
+        if fan_out.frames.is_none() {
+            if let Err(panic) = self.encode_for_all(fan_out) {
+                self.fail(panic);
+                return Ok(false);
             }
-            Ok(Err(SendError::Encode(error))) => {
-                // The sender's error, for which this session and its peer are not responsible.
-                self.core.counters.sends_refused += 1;
-                if !std::mem::replace(&mut fan_out.is_logged, true) {
-                    tracing::warn!(session = %self.id(), %error, "a broadcast packet has no frame, leaving this session out, and others of its framing");
+        }
+        Ok(true)
+    }
+
+    /// Encodes the packets for all sessions with the framing of this one, if that is the service's own.
+    #[cold]
+    fn encode_for_all(&self, fan_out: &mut FanOut) -> Result<(), CloseReason> {
+        if let Some(framing) = self.slot.framing.own().filter(|_| !self.slot.connection.is_layered()) {
+            let encoded = guard("encode", || {
+                Ok::<_, CloseReason>(Frames::encode(&fan_out.packets, framing, self.core))
+            });
+            fan_out.frames = Some(encoded?);
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the frames that the others share are right for this session.
+    fn shares(&self) -> bool {
+        self.slot.framing.own().is_some() && !self.slot.connection.is_layered()
+    }
+
+    /// Returns the socket and the frames to write to it, if writing them is all that is to be done for this session.
+    #[inline]
+    pub(crate) fn poll_direct<'f>(&mut self, fan_out: &'f FanOut) -> Option<(&mut T, &'f [u8])> {
+        let frames = fan_out.whole_for(self.slot.connection.key())?;
+        let is_direct = self.slot.connection.takes_directly(frames.all.len(), self.core) && self.shares();
+        is_direct.then_some((&mut self.slot.io, &*frames.all))
+    }
+
+    /// Handles the kernel's result for the frames of [`poll_direct`](Self::poll_direct). What it has not taken waits in
+    /// the outbox. Returns `true` if it has taken all.
+    #[inline]
+    pub(crate) fn handle_direct_sent(&mut self, sent: io::Result<usize>, fan_out: &FanOut) -> bool {
+        let Some(frames) = &fan_out.frames else { return true };
+        let packets = fan_out.packets.len() as u64;
+        if matches!(sent, Ok(n) if n == frames.all.len()) {
+            self.slot.connection.handle_direct_sent(frames.all.len(), packets, self.core);
+            return true;
+        }
+        let queued = self.slot.connection.enqueue_shared(&frames.all, packets, self.core);
+        debug_assert_eq!(queued, Ok(()), "they are within the limit");
+        self.handle_sent(sent);
+        false
+    }
+
+    /// Queues the packets for this session. If its outbox is full, the session is closed.
+    pub(crate) fn take_from(&mut self, fan_out: &mut FanOut) {
+        let (key, shares) = (self.slot.connection.key(), self.shares());
+        if let Some(frames) = fan_out.whole_for(key).filter(|_| shares) {
+            if self.slot.connection.has_room_for(frames.all.len(), self.core) {
+                let packets = fan_out.packets.len() as u64;
+                if self.slot.connection.enqueue_shared(&frames.all, packets, self.core).is_ok() {
+                    return;
                 }
             }
-            Ok(Err(error)) => self.close(error.into()),
-            Err(panic) => self.fail(panic),
         }
-        Delivery::Skipped
+        let FanOut { packets, frames, .. } = fan_out;
+        let frames = frames.as_ref().filter(|_| shares);
+        for (number, packet) in packets.iter_mut().enumerate() {
+            if packet.except == Some(key) {
+                continue;
+            }
+            match guard("encode", || Ok::<_, CloseReason>(self.queue(packet, number, frames))) {
+                Ok(Ok(())) => {}
+                Ok(Err(SendError::Encode(error))) => self.note_no_frame(packet, &error),
+                Ok(Err(error)) => return self.close(error.into()),
+                Err(panic) => return self.fail(panic),
+            }
+        }
+    }
+
+    fn queue(&mut self, packet: &Packet, number: usize, frames: Option<&Frames>) -> Result<(), SendError> {
+        if let Some(frames) = frames {
+            return self.slot.connection.enqueue_shared(&frames.of(number)?, 1, self.core);
+        }
+        let Slot { connection, framing, .. } = &mut *self.slot;
+        Session::new(connection, &mut **framing, self.core).send(&*packet.payload)
+    }
+
+    /// It is the sender's error, for which this session and its peer are not responsible.
+    #[cold]
+    fn note_no_frame(&mut self, packet: &mut Packet, error: &EncodeError) {
+        self.core.counters.sends_refused += 1;
+        if !std::mem::replace(&mut packet.is_logged, true) {
+            tracing::warn!(session = %self.id(), %error, "a broadcast packet has no frame, leaving this session out, and others of its framing");
+        }
     }
 }

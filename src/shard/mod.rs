@@ -144,6 +144,7 @@ where
         counters.sessions = self.slots.len() as u64;
         counters.timers = self.core.wheel.len() as u64;
         counters.pooled = self.core.pool.bytes() as u64;
+        counters.shared = self.core.shared.bytes() as u64;
         self.published.publish(counters);
     }
 
@@ -327,8 +328,12 @@ where
     }
 
     fn is_over_memory(&self) -> bool {
-        let held = self.core.counters.buffered + self.core.pool.bytes() as u64;
-        held > self.core.limits.shard_memory as u64
+        self.held() + self.core.pool.bytes() as u64 > self.core.limits.shard_memory as u64
+    }
+
+    /// Bytes that sessions hold, alone or together.
+    fn held(&self) -> u64 {
+        self.core.counters.buffered + self.core.shared.bytes() as u64
     }
 
     /// Gives back buffers kept for later; then terminates the sessions that hold most, until an eighth of the shard's
@@ -337,18 +342,20 @@ where
     fn make_room(&mut self) {
         self.core.pool.clear();
         let limit = self.core.limits.shard_memory;
-        if self.core.counters.buffered <= limit as u64 {
+        if self.held() <= limit as u64 {
             return;
         }
         tracing::warn!(shard = %self.core.shard, limit, "too much is buffered, ending the sessions that hold most");
-        let holders = self.slots.iter().filter(|(_, slot)| slot.connection.held() > 0);
-        let mut holders: Vec<(u32, Key)> = holders.map(|(key, slot)| (slot.connection.held(), key)).collect();
+        // What sessions share is given back with the last of those that hold it.
+        let held = |slot: &Slot<F, H::State, T>| slot.connection.held() as usize + slot.connection.shared();
+        let holders = self.slots.iter().map(|(key, slot)| (held(slot), key));
+        let mut holders: Vec<(usize, Key)> = holders.filter(|(held, _)| *held > 0).collect();
         holders.sort_unstable_by(|a, b| b.cmp(a));
         for (held, key) in holders {
-            if self.core.counters.buffered <= (limit - limit / 8) as u64 {
+            if self.held() <= (limit - limit / 8) as u64 {
                 break;
             }
-            self.terminate(key, CloseReason::Memory { held: held as usize, limit }, Ending::Reset);
+            self.terminate(key, CloseReason::Memory { held, limit }, Ending::Reset);
         }
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Net {
     pub(crate) faults: Faults,
     pub(crate) sizes: Sizes,
     pub(crate) calls: Calls,
+    /// After so many calls that send, a millisecond has passed; 0: they take no time.
+    pub(crate) sends_per_ms: u64,
     /// Polls of all loops.
     pub(crate) polls: u64,
     /// What every loop saw, in one number.
@@ -153,6 +155,7 @@ impl Net {
             faults: Faults::none(),
             sizes,
             calls: Calls::default(),
+            sends_per_ms: 0,
             polls: 0,
             trace: 0xcbf2_9ce4_8422_2325,
             waits: true,

@@ -349,6 +349,9 @@ impl Net {
     }
 
     fn send(&mut self, fd: usize, bytes: &mut dyn Iterator<Item = &u8>) -> io::Result<usize> {
+        if self.sends_per_ms > 0 && self.calls.of(Call::Send) % self.sends_per_ms == self.sends_per_ms - 1 {
+            self.pass(1);
+        }
         let conn = self.begin_transfer(Call::Send, fd)?;
         let most =
             if self.rng.chance(self.faults.short) { self.rng.between(1, 16) as usize } else { usize::MAX };

@@ -1,16 +1,24 @@
 //! One packet for many sessions, on real sockets.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use crate::common::{Client, On, Served, on_each_strategy_and_transport, until};
 use framewire::{
-    EncodeError, Handled, LengthPrefix, Limits, PacketHandler, ServerHandle, Session, SessionId, encode_fn,
+    Channel, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits, PacketHandler,
+    ServerHandle, Session, SessionId, bytes::BytesMut, encode_fn,
 };
 
 on_each_strategy_and_transport! {
     what_one_session_says_reaches_all_wherever_they_live
     broadcasts_of_another_thread_arrive_in_order_between_its_other_sends
     a_packet_goes_to_those_that_are_chosen_or_listed
+    a_packet_for_many_sessions_is_encoded_once_on_each_shard
 }
 
 /// Broadcasts each packet.
@@ -97,6 +105,47 @@ fn a_packet_goes_to_those_that_are_chosen_or_listed(on: On) {
     drop(known);
     until("they have ended", || server.session_count() == 0);
     server.send_to(&odd, "too late").expect("nobody is asked");
+    served.finish();
+}
+
+/// A framing that counts what it encodes.
+#[derive(Clone)]
+struct Counting {
+    framing: LengthPrefix,
+    encoded: Arc<AtomicUsize>,
+}
+
+impl Framing for Counting {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        self.framing.decode(buf)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
+        self.encoded.fetch_add(1, Relaxed);
+        self.framing.encode(payload, out)
+    }
+}
+
+fn a_packet_for_many_sessions_is_encoded_once_on_each_shard(on: On) {
+    let encoded = Arc::<AtomicUsize>::default();
+    let framing = Counting { framing: LengthPrefix::u32_be(), encoded: encoded.clone() };
+    let server = on.bind().framing(framing);
+    let handle = server.handle();
+    let served = Served::start(server, Shout(handle));
+    let mut known: Vec<_> = (0..30).map(|_| served.connect_known()).collect();
+    let room = Channel::new();
+    known.iter().for_each(|(_, handle)| assert_eq!(room.join(handle), Ok(())));
+    let shards: HashSet<_> = known.iter().map(|(_, handle)| handle.id().shard()).collect();
+    let before = encoded.load(Relaxed);
+    served.running.broadcast([7; 1_000]).expect("there is room");
+    assert_eq!(room.publish([8; 100]), Ok(30));
+    for (client, _) in &mut known {
+        assert_eq!((client.recv(), client.recv()), (vec![7; 1_000], vec![8; 100]));
+    }
+    // What goes through layers is encoded by each session.
+    let each = if on == On::Layered { 30 } else { shards.len() };
+    assert_eq!(encoded.load(Relaxed) - before, 2 * each);
+    drop(known);
     served.finish();
 }
 

@@ -126,10 +126,47 @@ fn spare_bytes_are_given_up_where_a_frame_is_to_be_held_against_a_limit() {
     assert_eq!(pending(&reset), framed(b"xy"));
 }
 
+#[test]
+fn shared_frames_are_not_copied_unless_they_are_short() {
+    let long = Bytes::from(vec![7; 5_000]);
+    let mut outbox = Outbox::default();
+    put(&mut outbox, b"before");
+    outbox.append_shared(&long);
+    outbox.append_shared(&long.slice(..COPIED));
+    put(&mut outbox, b"behind");
+    assert_eq!(pending(&outbox), [b"before", &long[..], &[7; COPIED], b"behind"].concat());
+    assert!(outbox.chunks().any(|chunk| chunk.as_ptr() == long.as_ptr()), "the same memory");
+    assert_eq!((outbox.shared(), outbox.chunks().count()), (5_000, 3));
+    assert!(outbox.capacity() < 2_000, "its own memory is that of its own frames");
+    // Written in part, and then whole: what is behind follows, and no memory stays.
+    assert_eq!(outbox.advance(6 + 4_999), 1 + COPIED + 6);
+    assert_eq!(outbox.shared(), 1);
+    assert_eq!(pending(&outbox), [&[7; 1 + COPIED][..], b"behind"].concat());
+    assert_eq!(outbox.advance(1), COPIED + 6);
+    assert_eq!((outbox.shared(), outbox.single().map(<[u8]>::len)), (0, Some(COPIED + 6)));
+    assert_eq!(outbox.advance(COPIED + 6), 0);
+    assert!(long.is_unique());
+}
+
+#[test]
+fn a_stalled_session_holds_no_buffer_for_what_it_shares() {
+    let mut outbox = Outbox::with_buffer(BytesMut::with_capacity(60_000));
+    outbox.append_shared(&Bytes::from(vec![7; 5_000]));
+    outbox.advance(1);
+    outbox.block(4);
+    assert!(outbox.settle().is_some_and(|buffer| buffer.capacity() >= 60_000));
+    assert!(outbox.capacity() < 200);
+    assert_eq!((outbox.len(), outbox.blocked_since()), (4_999, Some(4)));
+    put(&mut outbox, &[1; 100]);
+    assert!(outbox.capacity() < 1_000, "nor a large one for what is behind");
+    outbox.reset(usize::MAX);
+    assert_eq!((outbox.len(), outbox.shared()), (0, 0));
+}
+
 proptest! {
     #[test]
     fn what_goes_in_comes_out_in_order(
-        steps in prop::collection::vec((0usize..70_000, 0usize..150_000), 1..30)
+        steps in prop::collection::vec((0usize..70_000, 0usize..150_000, 0..3u8), 1..30)
     ) {
         let framing = LengthPrefix::u32_be();
         let header = framing.length_header().unwrap();
@@ -137,9 +174,13 @@ proptest! {
         // Repeats after a prime, so that no chunk can stand for another.
         let stream = (0..251).collect::<Vec<u8>>().repeat(30 * 70_010 / 251 + 300);
         let (mut expected, mut taken) = (Vec::new(), 0);
-        for (append, take) in steps {
+        for (append, take, kind) in steps {
+            let append = if kind == 1 { append % 2_000 } else { append };
             let bytes = &stream[expected.len()..][..append];
-            if outbox.append_in_place(|spare| header.write(bytes, spare)) {
+            if kind > 0 {
+                outbox.append_shared(&Bytes::copy_from_slice(bytes));
+                expected.extend(bytes);
+            } else if outbox.append_in_place(|spare| header.write(bytes, spare)) {
                 expected.extend(framed(bytes));
             } else {
                 put(&mut outbox, bytes);
@@ -152,7 +193,10 @@ proptest! {
             outbox.advance(take);
             taken += take;
             if outbox.is_empty() { outbox.reset(usize::MAX); }
-            prop_assert!(outbox.len() <= outbox.capacity());
+            prop_assert!(outbox.len() <= outbox.capacity() + outbox.shared());
+            if outbox.len() % 3 == 1 { outbox.settle(); }
+            let slices = outbox.chunks().count();
+            prop_assert_eq!(outbox.single().is_some(), slices < 2);
         }
     }
 }

@@ -12,6 +12,7 @@ mod effects;
 mod failing_calls;
 mod failing_starts;
 mod fairness;
+mod fan_outs;
 mod forks;
 mod half_close;
 mod handlers;

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! Either side dials; [`protocol`] is what goes over a link. [`Gateway`] runs one; the package's binary is it with a
-//! command line.
+//! command line. [`blocking`] has endpoints for both sides.
 #![forbid(unsafe_code)]
 
 mod admin;
+pub mod blocking;
 mod counters;
 mod gateway;
 mod hub;

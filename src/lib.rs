@@ -98,7 +98,7 @@
 //! | reading and writing what is in a packet | [`wire`]: varints, bools, strings and byte arrays with a maximum, on `bytes`' `Buf` and `BufMut` |
 //! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`]; JSON, postcard, XML and plain memory by [features](#features) |
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
-//! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] (was it written?) |
+//! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] and [`SessionHandle::send_then`] (was it written?), [`SessionHandle::send_waiting`] (waits for room) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
@@ -228,7 +228,7 @@ pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, QueryError,
+    BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, Outcome, QueryError,
     RefusalCause, SendError, ServeError, TicketError,
 };
 #[cfg(feature = "json")]
@@ -271,6 +271,6 @@ struct Readme;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffer::Outbox;
-    pub use crate::sync::{Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
+    pub use crate::sync::{Mailbox, MailboxClosed, MailboxLimits, Prospect, Rejected, Room, Waited, Wake};
     pub use crate::timer_wheel::{Fired, TimerKey, TimerWheel};
 }

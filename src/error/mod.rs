@@ -7,6 +7,7 @@ mod layer;
 mod logged;
 mod refusal;
 mod serve;
+mod ticket;
 
 use std::{
     any::Any,
@@ -25,6 +26,7 @@ pub use self::{
     layer::LayerError,
     refusal::RefusalCause,
     serve::ServeError,
+    ticket::{Outcome, TicketError},
 };
 
 pub(crate) use self::logged::Logged;
@@ -65,6 +67,10 @@ pub enum SendError {
     /// The framing cannot encode the payload, for example because it is too long. This is an error of the sender.
     #[error("payload cannot be framed: {0}")]
     Encode(#[from] EncodeError),
+    /// [`SessionHandle::send_waiting`](crate::SessionHandle::send_waiting) was called on a thread that runs a shard, as
+    /// all callbacks do: it might wait for itself.
+    #[error("would wait within a callback, perhaps for itself; use send or send_then, or another thread")]
+    WouldDeadlock,
 }
 
 /// Why a session ended. Each variant says who caused it. Clones share the details.
@@ -335,21 +341,6 @@ pub enum QueryError {
     /// The request was made from a shard's own thread, which would wait for itself.
     #[error("asked from within a callback, which would wait for itself; ask from another thread")]
     WouldDeadlock,
-}
-
-/// Why a tracked packet is not known to be written. See [`SendTicket::wait`](crate::SendTicket::wait).
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum TicketError {
-    /// The session ended before the whole packet was written to the kernel.
-    #[error("the session closed before the packet was written")]
-    Closed,
-    /// The packet was not written within this time. It may still be written later.
-    #[error("not written within {0:?}")]
-    TimedOut(Duration),
-    /// The shard refused the packet. The session stays open.
-    #[error("refused: {0}")]
-    Refused(#[from] SendError),
 }
 
 #[cfg(test)]

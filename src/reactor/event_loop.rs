@@ -8,7 +8,7 @@ use super::{
     service::{STEPS, Step},
     token::service_of,
 };
-use crate::{buffer::ReceiveBuffer, time::Tick};
+use crate::{buffer::ReceiveBuffer, sync::has_answers_left, time::Tick};
 
 /// The loop of one thread: a poll, and one shard of each service.
 ///
@@ -84,8 +84,8 @@ impl<Y: Sys> EventLoop<Y> {
             wait = Some(wait.map_or(left, |wait: Duration| wait.min(left)));
             expected = Some(expected.map_or(deadline, |expected: Tick| expected.min(deadline)));
         }
-        if wait == Some(Duration::ZERO) {
-            return (wait, expected);
+        if wait == Some(Duration::ZERO) || has_answers_left() {
+            return (Some(Duration::ZERO), expected);
         }
         // Stops at the first that must not sleep; those that sleep are woken when the poll is over.
         let asleep = self.services.iter().flatten().all(|service| service.fall_asleep());

@@ -22,7 +22,7 @@ use crate::{
     session::{CoreConfig, Deliver, ShardCore},
     shard::{Command, Framings, Incoming, Shard, ShardConfig},
     strategy::ForkingStrategy,
-    sync::{Mailbox, MailboxLimits, Wake},
+    sync::{DeferredAnswers, Mailbox, MailboxLimits, Wake},
 };
 
 /// Makes the handler of a shard: the first half where the server is started, the second on the shard's own thread.
@@ -43,6 +43,7 @@ pub(crate) struct RunningThread<P: Platform> {
     event_loop: Option<EventLoop<P::Sys>>,
     /// Indexed by the numbers of the services; services that have ended leave a gap.
     registrations: Vec<Option<ShardRegistration<P>>>,
+    answers: DeferredAnswers,
     /// The first failure counts.
     outcome: Result<(), ServeError>,
 }
@@ -62,6 +63,9 @@ pub(crate) trait LaunchShard<P: Platform>: Send {
         neighbours: Arc<[Neighbour]>,
     ) -> Result<Begun<P>, ServeError>;
 }
+
+/// The loop of a thread, and the shards that it runs.
+type Made<P> = (EventLoop<<P as Platform>::Sys>, Vec<Option<ShardRegistration<P>>>);
 
 /// A shard of another service on the same thread, and its mailbox.
 type Neighbour = (ShardId, Arc<dyn Deliver>);
@@ -120,6 +124,12 @@ impl<P: Platform> ThreadLauncher<P> {
 
     /// Makes the shards, on the thread that is to run them. If one cannot be made, the others end as well.
     pub(crate) fn begin(self) -> Result<RunningThread<P>, ServeError> {
+        let mut answers = DeferredAnswers::default();
+        let (event_loop, registrations) = answers.during(|| self.make())?;
+        Ok(RunningThread { event_loop: Some(event_loop), registrations, answers, outcome: Ok(()) })
+    }
+
+    fn make(self) -> Result<Made<P>, ServeError> {
         let Self { mut sys, shards, .. } = self;
         let ways: Vec<Neighbour> = shards.iter().map(|shard| (shard.id(), shard.mailbox())).collect();
         let (mut services, mut registrations) = (Vec::new(), Vec::new());
@@ -137,14 +147,21 @@ impl<P: Platform> ThreadLauncher<P> {
                 }
             }
         }
-        Ok(RunningThread { event_loop: Some(EventLoop::new(sys, services)), registrations, outcome: Ok(()) })
+        Ok((EventLoop::new(sys, services), registrations))
     }
 }
 
 impl<P: Platform> RunningThread<P> {
     /// Runs one turn. Returns how the thread ended if it was the last.
     pub(crate) fn turn(&mut self) -> Option<Result<(), ServeError>> {
-        let Self { event_loop, registrations, outcome } = self;
+        let mut answers = std::mem::take(&mut self.answers);
+        let ended = answers.during(|| self.run_turn());
+        self.answers = answers;
+        ended
+    }
+
+    fn run_turn(&mut self) -> Option<Result<(), ServeError>> {
+        let Self { event_loop, registrations, outcome, .. } = self;
         let running = event_loop.as_mut()?;
         let mut failed = None;
         let turned = catch_unwind(AssertUnwindSafe(|| {
@@ -177,6 +194,11 @@ impl<P: Platform> RunningThread<P> {
     #[cfg(test)]
     pub(crate) fn ids(&self) -> Vec<ShardId> {
         self.registrations.iter().flatten().map(|registration| registration.id).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_answers_left(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     #[cfg(test)]

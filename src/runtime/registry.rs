@@ -3,7 +3,7 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
     time::{Duration, Instant},
@@ -26,6 +26,8 @@ pub(crate) struct ShardRegistry<P: Platform> {
     /// The counters of shards that have ended.
     retired: Mutex<Metrics>,
     pub(super) crowd: Arc<Crowd>,
+    /// Panics that no shard has counted: of what was called on other threads, or between two turns.
+    panics: Arc<AtomicU64>,
     /// Threads that still run, forked ones included.
     running: Mutex<usize>,
     changed: Condvar,
@@ -88,6 +90,7 @@ impl<P: Platform> ShardRegistry<P> {
             shards: RwLock::default(),
             retired: Mutex::default(),
             crowd: Arc::default(),
+            panics: Arc::default(),
             running: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -226,6 +229,7 @@ impl<P: Platform> ShardRegistry<P> {
         // Held until the end, as in `retire`: a shard that ends meanwhile is counted once, here or there.
         let retired = self.retired();
         let mut metrics = retired.clone();
+        metrics.panics += self.panics.load(Ordering::Relaxed);
         for member in self.read().values() {
             member.counters.add_to(&mut metrics);
             metrics.mailbox += member.mailbox.queued() as u64;
@@ -316,6 +320,7 @@ impl<P: Platform> ShardRegistry<P> {
             shard: id,
             mailbox: shard.mailbox.clone(),
             outbox_limit: self.limits.outbox_hard,
+            panics: self.panics.clone(),
         })
     }
 
@@ -339,7 +344,7 @@ impl<P: Platform> Route for ShardRegistry<P> {
         }
         let elsewhere = || self.others().find_map(|other| other.member(to.shard));
         let shard = self.member(to.shard).or_else(elsewhere).ok_or(SendError::Closed)?;
-        deliver(&shard.mailbox, to.key, command, bytes)
+        deliver(&shard.mailbox, to.key, command, bytes).map_err(|undelivered| undelivered.error)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     addr::Endpoints,
     buffer::{Inbox, Outbox},
     contained::Contained,
-    error::{CloseReason, RefusalCause},
+    error::{CloseKind, CloseReason, RefusalCause},
     id::{Key, SessionId},
     session::{
         FramingSlot, HandleState, Origin, SessionInfo, SessionStats, ShardCore,
@@ -135,6 +135,9 @@ impl Connection {
             let rare = self.rare_or_new();
             rare.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
             rare.reason = Some(Contained::new(CloseReason::io(error)));
+            if let Some(handle_state) = self.handle_state() {
+                handle_state.lose(CloseKind::Io);
+            }
             self.discard_output(core);
             core.read_later(self);
         }
@@ -202,9 +205,6 @@ impl Connection {
         self.inbox = None;
         self.status.remove(Flags::BACKLOG | Flags::SHUTDOWN);
         self.status.insert(Flags::CLOSING);
-        if let Some(handle_state) = self.handle_state() {
-            handle_state.shut();
-        }
         let rare = self.rare_or_new();
         let reason = match rare.reason.take() {
             // The connection had failed before the peer's end was found.
@@ -217,7 +217,11 @@ impl Connection {
         // A shutdown allows as long as its grace period lasts.
         let cut_at = core.cut_at.map_or(0, |(at, _)| at);
         rare.close_by = (!by_progress).then_some((flushed_by.max(cut_at), core.clock.lost()));
+        let kind = reason.kind();
         rare.reason = Some(reason);
+        if let Some(handle_state) = self.handle_state() {
+            handle_state.shut(kind);
+        }
         self.cancel_timers(core);
         self.stop_heartbeat(core);
         self.arm(core);
@@ -312,14 +316,16 @@ impl Connection {
         }
     }
 
-    /// Gives back everything that the shard holds for this session. Returns the reason for which it was closing, if it
-    /// was.
-    pub(crate) fn release(&mut self, core: &mut ShardCore) -> Option<CloseReason> {
+    /// Gives back everything that the shard holds for this session. Returns the reason for which it was closing, or
+    /// `reason` if it was not.
+    pub(crate) fn release(&mut self, reason: CloseReason, core: &mut ShardCore) -> CloseReason {
+        let closing = self.rare_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner);
+        let reason = closing.unwrap_or(reason);
         if self.status.phase() == Phase::Opening {
             core.counters.count_refusal(RefusalCause::Handshake);
         }
         if let Some(handle_state) = self.handle_state() {
-            handle_state.shut();
+            handle_state.shut(reason.kind());
         }
         self.cancel_timers(core);
         self.forget_keep_alive(core);
@@ -332,7 +338,7 @@ impl Connection {
             self.discard_wire(core);
         }
         core.counters.buffered -= u64::from(std::mem::take(&mut self.held));
-        self.rare_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner)
+        reason
     }
 
     /// Returns the reason for which it is closing, if it is.
@@ -435,12 +441,16 @@ impl Connection {
         framing: &dyn FramingSlot,
         core: &ShardCore,
     ) -> Arc<HandleState> {
-        let (queued, closing) = (self.queued(), self.status.has_block(ReadBlock::CLOSING));
+        let (queued, broken) = (self.queued(), self.is_broken());
+        let closing = self.status.has_block(ReadBlock::CLOSING);
+        let kind = self.reason().map_or(CloseKind::Local, CloseReason::kind);
         let make = || {
             let handle_state = HandleState::new(self.key, core.mailbox.clone(), overhead(framing));
             handle_state.set_backlog(queued);
             if closing {
-                handle_state.shut();
+                handle_state.shut(kind);
+            } else if broken {
+                handle_state.lose(kind);
             }
             Arc::new(handle_state)
         };

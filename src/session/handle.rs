@@ -1,19 +1,18 @@
 use std::{
     error::Error,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
 use crate::{
     encode::Encode,
-    error::{SendError, Why},
-    id::{Key, SessionId},
-    session::memberships::{Membership, Memberships},
+    error::{Outcome, SendError},
+    framing::EncodeError,
+    id::SessionId,
+    session::{HandleState, SessionCommand, Undelivered},
     sync::{Completion, SendTicket, TICKET},
 };
 
@@ -26,7 +25,7 @@ use crate::{
 /// [`Session::send`](crate::Session::send) in that turn goes first.
 ///
 /// ```
-/// use std::{io::Read, net::TcpStream, sync::mpsc::{Sender, channel}, time::Duration};
+/// use std::{io::Read, net::TcpStream, sync::mpsc::{Sender, channel}};
 /// use framewire::{Handled, Failure, PacketHandler, Separator, Server, Session, SessionHandle};
 ///
 /// /// Hands each new session over to another thread.
@@ -53,7 +52,7 @@ use crate::{
 /// let session = arrivals.recv()?;
 /// session.send("news")?;
 /// let ticket = session.send_tracked("more")?;
-/// assert_eq!(ticket.wait(Duration::from_secs(10)), Ok(()));
+/// assert_eq!(ticket.wait(), Ok(()));
 /// session.close()?;
 ///
 /// let mut received = String::new();
@@ -77,7 +76,7 @@ impl SessionHandle {
     /// Returns `true` if the session still accepts packets. It may begin to close at any time after that.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.handle_state.open.load(Ordering::Acquire)
+        self.handle_state.is_open()
     }
 
     /// Sends a packet. It is copied or encoded once here, except for [`Bytes`] and other buffers that are passed by value
@@ -97,7 +96,8 @@ impl SessionHandle {
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard); if the packet would exceed even that, the session is closed
     /// with [`CloseReason::Send`](crate::CloseReason::Send).
     pub fn send(&self, packet: impl Encode) -> Result<(), SendError> {
-        self.post(packet, None)
+        let payload = self.payload_of(packet)?;
+        self.post(payload, None).map_err(|unsent| unsent.error)
     }
 
     /// Sends a packet and returns a ticket that tells when it was written to the kernel, or why it was not. A tracked
@@ -110,9 +110,59 @@ impl SessionHandle {
     /// # Errors
     /// As for [`send`](Self::send).
     pub fn send_tracked(&self, packet: impl Encode) -> Result<SendTicket, SendError> {
-        let (ticket, completion) = SendTicket::pair();
-        self.post(packet, Some(completion))?;
+        let payload = self.payload_of(packet)?;
+        let (ticket, completion) = SendTicket::pair(self.handle_state.clone());
+        self.post(payload, Some(completion)).map_err(|unsent| unsent.error)?;
         Ok(ticket)
+    }
+
+    /// Sends a packet, and calls `done` with what became of it: as [`send_tracked`](Self::send_tracked), for those who
+    /// cannot wait, as within callbacks.
+    ///
+    /// `done` is called exactly once, whatever happens to the packet, the session or the server, and no lock is held
+    /// then. If the packet was queued, that is on the thread of the session's shard, at the end of a turn of its event
+    /// loop: like a callback, `done` must not block, and may send through handles and use channels. If this method
+    /// returns an error, `done` is told the same, on the calling thread: before the method returns or, within a
+    /// callback, at the end of the turn. A panic in `done` is logged and counted
+    /// ([`Metrics::panics`](crate::Metrics::panics)), and affects nothing else.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+    /// use framewire::{SendError, SessionHandle};
+    ///
+    /// /// Sends news, and counts those that were lost.
+    /// fn inform(subscriber: &SessionHandle, news: &str, lost: &Arc<AtomicUsize>) {
+    ///     let lost = lost.clone();
+    ///     let _ = subscriber.send_then(news, move |outcome| { // the closure is told of errors too
+    ///         if outcome.is_err() {
+    ///             lost.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     });
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_then(
+        &self,
+        packet: impl Encode,
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<(), SendError> {
+        let completion = Completion::calling(Box::new(done), self.handle_state.clone());
+        let sent = match catch_unwind(AssertUnwindSafe(|| self.payload_of(packet))) {
+            Ok(Ok(payload)) => self.post(payload, Some(completion)),
+            Ok(Err(error)) => Err(Unsent { error, completion: Some(completion) }),
+            Err(panic) => {
+                completion.refused(EncodeError::because("its code panicked").into());
+                resume_unwind(panic)
+            }
+        };
+        sent.map_err(|Unsent { error, completion }| {
+            if let Some(completion) = completion {
+                completion.refused(error.clone());
+            }
+            error
+        })
     }
 
     /// Closes the session gracefully, as [`Session::close`](crate::Session::close) does: what was sent before is
@@ -142,7 +192,7 @@ impl SessionHandle {
     /// [`SendError::Closed`] if the shard has ended; [`SendError::MailboxFull`] if the mailbox of the shard is full. If
     /// only the session has ended, this does nothing and returns `Ok`.
     pub fn abort(&self) -> Result<(), SendError> {
-        self.handle_state.shard.deliver(self.handle_state.key, SessionCommand::Abort, 0)
+        self.deliver(SessionCommand::Abort)
     }
 
     /// Stops reading from the session, as [`Session::pause`](crate::Session::pause) does.
@@ -166,24 +216,44 @@ impl SessionHandle {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        self.handle_state.shard.deliver(self.handle_state.key, command, 0)
+        self.deliver(command)
     }
 
-    fn post(&self, packet: impl Encode, completion: Option<Completion>) -> Result<(), SendError> {
+    fn deliver(&self, command: SessionCommand) -> Result<(), SendError> {
+        let HandleState { shard, key, .. } = &*self.handle_state;
+        shard.deliver(*key, command, 0).map_err(|undelivered| undelivered.error)
+    }
+
+    pub(super) fn payload_of(&self, packet: impl Encode) -> Result<Bytes, SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        let payload = packet.into_payload()?;
-        let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
-        let reserved = held.saturating_add(self.handle_state.overhead.load(Ordering::Relaxed));
-        self.handle_state.reserve(reserved)?;
-        let command = SessionCommand::Send { payload, completion, reserved };
-        let sent = self.handle_state.shard.deliver(self.handle_state.key, command, held);
-        if sent.is_err() {
-            self.handle_state.unreserve(reserved);
-        }
-        sent
+        Ok(packet.into_payload()?)
     }
+
+    pub(super) fn post(&self, payload: Bytes, completion: Option<Completion>) -> Result<(), Unsent> {
+        let state = &*self.handle_state;
+        if !state.is_open() {
+            return Err(Unsent { error: SendError::Closed, completion });
+        }
+        let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
+        let (reserved, limit) = (state.reserved_for(held), state.shard.outbox_limit());
+        if let Err(queued) = state.quota.reserve(reserved, limit) {
+            return Err(Unsent { error: SendError::Full { queued, limit }, completion });
+        }
+        let command = SessionCommand::Send { payload, completion, reserved };
+        state.shard.deliver(state.key, command, held).map_err(|undelivered| {
+            state.tell(state.quota.unreserve(reserved));
+            let Undelivered { error, mut command } = undelivered;
+            Unsent { error, completion: command.as_mut().and_then(|command| command.take_completion()) }
+        })
+    }
+}
+
+/// Why a packet was not queued, and who is still to be told.
+pub(super) struct Unsent {
+    pub(super) error: SendError,
+    completion: Option<Completion>,
 }
 
 impl fmt::Debug for SessionHandle {
@@ -199,227 +269,3 @@ impl PartialEq for SessionHandle {
 }
 
 impl Eq for SessionHandle {}
-
-/// A command from a handle to its session.
-#[derive(Debug)]
-pub(crate) enum SessionCommand {
-    Send {
-        payload: Bytes,
-        completion: Option<Completion>,
-        /// Bytes that [`HandleState`] has reserved for the packet.
-        reserved: usize,
-    },
-    Close(Option<Why>),
-    Abort,
-    Pause,
-    Resume,
-}
-
-/// The way into a shard, from any thread.
-pub(crate) trait Deliver: Send + Sync {
-    /// Returns the id of the session with this key.
-    fn id_of(&self, key: Key) -> SessionId;
-
-    /// `bytes` is what the command holds, for the mailbox's limit.
-    fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
-
-    /// Gives the shard a packet for all of these sessions but `except`.
-    fn deliver_to_all(
-        &self,
-        payload: &Bytes,
-        sessions: &Arc<Vec<Key>>,
-        except: Option<Key>,
-    ) -> Result<(), SendError>;
-
-    /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
-    /// notified this one.
-    fn is_idle(&self) -> bool;
-
-    /// Returns the hard limit of the outboxes of the shard's sessions, in bytes.
-    fn outbox_limit(&self) -> usize;
-}
-
-/// The ways into all shards of the server.
-pub(crate) trait Route: Send + Sync {
-    /// `bytes` is what the command holds, for the mailbox's limit.
-    fn route(&self, to: SessionId, command: SessionCommand, bytes: usize) -> Result<(), SendError>;
-}
-
-/// What all handles of one session share with it.
-pub(crate) struct HandleState {
-    key: Key,
-    shard: Arc<dyn Deliver>,
-    open: AtomicBool,
-    /// Bytes reserved for packets in the mailbox, plus the bytes in the outbox. One counter for both, so that a packet
-    /// that moves from the mailbox to the outbox is counted exactly once at every moment.
-    queued: AtomicUsize,
-    /// The part of `queued` that is in the outbox, as the shard last reported it. Only the shard writes it.
-    backlog: AtomicUsize,
-    /// Bytes of a frame beyond its payload.
-    overhead: AtomicUsize,
-    /// The channels that the session is in.
-    pub(crate) memberships: Memberships,
-}
-
-impl HandleState {
-    /// `overhead` is the length of a frame beyond its payload, in bytes.
-    pub(crate) fn new(key: Key, shard: Arc<dyn Deliver>, overhead: usize) -> Self {
-        let (queued, backlog) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let overhead = AtomicUsize::new(overhead);
-        let (open, memberships) = (AtomicBool::new(true), Memberships::default());
-        Self { key, shard, open, queued, backlog, overhead, memberships }
-    }
-
-    pub(crate) fn id(&self) -> SessionId {
-        self.shard.id_of(self.key)
-    }
-
-    /// The way into the session's shard.
-    pub(crate) fn shard(&self) -> &Arc<dyn Deliver> {
-        &self.shard
-    }
-
-    /// The session has been shut: returns its memberships. It joins nothing more.
-    pub(crate) fn close_memberships(&self) -> Vec<Membership> {
-        debug_assert!(!self.open.load(Ordering::Acquire), "it is shut first");
-        self.memberships.leave_all()
-    }
-
-    /// Puts the session on a list, see [`Memberships::join`].
-    pub(crate) fn join<E>(&self, join: impl FnOnce() -> Result<Membership, E>) -> Option<Result<(), E>> {
-        self.memberships.join(|| self.open.load(Ordering::Acquire), join)
-    }
-
-    /// Called when the session has another framing.
-    pub(crate) fn set_overhead(&self, bytes: usize) {
-        self.overhead.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Makes handles refuse further packets.
-    pub(crate) fn shut(&self) {
-        self.open.store(false, Ordering::Release);
-    }
-
-    /// Called by the shard: the outbox holds this many bytes.
-    pub(crate) fn set_backlog(&self, bytes: usize) {
-        self.take(0, bytes);
-    }
-
-    /// Called by the shard when it has taken a packet of `reserved` bytes from the mailbox and the outbox holds
-    /// `backlog` bytes.
-    pub(crate) fn take(&self, reserved: usize, backlog: usize) {
-        let before = self.backlog.load(Ordering::Relaxed);
-        // A decrease is added as its two's complement, hence the wrapping arithmetic.
-        let change = backlog.wrapping_sub(before).wrapping_sub(reserved);
-        if change != 0 {
-            self.queued.fetch_add(change, Ordering::Relaxed);
-        }
-        if backlog != before {
-            self.backlog.store(backlog, Ordering::Relaxed);
-        }
-    }
-
-    fn unreserve(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn reserve(&self, bytes: usize) -> Result<(), SendError> {
-        let limit = self.shard.outbox_limit();
-        let queued = self.queued.fetch_add(bytes, Ordering::Relaxed);
-        if queued.saturating_add(bytes) > limit {
-            self.unreserve(bytes);
-            return Err(SendError::Full { queued, limit });
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::id::{ServerNumber, ShardId};
-
-    #[derive(Default)]
-    struct Shard(Mutex<Vec<SessionCommand>>);
-
-    const KEY: Key = Key { slot: 2, generation: 3 };
-
-    const LIMIT: usize = 10;
-
-    impl Deliver for Shard {
-        fn id_of(&self, key: Key) -> SessionId {
-            ServerNumber::next().id(ShardId(1), key)
-        }
-
-        fn deliver(&self, _key: Key, command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
-            if let Ok(mut taken) = self.0.lock() {
-                taken.push(command);
-            }
-            Ok(())
-        }
-
-        fn deliver_to_all(&self, _: &Bytes, _: &Arc<Vec<Key>>, _: Option<Key>) -> Result<(), SendError> {
-            Err(SendError::Closed)
-        }
-
-        fn is_idle(&self) -> bool {
-            self.0.lock().is_ok_and(|taken| taken.is_empty())
-        }
-
-        fn outbox_limit(&self) -> usize {
-            LIMIT
-        }
-    }
-
-    fn handle(shard: Arc<Shard>) -> SessionHandle {
-        SessionHandle { handle_state: Arc::new(HandleState::new(KEY, shard, 0)) }
-    }
-
-    #[test]
-    fn the_state_of_handles_takes_88_bytes_with_its_counts() {
-        assert!(size_of::<HandleState>() + 2 * size_of::<usize>() <= 88);
-    }
-
-    #[test]
-    fn a_handle_answers_full_at_the_limit_and_not_before() {
-        let handle = handle(Arc::default());
-        assert_eq!(handle.send([0; 10]), Ok(()));
-        assert_eq!(handle.send([0; 1]), Err(SendError::Full { queued: 10, limit: 10 }));
-        handle.handle_state.take(10, 6);
-        assert_eq!(handle.send([0; 5]), Err(SendError::Full { queued: 6, limit: 10 }));
-        assert_eq!(handle.send([0; 4]), Ok(()));
-    }
-
-    #[test]
-    fn a_packet_counts_once_while_the_shard_takes_it() {
-        const TIMES: usize = 20_000;
-        let handle = handle(Arc::default());
-        assert_eq!(handle.send([0; 6]), Ok(()));
-        let handle_state = handle.handle_state.clone();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                for _ in 0..TIMES {
-                    handle_state.take(6, 6);
-                    // As if it was posted again.
-                    handle_state.take(0usize.wrapping_sub(6), 0);
-                }
-            });
-            for _ in 0..TIMES {
-                assert_eq!(handle.send([0; 4]), Ok(()), "6 of 10 bytes are taken, wherever they are");
-                handle.handle_state.unreserve(4);
-            }
-        });
-    }
-
-    #[test]
-    fn a_handle_of_a_closed_session_answers_closed() {
-        let shard = Arc::<Shard>::default();
-        let handle = handle(shard.clone());
-        handle.handle_state.shut();
-        assert_eq!(handle.send("x"), Err(SendError::Closed));
-        assert_eq!(handle.close(), Err(SendError::Closed));
-        assert!(shard.0.lock().is_ok_and(|taken| taken.is_empty()));
-    }
-}

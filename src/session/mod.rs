@@ -3,9 +3,11 @@
 
 mod cold_state;
 mod connection;
+mod deliver;
 mod effects;
 mod framing_cell;
 mod handle;
+mod handle_state;
 mod heartbeat;
 mod info;
 mod keep_alive;
@@ -24,6 +26,7 @@ mod timers;
 mod transmit;
 mod values;
 mod view;
+mod waiting;
 
 pub use handle::SessionHandle;
 pub use heartbeat::{Heartbeat, HeartbeatError};
@@ -33,9 +36,10 @@ pub use shard_context::ShardContext;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, ShutdownStep};
+pub(crate) use deliver::{Deliver, Route, SessionCommand, Undelivered};
 pub(crate) use effects::{Effect, Effects};
 pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
-pub(crate) use handle::{Deliver, HandleState, Route, SessionCommand};
+pub(crate) use handle_state::HandleState;
 pub(crate) use keep_alive::{BeatStep, KeepAlives};
 pub(crate) use layer_buffers::LayerBuffers;
 pub(crate) use layer_stack::MOST_LAYERS;

@@ -1,4 +1,12 @@
-use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -10,8 +18,8 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ServerNumber, SessionId, ShardId},
-    session::{Deliver, SessionCommand, ShardContext},
-    sync::{AdmissionPermit, Completion, Mailbox, Rejected},
+    session::{Deliver, SessionCommand, ShardContext, Undelivered},
+    sync::{AdmissionPermit, Completion, Mailbox, Prospect, Rejected, Room},
 };
 
 /// A closure that runs on a shard's thread.
@@ -75,12 +83,14 @@ pub(crate) struct CommandSender<T> {
     pub(crate) mailbox: Arc<Mailbox<Command<T>>>,
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard).
     pub(crate) outbox_limit: usize,
+    /// Panics that no shard has counted.
+    pub(crate) panics: Arc<AtomicU64>,
 }
 
-fn send_error<C>(refused: Rejected<C>) -> SendError {
+fn send_error<C>(refused: &Rejected<C>) -> SendError {
     match refused {
         Rejected::Full { queued, queued_bytes, .. } => {
-            SendError::MailboxFull { commands: queued, bytes: queued_bytes }
+            SendError::MailboxFull { commands: *queued, bytes: *queued_bytes }
         }
         Rejected::Closed { .. } => SendError::Closed,
     }
@@ -91,7 +101,7 @@ impl<T: Send> Deliver for CommandSender<T> {
         self.server.id(self.shard, key)
     }
 
-    fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), SendError> {
+    fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), Undelivered> {
         deliver(&self.mailbox, key, command, bytes)
     }
 
@@ -103,11 +113,23 @@ impl<T: Send> Deliver for CommandSender<T> {
     ) -> Result<(), SendError> {
         let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except);
         let bytes = fan_out.bytes();
-        self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(send_error)
+        self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(|refused| send_error(&refused))
     }
 
     fn is_idle(&self) -> bool {
         self.mailbox.is_idle()
+    }
+
+    fn room(&self) -> &Room {
+        self.mailbox.room()
+    }
+
+    fn await_room(&self, bytes: usize) -> Prospect {
+        self.mailbox.await_room(bytes)
+    }
+
+    fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
     fn outbox_limit(&self) -> usize {
@@ -121,9 +143,14 @@ pub(crate) fn deliver<T>(
     key: Key,
     command: SessionCommand,
     bytes: usize,
-) -> Result<(), SendError> {
+) -> Result<(), Undelivered> {
     let command = Command::Session(key, Contained::new(command));
-    mailbox.post(command, bytes).map_err(send_error)
+    mailbox.post(command, bytes).map_err(|refused| {
+        let error = send_error(&refused);
+        let command =
+            if let Command::Session(_, command) = refused.into_command() { Some(command) } else { None };
+        Undelivered { error, command }
+    })
 }
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {

@@ -305,7 +305,7 @@ where
         let Some(mut slot) = self.slots.remove(key) else { return };
         let draining = slot.connection.is_closing();
         let told = draining && !slot.connection.is_closing_untold();
-        let reason = slot.connection.release(&mut self.core).unwrap_or(reason);
+        let reason = slot.connection.release(reason, &mut self.core);
         self.core.leave_channels(&slot.connection);
         self.core.pool.fit(self.slots.len());
         let how = if slot.connection.is_reset_at_end() { Ending::Reset } else { how };

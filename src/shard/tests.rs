@@ -10,8 +10,8 @@ use crate::{
     framing::{Decoded, EncodeError, FrameError, LengthPrefix},
     id::{ServerNumber, SessionId},
     limits::Limits,
-    session::{CoreConfig, Deliver, Route, Session, SessionCommand},
-    sync::Admission,
+    session::{CoreConfig, Deliver, Route, Session, SessionCommand, Undelivered},
+    sync::{Admission, Prospect, Room},
 };
 
 /// Panics when it is dropped, without calling the panic hook.
@@ -55,15 +55,16 @@ impl fmt::Display for Bomb {
 
 impl Error for Bomb {}
 
-struct Nowhere;
+#[derive(Default)]
+struct Nowhere(Room);
 
 impl Deliver for Nowhere {
     fn id_of(&self, key: Key) -> SessionId {
         ServerNumber::next().id(ShardId(0), key)
     }
 
-    fn deliver(&self, _key: Key, _command: SessionCommand, _bytes: usize) -> Result<(), SendError> {
-        Err(SendError::Closed)
+    fn deliver(&self, _key: Key, _command: SessionCommand, _bytes: usize) -> Result<(), Undelivered> {
+        Err(Undelivered { error: SendError::Closed, command: None })
     }
 
     fn deliver_to_all(&self, _: &bytes::Bytes, _: &Arc<Vec<Key>>, _: Option<Key>) -> Result<(), SendError> {
@@ -73,6 +74,16 @@ impl Deliver for Nowhere {
     fn is_idle(&self) -> bool {
         true
     }
+
+    fn room(&self) -> &Room {
+        &self.0
+    }
+
+    fn await_room(&self, _: usize) -> Prospect {
+        Prospect::Never
+    }
+
+    fn count_panic(&self) {}
 
     fn outbox_limit(&self) -> usize {
         0
@@ -101,8 +112,8 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
         limits: &Limits::default(),
         clock: Box::new(Stopped),
         origin: Instant::now(),
-        mailbox: Arc::new(Nowhere),
-        shards: Arc::new(Nowhere),
+        mailbox: Arc::<Nowhere>::default(),
+        shards: Arc::<Nowhere>::default(),
         neighbours: Arc::new([]),
     });
     let config = ShardConfig {

@@ -386,7 +386,7 @@ impl World {
 
     fn is_runnable(&self, thread: &Thread) -> bool {
         // A loop that does not wait in its poll never counts as asleep, so its mailbox does not wake it.
-        let called = thread.registered.mailbox.queued() > 0;
+        let called = thread.registered.mailbox.queued() > 0 || thread.shard.has_answers_left();
         called
             || thread.shard.sys().map(SimSys::epoll).is_some_and(|epoll| self.net().has_reason_to_turn(epoll))
     }

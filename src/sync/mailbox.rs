@@ -21,7 +21,10 @@ use std::{
     },
 };
 
-use super::primitives::{AtomicU8, Mutex, MutexGuard, Ordering};
+use super::{
+    primitives::{AtomicU8, Mutex, MutexGuard, Ordering},
+    room::Room,
+};
 
 /// The shard works and has taken everything that was signalled.
 const AWAKE: u8 = 0;
@@ -83,6 +86,17 @@ pub enum Rejected<C> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailboxClosed;
 
+/// Whether one who waits for room in a mailbox may hope for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// There is room now, or the shard has ended: to be tried again at once.
+    Now,
+    /// There is none yet; the [`Room`] will be told.
+    Later,
+    /// The command announces more than the mailbox ever holds.
+    Never,
+}
+
 impl<C> Rejected<C> {
     /// Returns the command that was not queued.
     pub fn into_command(self) -> C {
@@ -117,6 +131,7 @@ pub struct Mailbox<C> {
     leftover: AtomicBool,
     queue: Mutex<Queue<C>>,
     counters: Counters,
+    room: Room,
 }
 
 /// Invariant: `ordinary.len() ≤ limits.commands`, `bytes ≤ limits.bytes`; both lanes are empty once `closed`.
@@ -126,6 +141,8 @@ struct Queue<C> {
     /// What the ordinary commands announced.
     bytes: usize,
     closed: bool,
+    /// A thread waits for room.
+    awaited: bool,
 }
 
 /// Read by metrics only, so not part of the loom models.
@@ -140,7 +157,8 @@ struct Counters {
 impl<C> Mailbox<C> {
     /// Creates an empty mailbox of a shard that is awake. Allocates nothing until the first post.
     pub fn new(limits: MailboxLimits, waker: Arc<dyn Wake>) -> Self {
-        let queue = Queue { ordinary: VecDeque::new(), control: VecDeque::new(), bytes: 0, closed: false };
+        let (ordinary, control) = (VecDeque::new(), VecDeque::new());
+        let queue = Queue { ordinary, control, bytes: 0, closed: false, awaited: false };
         Mailbox {
             limits,
             waker,
@@ -148,6 +166,7 @@ impl<C> Mailbox<C> {
             leftover: AtomicBool::new(false),
             queue: Mutex::new(queue),
             counters: Counters::default(),
+            room: Room::default(),
         }
     }
 
@@ -165,7 +184,7 @@ impl<C> Mailbox<C> {
                 return Err(Rejected::Closed { command });
             }
             let (queued, queued_bytes) = (queue.ordinary.len(), queue.bytes);
-            if queued >= self.limits.commands || bytes > self.limits.bytes.saturating_sub(queued_bytes) {
+            if !queue.has_room(bytes, self.limits) {
                 return Err(Rejected::Full { command, queued, queued_bytes });
             }
             queue.ordinary.push_back(command);
@@ -224,8 +243,28 @@ impl<C> Mailbox<C> {
             self.count(&queue);
             lanes
         };
+        self.room.end();
         left.append(&mut ordinary);
         left
+    }
+
+    /// Returns where threads wait for room in this mailbox, and for that in the outboxes of the shard's sessions.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// After a refusal: asks that the [`room`](Self::room) is told when the shard next takes its commands. Returns
+    /// whether a command of so many bytes may then be accepted.
+    pub fn await_room(&self, bytes: usize) -> Prospect {
+        if bytes > self.limits.bytes || self.limits.commands == 0 {
+            return Prospect::Never;
+        }
+        let mut queue = self.lock();
+        if queue.closed || queue.has_room(bytes, self.limits) {
+            return Prospect::Now;
+        }
+        queue.awaited = true;
+        Prospect::Later
     }
 
     /// Called by the shard: moves what was posted into `into`. One atomic load if nothing was.
@@ -248,14 +287,17 @@ impl<C> Mailbox<C> {
     fn take_queue(&self, into: &mut VecDeque<C>) {
         // Before the look: what is posted after it sets the signal again.
         self.signal.swap(AWAKE, Ordering::AcqRel);
-        let behind = {
+        let (behind, awaited) = {
             let mut queue = self.lock();
             let behind = queue.move_to(into);
             self.count(&queue);
-            behind
+            (behind, !behind && mem::take(&mut queue.awaited))
         };
         if behind {
             self.signal.swap(PENDING, Ordering::AcqRel);
+        }
+        if awaited {
+            self.room.freed();
         }
     }
 
@@ -332,6 +374,10 @@ impl<C> Mailbox<C> {
 }
 
 impl<C> Queue<C> {
+    fn has_room(&self, bytes: usize, limits: MailboxLimits) -> bool {
+        self.ordinary.len() < limits.commands && bytes <= limits.bytes.saturating_sub(self.bytes)
+    }
+
     /// Returns `true` if ordinary commands had to stay behind.
     fn move_to(&mut self, into: &mut VecDeque<C>) -> bool {
         let room = into.is_empty();

@@ -4,11 +4,22 @@ mod admission;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod mailbox;
 mod primitives;
+#[expect(unreachable_pub, reason = "public in `crates/loom-models`")]
+mod quota;
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
+mod room;
+mod shard_thread;
 mod ticket;
 
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
-pub use mailbox::{Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
+pub use mailbox::{Mailbox, MailboxClosed, MailboxLimits, Prospect, Rejected, Wake};
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
+pub use room::{Room, Waited};
 pub use ticket::SendTicket;
 
 pub(crate) use admission::{Admission, AdmissionPermit, DepositedPermits, Full};
-pub(crate) use ticket::{Completion, TICKET};
+pub(crate) use quota::{Freed, Quota};
+pub(crate) use shard_thread::{DeferredAnswers, has_answers_left, is_on_a_shard};
+#[cfg(test)]
+pub(crate) use ticket::tests::Gone;
+pub(crate) use ticket::{Addressee, Completion, TICKET};

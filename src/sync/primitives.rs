@@ -3,6 +3,6 @@
 //! What a model is to explore uses these; counters that only metrics read stay with the standard library.
 
 pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU8, Ordering},
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicU8, AtomicUsize, Ordering},
 };

@@ -36,6 +36,7 @@ mod session_handle;
 mod settings;
 mod shutdown;
 mod tickets;
+mod tickets_and_closes;
 mod timeouts;
 mod timers;
 mod two_servers;

@@ -144,7 +144,7 @@ fn a_packet_of_no_bytes_on_the_wire_harms_nobody(on: On) {
     let served = Served::start(on.bind().framing(Raw::new()), handler);
     let (mut client, session) = served.connect_known();
     let ticket = session.send_tracked("").expect("there is room");
-    assert_eq!(ticket.wait(PATIENCE), Ok(()));
+    assert_eq!(ticket.wait_timeout(PATIENCE), Ok(()));
     client.write(b"nothing");
     until("it was read", || served.metrics().packets_in == 1);
     client.write(b"something");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use framewire::{LengthPrefix, Limits, SendError, SessionHandle, TicketError};
+use framewire::{CloseKind, LengthPrefix, Limits, SendError, SessionHandle, TicketError};
 
 use crate::common::{Client, On, PATIENCE, Served, echo, on_each_strategy, until};
 
@@ -23,7 +23,7 @@ fn a_ticket_tells_that_the_packet_was_written(on: On) {
         assert_eq!(client.recv(), [number; 5000]);
     }
     for ticket in tickets {
-        assert_eq!(ticket.wait(PATIENCE), Ok(()));
+        assert_eq!(ticket.wait_timeout(PATIENCE), Ok(()));
     }
     drop(client);
     served.finish();
@@ -45,11 +45,11 @@ fn a_ticket_tells_nothing_before_its_time(on: On) {
     let (served, mut client, session) = congested(on);
     let ticket = session.send_tracked("behind it").expect("there is room");
     let short = Duration::from_millis(20);
-    assert_eq!(ticket.wait(short), Err(TicketError::TimedOut(short)));
+    assert_eq!(ticket.wait_timeout(short), Err(TicketError::TimedOut(short)));
     assert_eq!(ticket.outcome(), None);
     assert_eq!(client.recv().len(), 1 << 20);
     assert_eq!(client.recv_text(), "behind it");
-    assert_eq!(ticket.wait(PATIENCE), Ok(()));
+    assert_eq!(ticket.wait_timeout(PATIENCE), Ok(()));
     drop(client);
     served.finish();
 }
@@ -58,14 +58,14 @@ fn a_ticket_tells_that_the_session_closed_first(on: On) {
     let (served, client, session) = congested(on);
     let ticket = session.send_tracked("behind it").expect("there is room");
     client.reset();
-    assert_eq!(ticket.wait(PATIENCE), Err(TicketError::Closed));
+    assert_eq!(ticket.wait_timeout(PATIENCE), Err(TicketError::Closed(CloseKind::Io)));
     let (served, _client, session) = {
         served.finish();
         congested(on)
     };
     let ticket = session.send_tracked("behind it").expect("there is room");
     session.abort().expect("it is open");
-    assert_eq!(ticket.wait(PATIENCE), Err(TicketError::Closed));
+    assert_eq!(ticket.wait_timeout(PATIENCE), Err(TicketError::Closed(CloseKind::Local)));
     served.finish();
 }
 
@@ -74,7 +74,7 @@ fn a_ticket_tells_that_the_packet_was_refused_and_the_session_stays(on: On) {
     let served = Served::start(on.bind().framing(LengthPrefix::u8()), echo);
     let (mut client, session) = served.connect_known();
     let ticket = session.send_tracked([0; 300]).expect("it is refused later");
-    let refused = ticket.wait(PATIENCE);
+    let refused = ticket.wait_timeout(PATIENCE);
     assert!(matches!(refused, Err(TicketError::Refused(SendError::Encode(_)))), "{refused:?}");
     client.write(b"\x02ok");
     assert_eq!(client.read(3), b"\x02ok");

@@ -8,10 +8,19 @@
 #[path = "../../../src/sync/mailbox.rs"]
 pub mod mailbox;
 
+/// What waits for one session.
+#[rustfmt::skip]
+#[path = "../../../src/sync/quota.rs"]
+pub mod quota;
+
+#[rustfmt::skip]
+#[path = "../../../src/sync/room.rs"]
+pub mod room;
+
 /// In the place of the library's `sync::primitives`.
 mod primitives {
     pub(crate) use loom::sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU8, Ordering},
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     };
 }

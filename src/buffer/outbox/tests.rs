@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     framing::{Framing, LengthPrefix},
-    sync::SendTicket,
+    sync::{Gone, SendTicket},
 };
 
 fn put(outbox: &mut Outbox, bytes: &[u8]) {
@@ -116,7 +116,7 @@ fn spare_bytes_are_given_up_where_a_frame_is_to_be_held_against_a_limit() {
     sealed.seal();
     assert!(!sealed.append_in_place(|spare| header.write(b"y", spare)));
     let mut tracked = with_spare();
-    let (_ticket, completion) = SendTicket::pair();
+    let (_ticket, completion) = SendTicket::pair(std::sync::Arc::<Gone>::default());
     tracked.track(completion);
     assert!(!tracked.append_in_place(|spare| header.write(b"y", spare)));
     let mut reset = with_spare();

@@ -35,5 +35,6 @@ mod shutdown;
 mod slow_callbacks;
 mod stale;
 mod standstill;
+mod tickets;
 mod timeouts;
 mod turns;

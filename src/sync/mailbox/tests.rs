@@ -6,9 +6,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
+    time::Instant,
 };
 
-use super::{KEEP, Mailbox, MailboxClosed, MailboxLimits, Rejected, Wake};
+use super::{KEEP, Mailbox, MailboxClosed, MailboxLimits, Prospect, Rejected, Wake};
+use crate::sync::Waited;
 
 #[derive(Default)]
 struct Bell {
@@ -269,4 +271,26 @@ fn eight_threads_lose_nothing_and_keep_the_order_of_each() {
     mailbox.take(&mut batch);
     assert!(batch.is_empty());
     assert_eq!((mailbox.queued(), mailbox.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn who_waits_for_room_is_told_when_the_commands_are_taken() {
+    let (mailbox, _) = mailbox(2, 100);
+    assert_eq!(mailbox.await_room(1), Prospect::Now);
+    assert_eq!(mailbox.await_room(101), Prospect::Never);
+    mailbox.post(1, 60).unwrap();
+    assert_eq!((mailbox.await_room(40), mailbox.await_room(41)), (Prospect::Now, Prospect::Later));
+    let seen = mailbox.room().seen();
+    let mut batch = VecDeque::from([0]);
+    mailbox.take(&mut batch);
+    assert_eq!(mailbox.room().seen(), seen, "they stay where they are while a batch is not used up");
+    assert_eq!(taken(&mailbox), [1]);
+    assert_eq!(mailbox.room().wait(seen, None), Waited::Freed);
+    mailbox.post(2, 100).unwrap();
+    assert_eq!(taken(&mailbox), [2]);
+    assert_eq!(mailbox.room().seen(), seen + 1, "nobody has asked since");
+    assert_eq!(mailbox.room().wait(seen + 1, Some(Instant::now())), Waited::TimedOut);
+    drop(mailbox.close());
+    assert_eq!(mailbox.room().wait(seen + 1, None), Waited::Ended);
+    assert_eq!(mailbox.await_room(100), Prospect::Now, "to be told so");
 }

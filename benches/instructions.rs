@@ -1,14 +1,23 @@
 //! cargo bench --bench instructions [-- OPTIONS OF lab_echo]
 //!
 //! User-space instructions per echoed message of 64 bytes on 64 connections, with one and with sixteen in flight on each,
-//! counted by callgrind: noise moves them by a few percent, through the number of events that a poll brings. System calls
-//! count as what they cost in user space. Options go to the server: `-- --layers 1` counts what a layer costs.
+//! counted by callgrind. System calls count as what they cost in user space. Options go to the server: `-- --layers 1`
+//! counts what a layer costs.
 //!
-//! The server runs twice for each figure, for few and for many rounds; the difference of the totals is divided by the
-//! messages between. Needs valgrind.
+//! | column | |
+//! |---|---|
+//! | per message | beside a busy machine a poll brings more events, so that this is less: ±10 % |
+//! | per event | for one connection with all that it has in flight; noise does not move it |
+//! | per turn | for a poll and all that is done once for it, however many events it brings; noise does not move it |
+//! | in layers | per message, in the code for layers: 0 for sessions that have none |
+//!
+//! The server runs for few and for many rounds; the difference of the totals is divided by the messages between. A third
+//! pair of runs has messages on one connection only, so that each turn has one event: with the polls counted as well,
+//! that tells what an event costs, and what a turn. Needs valgrind.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
 
 use std::{
+    collections::HashMap,
     env,
     error::Error,
     fs,
@@ -23,6 +32,13 @@ const PAYLOAD: usize = 64;
 /// Messages on all connections together, at least: after the first ones every buffer has its size.
 const FEW: usize = 2_000;
 const MANY: usize = 60_000;
+/// Turns with one event each.
+const FEW_TURNS: usize = 200;
+const MANY_TURNS: usize = 2_200;
+/// The system call of each turn, as it is called in the C library.
+const POLL: &str = "epoll_wait";
+/// Where the code for layers is.
+const LAYERS: [&str; 3] = ["/src/layer/", "/src/session/layer", "/src/shard/layers"];
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -44,12 +60,22 @@ fn run() -> Outcome<()> {
         return Ok(());
     }
     let server = build()?;
-    println!("| in flight | instructions per message |\n|--:|--:|");
+    println!("| in flight | per message | per event | per turn | in layers |\n|--:|--:|--:|--:|--:|");
     for in_flight in [1, 16] {
-        let few = Count::take(&server, &options, in_flight, FEW)?;
-        let many = Count::take(&server, &options, in_flight, MANY)?;
-        let instructions = many.instructions.saturating_sub(few.instructions);
-        println!("| {in_flight} | {} |", instructions / (many.messages - few.messages));
+        let count =
+            |connections, rounds| Count::take(&server, &options, Load { connections, in_flight, rounds });
+        let rounds = |messages: usize| messages.div_ceil(CONNECTIONS * in_flight);
+        let all = count(CONNECTIONS, rounds(MANY))?.since(&count(CONNECTIONS, rounds(FEW))?);
+        let alone = count(1, MANY_TURNS)?.since(&count(1, FEW_TURNS)?);
+        let messages = all.events * in_flight as f64;
+        let both = alone.instructions / alone.turns;
+        let event = (all.instructions - all.turns * both) / (all.events - all.turns);
+        println!(
+            "| {in_flight} | {:.0} | {event:.0} | {:.0} | {:.0} |",
+            all.instructions / messages,
+            both - event,
+            all.in_layers / messages,
+        );
     }
     Ok(())
 }
@@ -64,30 +90,110 @@ fn build() -> Outcome<PathBuf> {
     Ok(paths.next_back().filter(|_| built.status.success()).ok_or("lab_echo was not built")?.into())
 }
 
-/// What one run of the server has cost, from its start to its end.
+/// What is sent to the server.
+#[derive(Clone, Copy)]
+struct Load {
+    /// Those that send.
+    connections: usize,
+    in_flight: usize,
+    rounds: usize,
+}
+
+/// What runs of the server have cost.
 struct Count {
-    messages: u64,
-    instructions: u64,
+    /// Connections served, each with what it had in flight.
+    events: f64,
+    turns: f64,
+    instructions: f64,
+    in_layers: f64,
 }
 
 impl Count {
-    fn take(server: &Path, options: &[String], in_flight: usize, least: usize) -> Outcome<Self> {
-        let rounds = least.div_ceil(CONNECTIONS * in_flight);
-        let totals = env::temp_dir().join(format!("framewire-instructions-{}", std::process::id()));
+    /// From the start of the server to its end.
+    fn take(server: &Path, options: &[String], load: Load) -> Outcome<Self> {
+        let path = env::temp_dir().join(format!("framewire-instructions-{}", std::process::id()));
         let mut command = Command::new("valgrind");
-        command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", totals.display()));
+        command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", path.display()));
         command.arg(server).args(["--port", "0"]).args(options);
         let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
-        let driven = running.port().and_then(|port| drive(port, in_flight, rounds));
+        let driven = running.port().and_then(|port| drive(port, load));
         let ended = running.end();
-        let text = driven.and(ended).and_then(|()| Ok(fs::read_to_string(&totals)?));
-        let _ = fs::remove_file(&totals);
-        let text = text?;
-        let totals = text.lines().find_map(|line| line.strip_prefix("totals: "));
+        let text = driven.and(ended).and_then(|()| Ok(fs::read_to_string(&path)?));
+        let _ = fs::remove_file(&path);
+        let profile = Profile::read(&text?);
         Ok(Self {
-            messages: (CONNECTIONS * in_flight * rounds) as u64,
-            instructions: totals.ok_or("callgrind has written no totals")?.trim().parse()?,
+            events: (load.connections * load.rounds) as f64,
+            turns: profile.polls as f64,
+            instructions: profile.instructions as f64,
+            in_layers: profile.in_layers as f64,
         })
+    }
+
+    /// What this run has cost beyond the other.
+    fn since(self, other: &Self) -> Self {
+        Self {
+            events: self.events - other.events,
+            turns: self.turns - other.turns,
+            instructions: self.instructions - other.instructions,
+            in_layers: self.in_layers - other.in_layers,
+        }
+    }
+}
+
+/// What is read of callgrind's file: <https://valgrind.org/docs/manual/cl-format.html>.
+#[derive(Default)]
+struct Profile {
+    instructions: u64,
+    in_layers: u64,
+    polls: u64,
+}
+
+impl Profile {
+    fn read(text: &str) -> Self {
+        let mut profile = Self::default();
+        // Of each number that stands for a file or a function, whether it is one of those that are looked for.
+        let (mut layers, mut polls) = (HashMap::new(), HashMap::new());
+        let (mut in_layers, mut to_poll, mut is_call) = (false, false, false);
+        for line in text.lines() {
+            match line.split_once('=') {
+                Some(("fl" | "fi" | "fe", name)) => {
+                    in_layers =
+                        knows(&mut layers, name, |file| LAYERS.iter().any(|part| file.contains(part)));
+                }
+                Some(("cfi" | "cfl", name)) => {
+                    knows(&mut layers, name, |file| LAYERS.iter().any(|part| file.contains(part)));
+                }
+                Some(("fn", name)) => {
+                    knows(&mut polls, name, |function| function == POLL);
+                }
+                Some(("cfn", name)) => to_poll = knows(&mut polls, name, |function| function == POLL),
+                Some(("calls", count)) => {
+                    let calls = count.split(' ').next().and_then(|calls| calls.parse().ok()).unwrap_or(0);
+                    profile.polls += if to_poll { calls } else { 0 };
+                    is_call = true;
+                }
+                Some(_) => {}
+                // The line behind a call has the costs of the function that was called.
+                None if std::mem::take(&mut is_call) => {}
+                None if line.starts_with(|first: char| "+-*".contains(first) || first.is_ascii_digit()) => {
+                    let cost = line.split(' ').nth(1).and_then(|cost| cost.parse().ok()).unwrap_or(0);
+                    profile.instructions += cost;
+                    profile.in_layers += if in_layers { cost } else { 0 };
+                }
+                None => {}
+            }
+        }
+        profile
+    }
+}
+
+/// Whether this is one of those that are looked for: `(number) name`, or `(number)` where that was seen before.
+fn knows<'t>(known: &mut HashMap<&'t str, bool>, entry: &'t str, is_one: impl Fn(&str) -> bool) -> bool {
+    let (number, name) = entry.split_once(' ').unwrap_or((entry, ""));
+    if name.is_empty() {
+        known.get(number) == Some(&true)
+    } else {
+        *known.entry(number).or_insert(is_one(name))
     }
 }
 
@@ -122,11 +228,11 @@ impl Drop for Running {
     }
 }
 
-/// Sends `in_flight` messages on each connection, then reads all echoes, and so on.
-fn drive(port: u16, in_flight: usize, rounds: usize) -> Outcome<()> {
+/// Sends what is in flight on each connection that sends, then reads all echoes, and so on. The others are idle.
+fn drive(port: u16, load: Load) -> Outcome<()> {
     let mut message = (PAYLOAD as u32).to_be_bytes().to_vec();
     message.resize(4 + PAYLOAD, b'x');
-    let batch = message.repeat(in_flight);
+    let batch = message.repeat(load.in_flight);
     let mut echo = vec![0; batch.len()];
     let connect = |_| {
         let peer = TcpStream::connect(("127.0.0.1", port))?;
@@ -134,11 +240,12 @@ fn drive(port: u16, in_flight: usize, rounds: usize) -> Outcome<()> {
         Ok::<_, std::io::Error>(peer)
     };
     let mut peers = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
-    for _ in 0..rounds {
-        for peer in &mut peers {
+    for _ in 0..load.rounds {
+        let peers = &mut peers[..load.connections];
+        for peer in peers.iter_mut() {
             peer.write_all(&batch)?;
         }
-        for peer in &mut peers {
+        for peer in peers {
             peer.read_exact(&mut echo)?;
             if echo != batch {
                 return Err("an echo is not what was sent".into());

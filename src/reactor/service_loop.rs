@@ -292,7 +292,7 @@ where
     }
 
     /// If the turn took long, the sessions that were served last are stamped again; a long turn delayed every session.
-    #[inline]
+    #[inline(always)]
     fn judge_last_turn(&mut self) {
         // The clock never goes back.
         let took = self.shard.clock().read().wrapping_sub(self.began);
@@ -306,7 +306,7 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll_deadline(&mut self) -> (Tick, Option<Tick>) {
         let now = self.shard.clock().now();
         if self.has_work() {
@@ -320,12 +320,12 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fall_asleep(&self) -> bool {
         self.mailbox.fall_asleep()
     }
 
-    #[inline]
+    #[inline(always)]
     fn wake_up(&mut self, expected: Option<Tick>) {
         self.mailbox.wake_up();
         self.began = self.shard.clock().wake(expected);
@@ -339,20 +339,13 @@ where
         !self.ready.is_empty() || self.has_work()
     }
 
-    #[inline]
     fn run(&mut self, step: Step, busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.busy = busy;
         if busy > 1 {
             // The others' steps have taken time.
             self.shard.clock().read();
         }
-        match step {
-            Step::Read => self.read(sys, buffer),
-            Step::Accept => self.accept(sys),
-            Step::Obey => self.obey(sys),
-            Step::Expire => self.expire(sys, buffer),
-            Step::Flush => self.flush(sys),
-        }
+        self.take(step, sys, buffer);
     }
 
     fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
@@ -369,7 +362,8 @@ where
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        STEPS.into_iter().for_each(|step| self.run(step, 1, sys, buffer));
+        self.busy = 1;
+        STEPS.into_iter().for_each(|step| self.take(step, sys, buffer));
         self.end_turn(sys)
     }
 
@@ -381,7 +375,7 @@ where
         self.shard.apply(effect, packet);
     }
 
-    #[inline]
+    #[inline(always)]
     fn end_turn(&mut self, sys: &mut Y) -> io::Result<Flow> {
         self.close_ended(sys);
         let counters = self.shard.counters();

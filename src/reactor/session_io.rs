@@ -33,7 +33,8 @@ pub(super) fn handle_event<Y: Sys, H: PacketHandler, F: Framing>(
     ready: &Ready,
     access: &mut SessionAccess<'_, H, F, Y::Stream>,
 ) {
-    if ready.hangup || ready.error || !ready.readable || !access.is_ordinary() {
+    // One test for the three.
+    if ready.hangup | ready.error | !ready.readable || !access.is_ordinary() {
         return handle_other_event(sys, buffer, budget, ready, access);
     }
     let space = buffer.space();

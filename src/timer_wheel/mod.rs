@@ -23,6 +23,7 @@ pub use self::arena::TimerKey;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = u64::BITS.div_ceil(SLOT_BITS) as usize;
+const _: () = assert!(LEVELS < u16::BITS as usize, "a bit of a number for each level");
 
 /// A set of timers, each a deadline and a `T`. Ticks are milliseconds since an origin of the owner's choice.
 ///
@@ -33,6 +34,8 @@ pub struct TimerWheel<T> {
     /// The present: the latest tick that `expire` was called with or, while due timers wait for the next call, the
     /// deadline of the first of them. No timer has an earlier deadline.
     elapsed: u64,
+    /// One bit per level with a slot in use.
+    in_use: u16,
     /// One bit per slot in use.
     occupied: [u64; LEVELS],
     levels: [Option<Box<Level>>; LEVELS],
@@ -68,6 +71,7 @@ impl<T: Copy> TimerWheel<T> {
     pub const fn new() -> Self {
         TimerWheel {
             elapsed: 0,
+            in_use: 0,
             occupied: [0; LEVELS],
             levels: [const { None }; LEVELS],
             arena: Arena::new(),
@@ -107,6 +111,7 @@ impl<T: Copy> TimerWheel<T> {
     ///
     /// Never later than the earliest deadline, and exactly that unless the earliest timer of a slot was cancelled: then
     /// it may be the cancelled deadline, once.
+    #[inline]
     pub fn next_deadline(&self) -> Option<u64> {
         self.first().map(|(_, minimum)| minimum)
     }
@@ -135,9 +140,11 @@ impl<T: Copy> TimerWheel<T> {
     }
 
     /// The first slot in use of the lowest level in use, and its minimum.
+    #[inline]
     fn first(&self) -> Option<(Place, u64)> {
-        let (level, bits) = self.occupied.iter().enumerate().find(|(_, bits)| **bits != 0)?;
-        let slot = bits.trailing_zeros() as usize;
+        // Without any there is no such level.
+        let level = self.in_use.trailing_zeros() as usize;
+        let slot = self.occupied.get(level)?.trailing_zeros() as usize;
         let minimum = *self.levels.get(level)?.as_ref()?.minima.get(slot)?;
         Some((Place { level, slot }, minimum))
     }
@@ -213,11 +220,15 @@ impl<T: Copy> TimerWheel<T> {
     #[allow(clippy::indexing_slicing, reason = "a level is below LEVELS")]
     fn occupy(&mut self, place: Place) {
         self.occupied[place.level] |= 1 << place.slot;
+        self.in_use |= 1 << place.level;
     }
 
     #[allow(clippy::indexing_slicing, reason = "a level is below LEVELS")]
     fn vacate(&mut self, place: Place) {
         self.occupied[place.level] &= !(1 << place.slot);
+        if self.occupied[place.level] == 0 {
+            self.in_use &= !(1 << place.level);
+        }
     }
 
     fn give_back(&mut self) {

@@ -6,7 +6,7 @@ use crate::{
     buffer::ReceiveBuffer,
     framing::Framing,
     handler::PacketHandler,
-    reactor::{Acceptor, Sys, acceptor::Placed, session_io::flush},
+    reactor::{Acceptor, Sys, acceptor::Placed, service::Step, session_io::flush},
     shard::{Alarm, Ended, Ending},
     time::Tick,
 };
@@ -27,6 +27,17 @@ where
     H: PacketHandler + 'static,
     F: Framing + Clone,
 {
+    #[inline(always)]
+    pub(super) fn take(&mut self, step: Step, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        match step {
+            Step::Read => self.read(sys, buffer),
+            Step::Accept => self.accept(sys),
+            Step::Obey => self.obey(sys),
+            Step::Expire => self.expire(sys, buffer),
+            Step::Flush => self.flush(sys),
+        }
+    }
+
     /// Begins a part of a turn that may take `share`, or what is left of it beside other services.
     fn begin_part(&mut self, share: Tick) {
         let share = if self.busy > 1 { (share / self.busy).max(1) } else { share };
@@ -36,7 +47,7 @@ where
     /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
     /// reserved for those that wait.
     #[inline]
-    pub(super) fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+    fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.shard.take_unfinished(&mut self.unfinished);
         if self.unfinished.is_empty() {
             self.begin_part(READ_SHARE);
@@ -61,7 +72,7 @@ where
     }
 
     #[inline]
-    pub(super) fn accept(&mut self, sys: &mut Y) {
+    fn accept(&mut self, sys: &mut Y) {
         if self.acceptor.as_ref().is_some_and(Acceptor::is_active) {
             self.accept_some(sys);
         }
@@ -92,7 +103,7 @@ where
     }
 
     #[inline]
-    pub(super) fn obey(&mut self, sys: &mut Y) {
+    fn obey(&mut self, sys: &mut Y) {
         self.mailbox.take(&mut self.commands);
         if !self.commands.is_empty() {
             self.obey_commands(sys);
@@ -116,7 +127,7 @@ where
     }
 
     #[inline]
-    pub(super) fn expire(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+    fn expire(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.shard.take_due(&mut self.due);
         if !self.due.is_empty() {
             self.handle_due(sys, buffer);
@@ -142,7 +153,7 @@ where
     }
 
     #[inline]
-    pub(super) fn flush(&mut self, sys: &mut Y) {
+    fn flush(&mut self, sys: &mut Y) {
         self.shard.take_dirty(&mut self.dirty);
         if !self.dirty.is_empty() {
             self.flush_dirty(sys);

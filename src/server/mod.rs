@@ -48,6 +48,7 @@ use crate::{
 /// | [`nagle`](Self::nagle) | off: `TCP_NODELAY` is set |
 /// | [`keepalive`](Self::keepalive) | off |
 /// | [`recv_buffer`](Self::recv_buffer), [`send_buffer`](Self::send_buffer) | chosen and adapted by the kernel |
+/// | `stop_on_signal` (feature `signals`) | off: SIGINT and SIGTERM kill the process |
 ///
 /// ```no_run
 /// use framewire::{packet_fn, LengthPrefix, Server, WorkerPool};

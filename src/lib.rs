@@ -100,7 +100,7 @@
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] and [`SessionHandle::send_then`] (was it written?), [`SessionHandle::send_waiting`] (waits for room) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
-//! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own |
+//! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
@@ -256,8 +256,8 @@ pub use session::{
     TimerError, TimerId,
 };
 pub use strategy::{
-    AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads, SingleReactor, ThreadPerConnection,
-    WorkerPool,
+    AcceptMode, Detached, DetachedPlace, DetachedSocket, ForkingStrategy, NewConnection, Placement,
+    ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
 };
 pub use sync::SendTicket;
 

@@ -66,6 +66,8 @@ metrics! {
         opened: Counter "framewire_opened_sessions_total",
         /// Connections ever accepted.
         accepted: Counter "framewire_accepted_connections_total",
+        /// Connections handed to the strategy (`Placement::Detach`), which are no sessions.
+        detached: Counter "framewire_detached_connections_total",
         /// Times that accepting paused: out of descriptors or memory, or at the connection limit.
         accept_pauses: Counter "framewire_accept_pauses_total",
         /// Frames that were longer than the maximum, whether they ended the session or were skipped.

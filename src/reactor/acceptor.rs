@@ -5,7 +5,11 @@ use std::{
     vec::Drain,
 };
 
-use super::{Sys, token::listener_token};
+use super::{
+    Sys,
+    accept_failure::{Failure, classify},
+    token::listener_token,
+};
 use crate::{
     addr::{Addr, Endpoints},
     contained::Contained,
@@ -13,7 +17,7 @@ use crate::{
     id::ShardId,
     metrics::Counters,
     shard::Incoming,
-    strategy::{ForkingStrategy, NewConnection, Placement, ShardLoads},
+    strategy::{Detached, ForkingStrategy, NewConnection, Placement, ShardLoads},
     sync::{Admission, Full},
     time::Tick,
 };
@@ -74,8 +78,19 @@ struct Accepted<T> {
 pub(crate) enum Placed<T> {
     /// On this thread.
     Here(Incoming<T>),
-    /// On another one.
+    /// On another one, or with the strategy.
     Elsewhere,
+}
+
+/// Where a connection goes.
+#[derive(Debug, Clone, Copy)]
+enum Destination {
+    /// A standing shard.
+    Shard(ShardId),
+    /// A shard of its own.
+    Fork,
+    /// The strategy.
+    Strategy,
 }
 
 struct ListenerState<L> {
@@ -134,19 +149,6 @@ impl<T> Dispatch<T> for NoDispatch {
     fn fork(&mut self, _incoming: Incoming<T>) -> Result<(), HandOverError<T>> {
         Err(HandOverError { error: ErrorKind::NotConnected.into(), incoming: None })
     }
-}
-
-/// What an error of `accept` means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// No connection waits.
-    Empty,
-    /// That connection is lost; the next may succeed.
-    Next,
-    /// The system cannot give us a connection now.
-    Exhausted,
-    /// The listener has failed for good.
-    Fatal,
 }
 
 impl<Y: Sys> Acceptor<Y> {
@@ -246,11 +248,12 @@ impl<Y: Sys> Acceptor<Y> {
     pub(crate) fn poll_accept(&mut self, sys: &mut Y, counters: &mut Counters) -> Option<Placed<Y::Stream>> {
         while self.budget > 0 && self.paused_until.is_none() {
             let Some(accepted) = self.accept(sys, counters)? else { continue };
-            let Some((incoming, shard)) = self.admit(sys, accepted, counters) else { continue };
-            match shard {
-                Some(shard) if shard == self.here => return Some(Placed::Here(incoming)),
-                Some(shard) => self.set_aside(shard, incoming),
-                None => self.fork(incoming, counters),
+            let Some((incoming, destination)) = self.admit(sys, accepted, counters) else { continue };
+            match destination {
+                Destination::Shard(shard) if shard == self.here => return Some(Placed::Here(incoming)),
+                Destination::Shard(shard) => self.set_aside(shard, incoming),
+                Destination::Fork => self.fork(incoming, counters),
+                Destination::Strategy => self.detach(sys, incoming, counters),
             }
             return Some(Placed::Elsewhere);
         }
@@ -306,19 +309,25 @@ impl<Y: Sys> Acceptor<Y> {
         sys: &mut Y,
         accepted: Accepted<Y::Stream>,
         counters: &mut Counters,
-    ) -> Option<(Incoming<Y::Stream>, Option<ShardId>)> {
+    ) -> Option<(Incoming<Y::Stream>, Destination)> {
         let peer = accepted.endpoints.peer();
         if self.admission.peer_is_full(&peer) {
             return refuse(sys, accepted, RefusalCause::PeerLimit, counters);
         }
-        let shard = match self.place(&accepted, counters) {
-            Placement::On(shard) if shard.index() < self.admission.standing() => Some(shard),
-            Placement::Fork => None,
+        let destination = match self.place(&accepted, counters) {
+            Placement::On(shard) if shard.index() < self.admission.standing() => Destination::Shard(shard),
+            Placement::Fork => Destination::Fork,
+            Placement::Detach => Destination::Strategy,
             Placement::On(_) | Placement::Refuse => {
                 return refuse(sys, accepted, RefusalCause::Strategy, counters);
             }
         };
-        let permit = match self.admission.admit(shard, &peer) {
+        let permit = match destination {
+            Destination::Shard(shard) => self.admission.admit(Some(shard), &peer),
+            Destination::Fork => self.admission.admit(None, &peer),
+            Destination::Strategy => self.admission.admit_detached(&peer),
+        };
+        let permit = match permit {
             Ok(permit) => permit,
             // Another acceptor has taken the last place.
             Err(Full::Server) => {
@@ -329,7 +338,7 @@ impl<Y: Sys> Acceptor<Y> {
             Err(Full::Peer) => return refuse(sys, accepted, RefusalCause::PeerLimit, counters),
         };
         let Accepted { io, endpoints } = accepted;
-        Some((Incoming { io, endpoints, permit }, shard))
+        Some((Incoming { io, endpoints, permit }, destination))
     }
 
     fn place(&mut self, accepted: &Accepted<Y::Stream>, counters: &mut Counters) -> Placement {
@@ -372,6 +381,25 @@ impl<Y: Sys> Acceptor<Y> {
         }
         self.held = incoming.map(|Incoming { io, endpoints, .. }| Accepted { io, endpoints });
         self.pause(NOT_HANDED_OVER, &error, counters);
+    }
+
+    /// Hands a connection to the strategy.
+    fn detach(&mut self, sys: &mut Y, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
+        let Incoming { io, endpoints, permit } = incoming;
+        let socket = match sys.detach(io) {
+            Ok(socket) => socket,
+            Err(error) => {
+                counters.count_refusal(RefusalCause::Setup);
+                return tracing::warn!(%error, "a connection cannot be detached, closing it");
+            }
+        };
+        counters.detached += 1;
+        let connection = Detached::new(socket, endpoints, permit);
+        let strategy = &mut self.strategy;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| strategy.detach(connection))) {
+            counters.panics += 1;
+            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in detach");
+        }
     }
 
     fn handle_failure(&mut self, sys: &mut Y, at: usize, error: io::Error, counters: &mut Counters) {
@@ -441,56 +469,4 @@ fn refuse<Y: Sys, R>(
     counters.count_refusal(cause);
     sys.make_reset(&mut accepted.io);
     None
-}
-
-/// Goes by number where the standard library has no name for an error. An unknown error pauses accepting: this is right
-/// for a shortage, and does not spin on anything else.
-fn classify(error: &io::Error) -> Failure {
-    /// `EPROTO`, `EOPNOTSUPP`, `ENOPROTOOPT`, `ENONET`: a network error that was pending on the new socket.
-    const PENDING: [i32; 4] = if cfg!(target_os = "linux") { [71, 95, 92, 64] } else { [100, 102, 42, 64] };
-    const EBADF: i32 = 9;
-    const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
-    match error.kind() {
-        ErrorKind::WouldBlock => return Failure::Empty,
-        ErrorKind::Interrupted
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::ConnectionReset
-        | ErrorKind::PermissionDenied
-        | ErrorKind::NetworkDown
-        | ErrorKind::NetworkUnreachable
-        | ErrorKind::HostUnreachable
-        | ErrorKind::TimedOut => return Failure::Next,
-        ErrorKind::InvalidInput => return Failure::Fatal,
-        _ => {}
-    }
-    match error.raw_os_error() {
-        Some(EBADF | ENOTSOCK) => Failure::Fatal,
-        Some(number) if PENDING.contains(&number) => Failure::Next,
-        _ => Failure::Exhausted,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn accept_errors_are_sorted_by_what_helps() {
-        let sorted = |number| classify(&io::Error::from_raw_os_error(number));
-        for (name, number) in
-            [("EINTR", 4), ("ECONNABORTED", 103), ("EPROTO", 71), ("EPERM", 1), ("ENETDOWN", 100)]
-        {
-            assert_eq!(sorted(number), Failure::Next, "{name}");
-        }
-        for (name, number) in
-            [("EMFILE", 24), ("ENFILE", 23), ("ENOBUFS", 105), ("ENOMEM", 12), ("unknown", 9999)]
-        {
-            assert_eq!(sorted(number), Failure::Exhausted, "{name}");
-        }
-        for (name, number) in [("EBADF", 9), ("EINVAL", 22), ("ENOTSOCK", 88)] {
-            assert_eq!(sorted(number), Failure::Fatal, "{name}");
-        }
-        assert_eq!(sorted(11), Failure::Empty, "EAGAIN");
-    }
 }

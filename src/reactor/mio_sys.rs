@@ -13,7 +13,7 @@ use super::{
     system_clock::SystemClock,
     token::WAKER,
 };
-use crate::{addr::Addr, sync::Wake, time::Clock};
+use crate::{addr::Addr, strategy::DetachedSocket, sync::Wake, time::Clock};
 
 /// Events of one poll, at most: one at a time costs 4 to 8 % more, a thousand keep every session's turn short.
 const EVENTS: usize = 1024;
@@ -104,6 +104,10 @@ impl Sys for MioSys {
 
     fn make_reset(&mut self, stream: &mut Stream) {
         stream.make_reset();
+    }
+
+    fn detach(&mut self, stream: Stream) -> io::Result<DetachedSocket> {
+        stream.detach()
     }
 
     fn take_error(&mut self, stream: &mut Stream) -> Option<io::Error> {

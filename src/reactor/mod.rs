@@ -1,6 +1,7 @@
 //! Polls, sockets and the clock. This module decides nothing: the shard says what an event means.
 #![expect(clippy::disallowed_methods, reason = "this floor reads the clock")]
 
+mod accept_failure;
 mod acceptor;
 mod descriptors;
 mod event_loop;

@@ -13,13 +13,11 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source, net};
 #[cfg(unix)]
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-#[cfg(unix)]
-use socket2::SockAddr;
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 #[cfg(unix)]
 use super::socket_file::SocketFile;
-use crate::addr::Addr;
+use crate::{addr::Addr, strategy::DetachedSocket};
 
 /// Settings of sockets, applied to the listener, from which Linux passes them on to the connections.
 #[derive(Debug, Clone)]
@@ -55,7 +53,7 @@ pub(crate) struct BoundSocket {
     /// Removed again before the socket is closed.
     #[cfg(unix)]
     file: Option<SocketFile>,
-    socket: Socket,
+    pub(super) socket: Socket,
     addr: Addr,
 }
 
@@ -221,9 +219,9 @@ impl Listener {
 /// Writing to a peer that is gone must be an error of that session, and not a SIGPIPE to the process. Apple's
 /// systems have no flag for it but an option of the socket, which socket2 sets and a listener hands on.
 #[cfg(all(unix, not(target_vendor = "apple")))]
-const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(all(unix, target_vendor = "apple"))]
-const SEND_FLAGS: SendFlags = SendFlags::empty();
+pub(super) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
 /// A connected socket, of either family. Its descriptor is all that a session has to hold of it: 4 bytes.
 #[cfg(unix)]
@@ -294,6 +292,25 @@ impl Stream {
         SockRef::from(&self.0).shutdown(Shutdown::Write)
     }
 
+    /// Its calls wait from now on.
+    #[cfg(unix)]
+    pub(crate) fn detach(self) -> io::Result<DetachedSocket> {
+        let socket = Socket::from(self.0);
+        socket.set_nonblocking(false)?;
+        if socket.local_addr()?.is_unix() {
+            Ok(DetachedSocket::Unix(socket.into()))
+        } else {
+            Ok(DetachedSocket::Tcp(socket.into()))
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn detach(self) -> io::Result<DetachedSocket> {
+        let stream = std::net::TcpStream::from(self.0);
+        stream.set_nonblocking(false)?;
+        Ok(DetachedSocket::Tcp(stream))
+    }
+
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
         SockRef::from(&self.0).take_error()
     }
@@ -304,15 +321,18 @@ impl Stream {
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<Addr> {
-        let addr = SockRef::from(&self.0).local_addr()?;
-        if let Some(addr) = addr.as_socket() {
-            return Ok(Addr::Ip(addr));
-        }
-        #[cfg(unix)]
-        return Ok(Addr::Unix(addr.as_pathname().map(Into::into)));
-        #[cfg(not(unix))]
-        return Err(io::ErrorKind::Unsupported.into());
+        addr_of(&SockRef::from(&self.0).local_addr()?)
     }
+}
+
+pub(super) fn addr_of(addr: &SockAddr) -> io::Result<Addr> {
+    if let Some(addr) = addr.as_socket() {
+        return Ok(Addr::Ip(addr));
+    }
+    #[cfg(unix)]
+    return Ok(Addr::Unix(addr.as_pathname().map(Into::into)));
+    #[cfg(not(unix))]
+    return Err(io::ErrorKind::Unsupported.into());
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{addr::Addr, time::Clock};
+use crate::{addr::Addr, strategy::DetachedSocket, time::Clock};
 
 /// What the reactor needs of the system. One implementation uses mio, another is a simulated network for tests.
 ///
@@ -43,6 +43,10 @@ pub(crate) trait Sys {
 
     /// Makes the closing of the stream a reset.
     fn make_reset(&mut self, stream: &mut Self::Stream);
+
+    /// Takes a stream that was never registered out of the reactor, so that its calls wait. Fails where there is no socket
+    /// of the system behind it.
+    fn detach(&mut self, stream: Self::Stream) -> io::Result<DetachedSocket>;
 
     /// Takes the error that is pending on the stream.
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     addr::Addr,
     contained::Contained,
-    strategy::{AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads},
+    strategy::{AcceptMode, Detached, ForkingStrategy, NewConnection, Placement, ShardLoads},
 };
 
 /// One strategy that places the connections of several services. They accept on one thread, so the lock is never
@@ -70,6 +70,10 @@ impl ForkingStrategy for SharedStrategy {
 
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
         self.lock().strategy.place(connection, loads)
+    }
+
+    fn detach(&mut self, connection: Detached) {
+        self.lock().strategy.detach(connection);
     }
 
     fn descriptors_per_session(&self) -> usize {

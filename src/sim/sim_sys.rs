@@ -14,6 +14,7 @@ use super::{
 use crate::{
     addr::Addr,
     reactor::{Ready, Sys},
+    strategy::DetachedSocket,
     sync::Wake,
     time::{Clock, Nanos, Tick},
 };
@@ -177,6 +178,10 @@ impl Sys for SimSys {
         let mut net = self.network.lock();
         let conn = net.conn_of(stream.number);
         net.link(conn).reset_on_close = true;
+    }
+
+    fn detach(&mut self, _stream: SimFd) -> io::Result<DetachedSocket> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn take_error(&mut self, stream: &mut SimFd) -> Option<io::Error> {

@@ -2,12 +2,14 @@
 //!
 //! A strategy decides nothing else. Reading, writing, limits and callbacks are the same for all.
 
+mod detached;
 mod new_connection;
 mod resident;
 mod single_reactor;
 mod thread_per_connection;
 mod worker_pool;
 
+pub use detached::{Detached, DetachedPlace, DetachedSocket};
 pub use new_connection::NewConnection;
 pub use single_reactor::SingleReactor;
 pub use thread_per_connection::ThreadPerConnection;
@@ -58,6 +60,52 @@ pub trait ForkingStrategy: Send {
     /// Decides where this connection lives. A shard that does not exist means [`Placement::Refuse`].
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement;
 
+    /// Takes a connection for which [`place`](Self::place) has returned [`Placement::Detach`]. By default it is dropped, and
+    /// so closed.
+    ///
+    /// This too is called on the acceptor's thread: it hands the connection to a thread of the strategy's own.
+    ///
+    /// ```
+    /// use framewire::{
+    ///     Detached, ForkingStrategy, NewConnection, Placement, Separator, Server, ShardId, ShardLoads,
+    ///     blocking::Client, packet_fn,
+    /// };
+    ///
+    /// /// Connections of the second listener get a thread each, in which a blocking client serves them: at most 16.
+    /// #[derive(Debug)]
+    /// struct Console;
+    ///
+    /// impl ForkingStrategy for Console {
+    ///     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+    ///         match connection.listener() {
+    ///             0 => Placement::On(ShardId::ACCEPTOR),
+    ///             _ if loads.detached() < 16 => Placement::Detach,
+    ///             _ => Placement::Refuse,
+    ///         }
+    ///     }
+    ///
+    ///     fn detach(&mut self, connection: Detached) {
+    ///         std::thread::spawn(move || {
+    ///             let mut client = Client::from_stream(connection, Separator::lines())?;
+    ///             client.process(|replies, line| Ok(replies.send(line)?))?;
+    ///             client.close()
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::bind(["127.0.0.1:0", "127.0.0.1:0"])?.framing(Separator::lines()).strategy(Console);
+    /// let running = server.spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
+    /// let mut console = Client::connect(running.local_addrs()[1].to_string(), Separator::lines())?;
+    /// console.send("status")?;
+    /// assert_eq!(console.recv()?, Some(&b"status"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn detach(&mut self, connection: Detached) {
+        drop(connection);
+    }
+
     /// Returns how many descriptors one session takes, its socket included. If
     /// [`Limits::connections`](crate::Limits::connections) is 0, the server divides the descriptors that it may have by
     /// this to find its maximum of connections. Default 1; a session with a shard of its own ([`Placement::Fork`])
@@ -92,6 +140,9 @@ pub enum Placement {
     On(ShardId),
     /// On a new shard with a thread of its own, which ends with the connection.
     Fork,
+    /// With the strategy, which is handed the socket by [`detach`](ForkingStrategy::detach) and runs it as it likes. It is
+    /// no session: no callback is called for it.
+    Detach,
     /// Nowhere: the connection is reset.
     Refuse,
 }
@@ -138,7 +189,13 @@ impl<'a> ShardLoads<'a> {
         self.admission.forked()
     }
 
-    /// Returns the number of sessions of the whole server.
+    /// Returns the number of [detached](Placement::Detach) connections.
+    #[must_use]
+    pub fn detached(&self) -> usize {
+        self.admission.detached()
+    }
+
+    /// Returns the number of sessions of the whole server, and of detached connections.
     #[must_use]
     pub fn total(&self) -> usize {
         self.admission.total()

@@ -17,7 +17,7 @@ use crate::{addr::Addr, id::ShardId};
 /// A connection is counted from [`admit`](Self::admit) until its permit is dropped, on whatever thread that is.
 pub(crate) struct Admission {
     counts: Arc<Counts>,
-    /// One for each standing shard, shared by its sessions; the last is that of the forked ones.
+    /// One for each standing shard, shared by its sessions; then that of the forked ones, and that of the detached.
     shares: Box<[Arc<Share>]>,
 }
 
@@ -46,11 +46,12 @@ pub(crate) enum Full {
     Peer,
 }
 
-/// Sessions per shard and in all; per peer address only where there is a limit on it.
+/// Connections per shard and in all; per peer address only where there is a limit on it.
 #[derive(Debug)]
 struct Counts {
     shards: Box<[AtomicUsize]>,
     forked: AtomicUsize,
+    detached: AtomicUsize,
     total: AtomicUsize,
     max_total: usize,
     peers: Option<Peers>,
@@ -66,8 +67,18 @@ struct Peers {
 #[derive(Debug)]
 struct Share {
     counts: Arc<Counts>,
-    /// A standing shard; `None` for forked ones.
-    shard: Option<ShardId>,
+    place: Place,
+}
+
+/// Where a connection lives.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// On a standing shard.
+    Shard(ShardId),
+    /// On a shard of its own.
+    Forked,
+    /// With the strategy.
+    Detached,
 }
 
 impl Admission {
@@ -76,12 +87,14 @@ impl Admission {
         let counts = Arc::new(Counts {
             shards: (0..standing).map(|_| AtomicUsize::new(0)).collect(),
             forked: AtomicUsize::new(0),
+            detached: AtomicUsize::new(0),
             total: AtomicUsize::new(0),
             max_total,
             peers: max_per_peer.map(|max| Peers { max, counts: Mutex::default() }),
         });
-        let shards = (0..standing).map(|shard| Some(ShardId(shard as u32))).chain([None]);
-        let shares = shards.map(|shard| Arc::new(Share { counts: counts.clone(), shard }));
+        let shards = (0..standing).map(|shard| Place::Shard(ShardId(shard as u32)));
+        let places = shards.chain([Place::Forked, Place::Detached]);
+        let shares = places.map(|place| Arc::new(Share { counts: counts.clone(), place }));
         Self { shares: shares.collect(), counts }
     }
 
@@ -99,6 +112,15 @@ impl Admission {
 
     /// Counts one more session on that standing shard, or on a forked one (`None`), unless that would exceed a limit.
     pub(crate) fn admit(&self, shard: Option<ShardId>, peer: &Addr) -> Result<AdmissionPermit, Full> {
+        self.enter(shard.map_or(Place::Forked, Place::Shard), peer)
+    }
+
+    /// Counts one more connection that the strategy takes, unless that would exceed a limit.
+    pub(crate) fn admit_detached(&self, peer: &Addr) -> Result<AdmissionPermit, Full> {
+        self.enter(Place::Detached, peer)
+    }
+
+    fn enter(&self, place: Place, peer: &Addr) -> Result<AdmissionPermit, Full> {
         let counts = &*self.counts;
         let one_more = |total: usize| (total < counts.max_total).then_some(total + 1);
         counts.total.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full::Server)?;
@@ -110,9 +132,13 @@ impl Admission {
             }
             _ => None,
         };
-        counts.of(shard).fetch_add(1, Relaxed);
-        let place = shard.map_or(self.standing(), ShardId::index);
-        let share = self.shares.get(place).or(self.shares.last()).cloned();
+        counts.of(place).fetch_add(1, Relaxed);
+        let share = self.shares.get(match place {
+            Place::Shard(shard) => shard.index(),
+            Place::Forked => self.standing(),
+            Place::Detached => self.standing() + 1,
+        });
+        let share = share.cloned();
         Ok(AdmissionPermit { share, peer })
     }
 
@@ -128,6 +154,10 @@ impl Admission {
 
     pub(crate) fn forked(&self) -> usize {
         self.counts.forked.load(Relaxed)
+    }
+
+    pub(crate) fn detached(&self) -> usize {
+        self.counts.detached.load(Relaxed)
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -168,8 +198,8 @@ impl Drop for DepositedPermits {
 impl Drop for AdmissionPermit {
     fn drop(&mut self) {
         let Some(share) = &self.share else { return };
-        let Share { counts, shard } = &**share;
-        counts.of(*shard).fetch_sub(1, Relaxed);
+        let Share { counts, place } = &**share;
+        counts.of(*place).fetch_sub(1, Relaxed);
         if let (Some(peers), Some(ip)) = (&counts.peers, self.peer) {
             peers.leave(ip);
         }
@@ -179,8 +209,12 @@ impl Drop for AdmissionPermit {
 }
 
 impl Counts {
-    fn of(&self, shard: Option<ShardId>) -> &AtomicUsize {
-        shard.and_then(|shard| self.shards.get(shard.index())).unwrap_or(&self.forked)
+    fn of(&self, place: Place) -> &AtomicUsize {
+        match place {
+            Place::Shard(shard) => self.shards.get(shard.index()).unwrap_or(&self.forked),
+            Place::Forked => &self.forked,
+            Place::Detached => &self.detached,
+        }
     }
 }
 
@@ -275,6 +309,20 @@ mod tests {
         drop((first, second));
         assert_eq!((admission.total(), admission.forked()), (0, 0));
         assert!(admission.counts.peers.as_ref().is_some_and(|peers| peers.lock().is_empty()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_detached_connection_counts_for_the_limits_and_on_no_shard() -> Tested {
+        let admission = Admission::new(1, 2, Some(1));
+        let (peer, other) = (Addr::Ip("10.0.0.1:1000".parse()?), Addr::Ip("10.0.0.2:1000".parse()?));
+        let permits = [admission.admit_detached(&peer), admission.admit_detached(&other)];
+        assert!(permits.iter().all(Result::is_ok) && admission.peer_is_full(&peer) && admission.is_full());
+        assert_eq!((admission.detached(), admission.forked()), (2, 0));
+        assert_eq!(admission.sessions(ShardId(0)), Some(0));
+        drop(permits);
+        assert_eq!((admission.detached(), admission.total()), (0, 0));
+        assert!(!admission.peer_is_full(&peer));
         Ok(())
     }
 

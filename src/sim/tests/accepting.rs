@@ -14,7 +14,7 @@ use crate::{
     reactor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch, Placed},
     shard::Incoming,
     sim::{Call, Fail, Heard, Network, Setup, SimFd, SimSys, Sizes, World, errno, frame},
-    strategy::{ForkingStrategy, NewConnection, Placement, ShardLoads, WorkerPool},
+    strategy::{Detached, ForkingStrategy, NewConnection, Placement, ShardLoads, WorkerPool},
     sync::{Admission, AdmissionPermit},
 };
 
@@ -209,6 +209,46 @@ fn a_client_that_waits_for_a_place_is_counted_as_refused_when_the_server_stops()
     acceptor.stop(&mut counters);
     assert_eq!((counters.accepted, counters.refused_total()), (1, 1));
     assert_eq!(network.lock().hear(conn, 1), Heard::End);
+}
+
+/// Wants every connection.
+struct Collector;
+
+impl ForkingStrategy for Collector {
+    fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        assert_eq!((loads.total(), loads.detached()), (0, 0));
+        Placement::Detach
+    }
+
+    fn detach(&mut self, connection: Detached) {
+        panic!("a simulated socket became {connection:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_cannot_be_detached_is_closed_and_leaves_the_counts() {
+    let network = Network::new(1, Sizes::default());
+    let (mut sys, _) = SimSys::new(&network);
+    let listeners = vec![sys.listen()];
+    let listener = listeners[0].0.number;
+    let strategy: Box<dyn ForkingStrategy> = Box::new(Collector);
+    let (strategy, dispatch) = (Contained::new(strategy), Box::new(NoDispatch));
+    let (admission, here) = (Arc::new(Admission::new(1, 10, None)), ShardId::ACCEPTOR);
+    let config =
+        AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here, service: 0 };
+    let mut acceptor = Acceptor::new(&mut sys, config).expect("a listener");
+    let conns = [(); 2].map(|()| network.lock().connect(listener));
+    let mut counters = Counters::default();
+    acceptor.begin_turn(0);
+    while let Some(placed) = acceptor.poll_accept(&mut sys, &mut counters) {
+        assert!(matches!(placed, Placed::Elsewhere), "nobody lives here");
+    }
+    assert_eq!(
+        (counters.accepted, counters.refused_total(), counters.detached, counters.panics),
+        (2, 2, 0, 0)
+    );
+    assert_eq!((admission.total(), admission.detached()), (0, 0));
+    assert_eq!(conns.map(|conn| network.lock().hear(conn, 1)), [Heard::End, Heard::End]);
 }
 
 #[test]

@@ -70,7 +70,7 @@
 //! decisions.
 //!
 //! ```text
-//! 4  facade    server: bind, serve, watch, stop · channel · testing: for your own framings and handlers · guide: nothing but text
+//! 4  facade    server: bind, serve, watch, stop · channel · blocking: clients that wait · testing: for your own framings and handlers · guide: nothing but text
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
@@ -103,6 +103,7 @@
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
+//! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
 //! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a packet cannot be encoded), [`DecodeError`] (a packet is not what it should be), [`ServeError`], [`FramingConfigError`] |
@@ -210,6 +211,7 @@ mod reactor;
 mod runtime;
 
 // Floor 4: the facade.
+pub mod blocking;
 mod channel;
 pub mod guide;
 mod server;

@@ -66,6 +66,15 @@ enum Cut {
     NoPacket(NoPacket),
 }
 
+/// As [`Deframed`], with the place of the packet in the buffer, for callers that cannot hold a borrow of it.
+pub(crate) enum Found {
+    Packet(Range<usize>),
+    Rejected(FrameError),
+}
+
+/// A buffer of more bytes than this is given back when most of it is empty.
+const KEPT: usize = 64 * 1024;
+
 impl<F: Framing> Deframer<F> {
     /// Creates a deframer at the beginning of a stream. For a framing that knows no maximum, the maximum is 1 MiB.
     pub fn new(framing: F) -> Self {
@@ -97,6 +106,11 @@ impl<F: Framing> Deframer<F> {
         if self.consumed > self.buffer.len() - self.consumed {
             self.buffer.drain(..self.consumed);
             self.consumed = 0;
+            // A short rest does not keep the memory of the long frame before it.
+            let needed = (self.buffer.len() + bytes.len()).max(KEPT);
+            if self.buffer.capacity() / 4 > needed {
+                self.buffer.shrink_to(needed);
+            }
         }
         self.buffer.extend_from_slice(bytes);
         self.has_refused = false;
@@ -117,11 +131,21 @@ impl<F: Framing> Deframer<F> {
     /// What the framing returns, [`FrameError::InvalidDecode`] if the framing returns an impossible range or makes no
     /// progress, and [`FrameError::TooLong`] if the unfinished frame is longer than the maximum.
     pub fn poll_frame(&mut self) -> Result<Option<Deframed<'_>>, FrameError> {
-        let packet = loop {
+        Ok(match self.find()? {
+            Some(Found::Packet(packet)) => self.buffer.get(packet).map(Deframed::Packet),
+            Some(Found::Rejected(error)) => Some(Deframed::Rejected(error)),
+            None => None,
+        })
+    }
+
+    /// As [`poll_frame`](Self::poll_frame). The packet stays where it is until more is fed; [`packet`](Self::packet)
+    /// returns it.
+    pub(crate) fn find(&mut self) -> Result<Option<Found>, FrameError> {
+        loop {
             match self.cut()? {
-                Some(Cut::Packet(packet)) => break packet,
+                Some(Cut::Packet(packet)) => return Ok(Some(Found::Packet(packet))),
                 Some(Cut::NoPacket(NoPacket::Skipped)) => {}
-                Some(Cut::NoPacket(NoPacket::Rejected(error))) => return Ok(Some(Deframed::Rejected(error))),
+                Some(Cut::NoPacket(NoPacket::Rejected(error))) => return Ok(Some(Found::Rejected(error))),
                 None if self.stage == Stage::Ending => {
                     self.stage = Stage::Ended;
                     self.has_refused = false;
@@ -129,8 +153,16 @@ impl<F: Framing> Deframer<F> {
                 None if self.stage == Stage::Open => return self.within().map(|()| None),
                 None => return Ok(None),
             }
-        };
-        Ok(self.buffer.get(packet).map(Deframed::Packet))
+        }
+    }
+
+    /// Returns a packet that was found at this place, with the framing.
+    pub(crate) fn packet(&self, place: Range<usize>) -> (&[u8], &F) {
+        (self.buffer.get(place).unwrap_or_default(), &self.framing)
+    }
+
+    pub(crate) fn framing(&self) -> &F {
+        &self.framing
     }
 
     /// Returns the bytes that are not consumed yet.
@@ -328,6 +360,16 @@ mod tests {
             assert_eq!(deframer.held(), b"\x01");
         }
         assert!(deframer.buffer.capacity() < 100, "{} bytes", deframer.buffer.capacity());
+    }
+
+    #[test]
+    fn a_long_frame_does_not_keep_its_memory() {
+        let mut deframer = Deframer::new(LengthPrefix::u32_be());
+        deframer.feed(&[&500_000_u32.to_be_bytes()[..], &[7; 500_000]].concat());
+        assert_eq!(packets(&mut deframer), [[7; 500_000]]);
+        deframer.feed(b"\0\0\0\x01i");
+        assert_eq!(packets(&mut deframer), [b"i"]);
+        assert!(deframer.buffer.capacity() <= KEPT, "{} bytes", deframer.buffer.capacity());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use until_eof::UntilEof;
 pub use varint::VarintPrefix;
 
 pub(crate) use any::AnyFraming;
-pub(crate) use deframer::{NoPacket, Stage, no_packet, packet};
+pub(crate) use deframer::{Found, NoPacket, Stage, no_packet, packet};
 
 use std::ops::Range;
 

@@ -1,8 +1,10 @@
-//! Polls, sockets and the clock. This module decides nothing: the shard says what an event means.
+//! Polls, sockets and the clock. This module decides nothing: the shard says what an event means. Beside the loop,
+//! `blocking_socket.rs` has sockets for clients without one.
 #![expect(clippy::disallowed_methods, reason = "this floor reads the clock")]
 
 mod accept_failure;
 mod acceptor;
+mod blocking_socket;
 mod descriptors;
 mod event_loop;
 mod mio_sys;
@@ -19,6 +21,7 @@ mod token;
 #[cfg(test)]
 pub(crate) use acceptor::Placed;
 pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch};
+pub(crate) use blocking_socket::{BlockingListener, BlockingSocket, Deadline, deadline, now};
 pub(crate) use descriptors::descriptors_left;
 pub(crate) use event_loop::EventLoop;
 pub(crate) use mio_sys::MioSys;

@@ -85,7 +85,7 @@ impl<A: BindAddr + Clone> BindAddr for &[A] {
 }
 
 /// Binds every target.
-pub(super) fn bind(addrs: impl BindAddr, reuse_port: bool) -> Result<Vec<BoundSocket>, ServeError> {
+pub(crate) fn bind(addrs: impl BindAddr, reuse_port: bool) -> Result<Vec<BoundSocket>, ServeError> {
     let targets = addrs.targets();
     if targets.is_empty() {
         return Err(ServeError::Address { text: String::new(), why: "no address was given".into() });

@@ -19,6 +19,8 @@ pub use handlers::{Handlers, PerShard, per_shard};
 pub use reactor::Reactor;
 pub use running::RunningServer;
 
+pub(crate) use bind::{Target, bind};
+
 use self::{
     signals::OnSignal,
     start::{Starting, service},

@@ -107,12 +107,12 @@ impl Heartbeat {
         Self(Arc::new(Beat { lost_after: Some(beats), ..Arc::unwrap_or_clone(self.0) }))
     }
 
-    pub(super) fn period(&self) -> Tick {
+    pub(crate) fn period(&self) -> Tick {
         self.0.period
     }
 
     /// Returns `true` if the peer is lost after so many beats without an answer.
-    pub(super) fn is_lost_after(&self, unanswered: u16) -> bool {
+    pub(crate) fn is_lost_after(&self, unanswered: u16) -> bool {
         self.0.lost_after.is_some_and(|beats| unanswered >= beats.max(1))
     }
 

@@ -26,6 +26,31 @@ fn echo_sends_each_line_back() {
     peer.expect("world\n\n");
 }
 
+#[test]
+fn blocking_client_prints_the_replies_of_any_server_of_lines() {
+    let words = ["hello", "good day", ""];
+    for (server, args, replies) in [
+        ("echo", &["127.0.0.1:0"][..], words),
+        ("blocking_client", &["serve", "127.0.0.1:0"], ["HELLO", "GOOD DAY", ""]),
+    ] {
+        let program = Program::start(server, args);
+        let addr = program.addr.to_string();
+        assert_eq!(program::printed("blocking_client", &[&[addr.as_str()][..], &words].concat()), replies);
+    }
+}
+
+#[test]
+fn blocking_client_serves_several_at_once() {
+    let program = Program::start("blocking_client", &["serve", "127.0.0.1:0"]);
+    let mut peers = [program.connect(), program.connect()];
+    for _ in 0..2 {
+        for (peer, line) in peers.iter_mut().zip(["one\n", "two\n"]) {
+            peer.send(line);
+            peer.expect(line.to_uppercase());
+        }
+    }
+}
+
 /// What a framing puts on the wire for the payload `ab`.
 const LAB_FRAMES: &[(&str, &[u8])] = &[
     ("u8", b"\x02ab"),

@@ -11,6 +11,15 @@ use std::{
 /// How long anything may take before a test gives up; far more than it needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Runs `examples/<name>` to its end, which must be one without an error, and returns the lines that it printed.
+pub(crate) fn printed(name: &str, args: &[&str]) -> Vec<String> {
+    let path = built(name);
+    let output = Command::new(&path).args(args).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
 /// An example that runs as a process. Dropping it kills it.
 pub(crate) struct Program {
     name: String,

@@ -11,11 +11,15 @@ mod backpressure;
 mod between_sessions;
 mod binding;
 mod blocked_handlers;
+#[cfg(unix)]
+mod blocking_client;
 mod broadcast;
 mod changes_of_framing;
 mod channels;
 mod close_reasons;
 mod closures;
+#[cfg(unix)]
+mod detached;
 mod encoders;
 mod handler_factories;
 mod handlers;

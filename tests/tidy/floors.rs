@@ -35,7 +35,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
     // 3, the world: polls, sockets, the clock, threads.
     &["reactor", "runtime"],
     // 4, the facade.
-    &["server", "channel", "testing", "guide"],
+    &["server", "channel", "blocking", "testing", "guide"],
 ];
 
 /// The floor of a module, by the longest entry that its path begins with.

@@ -158,7 +158,7 @@
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
-//! - No TLS, UDP or clients yet.
+//! - No TLS and no UDP yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),

@@ -8,6 +8,7 @@
 //! | [Back-pressure](backpressure) | What happens when a peer does not read as fast as I send? |
 //! | [How sessions end](session_ends) | In which phases, after which timeouts, and how do I learn why? |
 //! | [Blocking work and other threads](blocking_work) | Where do I put what takes long, and how does its reply get back? |
+//! | [Clients](clients) | How do I connect to such a server? |
 //! | [Your own framing](own_framing) | How do I speak a protocol that has none of the ready-made framings? |
 //! | [Testing](testing) | How do I test framings, handlers and servers? |
 //! | [Deployment](deployment) | Descriptors, backlog, systemd, restarts, signals, metrics, logging |
@@ -28,6 +29,9 @@ pub mod session_ends {}
 
 #[doc = include_str!("blocking_work.md")]
 pub mod blocking_work {}
+
+#[doc = include_str!("clients.md")]
+pub mod clients {}
 
 #[doc = include_str!("own_framing.md")]
 pub mod own_framing {}

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::error::{CloseReason, discard};
+use crate::error::{CloseReason, Logged, discard};
 
 /// A value whose type the user chose. A panic in its destructor is caught and logged.
 ///
@@ -37,7 +37,7 @@ impl<T> Contained<T> {
 impl<T> Drop for Contained<T> {
     fn drop(&mut self) {
         if let Err(panic) = discard(self.0.take()) {
-            tracing::error!(value = type_name::<T>(), panic, "a value panicked when it was dropped");
+            tracing::error!(value = type_name::<T>(), panic = %Logged(&panic), "a value panicked when it was dropped");
         }
     }
 }

@@ -75,7 +75,7 @@
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
-//!              addr · encode, decode, formats: packets and values · contained: panics · error · id · limits · metrics · slots · time
+//!              addr · encode, decode, formats: packets and values · contained: panics · error · events, log: what operators are told · id · limits · metrics · slots · time
 //! ```
 //!
 //! The path of a byte, there and back:
@@ -107,7 +107,7 @@
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
 //! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
 //! | what went wrong | [`CloseReason`] (why a session ended), [`Failure`] (why a callback failed), [`SendError`], [`FrameError`] (the peer broke the wire), [`EncodeError`] (a packet cannot be encoded), [`DecodeError`] (a packet is not what it should be), [`ServeError`], [`FramingConfigError`] |
-//! | watching | [`Metrics`] (what was counted), [`Rates`] (how fast, between two of them), [`Sample`] (for an exporter), [`SessionStats`], [`SessionInfo`]; events go to `tracing` |
+//! | watching | [`Metrics`] (what was counted), [`Rates`] (how fast, between two of them), [`Sample`] (for an exporter), [`SessionStats`], [`SessionInfo`]; [`Event`]s by [`ServerHandle::events`]; a log by `tracing`, in which what a peer repeats is summed up |
 //!
 //! # What happens when
 //!
@@ -187,9 +187,11 @@ mod contained;
 mod decode;
 mod encode;
 mod error;
+mod events;
 mod formats;
 mod id;
 mod limits;
+mod log;
 mod metrics;
 mod slots;
 mod sync;
@@ -233,6 +235,7 @@ pub use error::{
     BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, Outcome, QueryError,
     RefusalCause, SendError, ServeError, TicketError,
 };
+pub use events::{Event, Events};
 #[cfg(feature = "json")]
 pub use formats::Json;
 #[cfg(feature = "postcard")]

@@ -38,6 +38,8 @@ pub(crate) trait Clock {
 pub(crate) const MAX_STRIDE: u32 = 32;
 /// If more time (ticks) than this passes between two readings within a turn, the shard could not hear its peers in it.
 const HELD_UP: Tick = 100;
+/// A callback that takes longer than this is reported, where somebody watches.
+pub(crate) const SLOW_CALLBACK: Nanos = 100 * NANOS_PER_TICK;
 /// If more time than this passes between two readings, the clock is read again after the next unit.
 const COARSE: Nanos = 4 * NANOS_PER_TICK;
 
@@ -66,8 +68,12 @@ pub(crate) struct ShardClock {
     until: Tick,
     /// Units of work until the clock is read again.
     credit: u32,
-    /// What `credit` starts from: 1 where callbacks are slow, else up to `MAX_STRIDE`.
+    /// What `credit` starts from: 1 where callbacks are slow, else up to `most_stride`.
     stride: u32,
+    /// 1 where somebody watches how long each callback takes, else `MAX_STRIDE`.
+    most_stride: u32,
+    /// The longest time between two readings that was a slow callback of this visit, where somebody watches; else 0.
+    slow: Nanos,
     /// The stamp that turned out to be too early, from the reading that found it.
     outdated: Option<Tick>,
     /// The part of the turn is over, or some stamp is outdated: one check for both, after each session.
@@ -92,6 +98,8 @@ impl ShardClock {
             until: Tick::MAX,
             credit: MAX_STRIDE,
             stride: MAX_STRIDE,
+            most_stride: MAX_STRIDE,
+            slow: 0,
             outdated: None,
             alarm: false,
             lost: 0,
@@ -152,6 +160,9 @@ impl ShardClock {
         if passed > HELD_UP * NANOS_PER_TICK {
             self.lost += passed.div_ceil(NANOS_PER_TICK);
         }
+        if passed > SLOW_CALLBACK && self.is_watched() {
+            self.slow = self.slow.max(passed);
+        }
     }
 
     /// Reads the clock after a wait that was to end at `expected`; time beyond that was lost. Returns
@@ -160,6 +171,7 @@ impl ShardClock {
         let expected = expected.map(|at| at.max(self.now));
         self.set();
         self.woke_at = self.read_at;
+        self.slow = 0;
         let late = expected.map_or(0, |at| self.now.saturating_sub(at));
         if late > HELD_UP {
             self.lost += late;
@@ -222,13 +234,50 @@ impl ShardClock {
         self.credit
     }
 
-    /// Counts `units` of work that were done, and reads the clock when it is time to.
+    /// Counts `units` of work that were done, and reads the clock when it is time to. Returns `true` if it did.
     #[inline]
-    pub(crate) fn spend(&mut self, units: u32) {
+    pub(crate) fn spend(&mut self, units: u32) -> bool {
         self.credit = self.credit.saturating_sub(units);
-        if self.credit == 0 {
+        let is_time = self.credit == 0;
+        if is_time {
             self.read_in_time();
         }
+        is_time
+    }
+
+    /// Reads the clock after every unit of work from now on, or as usual again.
+    #[inline]
+    pub(crate) fn watch(&mut self, is_watched: bool) {
+        if self.is_watched() != is_watched {
+            self.change_watch(is_watched);
+        }
+    }
+
+    #[cold]
+    fn change_watch(&mut self, is_watched: bool) {
+        self.most_stride = if is_watched { 1 } else { MAX_STRIDE };
+        self.stride = self.stride.min(self.most_stride);
+        self.credit = self.credit.min(self.stride);
+    }
+
+    /// Returns `true` if somebody wants to know how long each callback takes.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.most_stride == 1
+    }
+
+    pub(crate) fn read_at(&self) -> Nanos {
+        self.read_at
+    }
+
+    /// Takes the longest time between two readings since the last call, if that was more than [`SLOW_CALLBACK`]; else 0.
+    pub(crate) fn take_slow(&mut self) -> Nanos {
+        std::mem::take(&mut self.slow)
+    }
+
+    /// Puts back what was taken.
+    pub(crate) fn put_slow(&mut self, slow: Nanos) {
+        self.slow = slow;
     }
 
     /// Reads the clock, and plans the next reading: the longer the work took, the sooner.
@@ -239,7 +288,7 @@ impl ShardClock {
         let took = self.read_at.saturating_sub(before);
         if took < COARSE / 4 {
             // Step by step: sessions that only wait take no time, and must not hide that the callbacks of others do.
-            self.stride = (self.stride + 1).min(MAX_STRIDE);
+            self.stride = (self.stride + 1).min(self.most_stride);
         }
         self.credit = self.stride;
     }

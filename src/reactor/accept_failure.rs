@@ -45,6 +45,11 @@ pub(super) fn classify(error: &io::Error) -> Failure {
     }
 }
 
+/// Copies the number of an error, or its kind.
+pub(super) fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,22 @@
 use std::{
-    io::{self, ErrorKind},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    vec::Drain,
 };
 
 use super::{
     Sys,
-    accept_failure::{Failure, classify},
+    accept_failure::{Failure, classify, copy_of},
+    dispatch::{Dispatch, HandOverError},
     token::listener_token,
 };
 use crate::{
     addr::{Addr, Endpoints},
     contained::Contained,
     error::{RefusalCause, panic_message},
+    events::{Event, Reporter},
     id::ShardId,
+    log::logged,
     metrics::Counters,
     shard::Incoming,
     strategy::{Detached, ForkingStrategy, NewConnection, Placement, ShardLoads},
@@ -63,6 +65,9 @@ pub(crate) struct Acceptor<Y: Sys> {
     /// The listener to try next.
     next: usize,
     full: bool,
+    /// Subscribers were told that accepting pauses.
+    is_paused: bool,
+    reporter: Reporter,
     failure: Option<io::Error>,
     /// A listener was ready in this turn, or something was left of the turn before.
     is_active: bool,
@@ -120,35 +125,7 @@ pub(crate) struct AcceptorConfig<Y: Sys> {
     pub(crate) here: ShardId,
     /// The number of its service on this thread, which its tokens carry.
     pub(crate) service: u8,
-}
-
-/// Hands connections over to other threads.
-pub(crate) trait Dispatch<T>: Send {
-    /// Hands connections to a standing shard, all together; if that fails, all are dropped.
-    fn send(&mut self, shard: ShardId, batch: Drain<'_, Incoming<T>>) -> io::Result<()>;
-
-    /// Hands a connection to a new shard.
-    fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
-}
-
-/// No thread could be started for a connection. It may be tried again.
-pub(crate) struct HandOverError<T> {
-    pub(crate) error: io::Error,
-    /// `None` when the server is stopping.
-    pub(crate) incoming: Option<Incoming<T>>,
-}
-
-/// For an acceptor that keeps every connection on its own shard.
-pub(crate) struct NoDispatch;
-
-impl<T> Dispatch<T> for NoDispatch {
-    fn send(&mut self, _shard: ShardId, _batch: Drain<'_, Incoming<T>>) -> io::Result<()> {
-        Err(ErrorKind::NotConnected.into())
-    }
-
-    fn fork(&mut self, _incoming: Incoming<T>) -> Result<(), HandOverError<T>> {
-        Err(HandOverError { error: ErrorKind::NotConnected.into(), incoming: None })
-    }
+    pub(crate) reporter: Reporter,
 }
 
 impl<Y: Sys> Acceptor<Y> {
@@ -183,6 +160,8 @@ impl<Y: Sys> Acceptor<Y> {
             budget: BUDGET,
             next: 0,
             full: false,
+            is_paused: false,
+            reporter: config.reporter,
             failure: None,
             is_active: true,
         })
@@ -191,13 +170,14 @@ impl<Y: Sys> Acceptor<Y> {
     /// Closes the listeners.
     pub(crate) fn stop(mut self, counters: &mut Counters) {
         self.listeners.clear();
-        if self.held.take().is_some() {
-            counters.count_refusal(RefusalCause::Shutdown);
+        if let Some(held) = self.held.take() {
+            self.turn_away(&held.endpoints.peer(), RefusalCause::Shutdown, counters);
         }
         let stopped = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).map_err(panic_message);
         for panic in [stopped, self.strategy.discard()].into_iter().filter_map(Result::err) {
             counters.panics += 1;
-            tracing::error!(panic, "the forking strategy panicked when accepting stopped");
+            let then = "the forking strategy panicked when accepting stopped";
+            self.reporter.panicked(self.now, "on_stop", &panic, then);
         }
     }
 
@@ -269,7 +249,10 @@ impl<Y: Sys> Acceptor<Y> {
             return None;
         }
         self.full = false;
-        let Some(at) = at else { return Some(self.held.take()) };
+        let Some(at) = at else {
+            self.resume();
+            return Some(self.held.take());
+        };
         self.budget -= 1;
         let state = self.listeners.get_mut(at)?;
         match sys.accept(&mut state.listener) {
@@ -278,9 +261,10 @@ impl<Y: Sys> Acceptor<Y> {
                 counters.accepted += 1;
                 let listener = state.number;
                 let local = state.local.clone().map_or_else(|| sys.local_addr(&io), Ok).ok();
+                self.resume();
                 // Without an address the peer is gone already.
                 if local.is_none() {
-                    counters.count_refusal(RefusalCause::Vanished);
+                    self.turn_away(&peer, RefusalCause::Vanished, counters);
                 }
                 Some(local.map(|local| Accepted { io, endpoints: Endpoints::new(peer, local, listener) }))
             }
@@ -312,14 +296,14 @@ impl<Y: Sys> Acceptor<Y> {
     ) -> Option<(Incoming<Y::Stream>, Destination)> {
         let peer = accepted.endpoints.peer();
         if self.admission.peer_is_full(&peer) {
-            return refuse(sys, accepted, RefusalCause::PeerLimit, counters);
+            return self.refuse(sys, accepted, RefusalCause::PeerLimit, counters);
         }
         let destination = match self.place(&accepted, counters) {
             Placement::On(shard) if shard.index() < self.admission.standing() => Destination::Shard(shard),
             Placement::Fork => Destination::Fork,
             Placement::Detach => Destination::Strategy,
             Placement::On(_) | Placement::Refuse => {
-                return refuse(sys, accepted, RefusalCause::Strategy, counters);
+                return self.refuse(sys, accepted, RefusalCause::Strategy, counters);
             }
         };
         let permit = match destination {
@@ -335,7 +319,7 @@ impl<Y: Sys> Acceptor<Y> {
                 self.wait_for_room(counters);
                 return None;
             }
-            Err(Full::Peer) => return refuse(sys, accepted, RefusalCause::PeerLimit, counters),
+            Err(Full::Peer) => return self.refuse(sys, accepted, RefusalCause::PeerLimit, counters),
         };
         let Accepted { io, endpoints } = accepted;
         Some((Incoming { io, endpoints, permit }, destination))
@@ -346,7 +330,8 @@ impl<Y: Sys> Acceptor<Y> {
         let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.admission));
         catch_unwind(AssertUnwindSafe(|| strategy.place(&connection, loads))).unwrap_or_else(|panic| {
             counters.panics += 1;
-            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place");
+            let then = "the forking strategy panicked in place";
+            self.reporter.panicked(self.now, "place", &panic_message(panic), then);
             Placement::Refuse
         })
     }
@@ -363,8 +348,11 @@ impl<Y: Sys> Acceptor<Y> {
         let mut failure = None;
         for (shard, batch) in self.outgoing.iter_mut().filter(|(_, batch)| !batch.is_empty()) {
             let count = batch.len();
+            let watched = if self.reporter.hub.is_watched() { batch.as_slice() } else { &[] };
+            let peers: Vec<Addr> = watched.iter().map(|incoming| incoming.endpoints.peer()).collect();
             if let Err(error) = self.dispatch.send(*shard, batch.drain(..)) {
                 (0..count).for_each(|_| counters.count_refusal(RefusalCause::NoThread));
+                peers.iter().for_each(|peer| self.reporter.refused(peer, RefusalCause::NoThread, None));
                 failure = Some(error);
             }
         }
@@ -375,9 +363,10 @@ impl<Y: Sys> Acceptor<Y> {
 
     /// Hands a connection to a new shard. A connection that comes back has to be admitted anew.
     fn fork(&mut self, incoming: Incoming<Y::Stream>, counters: &mut Counters) {
+        let peer = incoming.endpoints.peer();
         let Err(HandOverError { error, incoming }) = self.dispatch.fork(incoming) else { return };
         if incoming.is_none() {
-            counters.count_refusal(RefusalCause::Shutdown);
+            self.turn_away(&peer, RefusalCause::Shutdown, counters);
         }
         self.held = incoming.map(|Incoming { io, endpoints, .. }| Accepted { io, endpoints });
         self.pause(NOT_HANDED_OVER, &error, counters);
@@ -389,8 +378,13 @@ impl<Y: Sys> Acceptor<Y> {
         let socket = match sys.detach(io) {
             Ok(socket) => socket,
             Err(error) => {
-                counters.count_refusal(RefusalCause::Setup);
-                return tracing::warn!(%error, "a connection cannot be detached, closing it");
+                self.turn_away(&endpoints.peer(), RefusalCause::Setup, counters);
+                let (now, peer) = (self.now, endpoints.peer());
+                logged!(
+                    self.reporter.gate, now, Unpollable WARN,
+                    %peer, %error, "a connection cannot be detached, closing it"
+                );
+                return;
             }
         };
         counters.detached += 1;
@@ -398,7 +392,8 @@ impl<Y: Sys> Acceptor<Y> {
         let strategy = &mut self.strategy;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| strategy.detach(connection))) {
             counters.panics += 1;
-            tracing::error!(panic = panic_message(panic), "the forking strategy panicked in detach");
+            let then = "the forking strategy panicked in detach";
+            self.reporter.panicked(self.now, "detach", &panic_message(panic), then);
         }
     }
 
@@ -411,6 +406,7 @@ impl<Y: Sys> Acceptor<Y> {
                 if self.spare.is_none() {
                     self.spare = sys.spare().ok();
                 }
+                self.resume();
             }
             Failure::Next => self.count_failure(at, &error, counters),
             Failure::Exhausted => self.pause("cannot accept, clients wait", &error, counters),
@@ -431,6 +427,7 @@ impl<Y: Sys> Acceptor<Y> {
             self.full = true;
             tracing::warn!(connections = self.admission.total(), "the server is full, clients wait");
         }
+        self.tell_paused(None);
         self.paused_until = Some(self.now + PAUSE);
     }
 
@@ -440,6 +437,7 @@ impl<Y: Sys> Acceptor<Y> {
         if state.failures >= FAILURES {
             (state.failures, state.rests_until) = (0, Some(self.now + PAUSE));
             counters.accept_pauses += 1;
+            self.tell_paused(Some(error));
             self.complain("a listener fails to accept again and again", error);
         }
     }
@@ -448,6 +446,7 @@ impl<Y: Sys> Acceptor<Y> {
         counters.accept_pauses += 1;
         self.spare = None;
         self.paused_until = Some(self.now + PAUSE);
+        self.tell_paused(Some(error));
         self.complain(why, error);
     }
 
@@ -457,16 +456,41 @@ impl<Y: Sys> Acceptor<Y> {
             tracing::warn!(%error, pause_ms = PAUSE, "{why}; trying again after a pause");
         }
     }
-}
 
-/// Resets a connection that is not served, so that its peer knows at once.
-fn refuse<Y: Sys, R>(
-    sys: &mut Y,
-    mut accepted: Accepted<Y::Stream>,
-    cause: RefusalCause,
-    counters: &mut Counters,
-) -> Option<R> {
-    counters.count_refusal(cause);
-    sys.make_reset(&mut accepted.io);
-    None
+    /// Tells subscribers, once, that accepting pauses.
+    fn tell_paused(&mut self, error: Option<&io::Error>) {
+        if std::mem::replace(&mut self.is_paused, true) {
+            return;
+        }
+        let shard = self.reporter.shard;
+        self.reporter
+            .hub
+            .tell(|| Event::AcceptPaused { shard, error: error.map(|error| Arc::new(copy_of(error))) });
+    }
+
+    /// It was possible to accept.
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.is_paused) {
+            let shard = self.reporter.shard;
+            self.reporter.hub.tell(|| Event::AcceptResumed { shard });
+        }
+    }
+
+    /// Resets a connection that is not served, so that its peer knows at once.
+    fn refuse<R>(
+        &self,
+        sys: &mut Y,
+        mut accepted: Accepted<Y::Stream>,
+        cause: RefusalCause,
+        counters: &mut Counters,
+    ) -> Option<R> {
+        self.turn_away(&accepted.endpoints.peer(), cause, counters);
+        sys.make_reset(&mut accepted.io);
+        None
+    }
+
+    fn turn_away(&self, peer: &Addr, cause: RefusalCause, counters: &mut Counters) {
+        counters.count_refusal(cause);
+        self.reporter.turned_away(self.now, peer, cause);
+    }
 }

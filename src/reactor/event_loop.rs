@@ -5,6 +5,7 @@ use std::{
 
 use super::{
     Flow, Ready, Service, Sys,
+    accept_failure::copy_of,
     service::{STEPS, Step},
     token::service_of,
 };
@@ -156,8 +157,7 @@ impl<Y: Sys> EventLoop<Y> {
         for (number, place) in self.services.iter_mut().enumerate() {
             if let Some(service) = place.take() {
                 service.finish(&mut self.sys);
-                let copy = error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error);
-                ended(number, Err(copy));
+                ended(number, Err(copy_of(error)));
             }
         }
     }

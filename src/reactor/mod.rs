@@ -6,6 +6,7 @@ mod accept_failure;
 mod acceptor;
 mod blocking_socket;
 mod descriptors;
+mod dispatch;
 mod event_loop;
 mod mio_sys;
 mod service;
@@ -20,9 +21,10 @@ mod token;
 
 #[cfg(test)]
 pub(crate) use acceptor::Placed;
-pub(crate) use acceptor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch};
+pub(crate) use acceptor::{Acceptor, AcceptorConfig};
 pub(crate) use blocking_socket::{BlockingListener, BlockingSocket, Deadline, deadline, now};
 pub(crate) use descriptors::descriptors_left;
+pub(crate) use dispatch::{Dispatch, HandOverError, NoDispatch};
 pub(crate) use event_loop::EventLoop;
 pub(crate) use mio_sys::MioSys;
 pub(crate) use service::{Flow, Service};

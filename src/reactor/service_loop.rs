@@ -235,6 +235,7 @@ where
                 self.stop_accepting();
                 self.shard.cut();
             }
+            Command::SumUpLog => self.shard.sum_up_log(),
         }
         None
     }
@@ -296,14 +297,12 @@ where
     fn judge_last_turn(&mut self) {
         // The clock never goes back.
         let took = self.shard.clock().read().wrapping_sub(self.began);
-        let nanos = self.shard.clock().since_wake();
-        self.shard.note_turn(nanos);
         self.restamp_outdated();
         self.served.clear();
         if took > SLOW_TURN {
-            self.shard.counters().slow_turns += 1;
-            tracing::warn!(millis = took, "a turn held up all sessions of its shard; does a handler block?");
+            self.shard.note_slow_turn(took);
         }
+        self.shard.note_turn();
     }
 
     #[inline(always)]
@@ -329,6 +328,7 @@ where
     fn wake_up(&mut self, expected: Option<Tick>) {
         self.mailbox.wake_up();
         self.began = self.shard.clock().wake(expected);
+        self.shard.begin_watching();
     }
 
     fn ready(&mut self) -> &mut Vec<Ready> {

@@ -336,11 +336,20 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
     number: u8,
     neighbours: Arc<[Neighbour]>,
 ) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
-    let registry = &registration.registry;
+    let (registry, id) = (&registration.registry, registration.id);
+    let reporter = registry.reporter(id, registration.lifetime);
+    let mailbox = registry.sender_to(id, member);
+    let is_standing = registration.lifetime == Lifetime::Server;
+    if is_standing {
+        let mailbox = mailbox.clone();
+        reporter.gate.set_reminder(move || mailbox.sum_up_log());
+    }
     let acceptor = parts.map(|parts| {
         let AcceptorParts { listeners, strategy, dispatch } = parts;
         let (admission, here) = (registry.admission.clone(), registry.numbers.thread_of(registration.id));
-        let config = AcceptorConfig { listeners, strategy, dispatch, admission, here, service: number };
+        let reporter = reporter.clone();
+        let config =
+            AcceptorConfig { listeners, strategy, dispatch, admission, here, service: number, reporter };
         Acceptor::new(sys, config)
     });
     let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
@@ -352,7 +361,8 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
         limits: &registry.limits,
         clock: sys.clock(),
         origin: registry.numbers.origin(),
-        mailbox: registry.sender_to(registration.id, member),
+        reporter,
+        mailbox,
         shards: registry.clone(),
         neighbours,
     });
@@ -362,6 +372,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
         core,
         published: member.counters.clone(),
         first_generation: registry.first_generation(),
+        is_standing,
     };
     let mut service: Box<dyn Service<P::Sys>> = ServiceLoop::new(ServiceConfig {
         shard: Shard::new(handler, config),

@@ -11,13 +11,17 @@ use std::{
 
 use super::{Platform, ShardNumbers, platform::StreamOf};
 use crate::{
-    error::SendError,
+    error::{Logged, SendError},
+    events::{Hub, Publisher, Reporter},
     id::{SessionId, ShardId},
     limits::Limits,
+    log::LogGate,
     metrics::{Crowd, Metrics, SharedCounters},
+    reactor::Lifetime,
     session::{Deliver, Route, SessionCommand},
     shard::{Command, CommandSender, LayerFactories, deliver},
     sync::{Admission, Mailbox, Rejected},
+    time::ticks,
 };
 
 /// The shards of a service as other threads know them: how to reach each, and what it has counted.
@@ -28,6 +32,11 @@ pub(crate) struct ShardRegistry<P: Platform> {
     pub(super) crowd: Arc<Crowd>,
     /// Panics that no shard has counted: of what was called on other threads, or between two turns.
     panics: Arc<AtomicU64>,
+    hub: Arc<Hub>,
+    /// Until the last thread has ended.
+    publisher: Mutex<Option<Publisher>>,
+    /// That of the acceptor's shard, and of those that are forked.
+    gate: Arc<LogGate>,
     /// Threads that still run, forked ones included.
     running: Mutex<usize>,
     changed: Condvar,
@@ -85,12 +94,16 @@ impl<P: Platform> ShardRegistry<P> {
         limits: Limits,
         layers: LayerFactories,
         numbers: ShardNumbers,
+        publisher: Publisher,
     ) -> Arc<Self> {
         Arc::new(Self {
             shards: RwLock::default(),
             retired: Mutex::default(),
             crowd: Arc::default(),
             panics: Arc::default(),
+            hub: publisher.hub().clone(),
+            publisher: Mutex::new(Some(publisher)),
+            gate: Arc::new(LogGate::new()),
             running: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -286,7 +299,7 @@ impl<P: Platform> ShardRegistry<P> {
         };
         for command in member.into_iter().flat_map(|member| member.mailbox.close()) {
             if let Err(panic) = command.discard() {
-                tracing::error!(shard = %id, panic, "a command for a shard that has failed panicked");
+                tracing::error!(shard = %id, panic = %Logged(&panic), "a command for a shard that has failed panicked");
             }
         }
     }
@@ -296,8 +309,42 @@ impl<P: Platform> ShardRegistry<P> {
     }
 
     pub(super) fn thread_ended(&self) {
-        *self.running() -= 1;
+        let is_last = {
+            let mut running = self.running();
+            *running -= 1;
+            if *running == 0 {
+                self.end_events();
+            }
+            *running == 0
+        };
+        if is_last {
+            self.gate.finish(ticks(self.uptime()));
+        }
         self.changed.notify_all();
+    }
+
+    /// The server could not be started: no event will come, unless from threads that run already.
+    pub(crate) fn give_up(&self) {
+        if *self.running() == 0 {
+            self.end_events();
+        }
+    }
+
+    fn end_events(&self) {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Returns where subscribers are known.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Returns what a shard tells subscribers and the log by.
+    pub(super) fn reporter(&self, shard: ShardId, lifetime: Lifetime) -> Reporter {
+        let is_standing = lifetime == Lifetime::Server;
+        let has_own = is_standing && self.numbers.thread_of(shard) != ShardId::ACCEPTOR;
+        let reporter = Reporter::new(shard, self.hub.clone());
+        if has_own { reporter } else { Reporter { gate: self.gate.clone(), ..reporter } }
     }
 
     pub(crate) fn member(&self, id: ShardId) -> Option<RegisteredShard<P>> {
@@ -407,6 +454,7 @@ mod tests {
             Limits::default(),
             LayerFactories::default(),
             ShardNumbers::alone(STANDING),
+            Publisher::default(),
         );
         (0..STANDING).for_each(|id| registry.enlist(ShardId(id), member()));
         registry.begin_forks_at(u32::MAX - 1);

@@ -11,6 +11,7 @@ use crate::{
     addr::Addr,
     contained::Contained,
     error::{QueryError, Why},
+    events::{Events, Hub},
     handler::PacketHandler,
     id::{SessionId, ShardId},
     metrics::Metrics,
@@ -69,6 +70,8 @@ struct Shared {
     services: OnceLock<Vec<Attached>>,
     /// The soonest stop that was asked for.
     stop: Mutex<Option<Stop>>,
+    /// Until the server starts; from then on its services have one each, and a single one has this.
+    hub: Arc<Hub>,
 }
 
 /// A service that runs.
@@ -87,12 +90,13 @@ impl Attached {
 }
 
 impl ServerHandle {
-    pub(super) fn new(addrs: Vec<Addr>) -> Self {
+    pub(super) fn new(addrs: Vec<Addr>, hub: Arc<Hub>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 addrs: Mutex::new(addrs),
                 services: OnceLock::new(),
                 stop: Mutex::new(None),
+                hub,
             }),
         }
     }
@@ -388,6 +392,39 @@ impl ServerHandle {
         let mut sum = Metrics::default();
         self.registries().for_each(|registry| sum += &registry.metrics(registry.uptime()));
         sum
+    }
+
+    /// Subscribes to what happens from now on: refused connections, sessions that end and why, panics, pauses of accepting,
+    /// and callbacks that take longer than 100 ms. `capacity` is how many events may wait, at least 1; beyond that the
+    /// oldest goes. An event takes some 150 bytes, and the text of its reason.
+    ///
+    /// Nobody has to read them: the server waits for no subscriber. There may be several, and each gets every event.
+    /// While there is one, a shard reads the clock after every packet (some 20 ns), to know how long each callback
+    /// takes; without one, events cost nothing.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use framewire::ServerHandle;
+    ///
+    /// fn log_events(server: &ServerHandle) {
+    ///     let events = server.events(10_000);
+    ///     thread::spawn(move || {
+    ///         for event in events.iter() {
+    ///             eprintln!("{event}");
+    ///         }
+    ///         eprintln!("the server has ended; {} events were not seen", events.dropped());
+    ///     });
+    /// }
+    /// ```
+    #[must_use = "dropping it ends the subscription"]
+    pub fn events(&self, capacity: usize) -> Events {
+        // A server that starts at this moment does so before or after this.
+        let _held = self.stop_asked();
+        let mut hubs: Vec<_> = self.registries().map(|registry| registry.hub().clone()).collect();
+        if hubs.is_empty() {
+            hubs.push(self.shared.hub.clone());
+        }
+        Events::new(capacity, hubs)
     }
 
     pub(super) fn close_timeout(&self) -> Duration {

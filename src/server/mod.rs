@@ -28,6 +28,7 @@ use self::{
 use crate::{
     addr::Addr,
     error::ServeError,
+    events::Publisher,
     framing::Framing,
     handler::PacketHandler,
     layer::Layer,
@@ -73,6 +74,8 @@ pub struct Server<F = Unframed> {
     options: SocketOptions,
     on_signal: OnSignal,
     handle: ServerHandle,
+    /// Ends what [`ServerHandle::events`] has returned if the server never serves.
+    publisher: Publisher,
 }
 
 /// Stands for the framing of a server that was not given one yet. Such a server cannot serve.
@@ -110,9 +113,11 @@ impl Server<Unframed> {
     }
 
     fn with_sockets(sockets: Vec<BoundSocket>) -> Result<Self, ServeError> {
-        let handle = ServerHandle::new(sockets.iter().map(|socket| socket.addr().clone()).collect());
+        let publisher = Publisher::default();
+        let addrs = sockets.iter().map(|socket| socket.addr().clone()).collect();
         Ok(Self {
-            handle,
+            handle: ServerHandle::new(addrs, publisher.hub().clone()),
+            publisher,
             sockets,
             framing: Unframed,
             others: OtherFramings::default(),
@@ -128,8 +133,9 @@ impl Server<Unframed> {
 impl<F> Server<F> {
     /// Sets how packets are cut from the stream. Each session gets a clone.
     pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, others, layers, strategy, limits, options, on_signal, handle, .. } = self;
-        Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle }
+        let Self { sockets, others, layers, strategy, limits, options, on_signal, handle, publisher, .. } =
+            self;
+        Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle, publisher }
     }
 
     /// Binds further addresses, whose sessions have a framing of their own. Everything else is common to all listeners:

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{
     Handlers, RunningServer, Server, ServerHandle,
@@ -95,7 +95,7 @@ impl Reactor {
             return Err(ServeError::config(("reactor", why)));
         }
         let addrs = services.iter().flat_map(|service| service.handle().local_addrs()).collect();
-        Ok(Starting { services, strategy, on_signal, handle: ServerHandle::new(addrs) })
+        Ok(Starting { services, strategy, on_signal, handle: ServerHandle::new(addrs, Arc::default()) })
     }
 }
 

@@ -103,7 +103,8 @@ where
     S: HandlerFactory<H> + Clone + 'static,
 {
     let factory = Contained::new(factory);
-    let Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle } = server;
+    let Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle, publisher } =
+        server;
     let (framing, strategy) = (Contained::new(framing), Contained::new(strategy));
     let placeholder = Box::new(SingleReactor::new());
     let server = Server {
@@ -116,6 +117,7 @@ where
         options,
         on_signal,
         handle,
+        publisher,
     };
     (Box::new(Pending { server, factory, handler: PhantomData::<fn() -> H> }), strategy)
 }
@@ -147,14 +149,14 @@ where
         services: usize,
     ) -> Result<Box<dyn StartService<System>>, ServeError> {
         let Self { server, factory, .. } = *self;
-        let Server { sockets, framing, others, layers, limits, options, handle, .. } = server;
+        let Server { sockets, framing, others, layers, limits, options, handle, publisher, .. } = server;
         let mut framings = Framings::new(framing, others);
         framings.offer_max(limits.frame);
         let listeners = listen(sockets, facts, options)?;
         let standing = facts.workers + 1;
         let most = most_connections(&limits, standing, facts.descriptors, services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
-        let registry = ShardRegistry::new(admission, limits, layers, numbers);
+        let registry = ShardRegistry::new(admission, limits, layers, numbers, publisher);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
         let addrs = handle.local_addrs();
         tracing::info!(?addrs, workers = standing - 1, max_connections = most, "serving");
@@ -191,13 +193,25 @@ impl Starting {
 
     /// Listens and starts the workers. Returns the acceptor's thread, ready to start.
     fn start(self) -> Result<(RunningServer, ThreadLauncher<System>), ServeError> {
+        let handles: Vec<_> = self.services.iter().map(|service| service.handle().clone()).collect();
+        let started = self.start_all(&handles);
+        if started.is_err() {
+            handles.iter().flat_map(ServerHandle::registries).for_each(|registry| registry.give_up());
+        }
+        started
+    }
+
+    /// Starts the services, whose handles these are.
+    fn start_all(
+        self,
+        handles: &[ServerHandle],
+    ) -> Result<(RunningServer, ThreadLauncher<System>), ServeError> {
         let Self { services, strategy, on_signal, handle } = self;
         for service in &services {
             service.validate(&**strategy)?;
         }
         let facts = Facts::of(&**strategy);
         let (count, workers) = (services.len(), facts.workers as u32);
-        let handles: Vec<ServerHandle> = services.iter().map(|service| service.handle().clone()).collect();
         let addrs = handles.iter().flat_map(ServerHandle::local_addrs).collect();
         let mut numbers = ShardNumbers::of_services(count as u32, workers + 1).into_iter();
         let mut shares = SharedStrategy::shares(strategy, count, addrs).into_iter();

@@ -194,8 +194,8 @@ impl Connection {
         if self.status.has_block(ReadBlock::CLOSING) {
             return;
         }
-        if self.status.phase() == Phase::Opening {
-            core.counters.count_refusal(RefusalCause::Handshake);
+        if self.is_opening() {
+            core.report_refusal(&self.endpoints, RefusalCause::Handshake, Some(&reason));
         }
         self.status.set_phase(Phase::Draining);
         self.status.block(ReadBlock::CLOSING);
@@ -316,14 +316,16 @@ impl Connection {
         }
     }
 
+    /// Returns `true` if its layers are in their handshakes.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.status.phase() == Phase::Opening
+    }
+
     /// Gives back everything that the shard holds for this session. Returns the reason for which it was closing, or
     /// `reason` if it was not.
     pub(crate) fn release(&mut self, reason: CloseReason, core: &mut ShardCore) -> CloseReason {
         let closing = self.rare_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner);
         let reason = closing.unwrap_or(reason);
-        if self.status.phase() == Phase::Opening {
-            core.counters.count_refusal(RefusalCause::Handshake);
-        }
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut(reason.kind());
         }

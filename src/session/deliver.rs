@@ -38,6 +38,9 @@ pub(crate) struct Undelivered {
 
 /// The way into a shard, from any thread.
 pub(crate) trait Deliver: Send + Sync {
+    /// Lets the shard sum up, in due time, what was left out of the log.
+    fn sum_up_log(&self) {}
+
     /// Returns the id of the session with this key.
     fn id_of(&self, key: Key) -> SessionId;
 

@@ -261,10 +261,7 @@ impl LayerStack {
 
     /// Removes a layer that is done; those above move down.
     fn remove(&mut self, level: usize, pass: &mut Pass<'_>) {
-        if let Err(panic) = self.layers.remove(level).layer.discard() {
-            tracing::error!(panic, "a layer that was done panicked when it was dropped");
-            pass.panics += 1;
-        }
+        pass.panics.extend(self.layers.remove(level).layer.discard().err());
         let below = (1 << level) - 1;
         self.ready = self.ready & below | self.ready >> 1 & !below;
         if level < self.open {
@@ -368,8 +365,8 @@ pub(super) struct Pass<'a> {
     pub(super) asked: LayerRequests,
     /// Bytes that one layer has passed on to another.
     pub(super) carried: usize,
-    /// Destructors that have panicked.
-    pub(super) panics: u64,
+    /// The messages of destructors that have panicked.
+    pub(super) panics: Vec<String>,
 }
 
 /// Where a step continues.

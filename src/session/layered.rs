@@ -11,7 +11,7 @@
 use crate::{
     buffer::Outbox,
     contained::Contained,
-    error::LayerError,
+    error::{CloseReason, LayerError},
     layer::{Layer, LayerRequests},
     session::{
         Connection, ShardCore,
@@ -234,7 +234,7 @@ impl Connection {
         plain: &mut Vec<u8>,
         core: &mut ShardCore,
     ) -> Result<usize, LayerError> {
-        let ShardCore { pool, layer_buffers, clock, limits, counters, .. } = core;
+        let ShardCore { pool, layer_buffers, clock, limits, .. } = core;
         let Some(layered) = self.cold.as_mut().and_then(|cold| cold.layered.as_deref_mut()) else {
             return Ok(0);
         };
@@ -250,17 +250,21 @@ impl Connection {
             now: clock.stamp(),
             asked: LayerRequests::default(),
             carried: 0,
-            panics: 0,
+            panics: Vec::new(),
         };
         let outcome = layered.stack.receive(received, plain, &mut layer_buffers.steps, &mut pass);
         let Pass { asked, carried, panics, .. } = pass;
-        counters.panics += panics;
         if carried > 0 {
             layer_buffers.settle();
         }
         let is_settled = was_open && layered.wire.is_none() && layered.stack.is_calm();
         if !is_settled || asked.has_news() || core.timeouts.has_packet() {
             self.note_step(was_open, asked, core);
+        }
+        for message in panics {
+            let panic = CloseReason::Panicked { callback: "drop", message };
+            let (id, then) = (core.id_of(self.key), "a layer that was done panicked when it was dropped");
+            core.report_panic(id, &self.endpoints.peer(), &panic, then);
         }
         outcome.map(|()| carried)
     }

@@ -19,6 +19,7 @@ mod liveness;
 mod memberships;
 mod origin;
 mod receive;
+mod reports;
 mod shard_context;
 mod shard_core;
 mod status;

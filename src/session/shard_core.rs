@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     buffer::{OutboxPool, SharedMemory},
+    events::Reporter,
     id::{Key, ServerNumber, SessionId, ShardId, SlotNumber},
     limits::Limits,
     metrics::Counters,
@@ -32,6 +33,8 @@ pub(crate) struct ShardCore {
     /// Of the sessions that have any.
     pub(crate) keep_alives: KeepAlives,
     pub(crate) counters: Counters,
+    /// Tells subscribers and the log.
+    pub(crate) reporter: Reporter,
     pub(crate) layer_buffers: LayerBuffers,
     /// Where values are encoded whose framing cannot fill in its header afterwards; empty otherwise.
     pub(crate) scratch: BytesMut,
@@ -65,6 +68,8 @@ pub(crate) enum TimerPurpose {
     Shard,
     /// Shutdown has lasted long enough.
     Shutdown,
+    /// What was left out of the log is to be summed up.
+    Log,
 }
 
 /// What the common part of a shard is made with.
@@ -75,6 +80,7 @@ pub(crate) struct CoreConfig<'a> {
     pub(crate) clock: Box<dyn Clock>,
     /// The time of tick 0.
     pub(crate) origin: Instant,
+    pub(crate) reporter: Reporter,
     pub(crate) mailbox: Arc<dyn Deliver>,
     /// The ways into all shards.
     pub(crate) shards: Arc<dyn Route>,
@@ -99,6 +105,7 @@ impl ShardCore {
             wheel: TimerWheel::new(),
             keep_alives: KeepAlives::default(),
             counters: Counters::default(),
+            reporter: config.reporter,
             layer_buffers: LayerBuffers::default(),
             scratch: BytesMut::new(),
             mailbox: config.mailbox,

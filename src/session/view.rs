@@ -10,7 +10,7 @@ use crate::{
     addr::Addr,
     contained::{Contained, guard},
     encode::Encode,
-    error::{CloseReason, LayerError, Logged, SendError},
+    error::{CloseReason, LayerError, SendError},
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
@@ -207,8 +207,8 @@ impl Session<'_> {
     /// Closes the session because its framing, or a layer, failed or panicked outside of a callback.
     pub(crate) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
-            self.core.counters.panics += 1;
-            tracing::error!(session = %self.id(), reason = %Logged(&reason), "closing the session");
+            let (id, peer) = (self.id(), self.connection.endpoints().peer());
+            self.core.report_panic(id, &peer, &reason, "closing the session");
         }
         self.connection.close(reason, self.core);
     }

@@ -5,25 +5,29 @@ use std::{io, time::Duration};
 use super::{Command, Ending, HandlerJob, Job, SessionAccess, Shard};
 use crate::{
     contained::{Contained, guard},
-    error::{CloseReason, Handled, Logged, RefusalCause, discard},
+    error::{CloseReason, Handled, RefusalCause, discard},
     framing::{FrameError, Framing},
     handler::{PacketHandler, Then},
-    id::SessionId,
+    log::logged,
     session::{Connection, Membership, Session, SessionInfo, ShardCore, TimerId},
 };
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Calls `on_open` for a new session. If the handler refuses it, what it sent is delivered, and nothing is read.
     pub(super) fn open_session(&mut self) {
+        let (id, watch) = (self.id(), self.core.begin_callback());
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
-        match guarded("on_open", || self.handler.on_open(&mut session)) {
+        let opened = guarded("on_open", || self.handler.on_open(&mut session));
+        self.core.end_callback(watch, Some(id), "on_open");
+        match opened {
             Ok(state) => {
                 self.slot.state = Some(Contained::new(state));
                 self.core.counters.opened += 1;
                 self.slot.connection.begin(self.core);
             }
             Err(reason) => {
-                self.core.counters.count_refusal(RefusalCause::Handler);
+                let endpoints = self.slot.connection.endpoints();
+                self.core.report_refusal(endpoints, RefusalCause::Handler, Some(&reason));
                 if matches!(reason, CloseReason::Panicked { .. }) && self.slot.connection.queued() == 0 {
                     self.slot.connection.reset_at_end();
                 }
@@ -38,9 +42,14 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Ends a connection that cannot be served. Its `on_open` was not called.
     #[cold]
     pub(crate) fn refuse(&mut self, error: io::Error) {
-        tracing::warn!(%error, "cannot poll an accepted connection, closing it");
-        self.core.counters.count_refusal(RefusalCause::Setup);
-        self.terminate(CloseReason::io(error), Ending::Close);
+        let (session, peer, now) = (self.id(), self.endpoints().peer(), self.core.clock.now());
+        logged!(
+            self.core.reporter.gate, now, Unpollable WARN,
+            %session, %peer, %error, "cannot poll an accepted connection, closing it"
+        );
+        let reason = CloseReason::io(error);
+        self.core.report_refusal(self.slot.connection.endpoints(), RefusalCause::Setup, Some(&reason));
+        self.terminate(reason, Ending::Close);
     }
 
     pub(super) fn tell_drained(&mut self) {
@@ -111,8 +120,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[cold]
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if matches!(reason, CloseReason::Panicked { .. }) {
-            self.core.counters.panics += 1;
-            tracing::error!(session = %self.id(), peer = %self.endpoints().peer(), reason = %Logged(&reason), "closing the session");
+            let (id, peer) = (self.id(), self.endpoints().peer());
+            self.core.report_panic(id, &peer, &reason, "closing the session");
         }
         self.close(reason);
     }
@@ -122,7 +131,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if !self.slot.connection.is_closing() {
             self.slot.connection.close(reason, self.core);
         } else {
-            self.core.forget(self.id(), Contained::new(reason));
+            let id = self.id();
+            self.core.forget(id, self.slot.connection.endpoints(), Contained::new(reason));
         }
     }
 
@@ -135,9 +145,12 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if !self.is_open() {
             return None;
         }
+        let (id, watch) = (self.id(), self.core.begin_callback());
         let state = self.slot.state.as_deref_mut()?;
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
-        let returned = match guarded(name, || callback(self.handler, &mut session, state)) {
+        let called = guarded(name, || callback(self.handler, &mut session, state));
+        self.core.end_callback(watch, Some(id), name);
+        let returned = match called {
             Ok(returned) => Some(returned),
             Err(reason) => {
                 self.fail(reason);
@@ -165,13 +178,14 @@ fn tell_closing<H: PacketHandler>(
     state: &mut H::State,
     reason: &CloseReason,
 ) {
+    let watch = core.begin_callback();
     let told: Result<(), CloseReason> = guard("on_closing", || {
         handler.on_closing(session, state, reason);
         Ok(())
     });
+    core.end_callback(watch, Some(session.id), "on_closing");
     if let Err(panic) = told {
-        core.counters.panics += 1;
-        tracing::error!(session = %session.id, panic = %Logged(&panic), "the session closes all the same");
+        core.report_panic(session.id, &session.peer, &panic, "the session closes all the same");
     }
 }
 
@@ -191,13 +205,14 @@ where
         if before == Before::Closing {
             tell_closing(&mut *self.handler, &mut self.core, session, &mut *state, reason);
         }
+        let watch = self.core.begin_callback();
         let told: Result<(), CloseReason> = guard("on_close", || {
             self.handler.on_close(session, state.into_inner(), reason);
             Ok(())
         });
+        self.core.end_callback(watch, Some(session.id), "on_close");
         if let Err(panic) = told {
-            self.core.counters.panics += 1;
-            tracing::error!(session = %session.id, panic = %Logged(&panic), "the session was already closed");
+            self.core.report_panic(session.id, &session.peer, &panic, "the session was already closed");
         }
     }
 
@@ -246,26 +261,9 @@ impl ShardCore {
                 Ok::<_, CloseReason>(())
             });
             if let Err(panic) = told {
-                self.counters.panics += 1;
-                tracing::error!(session = %handle_state.id(), panic = %Logged(&panic), "the session has left the channel");
+                let peer = connection.endpoints().peer();
+                self.report_panic(handle_state.id(), &peer, &panic, "the session has left the channel");
             }
-        }
-    }
-
-    /// Counts and logs the panic, if any, of dropping something that belonged to no session.
-    pub(super) fn count_discarded(&mut self, discarded: Result<(), String>) {
-        if let Err(panic) = discarded {
-            self.counters.panics += 1;
-            let (shard, panic) = (self.shard, Logged(&panic));
-            tracing::error!(%shard, %panic, "what a shard was given panicked when it was dropped");
-        }
-    }
-
-    /// Drops user data of a session.
-    pub(super) fn forget<R>(&mut self, session: SessionId, remains: Contained<R>) {
-        if let Err(panic) = remains.discard() {
-            self.counters.panics += 1;
-            tracing::error!(%session, panic = %Logged(&panic), "what was left of a session panicked when it was dropped");
         }
     }
 }

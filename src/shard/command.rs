@@ -18,6 +18,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ServerNumber, SessionId, ShardId},
+    log::logged,
     session::{Deliver, SessionCommand, ShardContext, Undelivered},
     sync::{AdmissionPermit, Completion, Mailbox, Prospect, Rejected, Room},
 };
@@ -50,6 +51,8 @@ pub(crate) enum Command<T> {
     Shutdown(Duration),
     /// Terminate all sessions.
     Abort,
+    /// Sum up, in due time, what was left out of the log.
+    SumUpLog,
 }
 
 impl<T> Command<T> {
@@ -63,7 +66,7 @@ impl<T> Command<T> {
             Self::Execute(job) => job.discard(),
             Self::ClosePeer(_, why) => why.discard(),
             Self::FanOut(fan_out) => fan_out.discard(),
-            Self::Adopt(_) | Self::Shutdown(_) | Self::Abort => Ok(()),
+            Self::Adopt(_) | Self::Shutdown(_) | Self::Abort | Self::SumUpLog => Ok(()),
         }
     }
 }
@@ -97,6 +100,11 @@ fn send_error<C>(refused: &Rejected<C>) -> SendError {
 }
 
 impl<T: Send> Deliver for CommandSender<T> {
+    fn sum_up_log(&self) {
+        // At most one waits, see `LogGate::admits`. A shard that has ended has summed up.
+        let _ = self.mailbox.post_control(Command::SumUpLog);
+    }
+
     fn id_of(&self, key: Key) -> SessionId {
         self.server.id(self.shard, key)
     }
@@ -186,7 +194,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             (Ok(Err(SendError::Encode(error))), None) => {
                 // The sender's error, for which this session and its peer are not responsible.
                 core.counters.sends_refused += 1;
-                tracing::warn!(session = %self.id(), %error, "a packet sent by handle has no frame, dropping it");
+                let (session, peer, now) = (self.id(), self.endpoints().peer(), self.core.clock.now());
+                logged!(
+                    self.core.reporter.gate, now, Unframed WARN,
+                    %session, %peer, %error, "a packet sent by handle has no frame, dropping it"
+                );
             }
             (Ok(Err(error)), None) => self.close(error.into()),
             (Err(panic), _) => self.fail(panic),

@@ -3,7 +3,7 @@
 use super::{Shard, Slot};
 use crate::{
     contained::guard,
-    error::{CloseReason, Logged},
+    error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
     id::SessionId,
@@ -93,12 +93,14 @@ where
         callback: &'static str,
         body: impl FnOnce(&mut H, &mut ShardContext<'_, H::State>),
     ) -> Result<(), CloseReason> {
+        let watch = self.core.begin_callback();
         let mut sessions = Sessions { slots: &mut self.slots, core: &mut self.core };
         let handler = &mut *self.handler;
         let ran = guard(callback, || {
             body(handler, &mut ShardContext::new(&mut sessions));
             Ok(())
         });
+        self.core.end_callback(watch, None, callback);
         self.note_run(ran)
     }
 
@@ -108,19 +110,20 @@ where
         callback: &'static str,
         body: impl FnOnce(&mut ShardContext<'_>),
     ) -> Result<(), CloseReason> {
+        let watch = self.core.begin_callback();
         let mut sessions = Stateless(Sessions { slots: &mut self.slots, core: &mut self.core });
         let ran = guard(callback, || {
             body(&mut ShardContext::new(&mut sessions));
             Ok(())
         });
+        self.core.end_callback(watch, None, callback);
         self.note_run(ran)
     }
 
     fn note_run(&mut self, ran: Result<(), CloseReason>) -> Result<(), CloseReason> {
         self.apply_effects();
         if let Err(panic) = &ran {
-            self.core.counters.panics += 1;
-            tracing::error!(shard = %self.core.shard, panic = %Logged(panic), "what runs for the shard as a whole panicked");
+            self.core.report_shard_panic(panic, "what runs for the shard as a whole panicked");
         }
         ran
     }

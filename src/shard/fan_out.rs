@@ -14,11 +14,12 @@ use bytes::{Bytes, BytesMut};
 use super::{SessionAccess, Shard, Slot};
 use crate::{
     contained::{Contained, guard},
-    error::{CloseReason, Logged, SendError},
+    error::{CloseReason, SendError},
     framing::{EncodeError, Framing},
     handler::PacketHandler,
     id::Key,
     limits::Limits,
+    log::logged,
     session::{Session, SessionInfo, ShardCore},
     slots::{Keyed, Slots},
 };
@@ -251,9 +252,7 @@ where
 
     #[cold]
     fn note_failed(&mut self, panic: &CloseReason) {
-        self.core.counters.panics += 1;
-        let (shard, panic) = (self.core.shard, Logged(panic));
-        tracing::error!(%shard, %panic, "the sessions of this shard that are left do not get the packet");
+        self.core.report_shard_panic(panic, "the sessions of this shard that are left do not get the packet");
     }
 }
 
@@ -362,7 +361,12 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     fn note_no_frame(&mut self, packet: &mut Packet, error: &EncodeError) {
         self.core.counters.sends_refused += 1;
         if !std::mem::replace(&mut packet.is_logged, true) {
-            tracing::warn!(session = %self.id(), %error, "a broadcast packet has no frame, leaving this session out, and others of its framing");
+            let (session, peer, now) = (self.id(), self.endpoints().peer(), self.core.clock.now());
+            logged!(
+                self.core.reporter.gate, now, Unframed WARN,
+                %session, %peer, %error,
+                "a broadcast packet has no frame, leaving this session out, and others of its framing"
+            );
         }
     }
 }

@@ -27,17 +27,18 @@ pub(crate) use timers::Alarm;
 use self::{callbacks::Before, fan_out::Budget};
 use crate::{
     contained::{Contained, guard},
-    error::{CloseReason, Logged, RefusalCause},
+    error::{CloseReason, RefusalCause},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ShardId},
     layer::Layer,
+    log::logged,
     metrics::{Counters, SharedCounters},
     session::{Connection, FramingCell, ShardCore, TimerPurpose},
     slots::{Keyed, Slots},
     strategy::NewConnection,
     sync::{AdmissionPermit, DepositedPermits},
-    time::{Nanos, ShardClock, Tick, ticks},
+    time::{ShardClock, Tick, ticks},
 };
 
 /// The sessions of one thread, with their handler.
@@ -55,6 +56,8 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     ended: Vec<Ended<T>>,
     stopping: bool,
     fan_outs: Budget,
+    /// It was not forked for a connection, whose shard logs through the acceptor's gate.
+    is_standing: bool,
 }
 
 /// One session.
@@ -100,6 +103,7 @@ pub(crate) struct ShardConfig<F> {
     pub(crate) published: Arc<SharedCounters>,
     /// The generation of the first session: 0 except in tests.
     pub(crate) first_generation: u32,
+    pub(crate) is_standing: bool,
 }
 
 impl<H, F, T> Shard<H, F, T>
@@ -108,7 +112,7 @@ where
     F: Framing + Clone,
 {
     pub(crate) fn new(handler: H, config: ShardConfig<F>) -> Self {
-        let ShardConfig { framings, layers, published, first_generation, core } = config;
+        let ShardConfig { framings, layers, published, first_generation, is_standing, core } = config;
         Self {
             handler: Contained::new(handler),
             framings,
@@ -120,6 +124,7 @@ where
             ended: Vec::new(),
             stopping: false,
             fan_outs: Budget::new(),
+            is_standing,
         }
     }
 
@@ -148,11 +153,48 @@ where
         self.published.publish(counters);
     }
 
-    /// The turn that is over took so long, waiting excluded.
+    /// The clock was read at the end of the turn: counts the time since the last wait.
     #[inline]
-    pub(crate) fn note_turn(&mut self, took: Nanos) {
-        self.core.counters.count_busy(took);
+    pub(crate) fn note_turn(&mut self) {
+        self.core.counters.count_busy(self.core.clock.since_wake());
         self.published.publish_time(&mut self.core.counters);
+    }
+
+    /// The turn took so many milliseconds.
+    #[cold]
+    pub(crate) fn note_slow_turn(&mut self, millis: Tick) {
+        self.core.counters.slow_turns += 1;
+        let (shard, now) = (self.core.shard, self.core.clock.now());
+        logged!(
+            self.core.reporter.gate, now, SlowTurn WARN,
+            %shard, millis, "a turn held up all sessions of its shard; does a handler block?"
+        );
+    }
+
+    /// A wait is over.
+    #[inline]
+    pub(crate) fn begin_watching(&mut self) {
+        self.core.begin_watching();
+    }
+
+    /// The acceptor has placed a connection, or turned some away.
+    #[inline]
+    pub(crate) fn end_placing(&mut self) {
+        let watch = self.core.clock.is_watched();
+        if watch {
+            self.core.clock.read();
+            let took = self.core.clock.take_slow();
+            if took > 0 {
+                self.core.report_slow(None, "place", took);
+            }
+        }
+    }
+
+    /// What was left out of the log is summed up now, or when it is time to.
+    pub(crate) fn sum_up_log(&mut self) {
+        if let Some(next) = self.core.reporter.gate.sum_up(self.core.clock.now()) {
+            self.core.wheel.insert(next, TimerPurpose::Log);
+        }
     }
 
     /// The thread ends: drops the user's values, and counts their panics.
@@ -164,6 +206,9 @@ where
         self.core.count_discarded(self.handler.discard());
         self.framings.discard().for_each(|discarded| self.core.count_discarded(discarded));
         self.published.publish(&mut self.core.counters);
+        if self.is_standing {
+            self.core.reporter.gate.finish(self.core.clock.now());
+        }
     }
 
     /// Takes in a connection, unless the shard is stopping or the framing cannot be cloned for it; then the connection
@@ -173,7 +218,7 @@ where
         let Incoming { io, endpoints, permit } = incoming;
         let Some((framing, layers)) = equipped else {
             let cause = if self.stopping { RefusalCause::Shutdown } else { RefusalCause::Setup };
-            self.core.counters.count_refusal(cause);
+            self.core.report_refusal(&endpoints, cause, None);
             self.ended.push(Ended { io, permit, how: Ending::Close });
             return None;
         };
@@ -204,9 +249,7 @@ where
         match made {
             Ok(made) => Some(made),
             Err(panic) => {
-                self.core.counters.panics += 1;
-                let (shard, panic) = (self.core.shard, Logged(&panic));
-                tracing::error!(%shard, %panic, "a connection gets no framing or no layers, closing it");
+                self.core.report_shard_panic(&panic, "a connection gets no framing or no layers, closing it");
                 None
             }
         }
@@ -303,23 +346,27 @@ where
     /// the session held. If it was closing already, the reason of that counts.
     pub(super) fn terminate(&mut self, key: Key, reason: CloseReason, how: Ending) {
         let Some(mut slot) = self.slots.remove(key) else { return };
-        let draining = slot.connection.is_closing();
+        let (draining, opening) = (slot.connection.is_closing(), slot.connection.is_opening());
         let told = draining && !slot.connection.is_closing_untold();
         let reason = slot.connection.release(reason, &mut self.core);
         self.core.leave_channels(&slot.connection);
         self.core.pool.fit(self.slots.len());
         let how = if slot.connection.is_reset_at_end() { Ending::Reset } else { how };
         let id = self.core.id_of(key);
-        let (kind, why, peer) = (reason.kind(), Logged(&reason), slot.connection.endpoints().peer());
-        tracing::debug!(session = %id, %peer, ?kind, reason = %why, draining, "session ended");
+        self.core.report_end(id, slot.connection.endpoints(), &reason, draining);
+        if opening {
+            self.core.report_refusal(slot.connection.endpoints(), RefusalCause::Handshake, Some(&reason));
+        }
         if let Some(state) = slot.state.take() {
-            self.core.counters.count_close(kind);
+            self.core.report_close(id, slot.connection.endpoints(), &reason);
             let info = slot.connection.info(id, self.core.origin);
             self.tell_closed(&info, state, &reason, if told { Before::Closed } else { Before::Closing });
         }
-        self.core.forget(id, Contained::new(reason));
-        slot.connection.take_layers().for_each(|layer| self.core.forget(id, layer));
-        self.core.forget(id, slot.framing);
+        let layers: Vec<_> = slot.connection.take_layers().collect();
+        let endpoints = slot.connection.endpoints();
+        self.core.forget(id, endpoints, Contained::new(reason));
+        layers.into_iter().for_each(|layer| self.core.forget(id, endpoints, layer));
+        self.core.forget(id, endpoints, slot.framing);
         self.ended.push(Ended { io: slot.io, permit: self.permits.withdraw(key.slot), how });
     }
 
@@ -345,7 +392,11 @@ where
         if self.held() <= limit as u64 {
             return;
         }
-        tracing::warn!(shard = %self.core.shard, limit, "too much is buffered, ending the sessions that hold most");
+        let (shard, now) = (self.core.shard, self.core.clock.now());
+        logged!(
+            self.core.reporter.gate, now, Memory WARN,
+            %shard, limit, "too much is buffered, ending the sessions that hold most"
+        );
         // What sessions share is given back with the last of those that hold it.
         let held = |slot: &Slot<F, H::State, T>| slot.connection.held() as usize + slot.connection.shared();
         let holders = self.slots.iter().map(|(key, slot)| (held(slot), key));

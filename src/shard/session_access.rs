@@ -44,11 +44,13 @@ impl Share {
         self.more -= self.granted;
     }
 
-    /// The visit is over: tells the clock how much was done.
+    /// The visit of a session is over: tells the clock how much was done.
     #[inline]
-    fn end(&self, core: &mut ShardCore) {
+    fn end(&self, core: &mut ShardCore, key: Key) {
         // Neither wraps: no more is used than was granted, which is at most 64.
-        core.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1));
+        if core.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1)) {
+            core.end_visit(key);
+        }
     }
 }
 
@@ -85,7 +87,7 @@ where
         // Once for the whole visit, since the shard's counters are not read in between.
         core.count_packets(before, slot.connection.packets());
         let holds = slot.connection.account(core);
-        share.end(core);
+        share.end(core, key);
         if let Some(verdict) = verdict {
             let (reason, how) = *verdict;
             self.terminate(key, reason, how);

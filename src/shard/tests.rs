@@ -7,6 +7,7 @@ use crate::time::{Clock, Nanos};
 use crate::{
     addr::{Addr, Endpoints},
     error::{Handled, SendError},
+    events::Reporter,
     framing::{Decoded, EncodeError, FrameError, LengthPrefix},
     id::{ServerNumber, SessionId},
     limits::Limits,
@@ -112,6 +113,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
         limits: &Limits::default(),
         clock: Box::new(Stopped),
         origin: Instant::now(),
+        reporter: Reporter::new(ShardId(0), Arc::default()),
         mailbox: Arc::<Nowhere>::default(),
         shards: Arc::<Nowhere>::default(),
         neighbours: Arc::new([]),
@@ -122,6 +124,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
         core,
         published: published.clone(),
         first_generation: 0,
+        is_standing: true,
     };
     (Shard::new(Bomb, config), published)
 }

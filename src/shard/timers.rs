@@ -68,6 +68,7 @@ where
                 self.cut()
             }
             TimerPurpose::Shutdown => {}
+            TimerPurpose::Log => self.sum_up_log(),
         }
         None
     }

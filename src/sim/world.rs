@@ -10,6 +10,7 @@ use crate::{
     addr::Addr,
     contained::Contained,
     error::ServeError,
+    events::Publisher,
     framing::LengthPrefix,
     id::ShardId,
     limits::Limits,
@@ -165,6 +166,7 @@ impl World {
             setup.limits.clone(),
             setup.layers.clone(),
             ShardNumbers::alone(standing as u32),
+            Publisher::default(),
         );
         registry.begin_generations_at(setup.first_generation);
         let platform = SimPlatform::new(&network);

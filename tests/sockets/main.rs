@@ -21,6 +21,7 @@ mod closures;
 #[cfg(unix)]
 mod detached;
 mod encoders;
+mod events;
 mod handler_factories;
 mod handlers;
 mod heartbeats;

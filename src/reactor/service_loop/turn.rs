@@ -21,6 +21,7 @@ const TIMER_SHARE: Tick = 2;
 const WRITE_SHARE: Tick = 2;
 /// The most commands executed in one turn, however fast they are.
 const COMMANDS_PER_TURN: usize = 1024;
+
 impl<Y, H, F> ServiceLoop<Y, H, F>
 where
     Y: Sys,
@@ -83,13 +84,14 @@ where
         let Some(acceptor) = &mut self.acceptor else { return };
         acceptor.begin_turn(self.began);
         self.begin_part(ACCEPT_SHARE);
-        while let Some(placed) =
-            self.acceptor.as_mut().and_then(|acceptor| acceptor.poll_accept(sys, self.shard.counters()))
-        {
+        while let Some(acceptor) = &mut self.acceptor {
+            let placed = acceptor.poll_accept(sys, self.shard.counters());
+            self.shard.end_placing();
             match placed {
-                Placed::Here(incoming) => self.adopt(sys, incoming),
+                None => break,
+                Some(Placed::Here(incoming)) => self.adopt(sys, incoming),
                 // A strategy may be slow: connections that it has placed must not wait for the rest.
-                Placed::Elsewhere => {
+                Some(Placed::Elsewhere) => {
                     self.shard.clock().read();
                 }
             }

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     contained::Contained,
+    events::Reporter,
     id::ShardId,
     limits::Limits,
     metrics::Counters,
@@ -116,8 +117,15 @@ fn too_late(sys: &mut SimSys) -> (Acceptor<SimSys>, usize, Arc<Admission>, mpsc:
     let strategy = Contained::new(strategy);
     let dispatch = Box::new(NoDispatch);
     let here = ShardId::ACCEPTOR;
-    let config =
-        AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here, service: 0 };
+    let config = AcceptorConfig {
+        listeners,
+        strategy,
+        dispatch,
+        admission: admission.clone(),
+        here,
+        service: 0,
+        reporter: Reporter::new(here, Arc::default()),
+    };
     (Acceptor::new(sys, config).expect("a listener"), listener, admission, place)
 }
 
@@ -175,8 +183,15 @@ fn connections_of_one_turn_are_handed_over_together_to_each_worker() {
     let strategy: Box<dyn ForkingStrategy> = Box::new(WorkerPool::new(3));
     let (strategy, dispatch) = (Contained::new(strategy), Box::new(sent.clone()));
     let here = ShardId::ACCEPTOR;
-    let config =
-        AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here, service: 0 };
+    let config = AcceptorConfig {
+        listeners,
+        strategy,
+        dispatch,
+        admission: admission.clone(),
+        here,
+        service: 0,
+        reporter: Reporter::new(here, Arc::default()),
+    };
     let mut acceptor = Acceptor::new(&mut sys, config).expect("a listener");
     let conns: Vec<_> = (0..60).map(|_| network.lock().connect(listener)).collect();
     let mut counters = Counters::default();
@@ -234,8 +249,15 @@ fn a_connection_that_cannot_be_detached_is_closed_and_leaves_the_counts() {
     let strategy: Box<dyn ForkingStrategy> = Box::new(Collector);
     let (strategy, dispatch) = (Contained::new(strategy), Box::new(NoDispatch));
     let (admission, here) = (Arc::new(Admission::new(1, 10, None)), ShardId::ACCEPTOR);
-    let config =
-        AcceptorConfig { listeners, strategy, dispatch, admission: admission.clone(), here, service: 0 };
+    let config = AcceptorConfig {
+        listeners,
+        strategy,
+        dispatch,
+        admission: admission.clone(),
+        here,
+        service: 0,
+        reporter: Reporter::new(here, Arc::default()),
+    };
     let mut acceptor = Acceptor::new(&mut sys, config).expect("a listener");
     let conns = [(); 2].map(|()| network.lock().connect(listener));
     let mut counters = Counters::default();

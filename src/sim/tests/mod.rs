@@ -9,6 +9,7 @@ mod closing;
 mod differential;
 mod dribble;
 mod effects;
+mod events;
 mod failing_calls;
 mod failing_starts;
 mod fairness;

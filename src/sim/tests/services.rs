@@ -9,6 +9,7 @@ use crate::{
     ShardContext,
     contained::Contained,
     error::{CloseKind, ServeError},
+    events::Publisher,
     framing::LengthPrefix,
     id::{SessionId, ShardId},
     limits::Limits,
@@ -46,7 +47,8 @@ impl Two {
         let (mut services, mut registries, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
         for (numbers, change) in numbers.into_iter().zip(&mut change) {
             let admission = Admission::new(1, 100, None);
-            let registry = ShardRegistry::new(admission, limits.clone(), LayerFactories::default(), numbers);
+            let (layers, publisher) = (LayerFactories::default(), Publisher::default());
+            let registry = ShardRegistry::new(admission, limits.clone(), layers, numbers, publisher);
             let mut probe = Probe::new(log.clone());
             change(&mut probe);
             let own = Contained::new(LengthPrefix::u32_be());

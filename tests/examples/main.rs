@@ -8,6 +8,7 @@ mod custom_framing;
 mod chat;
 mod game;
 mod iot_hub;
+mod node_watch;
 mod program;
 mod push;
 mod resp_server;

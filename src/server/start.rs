@@ -159,7 +159,8 @@ where
         let registry = ShardRegistry::new(admission, limits, layers, numbers, publisher);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
         let addrs = handle.local_addrs();
-        tracing::info!(?addrs, workers = standing - 1, max_connections = most, "serving");
+        let shown = addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        tracing::info!(addrs = %shown, workers = standing - 1, max_connections = most, "serving");
         Ok(Box::new(ServiceParts::<_, H, _, _>::new(
             System, registry, framings, factory, placing, addrs, listeners,
         )))

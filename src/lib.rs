@@ -228,6 +228,7 @@ mod sim;
 pub use bytes;
 
 pub use addr::Addr;
+pub use buffer::Overflow;
 pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
 pub use encode::{Encode, EncodeFn, encode_fn};

@@ -13,6 +13,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`outbox_high`](Self::outbox_high) | 256 KiB | the server stops reading from the session … |
 /// | [`outbox_low`](Self::outbox_low) | 64 KiB | … until its outbox has fallen to this |
 /// | [`outbox_hard`](Self::outbox_hard) | 4 MiB | `send` returns [`SendError::Full`](crate::SendError::Full) |
+/// | [`outbox_packets`](Self::outbox_packets) | 1,024 | the oldest packet that may be dropped goes |
 /// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers the most is closed |
 /// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
 /// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads return `MailboxFull` |
@@ -43,6 +44,7 @@ pub struct Limits {
     pub(crate) outbox_high: usize,
     pub(crate) outbox_low: usize,
     pub(crate) outbox_hard: usize,
+    pub(crate) outbox_packets: usize,
     pub(crate) shard_memory: usize,
     pub(crate) read_budget: usize,
     pub(crate) mailbox_commands: usize,
@@ -69,6 +71,7 @@ impl Default for Limits {
             outbox_high: 256 * KIB,
             outbox_low: 64 * KIB,
             outbox_hard: 4 * MIB,
+            outbox_packets: 1_024,
             shard_memory: 256 * MIB,
             read_budget: 256 * KIB,
             mailbox_commands: 65_536,
@@ -125,6 +128,15 @@ impl Limits {
     #[must_use]
     pub fn outbox_hard(mut self, bytes: usize) -> Self {
         self.outbox_hard = bytes;
+        self
+    }
+
+    /// Packets sent with [`Overflow::DropOldest`](crate::Overflow::DropOldest) or
+    /// [`Overflow::Latest`](crate::Overflow::Latest) that may wait in the outbox of one session. At the limit the oldest
+    /// goes. Default 1,024: to look for a key among so many takes some microseconds.
+    #[must_use]
+    pub fn outbox_packets(mut self, packets: usize) -> Self {
+        self.outbox_packets = packets;
         self
     }
 
@@ -269,6 +281,7 @@ impl Limits {
         let positive = [
             ("limits.frame", self.frame),
             ("limits.outbox_hard", self.outbox_hard),
+            ("limits.outbox_packets", self.outbox_packets),
             ("limits.shard_memory", self.shard_memory),
             ("limits.read_budget", self.read_budget),
             ("limits.mailbox_commands", self.mailbox_commands),

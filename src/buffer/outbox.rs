@@ -2,7 +2,10 @@ use std::{collections::VecDeque, convert::Infallible, io::IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::chunk::Chunk;
+use super::{
+    chunk::{Chunk, append_to, trim},
+    packet_queue::PacketQueue,
+};
 use crate::{
     framing::U32Header,
     sync::{Completion, TICKET},
@@ -29,16 +32,19 @@ const COPIED: usize = 512;
 /// Frames of one session that wait to be written.
 ///
 /// ```text
-///        head                              tail
-/// [ ....frame|frame|fra | spare ..... ] [ me|frame ] [ shared with other sessions ] [ frame.. ]
-///       ^ front: the kernel has what was before                              appended here ^
+///        head                              tail                                    packets
+/// [ ....frame|frame|fra | spare ..... ] [ me|frame ] [ shared with other sessions ] │ may go │ key 7 │ kept │
+///       ^ front: the kernel has what was before            ^ appended here, or      ^ behind packets, if there are any
 ///                       ^ filled
 /// ```
 ///
-/// The spare bytes are left over from earlier frames: frames go there without a check of the capacity. There are spare
-/// bytes only while neither chunks nor tickets wait.
+/// What is in the head and in the tail is written, whatever comes. Packets that may be dropped wait behind it as a whole,
+/// with those that came after them.
 ///
-/// Invariant: `front ≤ filled ≤ head.len()`, and `len() = filled - front + Σ tail.len()`. Own chunks are not advanced: an
+/// The spare bytes are left over from earlier frames: frames go there without a check of the capacity. There are spare
+/// bytes only while no chunks, tickets or packets wait.
+///
+/// Invariant: `front ≤ filled ≤ head.len()`, and `len() = filled - front + Σ tail.len() + Σ packets`. Own chunks are not advanced: an
 /// advanced `BytesMut` does not tell how much memory it still holds. The memory of shared ones is not the outbox's, and
 /// they are: a head that has been written stays empty in front of them.
 #[derive(Debug)]
@@ -52,8 +58,13 @@ pub struct Outbox {
     open: usize,
     /// Bytes of the head that the kernel has taken.
     front: usize,
-    /// What counts towards the limits besides the head: each byte of the tail, and `TICKET` for each waiting ticket.
+    /// Whole packets that wait behind the tail.
+    packets: Option<Box<PacketQueue>>,
+    /// What counts towards the limits besides the head: each byte of the tail, `TICKET` for each waiting ticket, and
+    /// what the packets count for.
     beside: usize,
+    /// The part of this that the packets count for.
+    behind: usize,
     /// Bytes ever written, for tickets.
     written: u64,
     /// Since when the kernel has taken no byte; [`TAKING`] while it takes some.
@@ -77,7 +88,9 @@ impl Outbox {
             tail: VecDeque::new(),
             open: CHUNK,
             front: 0,
+            packets: None,
             beside: 0,
+            behind: 0,
             written: 0,
             blocked: TAKING,
             tickets: VecDeque::new(),
@@ -87,7 +100,13 @@ impl Outbox {
     /// Returns how many bytes wait.
     #[inline]
     pub fn len(&self) -> usize {
-        if self.tickets.is_empty() { self.weight() } else { self.weight() - self.tickets.len() * TICKET }
+        if self.packets.is_none() { self.committed() } else { self.committed() + self.bytes_of_packets() }
+    }
+
+    /// Bytes that wait and cannot be dropped any more: all but those of the packets behind.
+    #[inline]
+    fn committed(&self) -> usize {
+        self.weight() - self.behind - self.tickets.len() * TICKET
     }
 
     /// Returns `true` if no bytes wait.
@@ -121,13 +140,15 @@ impl Outbox {
     pub fn capacity(&self) -> usize {
         let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(Chunk::memory).sum() };
         let tickets = if self.tickets.capacity() == 0 { 0 } else { self.ticket_memory() };
-        self.head.capacity() + tail + tickets
+        let packets = self.packets.as_ref().map_or(0, |packets| packets.memory());
+        self.head.capacity() + tail + tickets + packets
     }
 
     /// Returns how many bytes wait in memory that is shared with other sessions.
     #[cold]
     pub(crate) fn shared(&self) -> usize {
-        self.tail.iter().map(Chunk::shared).sum()
+        let packets = self.packets.as_ref().map_or(0, |packets| packets.shared());
+        packets + self.tail.iter().map(Chunk::shared).sum::<usize>()
     }
 
     #[cold]
@@ -184,6 +205,9 @@ impl Outbox {
         } else {
             let frame = append_to(self.chunk_for(packet), encode)?;
             self.beside += frame;
+            if self.packets.is_some() {
+                self.behind += frame;
+            }
             Ok(frame)
         }
     }
@@ -209,15 +233,22 @@ impl Outbox {
 
     /// Appends `frames` without a copy, which must not be empty.
     pub fn share(&mut self, frames: &Bytes) {
+        self.push(Chunk::Shared(frames.clone()));
+    }
+
+    fn push(&mut self, chunk: Chunk) {
         self.close_last();
-        self.beside += frames.len();
-        self.tail.push_back(Chunk::Shared(frames.clone()));
+        self.beside += chunk.bytes().len();
+        self.tail.push_back(chunk);
         self.open = 0;
     }
 
     /// The chunk for a packet that the head does not take.
     #[cold]
     fn chunk_for(&mut self, packet: usize) -> &mut BytesMut {
+        if self.packets.is_some() {
+            return self.end_of_packets();
+        }
         let last = self.tail.back().and_then(Chunk::own);
         let has_room = last.is_some_and(|last| {
             let needed = packet.saturating_add(HEADER);
@@ -252,6 +283,9 @@ impl Outbox {
     /// Removes what was appended last, a frame of that length.
     #[cold]
     pub(crate) fn take_back(&mut self, frame: usize) {
+        if self.packets.is_some() {
+            return self.take_back_packet(frame);
+        }
         let Some(last) = self.tail.back_mut().and_then(Chunk::own_mut) else {
             self.filled = self.filled.saturating_sub(frame);
             self.seal();
@@ -260,20 +294,22 @@ impl Outbox {
         last.truncate(last.len().saturating_sub(frame));
         trim(last, CHUNK);
         self.beside -= frame;
-        if last.is_empty() && self.tail.pop_back().is_some() && self.tail.is_empty() {
-            self.open = CHUNK;
+        if last.is_empty() && self.tail.pop_back().is_some() {
+            self.reopen();
         }
     }
 
     /// Completes `completion` when everything queued so far has been written.
     pub(crate) fn track(&mut self, completion: Completion) {
         if self.is_empty() {
-            completion.written();
-        } else {
-            self.tickets.push_back((self.written + self.len() as u64, completion));
-            self.beside += TICKET;
-            self.seal();
+            return completion.written();
         }
+        self.seal();
+        if self.packets.is_some() {
+            return self.track_packet(completion);
+        }
+        self.tickets.push_back((self.written + self.committed() as u64, completion));
+        self.beside += TICKET;
     }
 
     /// Returns what is left of the only chunk, if there is just one: `send` is cheaper than `writev`.
@@ -348,9 +384,12 @@ impl Outbox {
                 }
             }
         }
-        if self.tail.is_empty() {
-            self.open = CHUNK;
-        }
+        self.reopen();
+    }
+
+    /// The head takes frames again, if nothing waits behind it.
+    fn reopen(&mut self) {
+        self.open = if self.tail.is_empty() && self.packets.is_none() { CHUNK } else { 0 };
     }
 
     fn tell_tickets(&mut self) {
@@ -423,48 +462,14 @@ impl Outbox {
     fn clear(&mut self) {
         (self.front, self.filled, self.beside) = (0, 0, 0);
         if self.open == 0 {
-            self.tail = VecDeque::new();
+            (self.tail, self.packets, self.behind) = (VecDeque::new(), None, 0);
             self.open = CHUNK;
         }
     }
 }
 
-/// Frees the memory that a chunk holds beyond its frames, if it is more than `spare` bytes.
-fn trim(chunk: &mut BytesMut, spare: usize) {
-    if chunk.capacity() - chunk.len() > spare {
-        *chunk = BytesMut::from(&**chunk);
-    }
-}
-
-/// Appends what `encode` writes, and returns its length. After a failure, what it has written is removed.
-fn append_to<E>(
-    chunk: &mut BytesMut,
-    encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-) -> Result<usize, E> {
-    let mut draft = AppendGuard { kept: chunk.len(), chunk };
-    encode(draft.chunk)?;
-    Ok(draft.keep())
-}
-
-/// A frame that is being appended; it is removed on drop unless it is kept.
-struct AppendGuard<'a> {
-    chunk: &'a mut BytesMut,
-    kept: usize,
-}
-
-impl AppendGuard<'_> {
-    /// Keeps the frame, and returns its length.
-    fn keep(&mut self) -> usize {
-        let before = std::mem::replace(&mut self.kept, self.chunk.len());
-        self.kept.saturating_sub(before)
-    }
-}
-
-impl Drop for AppendGuard<'_> {
-    fn drop(&mut self) {
-        self.chunk.truncate(self.kept);
-    }
-}
-
 #[cfg(test)]
 mod tests;
+mod whole_packets;
+
+pub(crate) use whole_packets::Room;

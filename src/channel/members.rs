@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Left;
 use crate::{
+    buffer::Overflow,
     contained::Contained,
     error::{BroadcastError, JoinError, SendError},
     id::{Key, SessionId, ShardId},
@@ -25,6 +26,7 @@ pub(super) struct Members {
     members: HashMap<usize, Member>,
     groups: HashMap<usize, Group>,
     most: usize,
+    overflow: Overflow,
     next_place: u64,
 }
 
@@ -47,7 +49,13 @@ struct Group {
 
 impl Default for Members {
     fn default() -> Self {
-        Self { members: HashMap::new(), groups: HashMap::new(), most: usize::MAX, next_place: 0 }
+        Self {
+            members: HashMap::new(),
+            groups: HashMap::new(),
+            most: usize::MAX,
+            overflow: Overflow::Close,
+            next_place: 0,
+        }
     }
 }
 
@@ -62,6 +70,10 @@ fn shard_address(session: &HandleState) -> usize {
 impl Members {
     pub(super) fn limit_to(&mut self, members: usize) {
         self.most = members;
+    }
+
+    pub(super) fn set_overflow(&mut self, overflow: Overflow) {
+        self.overflow = overflow;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -146,7 +158,7 @@ impl Members {
             if count == 0 {
                 continue;
             }
-            match group.shard.deliver_to_all(payload, &group.keys, except) {
+            match group.shard.deliver_to_all(payload, &group.keys, except, self.overflow) {
                 Ok(()) => (sent, took) = (sent + count, took + 1),
                 Err(SendError::MailboxFull { .. }) => full.push(group.id),
                 // A shard that has ended has no sessions; they are about to leave.

@@ -14,6 +14,7 @@ pub use self::names::Channels;
 
 use self::members::{Members, OnLeave};
 use crate::{
+    buffer::Overflow,
     contained::Contained,
     encode::Encode,
     error::{BroadcastError, JoinError},
@@ -87,6 +88,24 @@ impl Channel {
     #[must_use]
     pub fn max_members(self, members: usize) -> Self {
         self.inner.lock().limit_to(members);
+        self
+    }
+
+    /// Sets what becomes of a packet, published to the channel or any of its clones from now on, for a member whose peer
+    /// does not read as fast as is published. It goes before what the member has set for itself
+    /// ([`Session::set_overflow`](crate::Session::set_overflow)). Default: [`Overflow::Close`], the member is closed.
+    ///
+    /// ```
+    /// use framewire::{Channel, Overflow};
+    ///
+    /// /// Of each kind of news, a slow member gets the latest.
+    /// fn weather() -> [Channel; 2] {
+    ///     [1, 2].map(|kind| Channel::new().overflow(Overflow::Latest(kind)))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.inner.lock().set_overflow(overflow);
         self
     }
 
@@ -182,7 +201,7 @@ impl Channel {
     /// The value is encoded once, here; `Bytes` are not copied. Each shard with members gets one command, and sends the
     /// packet as [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) does: within its budget, in order with
     /// everything else that this thread sends to a member, and without waiting for slow members. Those are closed at
-    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard).
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard), unless [`overflow`](Self::overflow) says otherwise.
     ///
     /// All members get what is published to this channel in the same order, whichever threads publish.
     ///

@@ -17,6 +17,10 @@ pub enum TicketError {
     /// does.
     #[error("the session closed before the packet was written: {0:?}")]
     Closed(CloseKind),
+    /// The packet was dropped to make room for others, or replaced by a later one, as its
+    /// [`Overflow`](crate::Overflow), or that of its session, allowed.
+    #[error("dropped to make room for later packets")]
+    Dropped,
     /// The packet was not written within this time. It may still be written later.
     #[error("not written within {0:?}")]
     TimedOut(Duration),

@@ -76,6 +76,15 @@ metrics! {
         frames_rejected: Counter "framewire_rejected_frames_total",
         /// Sends that failed with `SendError::Full`, and payloads sent by handle that could not be encoded.
         sends_refused: Counter "framewire_refused_sends_total",
+        /// Sessions closed because a packet found no room in their outbox; not those that a callback closes by passing
+        /// the error on.
+        overflow_closed: Counter "framewire_overflow_closed_sessions_total",
+        /// Packets not sent because they found no room and were to be refused.
+        overflow_refused: Counter "framewire_overflow_refused_packets_total",
+        /// Packets dropped while they waited, to make room for others.
+        overflow_dropped: Counter "framewire_overflow_dropped_packets_total",
+        /// Packets replaced while they waited, by a later one with the same key.
+        overflow_replaced: Counter "framewire_overflow_replaced_packets_total",
         /// Panics caught in callbacks, and in the destructors of values that a shard owned.
         panics: Counter "framewire_panics_total",
         /// Events of the poll for sessions that were already gone; harmless.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::{
+    buffer::Overflow,
     contained::Contained,
     error::CloseReason,
     session::{HandleState, TimerId, layered::Layered},
@@ -30,6 +31,8 @@ pub(super) struct RareState {
     pub(super) listening_since: Tick,
     /// When the frame began that is being discarded.
     pub(super) discarding_since: Tick,
+    /// What becomes of packets for which there is no room.
+    pub(super) overflow: Overflow,
     /// The protocol that the layers have negotiated with the peer.
     pub(super) protocol: Option<Box<[u8]>>,
 }

@@ -30,7 +30,7 @@ use crate::{
 ///
 /// This file has its lifecycle; what is received is in `receive.rs`, what is sent in `transmit.rs`, its deadlines in
 /// `liveness.rs` and `keep_alive.rs`, the handler's timers in `timers.rs`, what goes through layers in `layered.rs` and
-/// `layer_wire.rs`. Kept small, because each of very many idle sessions has one.
+/// `layer_wire.rs`, what is sent by a policy of its own in `overflow.rs`. Kept small, because each of very many idle sessions has one.
 pub(crate) struct Connection {
     pub(super) key: Key,
     pub(super) status: Status,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
+    buffer::Overflow,
     contained::Contained,
     error::{SendError, Why},
     id::{Key, SessionId},
@@ -17,6 +18,8 @@ pub(crate) enum SessionCommand {
         completion: Option<Completion>,
         /// Bytes that [`HandleState`] has reserved for the packet.
         reserved: usize,
+        /// `None`: as the session has it.
+        overflow: Option<Overflow>,
     },
     Close(Option<Why>),
     Abort,
@@ -53,6 +56,7 @@ pub(crate) trait Deliver: Send + Sync {
         payload: &Bytes,
         sessions: &Arc<Vec<Key>>,
         except: Option<Key>,
+        overflow: Overflow,
     ) -> Result<(), SendError>;
 
     /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it

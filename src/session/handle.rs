@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    buffer::Overflow,
     encode::Encode,
     error::{Outcome, SendError},
     framing::EncodeError,
@@ -97,7 +98,18 @@ impl SessionHandle {
     /// with [`CloseReason::Send`](crate::CloseReason::Send).
     pub fn send(&self, packet: impl Encode) -> Result<(), SendError> {
         let payload = self.payload_of(packet)?;
-        self.post(payload, None).map_err(|unsent| unsent.error)
+        self.post(payload, None, None).map_err(|unsent| unsent.error)
+    }
+
+    /// As [`send`](Self::send), where `overflow` says what becomes of the packet if, on the shard, there is no room for
+    /// it.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send): a packet that finds the limit exceeded here is not sent, whatever `overflow` says.
+    /// If it is refused or dropped later, that is counted ([`Metrics`](crate::Metrics)).
+    pub fn send_as(&self, packet: impl Encode, overflow: Overflow) -> Result<(), SendError> {
+        let payload = self.payload_of(packet)?;
+        self.post(payload, None, Some(overflow)).map_err(|unsent| unsent.error)
     }
 
     /// Sends a packet and returns a ticket that tells when it was written to the kernel, or why it was not. A tracked
@@ -112,7 +124,7 @@ impl SessionHandle {
     pub fn send_tracked(&self, packet: impl Encode) -> Result<SendTicket, SendError> {
         let payload = self.payload_of(packet)?;
         let (ticket, completion) = SendTicket::pair(self.handle_state.clone());
-        self.post(payload, Some(completion)).map_err(|unsent| unsent.error)?;
+        self.post(payload, Some(completion), None).map_err(|unsent| unsent.error)?;
         Ok(ticket)
     }
 
@@ -150,7 +162,7 @@ impl SessionHandle {
     ) -> Result<(), SendError> {
         let completion = Completion::calling(Box::new(done), self.handle_state.clone());
         let sent = match catch_unwind(AssertUnwindSafe(|| self.payload_of(packet))) {
-            Ok(Ok(payload)) => self.post(payload, Some(completion)),
+            Ok(Ok(payload)) => self.post(payload, Some(completion), None),
             Ok(Err(error)) => Err(Unsent { error, completion: Some(completion) }),
             Err(panic) => {
                 completion.refused(EncodeError::because("its code panicked").into());
@@ -231,7 +243,12 @@ impl SessionHandle {
         Ok(packet.into_payload()?)
     }
 
-    pub(super) fn post(&self, payload: Bytes, completion: Option<Completion>) -> Result<(), Unsent> {
+    pub(super) fn post(
+        &self,
+        payload: Bytes,
+        completion: Option<Completion>,
+        overflow: Option<Overflow>,
+    ) -> Result<(), Unsent> {
         let state = &*self.handle_state;
         if !state.is_open() {
             return Err(Unsent { error: SendError::Closed, completion });
@@ -241,7 +258,7 @@ impl SessionHandle {
         if let Err(queued) = state.quota.reserve(reserved, limit) {
             return Err(Unsent { error: SendError::Full { queued, limit }, completion });
         }
-        let command = SessionCommand::Send { payload, completion, reserved };
+        let command = SessionCommand::Send { payload, completion, reserved, overflow };
         state.shard.deliver(state.key, command, held).map_err(|undelivered| {
             state.tell(state.quota.unreserve(reserved));
             let Undelivered { error, mut command } = undelivered;

@@ -150,7 +150,13 @@ mod tests {
             Ok(())
         }
 
-        fn deliver_to_all(&self, _: &Bytes, _: &Arc<Vec<Key>>, _: Option<Key>) -> Result<(), SendError> {
+        fn deliver_to_all(
+            &self,
+            _: &Bytes,
+            _: &Arc<Vec<Key>>,
+            _: Option<Key>,
+            _: crate::Overflow,
+        ) -> Result<(), SendError> {
             Err(SendError::Closed)
         }
 

@@ -77,7 +77,10 @@ impl Connection {
             let Self { cold, outbox, .. } = self;
             let Some(layered) = cold.as_mut().and_then(|cold| cold.layered.as_deref_mut()) else { break };
             match (fill, outbox) {
-                (Fill::Carry, Some(outbox)) => layered.carry(outbox, WINDOW, core)?,
+                (Fill::Carry, Some(outbox)) => {
+                    outbox.commit_some();
+                    layered.carry(outbox, WINDOW, core)?;
+                }
                 (Fill::Carry, None) => break,
                 (Fill::End, _) => layered.end(core)?,
                 (Fill::Drop, _) => {

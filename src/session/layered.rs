@@ -118,6 +118,9 @@ impl Connection {
         if layered.stack.len() >= MOST_LAYERS {
             return Err(LayerError::Misplaced("a session has 8 layers at most"));
         }
+        if let Some(outbox) = &mut self.outbox {
+            outbox.commit_all();
+        }
         if let Some(outbox) = &self.outbox {
             // What was sent before goes below the new layer.
             if !layered.stack.is_open() && outbox.len() > layered.in_flight {

@@ -4,7 +4,7 @@ use std::ops::BitOr;
 /// from all others: why no packets are handed out, the phase, and the flags.
 ///
 /// ```text
-/// │ unused: 8 │ flags: 18 │ phase: 2 │ read blocks: 4 │
+/// │ unused: 7 │ flags: 19 │ phase: 2 │ read blocks: 4 │
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Status(u32);
@@ -85,6 +85,8 @@ impl Flags {
     pub(crate) const BEATS: Self = Self(1 << 22);
     /// It has timeouts of its own, in place of those of the limits.
     pub(crate) const OWN_TIMEOUTS: Self = Self(1 << 23);
+    /// What becomes of packets without room is not the default.
+    pub(crate) const OWN_OVERFLOW: Self = Self(1 << 24);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {

@@ -9,7 +9,7 @@ use crate::{
     error::SendError,
     framing::U32Header,
     session::{
-        Connection, FramingSlot, ShardCore,
+        Connection, FramingSlot, Outgoing, ShardCore,
         status::{Flags, Phase, ReadBlock},
     },
     sync::Completion,
@@ -112,7 +112,11 @@ impl Connection {
         if self.is_layered() {
             return self.poll_wire();
         }
-        if self.outbox.as_ref()?.is_empty() {
+        let outbox = self.outbox.as_mut()?;
+        if outbox.has_packets() {
+            outbox.commit_some();
+        }
+        if outbox.is_empty() {
             // What was to be sent had no frame, or one of no bytes: writing nothing would look like a broken
             // connection.
             self.give_back_outbox(core);
@@ -238,6 +242,10 @@ impl Connection {
             self.block_wire(core);
         } else if let Some(outbox) = &mut self.outbox {
             outbox.block(core.clock.deadline(0));
+            if self.status.has(Flags::OWN_OVERFLOW) {
+                // What fits into spare bytes would be sent in any case.
+                outbox.seal();
+            }
             if let Some(buffer) = outbox.settle() {
                 core.pool.put_buffer(buffer);
             }
@@ -285,30 +293,21 @@ impl Connection {
                 return Ok(());
             }
         }
-        let (queued, limit) = (self.queued(), core.limits.outbox_hard);
-        let room = limit.checked_sub(queued);
-        if room.is_none_or(|room| payload.len() > room) && !self.status.has_block(ReadBlock::CLOSING) {
+        let limit = core.limits.outbox_hard;
+        if self.status.has(Flags::OWN_OVERFLOW) {
+            let packet = Outgoing::Payload(framing, payload);
+            return self.enqueue_as(packet, self.overflow(), limit, &mut None, core);
+        }
+        if !self.has_room_for(payload.len(), limit, core) && !self.status.has_block(ReadBlock::CLOSING) {
             core.counters.sends_refused += 1;
-            return Err(SendError::Full { queued, limit });
+            return Err(SendError::Full { queued: self.queued(), limit });
         }
         self.append(framing, payload, limit, core)
     }
 
-    /// Frames a `payload` that a handle or another session has sent, whose sender already got `Ok`. So an outbox may
-    /// hold twice its limit: the limit from callbacks, and as much again from elsewhere.
-    #[inline]
-    pub(crate) fn enqueue_taken(
-        &mut self,
-        framing: &dyn FramingSlot,
-        payload: &[u8],
-        core: &mut ShardCore,
-    ) -> Result<(), SendError> {
-        self.append(framing, payload, core.limits.outbox_hard.saturating_mul(2), core)
-    }
-
     /// Frames `payload` into the outbox, unless that would take it above `most` bytes.
     #[inline]
-    fn append(
+    pub(super) fn append(
         &mut self,
         framing: &dyn FramingSlot,
         payload: &[u8],
@@ -327,9 +326,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns `true` if `len` more bytes are within the limit of the outbox.
-    pub(crate) fn has_room_for(&self, len: usize, core: &ShardCore) -> bool {
-        len <= core.limits.outbox_hard.saturating_sub(self.queued())
+    /// Returns `true` if `len` more bytes take the outbox to no more than `most`. Packets that may be dropped make way.
+    #[inline]
+    pub(crate) fn has_room_for(&mut self, len: usize, most: usize, core: &mut ShardCore) -> bool {
+        if len <= most.saturating_sub(self.queued()) {
+            return true;
+        }
+        self.make_way(len, most, core);
+        len <= most.saturating_sub(self.queued())
     }
 
     /// Queues the frames of so many packets, which other sessions send as well.
@@ -346,14 +350,15 @@ impl Connection {
         if self.status.has_block(ReadBlock::CLOSING) {
             return Err(SendError::Closed);
         }
-        if !self.has_room_for(frames.len(), core) {
+        let most = core.limits.outbox_hard;
+        if !self.has_room_for(frames.len(), most, core) {
             core.counters.sends_refused += 1;
-            return Err(SendError::Full { queued: self.queued(), limit: core.limits.outbox_hard });
+            return Err(SendError::Full { queued: self.queued(), limit: most });
         }
         let outbox = self.outbox.get_or_insert_with(|| core.pool.take());
         outbox.append_shared(frames);
         if outbox.weight() > core.limits.outbox_high {
-            self.status.block(ReadBlock::FULL);
+            self.keep_above_high(0, usize::MAX, core)?;
         }
         self.traffic.packets_out = self.traffic.packets_out.wrapping_add(packets);
         Ok(())
@@ -368,8 +373,12 @@ impl Connection {
         most: usize,
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
+        let high = core.limits.outbox_high;
+        self.make_way(0, high, core);
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
-            self.status.block(ReadBlock::FULL);
+            if self.queued() > high {
+                self.status.block(ReadBlock::FULL);
+            }
             return Ok(());
         };
         outbox.take_back(frame);
@@ -378,10 +387,13 @@ impl Connection {
     }
 
     /// Notifies `completion` when everything queued so far is written.
-    pub(crate) fn track(&mut self, completion: Completion, core: &ShardCore) {
+    pub(crate) fn track(&mut self, completion: Completion, core: &mut ShardCore) {
         let Some(outbox) = &mut self.outbox else { return completion.written() };
         outbox.track(completion);
         if outbox.weight() > core.limits.outbox_high {
+            self.make_way(0, core.limits.outbox_high, core);
+        }
+        if self.queued() > core.limits.outbox_high {
             self.status.block(ReadBlock::FULL);
         }
     }

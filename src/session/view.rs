@@ -51,6 +51,11 @@ impl<'a> Session<'a> {
         Self { connection, framing, core, header }
     }
 
+    /// What it consists of.
+    pub(super) fn parts(&mut self) -> (&mut Connection, &dyn FramingSlot, &mut ShardCore) {
+        (self.connection, self.framing, self.core)
+    }
+
     /// The header of the framing, which the callback may have replaced.
     #[inline]
     pub(crate) fn header(&self) -> U32Header {
@@ -147,7 +152,7 @@ impl Session<'_> {
         }
         let payload = packet.into_payload()?;
         let len = payload.len();
-        let command = SessionCommand::Send { payload, completion: None, reserved: 0 };
+        let command = SessionCommand::Send { payload, completion: None, reserved: 0, overflow: None };
         self.route(other, command, len)
     }
 

@@ -51,7 +51,7 @@ impl SessionHandle {
         let room = self.handle_state.shard.room();
         loop {
             let seen = room.seen();
-            let Err(unsent) = self.post(payload.clone(), None) else { return Ok(()) };
+            let Err(unsent) = self.post(payload.clone(), None, None) else { return Ok(()) };
             match self.prospect(&unsent.error, payload.len()) {
                 Prospect::Never => return Err(unsent.error),
                 // Others may take it again and again.

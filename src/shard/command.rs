@@ -13,13 +13,14 @@ use bytes::Bytes;
 use super::{Ending, FanOut, SessionAccess, Shard};
 use crate::{
     addr::Endpoints,
+    buffer::Overflow,
     contained::{Contained, guard},
     error::{CloseReason, SendError, Why},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ServerNumber, SessionId, ShardId},
     log::logged,
-    session::{Deliver, SessionCommand, ShardContext, Undelivered},
+    session::{Deliver, Outgoing, SessionCommand, ShardContext, Undelivered},
     sync::{AdmissionPermit, Completion, Mailbox, Prospect, Rejected, Room},
 };
 
@@ -118,8 +119,9 @@ impl<T: Send> Deliver for CommandSender<T> {
         payload: &Bytes,
         sessions: &Arc<Vec<Key>>,
         except: Option<Key>,
+        overflow: Overflow,
     ) -> Result<(), SendError> {
-        let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except);
+        let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except, overflow);
         let bytes = fan_out.bytes();
         self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(|refused| send_error(&refused))
     }
@@ -165,8 +167,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Carries out a command from a handle.
     pub(crate) fn handle_command(&mut self, command: &mut SessionCommand) {
         match command {
-            SessionCommand::Send { payload, completion, reserved } => {
-                self.send(payload, completion.take(), *reserved);
+            SessionCommand::Send { payload, completion, reserved, overflow } => {
+                self.send(payload, completion.take(), *reserved, *overflow);
             }
             SessionCommand::Close(why) => self.close(CloseReason::asked(why.take())),
             SessionCommand::Abort => self.terminate(CloseReason::Local, Ending::Reset),
@@ -175,11 +177,22 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
-    /// Sends a packet from a handle or from another session. If the outbox is full and there is no completion that
-    /// could report it, the session is closed.
-    pub(super) fn send(&mut self, payload: &[u8], mut completion: Option<Completion>, reserved: usize) {
+    /// Sends a packet from a handle or from another session, whose sender already got `Ok`. So an outbox may hold twice
+    /// its limit: the limit from callbacks, and as much again from elsewhere. If there is no room, and no completion
+    /// that could report it, the session is closed unless its `overflow`, or that of the packet, says otherwise.
+    pub(super) fn send(
+        &mut self,
+        payload: &[u8],
+        mut completion: Option<Completion>,
+        reserved: usize,
+        overflow: Option<Overflow>,
+    ) {
         let (connection, framing, core) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.core);
-        let sent = guard("encode", || Ok::<_, CloseReason>(connection.enqueue_taken(framing, payload, core)));
+        let overflow = overflow.unwrap_or_else(|| connection.overflow());
+        let (packet, most) = (Outgoing::Payload(framing, payload), core.limits.outbox_hard.saturating_mul(2));
+        let sent = guard("encode", || {
+            Ok::<_, CloseReason>(connection.enqueue_as(packet, overflow, most, &mut completion, core))
+        });
         if matches!(sent, Ok(Ok(()))) {
             if let Some(completion) = completion.take() {
                 connection.track(completion, core);
@@ -190,6 +203,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
         match (sent, completion) {
             (Ok(Ok(())), _) => {}
+            (Ok(Err(SendError::Full { .. })), Some(completion)) if overflow.drops() => completion.dropped(),
             (Ok(Err(error)), Some(completion)) => completion.refused(error),
             (Ok(Err(SendError::Encode(error))), None) => {
                 // The sender's error, for which this session and its peer are not responsible.
@@ -200,7 +214,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                     %session, %peer, %error, "a packet sent by handle has no frame, dropping it"
                 );
             }
-            (Ok(Err(error)), None) => self.close(error.into()),
+            (Ok(Err(error @ SendError::Full { .. })), None) if overflow == Overflow::Close => {
+                connection.close_full(error, core);
+            }
+            // Counted, or closing already.
+            (Ok(Err(_)), None) => {}
             (Err(panic), _) => self.fail(panic),
         }
         self.core.flush_later(&mut self.slot.connection);

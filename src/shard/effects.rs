@@ -48,7 +48,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Sends a packet that another session on this thread has sent to this one.
     fn take_packet(&mut self, packet: &[u8]) {
         if self.is_open() {
-            self.send(packet, None, 0);
+            self.send(packet, None, 0, None);
         }
     }
 }

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{SessionAccess, Shard, Slot};
 use crate::{
+    buffer::Overflow,
     contained::{Contained, guard},
     error::{CloseReason, SendError},
     framing::{EncodeError, Framing},
@@ -20,7 +21,7 @@ use crate::{
     id::Key,
     limits::Limits,
     log::logged,
-    session::{Session, SessionInfo, ShardCore},
+    session::{Outgoing, SessionInfo, ShardCore},
     slots::{Keyed, Slots},
 };
 
@@ -51,6 +52,8 @@ struct Packet {
     /// Its owner is the user's.
     payload: Contained<Bytes>,
     except: Option<Key>,
+    /// `None`: as each session has it.
+    overflow: Option<Overflow>,
     /// The log has an error of this packet already.
     is_logged: bool,
 }
@@ -126,17 +129,22 @@ impl FanOut {
     pub(crate) fn new(payload: Bytes, to: Recipients) -> Self {
         let listed = if let Recipients::These(keys) = &to { size_of_val(keys.as_slice()) } else { 0 };
         let held = payload.len().saturating_add(listed);
-        Self { held, ..Self::of(payload, to, None) }
+        Self { held, ..Self::of(payload, to, None, None) }
     }
 
     /// For the members of a channel, which keeps their list.
-    pub(crate) fn to_members(payload: Bytes, members: Arc<Vec<Key>>, except: Option<Key>) -> Self {
-        Self::of(payload, Recipients::These(members), except)
+    pub(crate) fn to_members(
+        payload: Bytes,
+        members: Arc<Vec<Key>>,
+        except: Option<Key>,
+        overflow: Overflow,
+    ) -> Self {
+        Self::of(payload, Recipients::These(members), except, Some(overflow))
     }
 
-    fn of(payload: Bytes, to: Recipients, except: Option<Key>) -> Self {
+    fn of(payload: Bytes, to: Recipients, except: Option<Key>, overflow: Option<Overflow>) -> Self {
         let len = payload.len();
-        let packets = vec![Packet { payload: Contained::new(payload), except, is_logged: false }];
+        let packets = vec![Packet { payload: Contained::new(payload), except, overflow, is_logged: false }];
         Self { packets, to, held: len, len, next: 0, frames: None }
     }
 
@@ -325,8 +333,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Queues the packets for this session. If its outbox is full, the session is closed.
     pub(crate) fn take_from(&mut self, fan_out: &mut FanOut) {
         let (key, shares) = (self.slot.connection.key(), self.shares());
-        if let Some(frames) = fan_out.whole_for(key).filter(|_| shares) {
-            if self.slot.connection.has_room_for(frames.all.len(), self.core) {
+        let own = self.slot.connection.overflow();
+        let is_plain = fan_out.packets.iter().all(|packet| packet.overflow.unwrap_or(own) == Overflow::Close);
+        if let Some(frames) = fan_out.whole_for(key).filter(|_| shares && is_plain) {
+            let most = self.core.limits.outbox_hard;
+            if self.slot.connection.has_room_for(frames.all.len(), most, self.core) {
                 let packets = fan_out.packets.len() as u64;
                 if self.slot.connection.enqueue_shared(&frames.all, packets, self.core).is_ok() {
                     return;
@@ -339,21 +350,36 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             if packet.except == Some(key) {
                 continue;
             }
-            match guard("encode", || Ok::<_, CloseReason>(self.queue(packet, number, frames))) {
-                Ok(Ok(())) => {}
+            let overflow = packet.overflow.unwrap_or(own);
+            match guard("encode", || Ok::<_, CloseReason>(self.queue(packet, number, overflow, frames))) {
                 Ok(Err(SendError::Encode(error))) => self.note_no_frame(packet, &error),
-                Ok(Err(error)) => return self.close(error.into()),
+                Ok(Err(error @ SendError::Full { .. })) if overflow == Overflow::Close => {
+                    return self.slot.connection.close_full(error, self.core);
+                }
+                // Sent; or counted; or it is closing already.
+                Ok(_) => {}
                 Err(panic) => return self.fail(panic),
             }
         }
     }
 
-    fn queue(&mut self, packet: &Packet, number: usize, frames: Option<&Frames>) -> Result<(), SendError> {
-        if let Some(frames) = frames {
-            return self.slot.connection.enqueue_shared(&frames.of(number)?, 1, self.core);
-        }
+    fn queue(
+        &mut self,
+        packet: &Packet,
+        number: usize,
+        overflow: Overflow,
+        frames: Option<&Frames>,
+    ) -> Result<(), SendError> {
         let Slot { connection, framing, .. } = &mut *self.slot;
-        Session::new(connection, &mut **framing, self.core).send(&*packet.payload)
+        let shared;
+        let packet = match frames {
+            Some(frames) => {
+                shared = frames.of(number)?;
+                Outgoing::Frame(&shared)
+            }
+            None => Outgoing::Payload(&**framing, &packet.payload),
+        };
+        connection.enqueue_as(packet, overflow, self.core.limits.outbox_hard, &mut None, self.core)
     }
 
     /// It is the sender's error, for which this session and its peer are not responsible.

@@ -68,7 +68,13 @@ impl Deliver for Nowhere {
         Err(Undelivered { error: SendError::Closed, command: None })
     }
 
-    fn deliver_to_all(&self, _: &bytes::Bytes, _: &Arc<Vec<Key>>, _: Option<Key>) -> Result<(), SendError> {
+    fn deliver_to_all(
+        &self,
+        _: &bytes::Bytes,
+        _: &Arc<Vec<Key>>,
+        _: Option<Key>,
+        _: crate::Overflow,
+    ) -> Result<(), SendError> {
         Err(SendError::Closed)
     }
 

@@ -177,6 +177,11 @@ impl Completion {
         }
     }
 
+    /// The packet was dropped, as its sender allowed.
+    pub(crate) fn dropped(self) {
+        self.decide(Err(TicketError::Dropped));
+    }
+
     fn decide(mut self, outcome: Outcome) {
         if let Some(told) = self.0.take() {
             told.decide(outcome);

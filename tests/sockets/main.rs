@@ -28,6 +28,7 @@ mod heartbeats;
 mod listeners;
 mod memory;
 mod metrics;
+mod overflow;
 mod panicking_callbacks;
 mod panicking_destructors;
 mod placement;

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    buffer::Overflow,
     framing::{Framing, LengthPrefix},
     sync::{Gone, SendTicket},
 };
@@ -198,5 +199,90 @@ proptest! {
             let slices = outbox.chunks().count();
             prop_assert_eq!(outbox.single().is_some(), slices < 2);
         }
+    }
+}
+
+/// What a model of the queue knows of a packet that waits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Model {
+    Kept(u8),
+    MayGo(u8),
+    Key(u64, u8),
+}
+
+impl Model {
+    fn number(self) -> u8 {
+        match self {
+            Self::Kept(number) | Self::MayGo(number) | Self::Key(_, number) => number,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whole_packets_are_kept_replaced_and_dropped_as_a_list_of_them_would_be(
+        steps in prop::collection::vec((0..6u8, 1usize..700, 0usize..900), 1..80)
+    ) {
+        let room = Room { packets: 5, bytes: usize::MAX, most: usize::MAX };
+        let mut outbox = Outbox::default();
+        // Something waits, so that what follows does too.
+        put(&mut outbox, &[255; 600]);
+        let (mut committed, mut waiting, mut sizes) = (vec![255; 600], Vec::<Model>::new(), Vec::new());
+        for (number, (kind, size, take)) in steps.into_iter().enumerate() {
+            let number = number as u8;
+            sizes.push(size);
+            let frame = vec![number; size];
+            match kind {
+                0 | 1 => {
+                    put(&mut outbox, &frame);
+                    if waiting.is_empty() { committed.extend(&frame) } else { waiting.push(Model::Kept(number)) }
+                }
+                2 | 3 => {
+                    let shared = Chunk::Shared(Bytes::from(frame));
+                    outbox.push_droppable(shared, Overflow::DropOldest, None, room);
+                    waiting.push(Model::MayGo(number));
+                }
+                4 => {
+                    let own = Chunk::Own(BytesMut::from(&frame[..]));
+                    let made = outbox.push_droppable(own, Overflow::Latest(u64::from(number % 3)), None, room);
+                    let new = Model::Key(u64::from(number % 3), number);
+                    let same = |old: &&mut Model| matches!((**old, new), (Model::Key(a, _), Model::Key(b, _)) if a == b);
+                    match waiting.iter_mut().find(same) {
+                        Some(old) => *old = new,
+                        None => waiting.push(new),
+                    }
+                    prop_assert!(!made.refused);
+                }
+                _ => {
+                    outbox.commit_all();
+                    waiting.drain(..).for_each(|packet| {
+                        committed.extend(vec![packet.number(); sizes[packet.number() as usize]]);
+                    });
+                    let n = take.min(committed.len());
+                    outbox.advance(n);
+                    committed.drain(..n);
+                }
+            }
+            let may_go = |packet: &Model| !matches!(packet, Model::Kept(_));
+            while waiting.iter().filter(|packet| may_go(packet)).count() > 5 {
+                let oldest = waiting.iter().position(may_go).unwrap();
+                waiting.remove(oldest);
+            }
+            let bytes: usize = waiting.iter().map(|packet| sizes[packet.number() as usize]).sum();
+            prop_assert_eq!(outbox.len(), committed.len() + bytes);
+            prop_assert!(outbox.weight() >= outbox.len());
+            prop_assert!(outbox.len() <= outbox.capacity() + outbox.shared());
+            if !waiting.iter().any(may_go) && !waiting.is_empty() {
+                // The queue stays while it has what is kept.
+                prop_assert!(outbox.has_packets());
+            }
+        }
+        outbox.commit_all();
+        waiting.drain(..).for_each(|packet| {
+            committed.extend(vec![packet.number(); sizes[packet.number() as usize]]);
+        });
+        prop_assert!(outbox.chunks().flatten().eq(&committed));
+        outbox.advance(committed.len());
+        prop_assert_eq!((outbox.weight(), outbox.has_packets()), (0, false));
     }
 }

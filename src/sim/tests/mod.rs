@@ -26,6 +26,7 @@ mod listeners;
 mod logging;
 mod memory;
 mod metrics;
+mod overflow;
 mod own_timeouts;
 mod pools;
 mod random;

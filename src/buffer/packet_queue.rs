@@ -1,0 +1,135 @@
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::chunk::Chunk;
+use crate::sync::{Completion, TICKET};
+
+/// What a waiting packet counts for beside its frame, in bytes: its place in the queue, with room to grow.
+pub(crate) const PACKET: usize = 192;
+const _: () = assert!(2 * size_of::<Waiting>() <= PACKET);
+
+/// Whole packets that wait behind the bytes of an outbox: those that may be dropped, and what was sent after them.
+///
+/// ```text
+/// front │ may go │ key 7 │ kept, kept, kept │ key 8 │ may go │ back
+///                    ▲ replaced in its place    ▲ dropped from the front on, what is kept excepted
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct PacketQueue {
+    waiting: VecDeque<Waiting>,
+    /// Those that may be dropped.
+    droppable: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// One frame, or several that are kept.
+    pub(super) frames: Chunk,
+    fate: Fate,
+    /// Of the last frame.
+    pub(super) completion: Option<Completion>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is sent in any case.
+    Kept,
+    /// It may be dropped.
+    MayGo,
+    /// It may be dropped, or replaced by the next one with this key.
+    Key(u64),
+}
+
+impl Waiting {
+    pub(super) fn new(frames: Chunk, fate: Fate, completion: Option<Completion>) -> Self {
+        Self { frames, fate, completion }
+    }
+
+    /// Bytes for which it counts.
+    pub(super) fn weight(&self) -> usize {
+        let ticket = if self.completion.is_some() { TICKET } else { 0 };
+        PACKET + self.frames.bytes().len() + ticket
+    }
+
+    /// Drops it, and says so. Returns the bytes for which it counted.
+    fn go(self) -> usize {
+        let weight = self.weight();
+        if let Some(completion) = self.completion {
+            completion.dropped();
+        }
+        weight
+    }
+}
+
+impl PacketQueue {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn droppable(&self) -> usize {
+        self.droppable
+    }
+
+    pub(super) fn push(&mut self, packet: Waiting) {
+        self.droppable += usize::from(packet.fate != Fate::Kept);
+        self.waiting.push_back(packet);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let packet = self.waiting.pop_front()?;
+        self.droppable -= usize::from(packet.fate != Fate::Kept);
+        Some(packet)
+    }
+
+    /// Puts a packet in the place of the one with the same key. Returns the bytes for which that counted.
+    ///
+    /// # Errors
+    /// Returns the packet if there is none.
+    pub(super) fn replace(&mut self, packet: Waiting) -> Result<usize, Waiting> {
+        let same = |waiting: &&mut Waiting| waiting.fate == packet.fate && packet.fate != Fate::MayGo;
+        match self.waiting.iter_mut().find(same) {
+            Some(waiting) => Ok(std::mem::replace(waiting, packet).go()),
+            None => Err(packet),
+        }
+    }
+
+    /// Drops the oldest packet that may be dropped. Returns the bytes for which it counted.
+    pub(super) fn drop_oldest(&mut self) -> Option<usize> {
+        if self.droppable == 0 {
+            return None;
+        }
+        let oldest = self.waiting.iter().position(|packet| packet.fate != Fate::Kept)?;
+        self.droppable -= 1;
+        self.waiting.remove(oldest).map(Waiting::go)
+    }
+
+    /// Where the next frame that is kept is appended, if that is behind others.
+    pub(super) fn last_kept(&mut self) -> Option<&mut BytesMut> {
+        let last = self.waiting.back_mut()?;
+        if last.fate == Fate::Kept && last.completion.is_none() { last.frames.own_mut() } else { None }
+    }
+
+    pub(super) fn last_mut(&mut self) -> Option<&mut Waiting> {
+        self.waiting.back_mut()
+    }
+
+    /// Bytes of all frames.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.iter().map(|packet| packet.frames.bytes().len()).sum()
+    }
+
+    /// Bytes of memory that it takes, what it shares with other sessions excluded.
+    pub(super) fn memory(&self) -> usize {
+        let spare = (self.waiting.capacity() - self.waiting.len()) * size_of::<Waiting>();
+        let held = |packet: &Waiting| {
+            packet.frames.memory() + if packet.completion.is_some() { TICKET } else { size_of::<u64>() }
+        };
+        spare + self.waiting.iter().map(held).sum::<usize>()
+    }
+
+    /// Bytes of memory that it shares.
+    pub(super) fn shared(&self) -> usize {
+        self.waiting.iter().map(|packet| packet.frames.shared()).sum()
+    }
+}

@@ -1,10 +1,20 @@
-//! Addresses of peers, of any family.
+//! Addresses of peers, of any family, and what is known of a connection before it is a session.
+
+mod new_connection;
+mod origin;
+mod target;
+
+pub use self::{new_connection::NewConnection, origin::Origin, target::BindAddr};
+
+pub(crate) use self::target::{Name, Resolved, Target};
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr, SocketAddrV4},
     path::PathBuf,
 };
+
+use crate::id::DialId;
 
 /// The address of one end of a connection.
 ///
@@ -66,12 +76,33 @@ impl fmt::Display for Addr {
     }
 }
 
-/// Both ends of a connection, and which listener accepted it, in 16 bytes: each session has one, and nearly all are
-/// IPv4, whose addresses leave two bytes.
+/// Both ends of a connection, and where it comes from, in 16 bytes: each session has one, and nearly all are accepted
+/// over IPv4, whose addresses leave two bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Endpoints {
     V4 { listener: u16, peer: SocketAddrV4, local: SocketAddrV4 },
     Other { listener: u16, addrs: Box<(Addr, Addr)> },
+    Dialled(Box<Dialled>),
+}
+
+/// A connection that this side has made.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialled {
+    pub(crate) dial: DialId,
+    pub(crate) progress: DialProgress,
+    /// Their listener means nothing.
+    ends: Endpoints,
+}
+
+/// How far a dialled connection has come, as the dial was notified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DialProgress {
+    /// `on_open` was not called yet.
+    Opening,
+    /// It was.
+    Opened,
+    /// The connection ends, and the dial goes on without it.
+    Ended,
 }
 
 impl Endpoints {
@@ -87,26 +118,61 @@ impl Endpoints {
         }
     }
 
+    /// Of a connection that this side has made.
+    pub(crate) fn dialled(dial: DialId, peer: Addr, local: Addr) -> Self {
+        let ends = Self::new(peer, local, 0);
+        Self::Dialled(Box::new(Dialled { dial, progress: DialProgress::Opening, ends }))
+    }
+
     /// The same connection with another address of the peer.
     pub(crate) fn with_peer(&self, peer: Addr) -> Self {
-        Self::new(peer, self.local(), self.listener())
+        match self {
+            Self::Dialled(dialled) => {
+                let ends = dialled.ends.with_peer(peer);
+                Self::Dialled(Box::new(Dialled { ends, ..**dialled }))
+            }
+            Self::V4 { listener, .. } | Self::Other { listener, .. } => {
+                Self::new(peer, self.local(), (*listener).into())
+            }
+        }
     }
 
     pub(crate) fn are_unix(&self) -> bool {
-        matches!(self, Self::Other { addrs, .. } if matches!(addrs.0, Addr::Unix(_)))
+        match self {
+            Self::V4 { .. } => false,
+            Self::Other { addrs, .. } => matches!(addrs.0, Addr::Unix(_)),
+            Self::Dialled(dialled) => dialled.ends.are_unix(),
+        }
     }
 
-    /// Returns the number of the listener that accepted the connection.
-    pub(crate) fn listener(&self) -> usize {
+    /// Returns the number of the listener that accepted the connection; `None` for one that this side has made.
+    pub(crate) fn listener(&self) -> Option<usize> {
         match self {
-            Self::V4 { listener, .. } | Self::Other { listener, .. } => (*listener).into(),
+            Self::V4 { listener, .. } | Self::Other { listener, .. } => Some((*listener).into()),
+            Self::Dialled(_) => None,
         }
+    }
+
+    /// Returns where the connection comes from.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::V4 { listener, .. } | Self::Other { listener, .. } => {
+                Origin::Accepted { listener: (*listener).into() }
+            }
+            Self::Dialled(dialled) => Origin::Dialled(dialled.dial),
+        }
+    }
+
+    /// Returns what is known of the connection beyond its ends if this side has made it.
+    pub(crate) fn as_dialled_mut(&mut self) -> Option<&mut Dialled> {
+        if let Self::Dialled(dialled) = self { Some(dialled) } else { None }
     }
 
     pub(crate) fn peer(&self) -> Addr {
         match self {
             Self::V4 { peer, .. } => Addr::Ip((*peer).into()),
             Self::Other { addrs, .. } => addrs.0.clone(),
+            Self::Dialled(dialled) => dialled.ends.peer(),
         }
     }
 
@@ -114,6 +180,7 @@ impl Endpoints {
         match self {
             Self::V4 { local, .. } => Addr::Ip((*local).into()),
             Self::Other { addrs, .. } => addrs.1.clone(),
+            Self::Dialled(dialled) => dialled.ends.local(),
         }
     }
 }
@@ -153,11 +220,25 @@ mod tests {
                 for other in &addresses {
                     let endpoints = endpoints.with_peer(other.clone());
                     assert_eq!((&endpoints.peer(), &endpoints.local()), (other, local));
-                    assert_eq!(endpoints.listener(), listener);
+                    assert_eq!(endpoints.listener(), Some(listener));
                 }
             }
         }
         assert!(size_of::<Endpoints>() <= 16);
+        Ok(())
+    }
+
+    #[test]
+    fn a_connection_that_was_dialled_keeps_its_dial_when_its_peer_is_known_better()
+    -> Result<(), std::net::AddrParseError> {
+        let (peer, local, true_peer) = ("10.0.0.1:7", "10.0.0.2:8", "[::1]:9");
+        let dial = DialId::next();
+        let endpoints = Endpoints::dialled(dial, Addr::Ip(peer.parse()?), Addr::Ip(local.parse()?));
+        assert_eq!((endpoints.listener(), endpoints.origin()), (None, Origin::Dialled(dial)));
+        let endpoints = endpoints.with_peer(Addr::Ip(true_peer.parse()?));
+        assert_eq!((endpoints.listener(), endpoints.origin()), (None, Origin::Dialled(dial)));
+        assert_eq!(endpoints.peer().to_string(), true_peer);
+        assert_eq!(endpoints.local().to_string(), local);
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! [`PacketHandler`], the trait that an application implements.
 
 use crate::{
-    error::{CloseReason, Handled},
+    error::{CloseReason, DialError, Handled},
     framing::FrameError,
+    id::DialId,
     session::{Session, SessionInfo, ShardContext, TimerId},
 };
 
@@ -61,7 +62,15 @@ pub trait PacketHandler {
         let _ = (shard, timer);
     }
 
-    /// Called when a connection was accepted and its [layers](crate::Layer), if any, are open: [`Session::protocol`]
+    /// Called when a [`Dial`](crate::Dial) that was begun on this shard has failed, and nothing more will come of it:
+    /// none of its addresses has led to a session, or the server is stopping. Another may be begun here. By default
+    /// this does nothing but that the failure is logged, at level `DEBUG`. A panic here is logged and counted, and the
+    /// shard continues.
+    fn on_dial_failed(&mut self, shard: &mut ShardContext<'_, Self::State>, dial: DialId, error: &DialError) {
+        let _ = (shard, dial, error);
+    }
+
+    /// Called when a connection was accepted, or [made](crate::Dial), and its [layers](crate::Layer), if any, are open: [`Session::protocol`]
     /// and [`Session::peer_addr`] return what the layers found out. Sends are allowed. Returns the state of the
     /// session.
     ///

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// The number of a shard: 0 is the acceptor's own, 1 to n are the standing workers, and larger ones were forked for one
@@ -101,6 +101,25 @@ impl ServerNumber {
     }
 }
 
+/// Identifies a [`Dial`](crate::Dial) that was begun, and the sessions that come of it. Never used twice in a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DialId(u64);
+
+impl DialId {
+    /// A number that no other dial of this process has.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Counts up only: 64 bits do not wrap around in practice.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for DialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// A slot of a shard, and its generation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -119,8 +138,13 @@ impl SlotNumber {
 
     /// Returns the slot of a key, which is below [`COUNT`](Self::COUNT).
     pub(crate) fn of(key: Key) -> Self {
-        let [a, b, c, top] = key.slot.to_le_bytes();
-        debug_assert_eq!(top, 0, "slot {} has no number", key.slot);
+        Self::new(key.slot)
+    }
+
+    /// Returns the number, which is below [`COUNT`](Self::COUNT), in three bytes.
+    pub(crate) fn new(slot: u32) -> Self {
+        let [a, b, c, top] = slot.to_le_bytes();
+        debug_assert_eq!(top, 0, "slot {slot} has no number");
         Self([a, b, c])
     }
 

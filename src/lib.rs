@@ -73,7 +73,7 @@
 //! 4  facade    server: bind, serve, watch, stop · channel · blocking: clients that wait · testing: for your own framings and handlers · guide: nothing but text
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
-//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks
+//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks · dial: connections to be made
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
 //!              addr · encode, decode, formats: packets and values · contained: panics · error · events, log: what operators are told · id · limits · metrics · slots · time
 //! ```
@@ -101,6 +101,7 @@
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] and [`SessionHandle::send_then`] (was it written?), [`SessionHandle::send_waiting`] (waits for room) |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
+//! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
@@ -200,6 +201,7 @@ mod time;
 mod timer_wheel;
 
 // Floor 1: one session.
+mod dial;
 mod handler;
 mod layer;
 mod session;
@@ -227,14 +229,15 @@ mod sim;
 /// shares.
 pub use bytes;
 
-pub use addr::Addr;
+pub use addr::{Addr, BindAddr, NewConnection, Origin};
 pub use buffer::Overflow;
 pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
+pub use dial::{Dial, Upstream, UpstreamState};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    BroadcastError, CloseKind, CloseReason, Failure, Handled, JoinError, LayerError, Outcome, QueryError,
-    RefusalCause, SendError, ServeError, TicketError,
+    BroadcastError, CloseKind, CloseReason, DialError, Failure, Handled, JoinError, LayerError, Outcome,
+    QueryError, RefusalCause, SendError, ServeError, TicketError,
 };
 pub use events::{Event, Events};
 #[cfg(feature = "json")]
@@ -250,20 +253,18 @@ pub use framing::{
     LengthField, LengthPrefix, Netstring, Oversize, Raw, Separator, UntilEof, VarintPrefix, framing_fn,
 };
 pub use handler::{PacketFn, PacketHandler, SessionFn, Then, packet_fn, session_fn};
-pub use id::{SessionId, ShardId};
+pub use id::{DialId, SessionId, ShardId};
 pub use layer::{Layer, LayerIo};
 pub use limits::Limits;
 pub use metrics::{Metrics, Rates, Sample, SampleKind};
-pub use server::{
-    BindAddr, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard,
-};
+pub use server::{Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard};
 pub use session::{
-    Heartbeat, HeartbeatError, Origin, Session, SessionHandle, SessionInfo, SessionStats, ShardContext,
-    TimerError, TimerId,
+    Heartbeat, HeartbeatError, Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError,
+    TimerId,
 };
 pub use strategy::{
-    AcceptMode, Detached, DetachedPlace, DetachedSocket, ForkingStrategy, NewConnection, Placement,
-    ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
+    AcceptMode, Detached, DetachedPlace, DetachedSocket, ForkingStrategy, Placement, ShardLoads,
+    SingleReactor, ThreadPerConnection, WorkerPool,
 };
 pub use sync::SendTicket;
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+/// As many as a poll token can number.
+pub(crate) const MOST_DIALS: usize = 1 << 15;
 
 /// The limits of a session, a shard and a server.
 ///
@@ -21,6 +23,7 @@ const MIB: usize = 1024 * KIB;
 /// | [`fanout_budget`](Self::fanout_budget) | 4,096 sessions, 1 MiB | a broadcast continues in the next turn |
 /// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses; clients wait in the backlog |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
+/// | [`dials`](Self::dials) | 16,384 | `connect` returns [`DialError::TooMany`](crate::DialError::TooMany) |
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle` is called, which closes by default |
 /// | [`max_age`](Self::max_age) | off | the session ends with `MaxAge` |
@@ -53,6 +56,7 @@ pub struct Limits {
     pub(crate) fanout_budget: (usize, usize),
     pub(crate) connections: usize,
     pub(crate) connections_per_peer: Option<usize>,
+    pub(crate) dials: usize,
     pub(crate) session_timers: usize,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
@@ -79,6 +83,7 @@ impl Default for Limits {
             fanout_budget: (4_096, MIB),
             connections: 0,
             connections_per_peer: None,
+            dials: 16_384,
             session_timers: 16,
             idle_timeout: None,
             max_age: None,
@@ -199,6 +204,14 @@ impl Limits {
         self
     }
 
+    /// Dials that may be under way on one shard: those that are connecting, with the names that they wait for, and those
+    /// that live on as an [`Upstream`](crate::Upstream). Default 16,384; at most 32,768.
+    #[must_use]
+    pub fn dials(mut self, dials: usize) -> Self {
+        self.dials = dials;
+        self
+    }
+
     /// Timers that one session may have set at once. Default 16.
     #[must_use]
     pub fn session_timers(mut self, timers: usize) -> Self {
@@ -313,6 +326,9 @@ impl Limits {
             if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
                 return Err((option, "under 1 ms, the granularity of timers".into()));
             }
+        }
+        if self.dials > MOST_DIALS {
+            return Err(("limits.dials", format!("{} dials; at most {MOST_DIALS} are possible", self.dials)));
         }
         if self.connections_per_peer == Some(0) {
             return Err(("limits.connections_per_peer", "0 would refuse every peer".into()));

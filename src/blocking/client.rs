@@ -2,12 +2,11 @@ use std::{fmt, io::ErrorKind, ops::Range, time::Duration};
 
 use super::{ClientError, Replies, Stream, connect::connect, outgoing::Outgoing};
 use crate::{
-    addr::Addr,
+    addr::{Addr, BindAddr},
     encode::Encode,
     error::Handled,
     framing::{DEFAULT_MAX_FRAME, Deframer, Found, Framing},
     reactor::{Deadline, deadline, now},
-    server::BindAddr,
     session::Heartbeat,
     strategy::DetachedPlace,
 };

@@ -2,9 +2,8 @@ use std::{io, net::SocketAddr, net::ToSocketAddrs, sync::Arc, time::Duration};
 
 use super::ClientError;
 use crate::{
-    addr::Addr,
+    addr::{Addr, BindAddr, Target},
     reactor::BlockingSocket,
-    server::{BindAddr, Target},
 };
 
 /// Connects to the first of the addresses that can be reached. The error is that of the last one.

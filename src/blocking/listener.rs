@@ -2,11 +2,11 @@ use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use super::{Client, ClientError, Stream};
 use crate::{
-    addr::Addr,
+    addr::{Addr, BindAddr},
     error::ServeError,
     framing::Framing,
     reactor::{BlockingListener, deadline},
-    server::{BindAddr, bind},
+    server::bind,
 };
 
 /// Accepts connections, one after the other, each as a [`Client`] with a framing like that of the listener.

@@ -2,6 +2,7 @@
 //! own.
 
 mod broadcast;
+mod dial;
 mod failure;
 mod layer;
 mod logged;
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub use self::{
     broadcast::{BroadcastError, JoinError},
+    dial::DialError,
     failure::{Failure, Handled},
     layer::LayerError,
     refusal::RefusalCause,
@@ -64,6 +66,9 @@ pub enum SendError {
     /// The session is closing or closed, or its shard has ended.
     #[error("session closed")]
     Closed,
+    /// The [`Upstream`](crate::Upstream) is not connected (yet), and keeps no packets.
+    #[error("not connected, and packets are not kept meanwhile; send again when it is")]
+    NotConnected,
     /// The framing cannot encode the payload, for example because it is too long. This is an error of the sender.
     #[error("payload cannot be framed: {0}")]
     Encode(#[from] EncodeError),

@@ -9,10 +9,12 @@
 //! ([`Session::push_layer`](crate::Session::push_layer)). Each new layer is placed between the previous ones and the
 //! framing; a session has 8 at most.
 
+mod factories;
 mod io;
 
 pub use io::LayerIo;
 
+pub(crate) use factories::LayerFactories;
 pub(crate) use io::LayerRequests;
 
 use bytes::BytesMut;

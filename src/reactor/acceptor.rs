@@ -5,13 +5,12 @@ use std::{
 };
 
 use super::{
-    Sys,
+    Dispatch, HandOverError, Sys,
     accept_failure::{Failure, classify, copy_of},
-    dispatch::{Dispatch, HandOverError},
     token::listener_token,
 };
 use crate::{
-    addr::{Addr, Endpoints},
+    addr::{Addr, Endpoints, NewConnection},
     contained::Contained,
     error::{RefusalCause, panic_message},
     events::{Event, Reporter},
@@ -19,7 +18,7 @@ use crate::{
     log::logged,
     metrics::Counters,
     shard::Incoming,
-    strategy::{Detached, ForkingStrategy, NewConnection, Placement, ShardLoads},
+    strategy::{Detached, ForkingStrategy, Placement, ShardLoads},
     sync::{Admission, Full},
     time::Tick,
 };
@@ -46,11 +45,11 @@ const LOG_INTERVAL: Tick = 1000;
 /// the clients that wait. A listener that fails again and again pauses alone, see [`FAILURES`].
 pub(crate) struct Acceptor<Y: Sys> {
     listeners: Vec<ListenerState<Y::Listener>>,
-    strategy: Contained<Box<dyn ForkingStrategy>>,
-    dispatch: Box<dyn Dispatch<Y::Stream>>,
-    admission: Arc<Admission>,
+    pub(super) strategy: Contained<Box<dyn ForkingStrategy>>,
+    pub(super) dispatch: Box<dyn Dispatch<Y::Stream>>,
+    pub(super) admission: Arc<Admission>,
     /// The shard of this acceptor's own thread.
-    here: ShardId,
+    pub(super) here: ShardId,
     /// A reserve descriptor, released while the process is out of them so that a handler or a log still finds one.
     spare: Option<Y::Spare>,
     /// Accepted, and waiting until its own thread can be started, or until the server has room again.

@@ -3,7 +3,7 @@ use std::{
     vec::Drain,
 };
 
-use crate::{id::ShardId, shard::Incoming};
+use crate::{dial::NewDial, id::ShardId, shard::Incoming};
 
 /// Hands connections over to other threads.
 pub(crate) trait Dispatch<T>: Send {
@@ -12,6 +12,12 @@ pub(crate) trait Dispatch<T>: Send {
 
     /// Hands a connection to a new shard.
     fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
+
+    /// Hands a connection that is to be made to a standing shard.
+    fn send_dial(&mut self, shard: ShardId, dial: Box<NewDial>) -> io::Result<()>;
+
+    /// Hands a connection that is to be made to a new shard.
+    fn fork_dial(&mut self, dial: Box<NewDial>) -> io::Result<()>;
 }
 
 /// No thread could be started for a connection. It may be tried again.
@@ -31,5 +37,13 @@ impl<T> Dispatch<T> for NoDispatch {
 
     fn fork(&mut self, _incoming: Incoming<T>) -> Result<(), HandOverError<T>> {
         Err(HandOverError { error: ErrorKind::NotConnected.into(), incoming: None })
+    }
+
+    fn send_dial(&mut self, _shard: ShardId, _dial: Box<NewDial>) -> io::Result<()> {
+        Err(ErrorKind::NotConnected.into())
+    }
+
+    fn fork_dial(&mut self, _dial: Box<NewDial>) -> io::Result<()> {
+        Err(ErrorKind::NotConnected.into())
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use mio::{Events, Poll, Token, Waker, event::Event};
 
 use super::{
-    Ready, Sys,
-    socket::{Listener, Stream},
+    Connecting, Ready, Sys,
+    socket::{Listener, SocketOptions, Stream},
     system_clock::SystemClock,
     token::WAKER,
 };
@@ -70,6 +70,18 @@ impl Sys for MioSys {
 
     fn register(&mut self, stream: &mut Stream, token: u64) -> io::Result<()> {
         stream.register(self.poll.registry(), Token(token as usize))
+    }
+
+    fn reregister(&mut self, stream: &mut Stream, token: u64) -> io::Result<()> {
+        stream.reregister(self.poll.registry(), Token(token as usize))
+    }
+
+    fn connect(&mut self, addr: &Addr, options: &SocketOptions) -> io::Result<(Stream, Connecting)> {
+        Stream::connect(addr, options)
+    }
+
+    fn finish_connect(&mut self, stream: &mut Stream) -> io::Result<Connecting> {
+        stream.finish_connect()
     }
 
     fn register_listener(&mut self, listener: &mut Listener, token: u64) -> io::Result<()> {

@@ -5,10 +5,13 @@
 mod accept_failure;
 mod acceptor;
 mod blocking_socket;
+mod connector;
 mod descriptors;
+mod dialling;
 mod dispatch;
 mod event_loop;
 mod mio_sys;
+mod placing;
 mod service;
 mod service_loop;
 mod session_io;
@@ -23,6 +26,7 @@ mod token;
 pub(crate) use acceptor::Placed;
 pub(crate) use acceptor::{Acceptor, AcceptorConfig};
 pub(crate) use blocking_socket::{BlockingListener, BlockingSocket, Deadline, deadline, now};
+pub(crate) use connector::{Connector, ConnectorConfig, Resolve};
 pub(crate) use descriptors::descriptors_left;
 pub(crate) use dispatch::{Dispatch, HandOverError, NoDispatch};
 pub(crate) use event_loop::EventLoop;
@@ -30,7 +34,7 @@ pub(crate) use mio_sys::MioSys;
 pub(crate) use service::{Flow, Service};
 pub(crate) use service_loop::{Lifetime, ServiceConfig, ServiceLoop};
 pub(crate) use socket::{BoundSocket, Listener, SocketOptions, Stream};
-pub(crate) use sys::{Ready, Sys};
-#[cfg(test)]
-pub(crate) use token::WAKER;
+pub(crate) use sys::{Connecting, Ready, Sys};
 pub(crate) use token::{MAX_LISTENERS, MAX_SERVICES};
+#[cfg(test)]
+pub(crate) use token::{WAKER, is_session};

@@ -8,13 +8,14 @@ use std::{
 };
 
 use super::{
-    Acceptor, Flow, Ready, Service, Sys,
+    Acceptor, Connector, Flow, Ready, Service, Sys,
     service::{STEPS, Step},
     session_io::{find_error, flush, handle_event, note, pass_on, serve},
-    token::{FIRST_LISTENER, listener_of, session_of, session_token},
+    token::{FIRST_DIAL, dial_of, listener_of, session_of, session_token},
 };
 use crate::{
     buffer::ReceiveBuffer,
+    dial::DialStep,
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
@@ -29,12 +30,13 @@ use crate::{
 /// A turn that takes longer than this counts as slow (milliseconds).
 const SLOW_TURN: Tick = 100;
 
-/// A shard with its mailbox, perhaps an acceptor, and the work that a turn had no time for.
+/// A shard with its mailbox, its connector, perhaps an acceptor, and the work that a turn had no time for.
 pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
-    shard: Shard<H, F, Y::Stream>,
+    pub(super) shard: Shard<H, F, Y::Stream>,
     /// Its number on the thread, which its tokens carry.
     number: u8,
-    acceptor: Option<Acceptor<Y>>,
+    pub(super) acceptor: Option<Acceptor<Y>>,
+    pub(super) connector: Connector<Y>,
     mailbox: Arc<Mailbox<Command<Y::Stream>>>,
     lifetime: Lifetime,
     read_budget: usize,
@@ -58,7 +60,7 @@ pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
 pub(crate) enum Lifetime {
     /// Until the server stops.
     Server,
-    /// Until its one connection ends.
+    /// Until its one connection ends, and those that it has made itself.
     Connection,
 }
 
@@ -67,6 +69,7 @@ pub(crate) struct ServiceConfig<Y: Sys, H: PacketHandler, F> {
     pub(crate) shard: Shard<H, F, Y::Stream>,
     pub(crate) number: u8,
     pub(crate) acceptor: Option<Acceptor<Y>>,
+    pub(crate) connector: Connector<Y>,
     pub(crate) mailbox: Arc<Mailbox<Command<Y::Stream>>>,
     pub(crate) lifetime: Lifetime,
     pub(crate) read_budget: usize,
@@ -87,6 +90,7 @@ where
             shard,
             number: config.number,
             acceptor: config.acceptor,
+            connector: config.connector,
             mailbox: config.mailbox,
             lifetime: config.lifetime,
             read_budget: config.read_budget,
@@ -112,9 +116,19 @@ where
 
     /// Opens a session for a connection.
     fn adopt(&mut self, sys: &mut Y, incoming: Incoming<Y::Stream>) {
-        let Some(key) = self.shard.insert(incoming) else { return };
+        if let Some(key) = self.shard.insert(incoming) {
+            self.open(sys, key, Y::register);
+        }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        sys: &mut Y,
+        key: Key,
+        register: fn(&mut Y, &mut Y::Stream, u64) -> io::Result<()>,
+    ) {
         let token = session_token(self.number, key);
-        self.shard.with_session(key, |access| match sys.register(access.io(), token) {
+        self.shard.with_session(key, |access| match register(sys, access.io(), token) {
             Ok(()) => access.open(),
             Err(error) => access.refuse(error),
         });
@@ -127,8 +141,8 @@ where
         let ready = std::mem::take(&mut self.ready);
         let mut over = false;
         for event in &ready {
-            if event.token >= FIRST_LISTENER {
-                self.note_listener(event.token);
+            if event.token >= FIRST_DIAL {
+                self.note_other(event.token);
                 continue;
             }
             if over {
@@ -145,8 +159,10 @@ where
     }
 
     #[cold]
-    fn note_listener(&mut self, token: u64) {
-        if let (Some(acceptor), Some(listener)) = (&mut self.acceptor, listener_of(token)) {
+    fn note_other(&mut self, token: u64) {
+        if let Some(number) = dial_of(token) {
+            self.shard.dial_later(DialStep::Ready(number));
+        } else if let (Some(acceptor), Some(listener)) = (&mut self.acceptor, listener_of(token)) {
             acceptor.handle_ready(listener);
         }
     }
@@ -222,6 +238,9 @@ where
                 self.shard.discard(Command::Session(key, command));
             }
             Command::Adopt(incoming) => self.adopt(sys, incoming),
+            Command::Dial(dial) => self.take_dial(sys, dial),
+            Command::Found(name, found) => self.note_found(sys, &name, &found),
+            Command::HangUp(dial) => self.hang_up(dial),
             Command::ClosePeer(peer, why) => {
                 self.shard.close_peer(peer, why.as_ref());
                 self.shard.discard(Command::ClosePeer(peer, why));
@@ -229,10 +248,12 @@ where
             Command::Execute(job) => self.shard.run(job),
             Command::Shutdown(grace) => {
                 self.stop_accepting();
+                self.stop_dialling();
                 self.shard.shut_down(grace);
             }
             Command::Abort => {
                 self.stop_accepting();
+                self.stop_dialling();
                 self.shard.cut();
             }
             Command::SumUpLog => self.shard.sum_up_log(),
@@ -384,12 +405,14 @@ where
         if let Some(acceptor) = self.acceptor.as_mut().filter(|acceptor| acceptor.is_active()) {
             acceptor.end_turn()?;
         }
-        let lonely = self.lifetime == Lifetime::Connection && self.shard.len() == 0;
+        let is_lonely = || self.shard.len() == 0 && !self.shard.is_dialling();
+        let lonely = self.lifetime == Lifetime::Connection && is_lonely();
         Ok(if lonely || self.shard.is_finished() { Flow::Stop } else { Flow::Continue })
     }
 
     fn finish(mut self: Box<Self>, sys: &mut Y) {
         self.stop_accepting();
+        self.stop_dialling();
         self.shard.cut();
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {

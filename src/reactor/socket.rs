@@ -12,9 +12,13 @@ use std::{
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source, net};
 #[cfg(unix)]
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendAncillaryBuffer, SendFlags},
+};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::Connecting;
 #[cfg(unix)]
 use super::socket_file::SocketFile;
 use crate::{addr::Addr, strategy::DetachedSocket};
@@ -223,6 +227,23 @@ pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(all(unix, target_vendor = "apple"))]
 pub(super) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
+/// What a stream is polled for. Urgent data cuts a read short before what follows it, see `to_ready`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+#[cfg(unix)]
+fn is_under_way(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::INPROGRESS | Errno::INTR))
+}
+
+#[cfg(not(unix))]
+fn is_under_way(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
 /// A connected socket, of either family. Its descriptor is all that a session has to hold of it: 4 bytes.
 #[cfg(unix)]
 #[derive(Debug)]
@@ -242,15 +263,55 @@ impl AsFd for Stream {
 }
 
 impl Stream {
-    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        // Urgent data cuts a read short before what follows it, see `to_ready`.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let interest = interest | Interest::PRIORITY;
+    /// Begins to connect to an address.
+    pub(crate) fn connect(addr: &Addr, options: &SocketOptions) -> io::Result<(Self, Connecting)> {
+        let (socket, to) = match addr {
+            Addr::Ip(addr) => (Socket::new(Domain::for_address(*addr), Type::STREAM, None)?, (*addr).into()),
+            #[cfg(unix)]
+            Addr::Unix(Some(path)) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
+            Addr::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        socket.set_nonblocking(true)?;
+        // Before it connects: the peer is told then how much it may send.
+        set_buffers(&socket, options)?;
+        if addr.ip().is_some() {
+            set_tcp_options(&SockRef::from(&socket), options)?;
+        }
+        let connecting = match socket.connect(&to) {
+            Ok(()) => Connecting::Done,
+            Err(error) if is_under_way(&error) => Connecting::UnderWay,
+            Err(error) => return Err(error),
+        };
         #[cfg(unix)]
-        return SourceFd(&self.0.as_raw_fd()).register(registry, token, interest);
+        return Ok((Self(socket.into()), connecting));
         #[cfg(not(unix))]
-        return self.0.register(registry, token, interest);
+        return Ok((Self(net::TcpStream::from_std(socket.into())), connecting));
+    }
+
+    /// Returns what has become of a connection that was under way.
+    pub(crate) fn finish_connect(&self) -> io::Result<Connecting> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match SockRef::from(&self.0).peer_addr() {
+            Ok(_) => Ok(Connecting::Done),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(Connecting::UnderWay),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        #[cfg(unix)]
+        return SourceFd(&self.0.as_raw_fd()).register(registry, token, INTEREST);
+        #[cfg(not(unix))]
+        return self.0.register(registry, token, INTEREST);
+    }
+
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        #[cfg(unix)]
+        return SourceFd(&self.0.as_raw_fd()).reregister(registry, token, INTEREST);
+        #[cfg(not(unix))]
+        return self.0.reregister(registry, token, INTEREST);
     }
 
     #[cfg(unix)]

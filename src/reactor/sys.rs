@@ -3,6 +3,7 @@ use std::{
     time::Duration,
 };
 
+use super::SocketOptions;
 use crate::{addr::Addr, strategy::DetachedSocket, time::Clock};
 
 /// What the reactor needs of the system. One implementation uses mio, another is a simulated network for tests.
@@ -27,6 +28,16 @@ pub(crate) trait Sys {
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u64) -> io::Result<()>;
 
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Addr)>;
+
+    /// Registers a stream under another token than before. Its present state is announced.
+    fn reregister(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;
+
+    /// Begins to connect to an address. Where that is under way, the stream gets a writable event in the end, once it is
+    /// registered. `WouldBlock` means that it may be tried again later.
+    fn connect(&mut self, addr: &Addr, options: &SocketOptions) -> io::Result<(Self::Stream, Connecting)>;
+
+    /// Returns what has become of a connection that was under way, or the error with which it has failed.
+    fn finish_connect(&mut self, stream: &mut Self::Stream) -> io::Result<Connecting>;
 
     /// Returns the address of this side.
     fn local_addr(&mut self, stream: &Self::Stream) -> io::Result<Addr>;
@@ -53,6 +64,13 @@ pub(crate) trait Sys {
 
     /// Takes a descriptor in reserve.
     fn spare(&mut self) -> io::Result<Self::Spare>;
+}
+
+/// How far a connection is that this side makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connecting {
+    UnderWay,
+    Done,
 }
 
 /// One event.

@@ -7,11 +7,12 @@ use std::{
 
 use super::{
     HandlerFactory, Platform, ShardRegistry, ThreadLauncher,
-    launcher::{FirstConnection, ShardLauncher, take},
+    launcher::{FirstCommand, ShardLauncher, take},
     platform::StreamOf,
 };
 use crate::{
     contained::Contained,
+    dial::NewDial,
     error::panic_message,
     framing::Framing,
     handler::PacketHandler,
@@ -55,7 +56,40 @@ where
 
     fn fork(&mut self, incoming: Incoming<StreamOf<P>>) -> Result<(), HandOverError<StreamOf<P>>> {
         let listener = incoming.endpoints.listener();
-        let first: FirstConnection<_> = Arc::new(Mutex::new(Some(incoming)));
+        self.fork_for(listener, Command::Adopt(incoming)).map_err(|(error, first)| {
+            let incoming = if let Some(Command::Adopt(incoming)) = first { Some(incoming) } else { None };
+            HandOverError { error, incoming }
+        })
+    }
+
+    fn send_dial(&mut self, shard: ShardId, dial: Box<NewDial>) -> io::Result<()> {
+        let shard = self.registry.numbers.on_thread(shard);
+        let member = self.registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
+        let posted = member.mailbox.post_control(Command::Dial(dial));
+        posted.map_err(|_| io::ErrorKind::NotConnected.into())
+    }
+
+    fn fork_dial(&mut self, dial: Box<NewDial>) -> io::Result<()> {
+        self.fork_for(None, Command::Dial(dial)).map_err(|(error, _)| error)
+    }
+}
+
+/// Why no thread was started, and what it was to do first, unless that is lost.
+type NotForked<T> = (io::Error, Option<Command<T>>);
+
+impl<P, H, F> HandOver<P, H, F>
+where
+    P: Platform,
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+{
+    /// Starts a shard for a connection of this listener, or for one that it is to make.
+    fn fork_for(
+        &mut self,
+        listener: Option<usize>,
+        first: Command<StreamOf<P>>,
+    ) -> Result<(), NotForked<StreamOf<P>>> {
+        let first: FirstCommand<_> = Arc::new(Mutex::new(Some(first)));
         // Handler and framings are cloned here, by the user's code.
         let forked = catch_unwind(AssertUnwindSafe(|| {
             let framings = self.framings.clone_for(listener);
@@ -65,13 +99,9 @@ where
             Ok::<_, io::Error>(ThreadLauncher::new(self.platform.clone(), sys, vec![Box::new(shard)]))
         }));
         match forked {
-            Ok(Ok(launcher)) => {
-                launcher.spawn().map(drop).map_err(|error| HandOverError { error, incoming: take(&first) })
-            }
-            Ok(Err(error)) => Err(HandOverError { error, incoming: take(&first) }),
-            Err(panic) => {
-                Err(HandOverError { error: io::Error::other(panic_message(panic)), incoming: None })
-            }
+            Ok(Ok(launcher)) => launcher.spawn().map(drop).map_err(|error| (error, take(&first))),
+            Ok(Err(error)) => Err((error, take(&first))),
+            Err(panic) => Err((io::Error::other(panic_message(panic)), None)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use super::{Platform, ShardRegistry, platform::StreamOf, registry::RegisteredShard};
+use super::{Platform, ShardRegistry, platform::StreamOf, registry::RegisteredShard, resolver::ShardNames};
 use crate::{
     addr::Addr,
     contained::Contained,
@@ -16,11 +16,11 @@ use crate::{
     id::ShardId,
     metrics::SharedCounters,
     reactor::{
-        Acceptor, AcceptorConfig, Dispatch, EventLoop, Flow, Lifetime, Service, ServiceConfig, ServiceLoop,
-        Sys,
+        Acceptor, AcceptorConfig, Connector, ConnectorConfig, Dispatch, EventLoop, Flow, Lifetime, Service,
+        ServiceConfig, ServiceLoop, Sys,
     },
     session::{CoreConfig, Deliver, ShardCore},
-    shard::{Command, Framings, Incoming, Shard, ShardConfig},
+    shard::{Command, Framings, Shard, ShardConfig},
     strategy::ForkingStrategy,
     sync::{DeferredAnswers, Mailbox, MailboxLimits, Wake},
 };
@@ -79,12 +79,13 @@ pub(super) struct ShardLauncher<P: Platform, H, F> {
     framings: Framings<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
     parts: Option<AcceptorParts<P::Sys>>,
-    first: FirstConnection<StreamOf<P>>,
+    first: FirstCommand<StreamOf<P>>,
     registration: ShardRegistration<P>,
 }
 
-/// The connection that a shard is forked for. The forking thread can take it back until the new thread has taken it.
-pub(super) type FirstConnection<T> = Arc<Mutex<Option<Incoming<T>>>>;
+/// What a shard is forked for: to adopt a connection, or to make one. The forking thread can take it back until the new
+/// thread has taken it.
+pub(super) type FirstCommand<T> = Arc<Mutex<Option<Command<T>>>>;
 
 /// What a shard needs in order to accept connections.
 pub(crate) struct AcceptorParts<Y: Sys> {
@@ -226,13 +227,13 @@ where
         Self { parts, ..Self::new(registry, waker, id, Lifetime::Server, framings, make) }
     }
 
-    /// For a shard of the connection that `first` holds.
+    /// For a shard of the connection that `first` is about.
     pub(super) fn forked(
         registry: &Arc<ShardRegistry<P>>,
         waker: Arc<dyn Wake>,
         framings: Framings<F>,
         factory: &mut dyn HandlerFactory<H>,
-        first: FirstConnection<StreamOf<P>>,
+        first: FirstCommand<StreamOf<P>>,
     ) -> io::Result<Self> {
         let id = registry.next_fork();
         let make = Contained::new(factory.factory(id));
@@ -264,7 +265,7 @@ where
             thread: Arc::new(OnceLock::new()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);
-        Self { member, framings, make, parts: None, first: FirstConnection::default(), registration }
+        Self { member, framings, make, parts: None, first: FirstCommand::default(), registration }
     }
 }
 
@@ -292,7 +293,7 @@ where
         let _ = member.thread.set(thread::current().id());
         if let Some(first) = take(&first) {
             // If this thread gets no further, the connection is dropped with the mailbox.
-            let _ = member.mailbox.post_control(Command::Adopt(first));
+            let _ = member.mailbox.post_control(first);
         }
         let made = catch_unwind(AssertUnwindSafe(|| {
             make_service(&registration, sys, &member, framings, make, parts, number, neighbours)
@@ -318,7 +319,7 @@ fn message_of(panic: CloseReason) -> String {
 }
 
 /// Takes what is still there.
-pub(super) fn take<T>(first: &FirstConnection<T>) -> Option<Incoming<T>> {
+pub(super) fn take<T>(first: &FirstCommand<T>) -> Option<Command<T>> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
@@ -353,6 +354,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
         Acceptor::new(sys, config)
     });
     let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
+    let connector = Connector::new(connector_config(registration, member, number));
     let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
     let handler = made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })?;
     let core = ShardCore::new(CoreConfig {
@@ -378,6 +380,7 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
         shard: Shard::new(handler, config),
         number,
         acceptor,
+        connector,
         mailbox: member.mailbox.clone(),
         lifetime: registration.lifetime,
         read_budget: registry.limits.read_budget,
@@ -388,6 +391,23 @@ fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 's
             service.finish(sys);
             Err(ServeError::OnStart { message: message_of(panic) })
         }
+    }
+}
+
+fn connector_config<P: Platform>(
+    registration: &ShardRegistration<P>,
+    member: &RegisteredShard<P>,
+    service: u8,
+) -> ConnectorConfig {
+    let registry = &registration.registry;
+    let here = registry.numbers.thread_of(registration.id);
+    let names = ShardNames { registry: registry.clone(), mailbox: member.mailbox.clone() };
+    ConnectorConfig {
+        service,
+        options: registry.options.clone(),
+        admission: registry.admission.clone(),
+        here: (registration.lifetime == Lifetime::Server).then_some(here),
+        resolver: Box::new(names),
     }
 }
 

@@ -9,6 +9,7 @@ mod launcher;
 mod numbers;
 mod platform;
 mod registry;
+mod resolver;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod start;
@@ -22,6 +23,7 @@ pub(crate) use platform::{Platform, ShardThread, System};
 #[cfg(test)]
 pub(crate) use registry::RegisteredShard;
 pub(crate) use registry::{PostOutcome, ShardRegistry, Stop};
+pub(crate) use resolver::{LookUp, Resolver};
 #[cfg(all(unix, feature = "signals"))]
 pub(crate) use signals::SignalThread;
 pub(crate) use start::{ServiceParts, StartService, start_workers};

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::ThreadLauncher;
+use super::{LookUp, Resolver, ThreadLauncher};
 use crate::{
     error::ServeError,
     reactor::{MioSys, Sys},
@@ -13,12 +13,15 @@ use crate::{
 };
 
 /// Where shards run: on threads of the system, or in a simulation.
-pub(crate) trait Platform: Clone + Send + 'static {
+pub(crate) trait Platform: Clone + Send + Sync + 'static {
     type Sys: Sys<Stream: Send + 'static, Listener: Send + 'static> + 'static;
     type Thread;
 
     /// Creates what one event loop needs of the system, and what wakes it.
     fn sys(&self, origin: Instant) -> io::Result<(Self::Sys, Arc<dyn Wake>)>;
+
+    /// Looks a name up on another thread, which is `resolver`'s.
+    fn look_up(&self, resolver: &Resolver, asked: LookUp) -> io::Result<()>;
 
     /// Runs shards on a thread of their own.
     fn spawn(&self, name: String, thread: ThreadLauncher<Self>) -> io::Result<Self::Thread>;
@@ -42,6 +45,10 @@ impl Platform for System {
 
     fn sys(&self, origin: Instant) -> io::Result<(MioSys, Arc<dyn Wake>)> {
         MioSys::new(origin)
+    }
+
+    fn look_up(&self, resolver: &Resolver, asked: LookUp) -> io::Result<()> {
+        resolver.look_up(asked)
     }
 
     fn spawn(&self, name: String, thread: ThreadLauncher<Self>) -> io::Result<ShardThread> {

@@ -9,17 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Platform, ShardNumbers, platform::StreamOf};
+use super::{Platform, Resolver, ShardNumbers, platform::StreamOf};
 use crate::{
     error::{Logged, SendError},
     events::{Hub, Publisher, Reporter},
     id::{SessionId, ShardId},
+    layer::LayerFactories,
     limits::Limits,
     log::LogGate,
     metrics::{Crowd, Metrics, SharedCounters},
-    reactor::Lifetime,
+    reactor::{Lifetime, SocketOptions},
     session::{Deliver, Route, SessionCommand},
-    shard::{Command, CommandSender, LayerFactories, deliver},
+    shard::{Command, CommandSender, deliver},
     sync::{Admission, Mailbox, Rejected},
     time::ticks,
 };
@@ -50,6 +51,10 @@ pub(crate) struct ShardRegistry<P: Platform> {
     pub(crate) admission: Arc<Admission>,
     pub(crate) limits: Limits,
     pub(crate) layers: LayerFactories,
+    /// Of the connections that the service makes.
+    pub(crate) options: SocketOptions,
+    pub(super) platform: P,
+    pub(super) resolver: Resolver,
 }
 
 /// One shard.
@@ -90,9 +95,11 @@ pub(crate) enum PostOutcome {
 
 impl<P: Platform> ShardRegistry<P> {
     pub(crate) fn new(
+        platform: P,
         admission: Admission,
         limits: Limits,
         layers: LayerFactories,
+        options: SocketOptions,
         numbers: ShardNumbers,
         publisher: Publisher,
     ) -> Arc<Self> {
@@ -114,6 +121,9 @@ impl<P: Platform> ShardRegistry<P> {
             admission: Arc::new(admission),
             limits,
             layers,
+            options,
+            platform,
+            resolver: Resolver::default(),
         })
     }
 
@@ -145,6 +155,11 @@ impl<P: Platform> ShardRegistry<P> {
         for member in self.members() {
             member.order(command());
         }
+    }
+
+    /// Returns the shard on the acceptor's thread, or on that of a worker.
+    pub(crate) fn shard_on(&self, thread: ShardId) -> ShardId {
+        self.numbers.on_thread(thread)
     }
 
     pub(crate) fn shards(&self) -> Vec<ShardId> {
@@ -314,6 +329,7 @@ impl<P: Platform> ShardRegistry<P> {
             *running -= 1;
             if *running == 0 {
                 self.end_events();
+                self.resolver.close();
             }
             *running == 0
         };
@@ -449,10 +465,12 @@ mod tests {
     #[test]
     fn numbers_of_forked_shards_that_begin_again_leave_out_those_in_use() {
         const STANDING: u32 = 3;
-        let registry = ShardRegistry::<System>::new(
+        let registry = ShardRegistry::new(
+            System,
             Admission::new(3, 100, None),
             Limits::default(),
             LayerFactories::default(),
+            SocketOptions::default(),
             ShardNumbers::alone(STANDING),
             Publisher::default(),
         );

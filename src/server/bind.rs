@@ -1,88 +1,14 @@
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs},
-    path::{Path, PathBuf},
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
 };
 
-use crate::{error::ServeError, reactor::BoundSocket};
-
-/// What can be bound: a text (`host:port`, `[v6]:port`, `unix:/path`), a pair of host and port (`("0.0.0.0", 7000)`, or
-/// an `IpAddr`, `Ipv4Addr` or `Ipv6Addr` with a port), a `SocketAddr` of any kind, a path (of a Unix socket), or
-/// several of the same type.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no address to bind",
-    note = "bind a text (\"0.0.0.0:7000\", \"[::]:7000\", \"unix:/run/chat.sock\"), a pair (\"0.0.0.0\", 7000), a `SocketAddr`, a path, or several of one of these"
-)]
-pub trait BindAddr: sealed::Sealed {
-    /// Returns the addresses in the form in which they were given.
-    #[doc(hidden)]
-    fn targets(self) -> Vec<Target>;
-}
-
-#[doc(hidden)]
-#[derive(Debug, Clone)]
-pub enum Target {
-    Text(String),
-    Host(String, u16),
-    Addr(SocketAddr),
-    Path(PathBuf),
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-macro_rules! bind_addr {
-    ($($ty:ty: |$value:pat_param| $targets:expr;)+) => {
-        $(
-            impl sealed::Sealed for $ty {}
-            impl BindAddr for $ty {
-                fn targets(self) -> Vec<Target> {
-                    let $value = self;
-                    $targets
-                }
-            }
-        )+
-    };
-}
-
-bind_addr! {
-    &str: |text| vec![Target::Text(text.to_owned())];
-    &String: |text| vec![Target::Text(text.clone())];
-    String: |text| vec![Target::Text(text)];
-    SocketAddr: |addr| vec![Target::Addr(addr)];
-    SocketAddrV4: |addr| vec![Target::Addr(addr.into())];
-    SocketAddrV6: |addr| vec![Target::Addr(addr.into())];
-    (&str, u16): |(host, port)| vec![Target::Host(host.to_owned(), port)];
-    (String, u16): |(host, port)| vec![Target::Host(host, port)];
-    (IpAddr, u16): |pair| vec![Target::Addr(pair.into())];
-    (Ipv4Addr, u16): |pair| vec![Target::Addr(pair.into())];
-    (Ipv6Addr, u16): |pair| vec![Target::Addr(pair.into())];
-    &Path: |path| vec![Target::Path(path.to_owned())];
-    &PathBuf: |path| vec![Target::Path(path.clone())];
-    PathBuf: |path| vec![Target::Path(path)];
-}
-
-impl<A: BindAddr, const N: usize> sealed::Sealed for [A; N] {}
-impl<A: BindAddr, const N: usize> BindAddr for [A; N] {
-    fn targets(self) -> Vec<Target> {
-        self.into_iter().flat_map(BindAddr::targets).collect()
-    }
-}
-
-impl<A: BindAddr> sealed::Sealed for Vec<A> {}
-impl<A: BindAddr> BindAddr for Vec<A> {
-    fn targets(self) -> Vec<Target> {
-        self.into_iter().flat_map(BindAddr::targets).collect()
-    }
-}
-
-impl<A: BindAddr + Clone> sealed::Sealed for &[A] {}
-impl<A: BindAddr + Clone> BindAddr for &[A] {
-    fn targets(self) -> Vec<Target> {
-        self.iter().cloned().flat_map(BindAddr::targets).collect()
-    }
-}
+use crate::{
+    addr::{BindAddr, Target},
+    error::ServeError,
+    reactor::BoundSocket,
+};
 
 /// Binds every target.
 pub(crate) fn bind(addrs: impl BindAddr, reuse_port: bool) -> Result<Vec<BoundSocket>, ServeError> {
@@ -148,6 +74,11 @@ fn bind_unix(_path: PathBuf, text: String) -> Result<BoundSocket, ServeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+        path::Path,
+    };
+
     use super::*;
 
     #[test]

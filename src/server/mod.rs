@@ -2,6 +2,7 @@
 
 mod bind;
 mod broadcast;
+mod connect;
 mod handle;
 mod handlers;
 mod reactor;
@@ -13,29 +14,28 @@ mod start;
 
 use std::{fmt, time::Duration};
 
-pub use bind::BindAddr;
 pub use handle::ServerHandle;
 pub use handlers::{Handlers, PerShard, per_shard};
 pub use reactor::Reactor;
 pub use running::RunningServer;
 
-pub(crate) use bind::{Target, bind};
+pub(crate) use bind::bind;
 
 use self::{
     signals::OnSignal,
     start::{Starting, service},
 };
 use crate::{
-    addr::Addr,
+    addr::{Addr, BindAddr, NewConnection},
     error::ServeError,
     events::Publisher,
     framing::Framing,
     handler::PacketHandler,
-    layer::Layer,
+    layer::{Layer, LayerFactories},
     limits::Limits,
     reactor::{BoundSocket, SocketOptions},
-    shard::{LayerFactories, OtherFramings},
-    strategy::{ForkingStrategy, NewConnection, SingleReactor},
+    shard::OtherFramings,
+    strategy::{ForkingStrategy, SingleReactor},
 };
 
 /// A server that is being built. Its addresses are bound already; clients that connect early wait until it serves.
@@ -97,7 +97,35 @@ impl Server<Unframed> {
     /// [`ServeError::Address`] for a text that names no address, [`ServeError::Bind`] for an address that is taken or
     /// does not belong to this machine. Both name the address.
     pub fn bind(addrs: impl BindAddr) -> Result<Self, ServeError> {
-        Self::with_sockets(bind::bind(addrs, false)?)
+        Ok(Self::with_sockets(bind::bind(addrs, false)?))
+    }
+
+    /// A server that is bound to no address and accepts nobody: its sessions are those that it [dials](crate::Dial).
+    ///
+    /// ```
+    /// use std::{sync::mpsc::channel, time::Duration};
+    /// use framewire::{Dial, Handled, Separator, Server, SessionFn, session_fn, packet_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+    /// let echo = Server::bind("127.0.0.1:0")?.framing(Separator::lines()).spawn(echo)?;
+    ///
+    /// let (heard, replies) = channel();
+    /// let client = session_fn(
+    ///     |session| Ok(session.send("hello")?),
+    ///     move |_, (), reply| Ok(heard.send(reply.to_vec())?),
+    /// );
+    /// let client = Server::unbound().framing(Separator::lines()).spawn(client)?;
+    /// let _upstream = client.connect(Dial::to(echo.local_addr().ok_or("not TCP")?))?;
+    /// assert_eq!(replies.recv()?, b"hello");
+    ///
+    /// client.stop(Duration::from_secs(5))?;
+    /// echo.stop(Duration::from_secs(5))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unbound() -> Self {
+        Self::with_sockets(Vec::new())
     }
 
     /// Like [`bind`](Self::bind), with `SO_REUSEPORT`: several processes may serve the same TCP address, and the kernel
@@ -107,15 +135,15 @@ impl Server<Unframed> {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn bind_shared(addrs: impl BindAddr) -> Result<Self, ServeError> {
-        let mut server = Self::with_sockets(bind::bind(addrs, true)?)?;
+        let mut server = Self::with_sockets(bind::bind(addrs, true)?);
         server.options.reuse_port = true;
         Ok(server)
     }
 
-    fn with_sockets(sockets: Vec<BoundSocket>) -> Result<Self, ServeError> {
+    fn with_sockets(sockets: Vec<BoundSocket>) -> Self {
         let publisher = Publisher::default();
         let addrs = sockets.iter().map(|socket| socket.addr().clone()).collect();
-        Ok(Self {
+        Self {
             handle: ServerHandle::new(addrs, publisher.hub().clone()),
             publisher,
             sockets,
@@ -126,7 +154,7 @@ impl Server<Unframed> {
             limits: Limits::default(),
             options: SocketOptions::default(),
             on_signal: OnSignal::default(),
-        })
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    addr::Addr,
+    addr::{Addr, NewConnection},
     contained::Contained,
-    strategy::{AcceptMode, Detached, ForkingStrategy, NewConnection, Placement, ShardLoads},
+    strategy::{AcceptMode, Detached, ForkingStrategy, Placement, ShardLoads},
 };
 
 /// One strategy that places the connections of several services. They accept on one thread, so the lock is never
@@ -70,6 +70,10 @@ impl ForkingStrategy for SharedStrategy {
 
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
         self.lock().strategy.place(connection, loads)
+    }
+
+    fn place_dial(&mut self, loads: ShardLoads<'_>) -> Placement {
+        self.lock().strategy.place_dial(loads)
     }
 
     fn detach(&mut self, connection: Detached) {

@@ -152,11 +152,11 @@ where
         let Server { sockets, framing, others, layers, limits, options, handle, publisher, .. } = server;
         let mut framings = Framings::new(framing, others);
         framings.offer_max(limits.frame);
-        let listeners = listen(sockets, facts, options)?;
+        let listeners = listen(sockets, facts, options.clone())?;
         let standing = facts.workers + 1;
         let most = most_connections(&limits, standing, facts.descriptors, services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
-        let registry = ShardRegistry::new(admission, limits, layers, numbers, publisher);
+        let registry = ShardRegistry::new(System, admission, limits, layers, options, numbers, publisher);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
         let addrs = handle.local_addrs();
         let shown = addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

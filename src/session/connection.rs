@@ -11,7 +11,7 @@ use crate::{
     error::{CloseKind, CloseReason, RefusalCause},
     id::{Key, SessionId},
     session::{
-        FramingSlot, HandleState, Origin, SessionInfo, SessionStats, ShardCore,
+        FramingSlot, HandleState, SessionInfo, SessionStats, ShardCore,
         cold_state::{ColdState, RareState},
         overhead,
         status::{Flags, Phase, ReadBlock, Status},
@@ -400,7 +400,7 @@ impl Connection {
     /// Returns a snapshot of the session; `started` is the time of tick 0.
     pub(crate) fn info(&self, id: SessionId, started: Instant) -> SessionInfo {
         let (peer, local) = (self.endpoints.peer(), self.endpoints.local());
-        SessionInfo { id, peer, local, origin: Origin::of(&self.endpoints), stats: self.stats(started) }
+        SessionInfo { id, peer, local, origin: self.endpoints.origin(), stats: self.stats(started) }
     }
 
     /// Returns the counters of the session; `origin` is the time of tick 0.

@@ -6,7 +6,7 @@ use crate::{
     buffer::Overflow,
     contained::Contained,
     error::{SendError, Why},
-    id::{Key, SessionId},
+    id::{DialId, Key, SessionId},
     sync::{Completion, Prospect, Room},
 };
 
@@ -58,6 +58,9 @@ pub(crate) trait Deliver: Send + Sync {
         except: Option<Key>,
         overflow: Overflow,
     ) -> Result<(), SendError>;
+
+    /// The dial is to be given up, even if the mailbox is full.
+    fn hang_up(&self, dial: DialId);
 
     /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
     /// notified this one.

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::{
         error::{Outcome, SendError, TicketError},
-        id::{ServerNumber, ShardId},
+        id::{DialId, ServerNumber, ShardId},
         session::{SessionCommand, SessionHandle, Undelivered},
         sync::{Prospect, Room},
     };
@@ -159,6 +159,8 @@ mod tests {
         ) -> Result<(), SendError> {
             Err(SendError::Closed)
         }
+
+        fn hang_up(&self, _: DialId) {}
 
         fn is_idle(&self) -> bool {
             self.0.lock().is_ok_and(|taken| taken.is_empty())

@@ -1,7 +1,7 @@
 use crate::{
-    addr::Addr,
+    addr::{Addr, Origin},
     id::SessionId,
-    session::{Origin, SessionStats},
+    session::SessionStats,
 };
 
 /// A snapshot of a session, as [`ServerHandle::sessions`](crate::ServerHandle::sessions) lists it and

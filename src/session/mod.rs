@@ -4,6 +4,7 @@
 mod cold_state;
 mod connection;
 mod deliver;
+mod dialling;
 mod effects;
 mod framing_cell;
 mod handle;
@@ -17,7 +18,6 @@ mod layer_wire;
 mod layered;
 mod liveness;
 mod memberships;
-mod origin;
 mod overflow;
 mod receive;
 mod reports;
@@ -33,7 +33,6 @@ mod waiting;
 pub use handle::SessionHandle;
 pub use heartbeat::{Heartbeat, HeartbeatError};
 pub use info::SessionInfo;
-pub use origin::Origin;
 pub use shard_context::ShardContext;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 

@@ -2,15 +2,17 @@ use std::{error::Error, fmt, time::Duration};
 
 use crate::{
     contained::guard,
+    dial::Dial,
     encode::Encode,
-    error::{CloseReason, SendError},
-    id::{SessionId, ShardId},
+    error::{CloseReason, DialError, SendError},
+    id::{DialId, SessionId, ShardId},
     session::{Session, SessionHandle, SessionInfo, ShardCore, TimerError, TimerId},
     time::ticks,
 };
 
 /// A shard and its sessions with their states, within [`PacketHandler::on_start`](crate::PacketHandler::on_start),
-/// [`PacketHandler::on_shard_timer`](crate::PacketHandler::on_shard_timer), or a closure given to
+/// [`PacketHandler::on_shard_timer`](crate::PacketHandler::on_shard_timer),
+/// [`PacketHandler::on_dial_failed`](crate::PacketHandler::on_dial_failed), or a closure given to
 /// [`ServerHandle::execute_with`](crate::ServerHandle::execute_with).
 ///
 /// In a closure given to [`ServerHandle::execute`](crate::ServerHandle::execute), which does not depend on the
@@ -137,6 +139,16 @@ impl<'a, S> ShardContext<'a, S> {
     #[must_use]
     pub fn handle(&mut self, session: SessionId) -> Option<SessionHandle> {
         self.with(session, |session, _| session.handle())
+    }
+
+    /// Makes a connection, which becomes a session on this thread, as [`Session::connect`] does: in
+    /// [`on_start`](crate::PacketHandler::on_start) to have it from the beginning, or in
+    /// [`on_dial_failed`](crate::PacketHandler::on_dial_failed) to try elsewhere.
+    ///
+    /// # Errors
+    /// As for [`Session::connect`].
+    pub fn connect(&mut self, dial: Dial) -> Result<DialId, DialError> {
+        self.shard.core_mut().dial(dial)
     }
 
     /// Sets a timer of the shard: [`on_shard_timer`](crate::PacketHandler::on_shard_timer) is called with `timer` once,

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     buffer::{OutboxPool, SharedMemory},
+    dial::DialBook,
     events::Reporter,
     id::{Key, ServerNumber, SessionId, ShardId, SlotNumber},
     limits::Limits,
@@ -48,6 +49,8 @@ pub(crate) struct ShardCore {
     pub(crate) effects: Effects,
     /// What they have asked of sessions of the neighbours.
     pub(crate) outgoing: Effects,
+    /// Connections to be made, and what has become of those that were.
+    pub(crate) dials: DialBook,
     /// The handler's timers that belong to no session.
     pub(crate) shard_timers: Vec<(TimerId, TimerKey)>,
     /// Sessions to flush at the end of the turn.
@@ -66,6 +69,10 @@ pub(crate) enum TimerPurpose {
     User(SlotNumber),
     /// A timer of the shard that the handler set; its key says which.
     Shard,
+    /// A deadline of the dial with this number; its key says whether it still is.
+    Dial(SlotNumber),
+    /// The reactor has something to do about dials.
+    Dials,
     /// Shutdown has lasted long enough.
     Shutdown,
     /// What was left out of the log is to be summed up.
@@ -113,6 +120,7 @@ impl ShardCore {
             neighbours: config.neighbours,
             effects: Effects::default(),
             outgoing: Effects::default(),
+            dials: DialBook::default(),
             shard_timers: Vec::new(),
             dirty: Vec::new(),
             unfinished: Vec::new(),

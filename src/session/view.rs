@@ -7,14 +7,14 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    addr::Addr,
+    addr::{Addr, Origin},
     contained::{Contained, guard},
     encode::Encode,
     error::{CloseReason, LayerError, SendError},
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
-    session::{Connection, FramingSlot, Heartbeat, Origin, SessionCommand, SessionHandle, ShardCore},
+    session::{Connection, FramingSlot, Heartbeat, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -418,16 +418,16 @@ impl Session<'_> {
         self.connection.endpoints().peer()
     }
 
-    /// Returns the address on our side that the peer connected to.
+    /// Returns the address on our side.
     #[must_use]
     pub fn local_addr(&self) -> Addr {
         self.connection.endpoints().local()
     }
 
-    /// Returns where the session comes from: which listener has accepted it.
+    /// Returns where the session comes from: which listener has accepted it, or which dial has made it.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin::of(self.connection.endpoints())
+        self.connection.endpoints().origin()
     }
 
     /// Returns the session's counters.

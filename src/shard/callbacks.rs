@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use super::{Command, Ending, HandlerJob, Job, SessionAccess, Shard};
 use crate::{
     contained::{Contained, guard},
+    dial::DialStep,
     error::{CloseReason, Handled, RefusalCause, discard},
     framing::{FrameError, Framing},
     handler::{PacketHandler, Then},
@@ -15,6 +16,7 @@ use crate::{
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Calls `on_open` for a new session. If the handler refuses it, what it sent is delivered, and nothing is read.
     pub(super) fn open_session(&mut self) {
+        let dial = self.slot.connection.note_dial_opened();
         let (id, watch) = (self.id(), self.core.begin_callback());
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         let opened = guarded("on_open", || self.handler.on_open(&mut session));
@@ -24,6 +26,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 self.slot.state = Some(Contained::new(state));
                 self.core.counters.opened += 1;
                 self.slot.connection.begin(self.core);
+                if let Some(dial) = dial {
+                    self.core.dial_later(DialStep::Opened(dial, self.slot.connection.key()));
+                }
             }
             Err(reason) => {
                 let endpoints = self.slot.connection.endpoints();
@@ -98,6 +103,10 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         let id = self.id();
         self.core.leave_channels(&self.slot.connection);
         let info = self.slot.connection.info(id, self.core.origin);
+        if self.slot.connection.is_dialled() {
+            let reason = self.slot.connection.reason().cloned();
+            reason.iter().for_each(|why| self.core.note_dial_ended(&mut self.slot.connection, why));
+        }
         let Some(reason) = self.slot.connection.reason() else { return };
         if let Some(state) = &mut self.slot.state {
             tell_closing(self.handler, self.core, &info, state, reason);

@@ -1,5 +1,6 @@
 use std::{
     any::Any,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,13 +13,14 @@ use bytes::Bytes;
 
 use super::{Ending, FanOut, SessionAccess, Shard};
 use crate::{
-    addr::Endpoints,
+    addr::{Addr, Endpoints, Name},
     buffer::Overflow,
     contained::{Contained, guard},
+    dial::NewDial,
     error::{CloseReason, SendError, Why},
     framing::Framing,
     handler::PacketHandler,
-    id::{Key, ServerNumber, SessionId, ShardId},
+    id::{DialId, Key, ServerNumber, SessionId, ShardId},
     log::logged,
     session::{Deliver, Outgoing, SessionCommand, ShardContext, Undelivered},
     sync::{AdmissionPermit, Completion, Mailbox, Prospect, Rejected, Room},
@@ -42,6 +44,12 @@ pub(crate) enum Command<T> {
     Session(Key, Contained<SessionCommand>),
     /// A connection that another thread accepted.
     Adopt(Incoming<T>),
+    /// Make this connection, or have it made on another thread.
+    Dial(Box<NewDial>),
+    /// A name that dials of this shard wait for was looked up.
+    Found(Name, Result<Vec<Addr>, Arc<io::Error>>),
+    /// Give up this dial.
+    HangUp(DialId),
     /// Close the sessions of this peer, for this reason.
     ClosePeer(SocketAddr, Contained<Option<Why>>),
     /// Send this packet to many sessions.
@@ -67,7 +75,13 @@ impl<T> Command<T> {
             Self::Execute(job) => job.discard(),
             Self::ClosePeer(_, why) => why.discard(),
             Self::FanOut(fan_out) => fan_out.discard(),
-            Self::Adopt(_) | Self::Shutdown(_) | Self::Abort | Self::SumUpLog => Ok(()),
+            Self::Dial(dial) => dial.discard(),
+            Self::Adopt(_)
+            | Self::Found(..)
+            | Self::HangUp(_)
+            | Self::Shutdown(_)
+            | Self::Abort
+            | Self::SumUpLog => Ok(()),
         }
     }
 }
@@ -124,6 +138,11 @@ impl<T: Send> Deliver for CommandSender<T> {
         let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except, overflow);
         let bytes = fan_out.bytes();
         self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(|refused| send_error(&refused))
+    }
+
+    fn hang_up(&self, dial: DialId) {
+        // A shard that has ended has no dials.
+        let _ = self.mailbox.post_control(Command::HangUp(dial));
     }
 
     fn is_idle(&self) -> bool {

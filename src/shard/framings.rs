@@ -54,15 +54,17 @@ impl<F: Framing + Clone> Framings<F> {
         self.others.0.iter_mut().for_each(|other| other.framing.offer_max(max));
     }
 
-    /// Returns clones for a shard that serves connections of this listener only.
-    pub(crate) fn clone_for(&self, listener: usize) -> Self {
-        let others = self.others.of(listener).cloned().into_iter().collect();
+    /// Returns clones for a shard that serves connections of this listener only, or none that were accepted.
+    pub(crate) fn clone_for(&self, listener: Option<usize>) -> Self {
+        let other = listener.and_then(|listener| self.others.of(listener));
+        let others = other.cloned().into_iter().collect();
         Self { own: self.own.clone(), others: OtherFramings(others) }
     }
 
-    /// Returns the framing of a connection that this listener has accepted. Calls the user's code, which may panic.
-    pub(super) fn cell(&self, listener: usize) -> FramingCell<F> {
-        match self.others.of(listener) {
+    /// Returns the framing of a connection that this listener has accepted, or of one that this side has made. Calls the
+    /// user's code, which may panic.
+    pub(super) fn cell(&self, listener: Option<usize>) -> FramingCell<F> {
+        match listener.and_then(|listener| self.others.of(listener)) {
             None => FramingCell::Own(F::clone(&self.own)),
             Some(other) => FramingCell::Swapped(Box::new(other.framing.clone_boxed())),
         }
@@ -85,7 +87,7 @@ mod tests {
 
     /// The sizes of the whole frames that a session of this listener may get.
     fn most(framings: &Framings<LengthPrefix>, listener: usize) -> Option<usize> {
-        framings.cell(listener).max_frame()
+        framings.cell(Some(listener)).max_frame()
     }
 
     #[test]
@@ -100,8 +102,9 @@ mod tests {
         assert_eq!(std::array::from_fn(|listener| most(&framings, listener)), expected);
         for (listener, most_there) in expected.into_iter().enumerate() {
             assert_eq!(most(&framings.clone(), listener), most_there);
-            assert_eq!(most(&framings.clone_for(listener), listener), most_there);
+            assert_eq!(most(&framings.clone_for(Some(listener)), listener), most_there);
         }
+        assert_eq!(framings.cell(None).max_frame(), Some(104), "a connection of ours has the server's own");
         assert!(framings.discard().eq([Ok(()), Ok(()), Ok(()), Ok(())]));
     }
 }

@@ -1,50 +1,12 @@
 //! Carrying received bytes, and what is sent, through the layers of a session.
 
-use std::{fmt, mem, sync::Arc};
+use std::mem;
 
 use super::SessionAccess;
-use crate::{
-    contained::{Contained, guard},
-    error::CloseReason,
-    framing::Framing,
-    handler::PacketHandler,
-    layer::Layer,
-    strategy::NewConnection,
-};
+use crate::{contained::guard, error::CloseReason, framing::Framing, handler::PacketHandler};
 
 /// Steps that the layers of one session take at a time, in case each brings next to nothing.
 const MOST_STEPS: u32 = 64;
-
-type Make = dyn Fn(&NewConnection<'_>) -> Box<dyn Layer> + Send + Sync;
-
-/// What makes the layers of a connection that arrives, the one next to the socket first.
-#[derive(Clone, Default)]
-pub(crate) struct LayerFactories(Vec<Arc<Contained<Box<Make>>>>);
-
-impl LayerFactories {
-    pub(crate) fn push<L: Layer + 'static>(
-        &mut self,
-        make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
-    ) {
-        let make: Box<Make> = Box::new(move |connection| Box::new(make(connection)));
-        self.0.push(Arc::new(Contained::new(make)));
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Calls the user's code, which may panic.
-    pub(super) fn make(&self, connection: &NewConnection<'_>) -> Vec<Contained<Box<dyn Layer>>> {
-        self.0.iter().map(|make| Contained::new((***make)(connection))).collect()
-    }
-}
-
-impl fmt::Debug for LayerFactories {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LayerFactories({})", self.0.len())
-    }
-}
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Begins a new connection: `on_open` is called now, or when its layers are open.

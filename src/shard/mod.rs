@@ -6,6 +6,7 @@
 mod callbacks;
 mod command;
 mod context;
+mod dialling;
 mod effects;
 mod fan_out;
 mod framings;
@@ -20,23 +21,22 @@ use std::{collections::VecDeque, sync::Arc};
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
 pub(crate) use fan_out::{FanOut, Recipients};
 pub(crate) use framings::{Framings, OtherFramings};
-pub(crate) use layers::LayerFactories;
 pub(crate) use session_access::SessionAccess;
 pub(crate) use timers::Alarm;
 
 use self::{callbacks::Before, fan_out::Budget};
 use crate::{
+    addr::NewConnection,
     contained::{Contained, guard},
     error::{CloseReason, RefusalCause},
     framing::Framing,
     handler::PacketHandler,
     id::{Key, ShardId},
-    layer::Layer,
+    layer::{Layer, LayerFactories},
     log::logged,
     metrics::{Counters, SharedCounters},
     session::{Connection, FramingCell, ShardCore, TimerPurpose},
     slots::{Keyed, Slots},
-    strategy::NewConnection,
     sync::{AdmissionPermit, DepositedPermits},
     time::{ShardClock, Tick, ticks},
 };
@@ -215,13 +215,24 @@ where
     /// leaves by [`poll_ended`](Self::poll_ended). The handler is not called for it before `SessionAccess::open`.
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
         let equipped = if self.stopping || self.slots.is_full() { None } else { self.equip(&incoming) };
+        match equipped {
+            Some(equipment) => Some(self.settle_in(incoming, equipment)),
+            None => {
+                self.turn_away(incoming);
+                None
+            }
+        }
+    }
+
+    fn turn_away(&mut self, incoming: Incoming<T>) {
+        let cause = if self.stopping { RefusalCause::Shutdown } else { RefusalCause::Setup };
         let Incoming { io, endpoints, permit } = incoming;
-        let Some((framing, layers)) = equipped else {
-            let cause = if self.stopping { RefusalCause::Shutdown } else { RefusalCause::Setup };
-            self.core.report_refusal(&endpoints, cause, None);
-            self.ended.push(Ended { io, permit, how: Ending::Close });
-            return None;
-        };
+        self.core.report_refusal(&endpoints, cause, None);
+        self.ended.push(Ended { io, permit, how: Ending::Close });
+    }
+
+    fn settle_in(&mut self, incoming: Incoming<T>, (framing, layers): Equipment<F>) -> Key {
+        let Incoming { io, endpoints, permit } = incoming;
         let now = self.core.clock.stamp();
         let connection = |key| Connection::new(key, endpoints, now);
         let key =
@@ -231,9 +242,9 @@ where
         for layer in layers {
             let Some(slot) = self.slots.get_mut(key) else { break };
             let added = slot.connection.add_layer(layer, &mut self.core);
-            debug_assert!(added.is_ok(), "a server has no more layers than a session may have");
+            debug_assert!(added.is_ok(), "more layers than a session may have are refused before");
         }
-        Some(key)
+        key
     }
 
     /// Makes the framing and the layers of a connection, which runs user code.
@@ -350,6 +361,9 @@ where
         let told = draining && !slot.connection.is_closing_untold();
         let reason = slot.connection.release(reason, &mut self.core);
         self.core.leave_channels(&slot.connection);
+        if slot.connection.is_dialled() {
+            self.core.note_dial_ended(&mut slot.connection, &reason);
+        }
         self.core.pool.fit(self.slots.len());
         let how = if slot.connection.is_reset_at_end() { Ending::Reset } else { how };
         let id = self.core.id_of(key);

@@ -9,7 +9,7 @@ use crate::{
     error::{Handled, SendError},
     events::Reporter,
     framing::{Decoded, EncodeError, FrameError, LengthPrefix},
-    id::{ServerNumber, SessionId},
+    id::{DialId, ServerNumber, SessionId},
     limits::Limits,
     session::{CoreConfig, Deliver, Route, Session, SessionCommand, Undelivered},
     sync::{Admission, Prospect, Room},
@@ -77,6 +77,8 @@ impl Deliver for Nowhere {
     ) -> Result<(), SendError> {
         Err(SendError::Closed)
     }
+
+    fn hang_up(&self, _: DialId) {}
 
     fn is_idle(&self) -> bool {
         true

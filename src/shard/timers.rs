@@ -19,7 +19,7 @@ const BATCH: usize = 1024;
 /// A session with more to be read is not judged before that was read, but looked at again after this many ticks.
 const LOOK_AGAIN: Tick = 10;
 
-/// What is left to do for a session whose alarm has fired.
+/// What is left to do for what an alarm was set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Alarm {
     /// Some deadline seems to have passed for the session: it is to be read from and written to, and judged
@@ -27,6 +27,10 @@ pub(crate) enum Alarm {
     Judge(Key),
     /// It has a beat to be written at once: the answer is awaited from now on.
     Write(Key),
+    /// The timer of the dial with this number.
+    Dial(u32, TimerKey),
+    /// There is something to do about dials.
+    Dials,
 }
 
 impl<H, F, T> Shard<H, F, T>
@@ -44,7 +48,7 @@ where
         }
     }
 
-    /// Does what a timer is for. Returns what is left to do for a session.
+    /// Does what a timer is for. Returns what is left to do.
     pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<Alarm> {
         match fired.item {
             TimerPurpose::Liveness(slot) => {
@@ -63,6 +67,12 @@ where
                 if let Some(timer) = self.core.take_shard_timer(fired.key) {
                     self.tell_shard_timer(timer);
                 }
+            }
+            TimerPurpose::Dial(number) => return Some(Alarm::Dial(number.index() as u32, fired.key)),
+            TimerPurpose::Dials => {
+                // One that was cancelled may have been taken from the wheel before.
+                let alarm = self.core.dials.alarm.take_if(|alarm| *alarm == fired.key);
+                return alarm.map(|_| Alarm::Dials);
             }
             TimerPurpose::Shutdown if self.core.cut_at.is_some_and(|(_, alarm)| alarm == fired.key) => {
                 self.cut()

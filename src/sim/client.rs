@@ -28,7 +28,7 @@ impl Net {
     /// Sends bytes; returns how many were taken.
     pub(crate) fn say(&mut self, conn: Conn, bytes: &[u8]) -> usize {
         let link = self.link(conn);
-        if link.refused || link.broken || link.gone || link.up.ended {
+        if link.refused || link.broken || link.gone || link.up.ended || link.connecting {
             return 0;
         }
         let taken = bytes.len().min(link.up.free());

@@ -149,6 +149,9 @@ impl Net {
 
 impl Link {
     fn readiness(&self, token: u64) -> Option<Ready> {
+        if self.connecting {
+            return None;
+        }
         let input = self.broken || self.up.ended || !self.up.bytes.is_empty();
         let writable = self.broken || self.down.ended || self.has_room();
         let (half, error) = (self.broken || self.up.ended, self.error.is_some());

@@ -77,6 +77,9 @@ pub(crate) enum Call {
     Recv,
     Send,
     Shutdown,
+    Connect,
+    FinishConnect,
+    Reregister,
     Spare,
     /// Of the platform: the poll of a new event loop.
     NewPoll,
@@ -85,7 +88,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Poll,
         Self::Register,
         Self::Accept,
@@ -93,6 +96,9 @@ impl Call {
         Self::Recv,
         Self::Send,
         Self::Shutdown,
+        Self::Connect,
+        Self::FinishConnect,
+        Self::Reregister,
         Self::Spare,
         Self::NewPoll,
         Self::Spawn,
@@ -144,4 +150,5 @@ pub(crate) mod errno {
     pub(crate) const ECONNABORTED: i32 = 103;
     pub(crate) const ECONNRESET: i32 = 104;
     pub(crate) const ENOBUFS: i32 = 105;
+    pub(crate) const ECONNREFUSED: i32 = 111;
 }

@@ -10,6 +10,7 @@
 //! deadline.
 
 mod client;
+mod dialling;
 mod epoll;
 mod faults;
 mod network;
@@ -21,6 +22,7 @@ mod tests;
 mod world;
 
 pub(crate) use client::Heard;
+pub(crate) use dialling::{Answer, Attempt};
 pub(crate) use faults::{Call, Calls, Fail, Faults, errno};
 pub(crate) use network::{Conn, Freeze, Net, Network, Sizes};
 pub(crate) use platform::SimPlatform;

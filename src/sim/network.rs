@@ -1,15 +1,16 @@
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, TryLockError},
 };
 
 use super::{
-    Calls, Faults, Rng,
+    Answer, Attempt, Calls, Faults, Rng,
     epoll::{Epoll, Registration},
     faults::errno,
 };
-use crate::time::Tick;
+use crate::{addr::Addr, reactor::is_session, time::Tick};
 
 /// The simulated world: a clock, sockets, and the clients at their other ends. Shared by all loops of one test.
 #[derive(Clone)]
@@ -86,6 +87,11 @@ pub(crate) struct Net {
     pub(super) epolls: Vec<Epoll>,
     pub(super) agenda: BTreeMap<(Tick, u64), Deed>,
     pub(super) deeds: u64,
+    /// What becomes of connections that the process makes, and after how long.
+    pub(super) far_ends: HashMap<Addr, (Answer, Tick)>,
+    /// What is found of a host, and after how long.
+    pub(super) names: HashMap<String, (Result<Vec<Addr>, ErrorKind>, Tick)>,
+    pub(super) attempts: Vec<Attempt>,
     /// Tokens of closed streams, for stale events.
     pub(super) tombs: Vec<u64>,
 }
@@ -114,8 +120,12 @@ pub(super) struct Link {
     pub(super) up: Pipe,
     pub(super) down: Pipe,
     pub(super) addr: SocketAddr,
-    /// The server's descriptor, from accept to close.
+    /// The server's descriptor, from accept or connect to close.
     pub(super) server: Option<usize>,
+    /// The server makes it: `addr` is its own.
+    pub(super) dialled: bool,
+    /// It has no answer yet.
+    pub(super) connecting: bool,
     /// The client has closed its socket.
     pub(super) gone: bool,
     /// The connection was reset, by the client or by our writing to one that is gone.
@@ -168,6 +178,9 @@ impl Net {
             epolls: Vec::new(),
             agenda: BTreeMap::new(),
             deeds: 0,
+            far_ends: HashMap::new(),
+            names: HashMap::new(),
+            attempts: Vec::new(),
             tombs: Vec::new(),
         }
     }
@@ -225,10 +238,20 @@ impl Net {
         self.epolls.iter().filter(|epoll| !epoll.closed).count()
     }
 
-    /// Streams that are registered.
+    /// Streams that are registered as those of sessions.
     pub(crate) fn registered(&self) -> usize {
-        let streams = |fd: &&Descriptor| matches!(fd.what, What::Stream(_)) && fd.registration.is_some();
+        let streams = |fd: &&Descriptor| {
+            let registered = fd.registration.as_ref();
+            matches!(fd.what, What::Stream(_)) && registered.is_some_and(|known| is_session(known.token))
+        };
         self.fds.iter().flatten().filter(streams).count()
+    }
+
+    /// Streams that are registered as those of dials.
+    pub(crate) fn dialling(&self) -> usize {
+        let known =
+            self.fds.iter().flatten().filter_map(|fd| Some((&fd.what, fd.registration.as_ref()?.token)));
+        known.filter(|(what, token)| matches!(what, What::Stream(_)) && !is_session(*token)).count()
     }
 
     pub(super) fn link(&mut self, conn: Conn) -> &mut Link {
@@ -245,6 +268,8 @@ impl Net {
             down: Pipe::new(self.sizes.down),
             addr,
             server: None,
+            dialled: false,
+            connecting: false,
             gone: false,
             broken: false,
             refused: false,

@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Network;
 use crate::{
-    error::{CloseKind, CloseReason, Handled},
+    error::{CloseKind, CloseReason, DialError, Handled},
     framing::FrameError,
     handler::{PacketHandler, Then},
-    id::SessionId,
+    id::{DialId, SessionId},
     session::{Session, SessionInfo, ShardContext, TimerId},
     time::Tick,
 };
@@ -38,11 +38,12 @@ enum Stage {
 pub(crate) struct Log {
     network: Network,
     lines: Arc<Mutex<Vec<(Tick, SessionId, Callback)>>>,
+    failed_dials: Arc<Mutex<Vec<(Tick, DialId, DialError)>>>,
 }
 
 impl Log {
     pub(super) fn new(network: Network) -> Self {
-        Self { network, lines: Arc::default() }
+        Self { network, lines: Arc::default(), failed_dials: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Tick, SessionId, Callback)>> {
@@ -59,6 +60,11 @@ impl Log {
     fn add(&self, session: SessionId, told: Callback) {
         let now = self.touch();
         self.lock().push((now, session, told));
+    }
+
+    /// The calls of `on_dial_failed`.
+    pub(crate) fn failed_dials(&self) -> Vec<(Tick, DialId, DialError)> {
+        self.failed_dials.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn lines(&self) -> Vec<(Tick, SessionId, Callback)> {
@@ -116,6 +122,8 @@ type PacketHook = Box<dyn FnMut(&mut Session<'_>, &[u8]) -> Handled + Send>;
 /// Called with the shard and the timer that is due.
 type ShardHook = Box<dyn FnMut(&mut ShardContext<'_, SessionId>, u32) + Send>;
 
+type DialHook = Box<dyn FnMut(&mut ShardContext<'_, SessionId>, &DialError) + Send>;
+
 /// A handler that logs its callbacks and by default sends each packet back.
 pub(crate) struct Probe {
     log: Log,
@@ -132,6 +140,7 @@ pub(crate) struct Probe {
     pub(crate) closing: Box<dyn FnMut(SessionId) + Send>,
     pub(crate) start: ShardHook,
     pub(crate) shard_timer: ShardHook,
+    pub(crate) dial_failed: DialHook,
 }
 
 impl Probe {
@@ -150,6 +159,7 @@ impl Probe {
             closing: Box::new(|_| ()),
             start: Box::new(|_, _| ()),
             shard_timer: Box::new(|_, _| ()),
+            dial_failed: Box::new(|_, _| ()),
         }
     }
 
@@ -170,6 +180,14 @@ impl PacketHandler for Probe {
     fn on_shard_timer(&mut self, shard: &mut ShardContext<'_, SessionId>, timer: TimerId) {
         self.log.touch();
         (self.shard_timer)(shard, timer.0);
+    }
+
+    fn on_dial_failed(&mut self, shard: &mut ShardContext<'_, SessionId>, dial: DialId, error: &DialError) {
+        let now = self.log.touch();
+        let mut failed = self.log.failed_dials.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.push((now, dial, error.clone()));
+        drop(failed);
+        (self.dial_failed)(shard, error);
     }
 
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<SessionId> {

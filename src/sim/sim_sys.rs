@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     addr::Addr,
-    reactor::{Ready, Sys},
+    reactor::{Connecting, Ready, SocketOptions, Sys},
     strategy::DetachedSocket,
     sync::Wake,
     time::{Clock, Nanos, Tick},
@@ -143,9 +143,25 @@ impl Sys for SimSys {
         accepted.map(|(number, addr)| (self.fd(number), Addr::Ip(addr)))
     }
 
-    fn local_addr(&mut self, _stream: &SimFd) -> io::Result<Addr> {
-        self.network.lock().begin(Call::LocalAddr)?;
-        Ok(local())
+    fn reregister(&mut self, stream: &mut SimFd, token: u64) -> io::Result<()> {
+        self.network.lock().reregister(stream.number, token)
+    }
+
+    fn connect(&mut self, addr: &Addr, _options: &SocketOptions) -> io::Result<(SimFd, Connecting)> {
+        let begun = self.network.lock().connect_to(addr);
+        begun.map(|(number, connecting)| (self.fd(number), connecting))
+    }
+
+    fn finish_connect(&mut self, stream: &mut SimFd) -> io::Result<Connecting> {
+        self.network.lock().finish_connect(stream.number)
+    }
+
+    fn local_addr(&mut self, stream: &SimFd) -> io::Result<Addr> {
+        let mut net = self.network.lock();
+        net.begin(Call::LocalAddr)?;
+        let conn = net.conn_of(stream.number);
+        let link = net.link(conn);
+        Ok(if link.dialled { Addr::Ip(link.addr) } else { local() })
     }
 
     fn recv(&mut self, stream: &mut SimFd, into: &mut [u8]) -> io::Result<usize> {
@@ -308,7 +324,7 @@ impl Net {
         Ok((number, self.link(conn).addr))
     }
 
-    fn conn_of(&self, fd: usize) -> Conn {
+    pub(super) fn conn_of(&self, fd: usize) -> Conn {
         match self.fds.get(fd).and_then(Option::as_ref).map(|fd| &fd.what) {
             Some(What::Stream(conn)) => *conn,
             _ => panic!("EBADF: descriptor {fd} is no stream"),

@@ -7,23 +7,24 @@ use super::{
     Conn, Faults, Heard, Log, Net, Network, Probe, SimFd, SimPlatform, SimSys, Sizes, platform::Probes,
 };
 use crate::{
-    addr::Addr,
+    addr::{Addr, NewConnection},
     contained::Contained,
+    dial::{Dial, NewDial, Upstream},
     error::ServeError,
     events::Publisher,
     framing::LengthPrefix,
-    id::ShardId,
+    id::{DialId, ShardId},
+    layer::LayerFactories,
     limits::Limits,
     metrics::Metrics,
-    reactor::NoDispatch,
+    reactor::{NoDispatch, SocketOptions},
     runtime::{
         AcceptorParts, PostOutcome, RegisteredShard, RunningThread, ServiceParts, ShardNumbers,
         ShardRegistry, Stop, start_workers,
     },
-    shard::{Command, Framings, LayerFactories, OtherFramings},
+    shard::{Command, Framings, OtherFramings},
     strategy::{
-        ForkingStrategy, NewConnection, Placement, Resident, ShardLoads, SingleReactor, ThreadPerConnection,
-        WorkerPool,
+        ForkingStrategy, Placement, Resident, ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
     },
     sync::Admission,
     time::Tick,
@@ -115,6 +116,11 @@ impl ForkingStrategy for Slow {
         self.network.lock().pass(self.takes);
         self.strategy.place(connection, loads)
     }
+
+    fn place_dial(&mut self, loads: ShardLoads<'_>) -> Placement {
+        self.network.lock().pass(self.takes);
+        self.strategy.place_dial(loads)
+    }
 }
 
 /// A server of real event loops, started and run by the real runtime, on a simulated network. Frames have 4 bytes of
@@ -129,6 +135,8 @@ pub(crate) struct World {
     /// How shards have ended, in order.
     pub(crate) ended: Vec<Result<(), ServeError>>,
     pub(crate) late_threads: u32,
+    /// Dials of other threads.
+    dials: usize,
 }
 
 struct Thread {
@@ -161,15 +169,17 @@ impl World {
         }
         let standing = setup.workers + 1;
         let admission = Admission::new(standing, setup.connections, setup.limits.connections_per_peer);
+        let platform = SimPlatform::new(&network);
         let registry = ShardRegistry::new(
+            platform.clone(),
             admission,
             setup.limits.clone(),
             setup.layers.clone(),
+            SocketOptions::default(),
             ShardNumbers::alone(standing as u32),
             Publisher::default(),
         );
         registry.begin_generations_at(setup.first_generation);
-        let platform = SimPlatform::new(&network);
         let mut world = Self {
             network,
             log,
@@ -179,6 +189,7 @@ impl World {
             listeners: Vec::new(),
             ended: Vec::new(),
             late_threads: setup.late_threads,
+            dials: 0,
         };
         let started = world.start_shards(&setup, change);
         if started.is_err() {
@@ -287,6 +298,16 @@ impl World {
         assert_eq!(self.registry.ask(ShardId(shard as u32), command), PostOutcome::Posted);
     }
 
+    /// Another thread connects.
+    pub(crate) fn dial(&mut self, dial: Dial) -> Upstream {
+        let id = DialId::next();
+        let (upstream, side) = Upstream::new(id);
+        // Where no shard takes it, the upstream is closed with the command.
+        let _ = self.registry.ask(ShardId(0), Command::Dial(NewDial::with_upstream(id, dial, side)));
+        self.dials += 1;
+        upstream
+    }
+
     pub(crate) fn shut_down(&self, grace: Duration) {
         self.registry.stop(Stop::Within(grace));
     }
@@ -370,6 +391,7 @@ impl World {
 
     /// Runs a turn of each loop that has something to do. Returns `false` if none ever will.
     pub(crate) fn step(&mut self) -> bool {
+        self.platform.answer_names();
         if self.net().waits {
             self.turn();
             return !self.net().resting;
@@ -421,9 +443,10 @@ impl World {
     pub(crate) fn assert_consistent(&self, limits: &Limits) {
         let metrics = self.metrics();
         let net = self.net();
-        let on_the_way = net.streams() - net.registered();
+        let on_the_way = net.streams() - net.registered() - net.dialling();
         assert_eq!(metrics.sessions as usize, net.registered(), "sessions and registrations");
-        assert_eq!(self.admission().total(), net.streams(), "the counts and descriptors");
+        let placed = self.admission().total().checked_sub(net.streams());
+        assert!(placed.is_some_and(|placed| placed <= self.dials), "the counts and descriptors");
         assert!(on_the_way == 0 || !net.waits, "accepted, and nowhere");
         assert!(metrics.buffered <= (limits.shard_memory * self.threads.len()) as u64);
         drop(net);

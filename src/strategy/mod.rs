@@ -3,14 +3,12 @@
 //! A strategy decides nothing else. Reading, writing, limits and callbacks are the same for all.
 
 mod detached;
-mod new_connection;
 mod resident;
 mod single_reactor;
 mod thread_per_connection;
 mod worker_pool;
 
 pub use detached::{Detached, DetachedPlace, DetachedSocket};
-pub use new_connection::NewConnection;
 pub use single_reactor::SingleReactor;
 pub use thread_per_connection::ThreadPerConnection;
 pub use worker_pool::WorkerPool;
@@ -19,7 +17,11 @@ pub(crate) use resident::Resident;
 
 use std::fmt;
 
-use crate::{addr::Addr, id::ShardId, sync::Admission};
+use crate::{
+    addr::{Addr, NewConnection},
+    id::ShardId,
+    sync::Admission,
+};
 
 /// Decides where an accepted connection lives.
 ///
@@ -60,6 +62,14 @@ pub trait ForkingStrategy: Send {
     /// Decides where this connection lives. A shard that does not exist means [`Placement::Refuse`].
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement;
 
+    /// Decides where a connection lives that is to be made for
+    /// [`ServerHandle::connect`](crate::ServerHandle::connect). Called on the acceptor's thread, before it is made. By
+    /// default it lives on the worker with the fewest sessions or, without workers, on the acceptor's own shard.
+    /// [`Placement::Detach`] counts as [`Placement::Refuse`].
+    fn place_dial(&mut self, loads: ShardLoads<'_>) -> Placement {
+        Placement::On(loads.least_loaded().map_or(ShardId::ACCEPTOR, |(shard, _)| shard))
+    }
+
     /// Takes a connection for which [`place`](Self::place) has returned [`Placement::Detach`]. By default it is dropped, and
     /// so closed.
     ///
@@ -78,7 +88,7 @@ pub trait ForkingStrategy: Send {
     /// impl ForkingStrategy for Console {
     ///     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
     ///         match connection.listener() {
-    ///             0 => Placement::On(ShardId::ACCEPTOR),
+    ///             Some(0) => Placement::On(ShardId::ACCEPTOR),
     ///             _ if loads.detached() < 16 => Placement::Detach,
     ///             _ => Placement::Refuse,
     ///         }
@@ -143,7 +153,7 @@ pub enum Placement {
     /// With the strategy, which is handed the socket by [`detach`](ForkingStrategy::detach) and runs it as it likes. It is
     /// no session: no callback is called for it.
     Detach,
-    /// Nowhere: the connection is reset.
+    /// Nowhere: the connection is reset, or not made.
     Refuse,
 }
 

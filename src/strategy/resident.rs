@@ -1,5 +1,5 @@
-use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
-use crate::id::ShardId;
+use super::{ForkingStrategy, Placement, ShardLoads};
+use crate::{addr::NewConnection, id::ShardId};
 
 /// The strategy of a worker with a listener of its own: what it accepts stays with it.
 #[derive(Debug)]

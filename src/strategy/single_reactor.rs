@@ -1,5 +1,5 @@
-use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
-use crate::id::ShardId;
+use super::{ForkingStrategy, Placement, ShardLoads};
+use crate::{addr::NewConnection, id::ShardId};
 
 /// Every connection lives on the one thread that also accepts: no hand-over, no sharing. The default.
 ///
@@ -47,6 +47,10 @@ impl ForkingStrategy for SingleReactor {
     }
 
     fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        self.place_dial(loads)
+    }
+
+    fn place_dial(&mut self, loads: ShardLoads<'_>) -> Placement {
         let here = ShardId::ACCEPTOR;
         if loads.sessions(here) < self.max_sessions { Placement::On(here) } else { Placement::Refuse }
     }

@@ -1,4 +1,5 @@
-use super::{ForkingStrategy, NewConnection, Placement, ShardLoads};
+use super::{ForkingStrategy, Placement, ShardLoads};
+use crate::addr::NewConnection;
 
 /// Each connection has a thread, and a handler, of its own: the handler may block without holding up other sessions.
 ///
@@ -39,6 +40,10 @@ impl ForkingStrategy for ThreadPerConnection {
     }
 
     fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        self.place_dial(loads)
+    }
+
+    fn place_dial(&mut self, loads: ShardLoads<'_>) -> Placement {
         if loads.forked() < self.max { Placement::Fork } else { Placement::Refuse }
     }
 }

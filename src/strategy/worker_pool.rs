@@ -1,4 +1,5 @@
-use super::{AcceptMode, ForkingStrategy, NewConnection, Placement, ShardLoads};
+use super::{AcceptMode, ForkingStrategy, Placement, ShardLoads};
+use crate::addr::NewConnection;
 
 /// A fixed number of reactor threads, each with its own poll, sessions and handler; nothing is shared between them.
 ///
@@ -75,6 +76,10 @@ impl ForkingStrategy for WorkerPool {
     }
 
     fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
+        self.place_dial(loads)
+    }
+
+    fn place_dial(&mut self, loads: ShardLoads<'_>) -> Placement {
         match loads.least_loaded() {
             Some((shard, sessions)) if sessions < self.max_sessions => Placement::On(shard),
             _ => Placement::Refuse,

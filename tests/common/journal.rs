@@ -1,8 +1,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use framewire::{
-    CloseKind, CloseReason, FrameError, Handled, PacketHandler, Session, SessionHandle, SessionId,
-    SessionInfo, ShardContext, Then, TimerId,
+    CloseKind, CloseReason, DialError, DialId, FrameError, Handled, PacketHandler, Session, SessionHandle,
+    SessionId, SessionInfo, ShardContext, Then, TimerId,
 };
 
 /// What the callbacks said about the beginning and the end of each session, in the order of the beginnings.
@@ -113,6 +113,10 @@ impl<H: PacketHandler> PacketHandler for Watched<H> {
 
     fn on_shard_timer(&mut self, shard: &mut ShardContext<'_, H::State>, timer: TimerId) {
         self.inner.on_shard_timer(shard, timer);
+    }
+
+    fn on_dial_failed(&mut self, shard: &mut ShardContext<'_, H::State>, dial: DialId, error: &DialError) {
+        self.inner.on_dial_failed(shard, dial, error);
     }
 
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<H::State> {

@@ -51,7 +51,11 @@ impl ForkingStrategy for Taking {
     }
 
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
-        if connection.listener() == 1 { Placement::Detach } else { self.others.place(connection, loads) }
+        if connection.listener() == Some(1) {
+            Placement::Detach
+        } else {
+            self.others.place(connection, loads)
+        }
     }
 
     fn detach(&mut self, connection: Detached) {
@@ -111,7 +115,7 @@ fn a_detached_connection_is_run_by_a_blocking_client_beside_the_sessions(on: On)
         let mut client = connect(&second(&served.running));
         let connection = detached.recv_timeout(PATIENCE).expect("it is taken");
         let shown = connection.connection();
-        assert_eq!((shown.listener(), shown.local()), (1, second(&served.running)));
+        assert_eq!((shown.listener(), shown.local()), (Some(1), second(&served.running)));
         assert_eq!(served.running.session_count(), 2, "it counts");
         let thread = run(connection, "taken: ");
         assert_eq!(ask(&mut client, "who are you?"), "taken: who are you?");

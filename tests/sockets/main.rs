@@ -20,6 +20,7 @@ mod close_reasons;
 mod closures;
 #[cfg(unix)]
 mod detached;
+mod dials;
 mod encoders;
 mod events;
 mod handler_factories;

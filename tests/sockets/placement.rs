@@ -24,9 +24,10 @@ impl ForkingStrategy for ByListener {
     }
 
     fn place(&mut self, connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
-        let shown = (connection.listener(), connection.local(), connection.peer());
+        let listener = connection.listener().expect("it was accepted");
+        let shown = (listener, connection.local(), connection.peer());
         self.0.lock().expect("nobody panics").push(shown);
-        Placement::On(loads.shards().nth(1 + connection.listener()).unwrap_or(ShardId::ACCEPTOR))
+        Placement::On(loads.shards().nth(1 + listener).unwrap_or(ShardId::ACCEPTOR))
     }
 }
 

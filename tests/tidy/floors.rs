@@ -31,7 +31,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "testing::law",
     ],
     // 1, one session as a machine.
-    &["session", "layer", "handler"],
+    &["session", "layer", "handler", "dial"],
     // 2, many sessions as a machine.
     &["shard", "strategy"],
     // 3, the world: polls, sockets, the clock, threads.
@@ -327,9 +327,12 @@ mod tests {
             );
             not_pictured(&Source::new("src/lib.rs", &text))
         };
-        assert_eq!(picture("shard · strategy: many", "session · layer · handler"), Vec::<String>::new());
         assert_eq!(
-            picture("shard", "session · layer · handler · strategy"),
+            picture("shard · strategy: many", "session · layer · handler · dial"),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            picture("shard", "session · layer · handler · dial · strategy"),
             ["src/lib.rs: the picture of the floors does not show strategy on floor 2"]
         );
     }

@@ -146,6 +146,8 @@ where
                     self.shard.with_session(key, |access| flush(sys, access));
                     self.note_served(key);
                 }
+                Some(Alarm::Dial(number, timer)) => self.expire_dial(sys, number, timer),
+                Some(Alarm::Dials) => self.dial(sys),
                 None => {}
             }
             if self.shard.clock().is_part_over() {

@@ -7,7 +7,9 @@ use std::{
 };
 
 use crate::{
+    addr::NewConnection,
     contained::Contained,
+    dial::NewDial,
     events::Reporter,
     id::ShardId,
     limits::Limits,
@@ -15,7 +17,7 @@ use crate::{
     reactor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch, Placed},
     shard::Incoming,
     sim::{Call, Fail, Heard, Network, Setup, SimFd, SimSys, Sizes, World, errno, frame},
-    strategy::{Detached, ForkingStrategy, NewConnection, Placement, ShardLoads, WorkerPool},
+    strategy::{Detached, ForkingStrategy, Placement, ShardLoads, WorkerPool},
     sync::{Admission, AdmissionPermit},
 };
 
@@ -170,6 +172,14 @@ impl Dispatch<SimFd> for Counting {
 
     fn fork(&mut self, _incoming: Incoming<SimFd>) -> Result<(), HandOverError<SimFd>> {
         Err(HandOverError { error: io::ErrorKind::NotConnected.into(), incoming: None })
+    }
+
+    fn send_dial(&mut self, _shard: ShardId, _dial: Box<NewDial>) -> io::Result<()> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn fork_dial(&mut self, _dial: Box<NewDial>) -> io::Result<()> {
+        Err(io::ErrorKind::NotConnected.into())
     }
 }
 

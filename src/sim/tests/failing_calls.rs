@@ -1,8 +1,10 @@
 //! The N-th call fails, for every N.
 
+use super::dials::{addr, last, to};
 use crate::{
     ServeError,
-    sim::{Call, Conn, Fail, Heard, Setup, World, errno, frame},
+    dial::UpstreamState,
+    sim::{Answer, Call, Conn, Fail, Heard, Setup, World, errno, frame},
 };
 
 const FRAMES: usize = 20;
@@ -61,6 +63,53 @@ fn whichever_call_fails_nothing_leaks_and_the_loop_lives() {
         }
     }
     assert!(tried > 200, "only {tried} failures tried");
+}
+
+/// Two addresses are dialled, the first of which does not answer; some packets there and back; the end.
+fn dialled(fail: Option<Fail>) -> (World, [u64; Call::ALL.len()]) {
+    let mut setup = Setup::default();
+    setup.faults.fail = fail;
+    let mut world = World::new(setup, |_| {});
+    world.net().answer(&addr(1), Answer::Silence, 0);
+    world.net().answer(&addr(2), Answer::Accept, 2);
+    world.net().answer(&addr(3), Answer::Accept, 2);
+    let upstream = world.dial(to(&[addr(1), addr(2), addr(3)]).timeout(std::time::Duration::from_millis(10)));
+    world.run_until(50);
+    let open = world.metrics().opened;
+    assert_eq!(open + world.log.failed_dials().len() as u64, 1, "it is told what has become of it, once");
+    assert!(fail.is_some() || open == 1);
+    if let UpstreamState::Up(_) = upstream.state() {
+        let conn = last(&world);
+        for _ in 0..3 {
+            world.net().say(conn, &frame(b"are you there"));
+            world.run_for(2);
+        }
+        world.net().leave(conn);
+    }
+    world.run_to_rest();
+    assert_eq!(upstream.state(), UpstreamState::Closed);
+    let counts = Call::ALL.map(|call| world.net().calls.of(call));
+    (world, counts)
+}
+
+#[test]
+fn whichever_call_fails_a_dial_is_answered_and_nothing_leaks() {
+    let (world, counts) = dialled(None);
+    world.assert_empty();
+    let mut tried = 0;
+    let of_the_start = [Call::NewPoll, Call::Spawn, Call::Poll];
+    for (call, count) in Call::ALL.into_iter().zip(counts).filter(|(call, _)| !of_the_start.contains(call)) {
+        for errno in [errno::ENOMEM, errno::ECONNRESET, errno::EINTR, errno::EAGAIN] {
+            for nth in 1 + u64::from(call == Call::Register)..=count {
+                let (mut world, _) = dialled(Some(Fail { call: Some(call), nth, errno }));
+                world.assert_empty();
+                still_serves(&mut world);
+                world.assert_empty();
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 60, "only {tried} failures tried");
 }
 
 #[test]

@@ -8,10 +8,9 @@ use std::{
 use crate::{
     error::CloseKind,
     framing::LengthPrefix,
-    layer::Layer,
+    layer::{Layer, LayerFactories},
     limits::Limits,
     session::SessionHandle,
-    shard::LayerFactories,
     sim::{Callback, Conn, Heard, Probe, Setup, World, frame},
     testing::layers::{Scramble, Scrambler, StackedPeer},
 };

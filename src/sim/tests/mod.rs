@@ -6,6 +6,8 @@ mod beats_on_the_wire;
 mod broadcast;
 mod bytes;
 mod closing;
+mod dial_places;
+mod dials;
 mod differential;
 mod dribble;
 mod effects;

@@ -1,16 +1,29 @@
 //! Random clients under random faults, from seeds. A seed that fails says how to run it again.
 
-use std::{panic, time::Duration};
+use std::{
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use super::dials::{addr, to};
 use crate::{
     Heartbeat,
+    addr::Origin,
+    dial::{Dial, Upstream, UpstreamState},
     limits::Limits,
-    sim::{Conn, Faults, Heard, Rng, Setup, World, frame},
+    sim::{Answer, Conn, Faults, Heard, Rng, Setup, World, errno, frame},
     testing::layers::StackedPeer,
 };
 
 const SEEDS: u64 = 300;
 const MOST_CLIENTS: usize = 40;
+const MOST_DIALS: usize = 20;
+/// Addresses that are dialled, by their ports.
+const FAR_ENDS: u64 = 6;
 /// The packet of heartbeats.
 const BEAT: &[u8] = b"a heartbeat, and no packet of a client";
 
@@ -127,6 +140,18 @@ struct Run {
     limits: Limits,
     layered: bool,
     clients: Vec<Client>,
+    /// Dials of other threads.
+    upstreams: Vec<Upstream>,
+    dials: Dials,
+    /// Attempts to connect that have been looked at.
+    looked_at: usize,
+}
+
+/// How many dials were begun in callbacks, and how many sessions came of any.
+#[derive(Clone, Default)]
+struct Dials {
+    begun: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
 }
 
 impl Run {
@@ -146,7 +171,7 @@ impl Run {
         let mut setup = Setup { seed, limits: limits.clone(), faults, ..Setup::default() };
         match rng.below(10) {
             0..4 => setup.workers = rng.between(1, 3) as usize,
-            4..6 => (setup.forks, setup.late_threads) = (MOST_CLIENTS, rng.below(900) as u32),
+            4..6 => (setup.forks, setup.late_threads) = (MOST_CLIENTS + MOST_DIALS, rng.below(900) as u32),
             _ => {}
         }
         setup.reuse_port = setup.workers > 0 && rng.chance(250);
@@ -162,10 +187,13 @@ impl Run {
         let beat = Rng::new(seed ^ 0xbea7).between(1, 400);
         let beat = (beat <= 200).then(|| Heartbeat::every(Duration::from_millis(beat), BEAT));
         let beat = beat.map(|beat| beat.expect("the period is possible"));
+        let dials = Dials::default();
         let world = World::new(setup, |probe| {
             probe.quiet = true;
             let (first, other) = (beat.clone(), beat.clone());
+            let Dials { begun, opened } = dials.clone();
             probe.open = Box::new(move |session, ()| {
+                opened.fetch_add(usize::from(matches!(session.origin(), Origin::Dialled(_))), Relaxed);
                 session.set_heartbeat(first.clone());
                 Ok(())
             });
@@ -175,12 +203,67 @@ impl Run {
                     1 => session.set_heartbeat(other.clone()),
                     2 => session.set_idle_timeout(Duration::from_secs(3_600)),
                     3 => session.set_max_age(Duration::from_secs(3_600)),
+                    4 if begun.load(Relaxed) < MOST_DIALS => {
+                        session.connect(to(&[addr(1), addr(2)]).timeout(Duration::from_millis(90)))?;
+                        begun.fetch_add(1, Relaxed);
+                    }
                     _ => {}
                 }
                 Ok(session.send(packet)?)
             });
         });
-        Self { world, rng, limits, layered, clients: Vec::new() }
+        let (clients, upstreams) = (Vec::new(), Vec::new());
+        let mut run = Self { world, rng, limits, layered, clients, upstreams, dials, looked_at: 0 };
+        run.prepare_far_ends();
+        run
+    }
+
+    fn prepare_far_ends(&mut self) {
+        let mut addrs = Vec::new();
+        for port in 1..=FAR_ENDS {
+            let (answer, after) = (self.rng.below(8), self.rng.below(30));
+            let answer = match answer {
+                0 => Answer::Silence,
+                1 => Answer::Refuse(errno::ECONNREFUSED),
+                2 => Answer::Reset,
+                _ => Answer::Accept,
+            };
+            let addr = addr(port as u16);
+            self.world.net().answer(&addr, answer, after);
+            addrs.push(addr);
+        }
+        let after = self.rng.below(200);
+        self.world.net().name("far.example", Ok(addrs.split_off(3)), after);
+    }
+
+    fn dial(&mut self) {
+        let first = self.rng.between(1, FAR_ENDS) as u16;
+        let addrs: Vec<_> = (first..=FAR_ENDS as u16).map(addr).collect();
+        let dial = if self.rng.chance(300) { Dial::to("far.example:7") } else { to(&addrs) };
+        let timeout = Duration::from_millis(self.rng.between(1, 150));
+        self.upstreams.push(self.world.dial(dial.timeout(timeout)));
+    }
+
+    /// Who was connected to becomes a client too.
+    fn meet_far_ends(&mut self) {
+        let attempts = self.world.net().attempts();
+        for attempt in attempts.iter().skip(self.looked_at) {
+            if self.world.net().is_undecided(attempt.conn) {
+                break;
+            }
+            self.looked_at += 1;
+            if self.world.net().was_accepted(attempt) {
+                let packets: Vec<Vec<u8>> = (0..self.rng.below(6)).map(|len| vec![9; len as usize]).collect();
+                // Where the answer comes as the time for it is over, it is reset.
+                self.clients.push(Client::new(attempt.conn, None, &packets, true));
+            }
+        }
+    }
+
+    /// Dials of which nothing is known yet.
+    fn undecided(&self) -> usize {
+        let begun = self.upstreams.len() + self.dials.begun.load(Relaxed);
+        begun - self.dials.opened.load(Relaxed) - self.world.log.failed_dials().len()
     }
 
     fn connect(&mut self) {
@@ -197,6 +280,9 @@ impl Run {
     }
 
     fn act(&mut self) {
+        if self.upstreams.len() < MOST_DIALS && self.rng.chance(30) {
+            return self.dial();
+        }
         if self.clients.len() < MOST_CLIENTS && self.rng.chance(200) {
             return self.connect();
         }
@@ -229,6 +315,7 @@ impl Run {
             self.world.net().horizon = now + self.rng.between(1, 20);
             self.world.step();
             self.world.assert_consistent(&self.limits);
+            self.meet_far_ends();
         }
     }
 
@@ -239,6 +326,7 @@ impl Run {
         self.world.net().horizon = u64::MAX;
         for _ in 0..100_000 {
             self.world.run_for(20);
+            self.meet_far_ends();
             for client in &mut self.clients {
                 client.say(&self.world, usize::MAX);
                 client.hear(&self.world, usize::MAX);
@@ -247,10 +335,11 @@ impl Run {
                     client.ended = true;
                 }
             }
-            if self.clients.iter().all(|client| client.over || client.lost) {
+            if self.clients.iter().all(|client| client.over || client.lost) && self.undecided() == 0 {
                 break;
             }
         }
+        assert_eq!(self.undecided(), 0, "each dial has led to a session or a failure");
         for client in &self.clients {
             assert!(
                 client.over || client.lost,
@@ -271,9 +360,15 @@ impl Run {
         self.world.assert_empty();
         let metrics = self.world.metrics();
         assert_eq!(metrics.opened, metrics.closed_total());
+        self.assert_upstreams_closed();
         self.stop();
         self.world.run_to_rest();
         self.world.assert_gone();
+    }
+
+    fn assert_upstreams_closed(&self) {
+        let closed = |upstream: &Upstream| upstream.state() == UpstreamState::Closed;
+        assert!(self.upstreams.iter().all(closed), "{:?}", self.upstreams);
     }
 
     fn stop(&mut self) {
@@ -300,15 +395,19 @@ impl Run {
             }
             if !self.world.has_stopped() {
                 self.world.step();
+                self.meet_far_ends();
             }
         }
         self.world.net().faults = Faults::none();
+        let attempts = self.world.net().attempts();
+        attempts.iter().for_each(|attempt| self.world.net().leave(attempt.conn));
         for client in &self.clients {
             self.world.net().leave(client.conn);
         }
         self.world.net().horizon = u64::MAX;
         self.world.run_to_rest();
         self.world.assert_gone();
+        self.assert_upstreams_closed();
         assert!(self.world.ended.iter().all(Result::is_ok), "{:?}", self.world.ended);
     }
 }

@@ -12,13 +12,15 @@ use crate::{
     events::Publisher,
     framing::LengthPrefix,
     id::{SessionId, ShardId},
+    layer::LayerFactories,
     limits::Limits,
+    reactor::SocketOptions,
     runtime::{
         PostOutcome, RunningThread, ServiceParts, ShardNumbers, ShardRegistry, StartService, Stop,
         start_workers,
     },
     session::{SessionHandle, TimerId},
-    shard::{Command, Framings, Job, LayerFactories, OtherFramings},
+    shard::{Command, Framings, Job, OtherFramings},
     sim::{Conn, Heard, Log, Network, Probe, SimPlatform, Sizes, frame, platform::Probes},
     strategy::{ForkingStrategy, SingleReactor},
     sync::Admission,
@@ -47,8 +49,17 @@ impl Two {
         let (mut services, mut registries, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
         for (numbers, change) in numbers.into_iter().zip(&mut change) {
             let admission = Admission::new(1, 100, None);
-            let (layers, publisher) = (LayerFactories::default(), Publisher::default());
-            let registry = ShardRegistry::new(admission, limits.clone(), layers, numbers, publisher);
+            let (layers, options) = (LayerFactories::default(), SocketOptions::default());
+            let publisher = Publisher::default();
+            let registry = ShardRegistry::new(
+                platform.clone(),
+                admission,
+                limits.clone(),
+                layers,
+                options,
+                numbers,
+                publisher,
+            );
             let mut probe = Probe::new(log.clone());
             change(&mut probe);
             let own = Contained::new(LengthPrefix::u32_be());

@@ -1,8 +1,9 @@
 use std::fmt;
 
-use crate::addr::{Addr, Endpoints};
+use super::{Addr, Endpoints, Origin};
 
-/// A connection that was accepted and is to be placed.
+/// A connection that is about to become a session: for a [`ForkingStrategy`](crate::ForkingStrategy), which places it,
+/// and for what makes its [layers](crate::Layer).
 #[derive(Clone, Copy)]
 pub struct NewConnection<'a> {
     endpoints: &'a Endpoints,
@@ -19,18 +20,25 @@ impl<'a> NewConnection<'a> {
         self.endpoints.peer()
     }
 
-    /// Returns the server's address of the connection: the one that the peer connected to, even if the listener is
+    /// Returns the address of the connection on our side: the one that the peer connected to, even if the listener is
     /// bound to a wildcard.
     #[must_use]
     pub fn local(&self) -> Addr {
         self.endpoints.local()
     }
 
-    /// Returns which of the server's listeners accepted it: the index in
-    /// [`Server::local_addrs`](crate::Server::local_addrs), which are in the order in which they were bound.
-    /// [`Session::origin`](crate::Session::origin) tells the same of its session.
+    /// Returns where the connection comes from, as [`Session::origin`](crate::Session::origin) does later. A strategy
+    /// is shown only connections that were accepted.
     #[must_use]
-    pub fn listener(&self) -> usize {
+    pub fn origin(&self) -> Origin {
+        self.endpoints.origin()
+    }
+
+    /// Returns which of the server's listeners accepted it: the index in
+    /// [`Server::local_addrs`](crate::Server::local_addrs), which are in the order in which they were bound. `None` for
+    /// a connection that this side has made.
+    #[must_use]
+    pub fn listener(&self) -> Option<usize> {
         self.endpoints.listener()
     }
 }
@@ -40,7 +48,7 @@ impl fmt::Debug for NewConnection<'_> {
         f.debug_struct("NewConnection")
             .field("peer", &self.peer())
             .field("local", &self.local())
-            .field("listener", &self.listener())
+            .field("origin", &self.origin())
             .finish()
     }
 }

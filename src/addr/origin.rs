@@ -1,4 +1,4 @@
-use crate::addr::Endpoints;
+use crate::id::DialId;
 
 /// Where a session comes from, as [`Session::origin`](crate::Session::origin) returns it.
 ///
@@ -30,10 +30,6 @@ pub enum Origin {
         /// [`Reactor`](crate::Reactor), each service counts its own.
         listener: usize,
     },
-}
-
-impl Origin {
-    pub(crate) fn of(endpoints: &Endpoints) -> Self {
-        Self::Accepted { listener: endpoints.listener() }
-    }
+    /// This side has connected: the session comes of this [`Dial`](crate::Dial).
+    Dialled(DialId),
 }

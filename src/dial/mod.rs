@@ -1,0 +1,107 @@
+//! Connections that this side makes: what is dialled, and what is known of it from other threads.
+
+mod book;
+mod new_dial;
+mod upstream;
+
+use std::{fmt, time::Duration};
+
+pub use upstream::{Upstream, UpstreamState};
+
+pub(crate) use book::{DialBook, DialStep, EndedDial};
+pub(crate) use new_dial::NewDial;
+pub(crate) use upstream::UpstreamSide;
+
+use crate::{
+    addr::{BindAddr, NewConnection, Target},
+    contained::Contained,
+    framing::{AnyFraming, Framing},
+    layer::{Layer, LayerFactories},
+};
+
+/// How long one address is tried.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The least that a timer can tell.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// A connection to be made from within a server. It becomes a session of that server, with the same handler, limits and
+/// counters as those that are accepted: [`Session::origin`](crate::Session::origin) tells them apart.
+///
+/// | option | default |
+/// |---|---|
+/// | [`framing`](Self::framing) | that of the server |
+/// | [`layer`](Self::layer) | none; those of the server are for accepted connections |
+/// | [`timeout`](Self::timeout) | 5 s for each address |
+///
+/// **Where it lives.** What a callback connects by [`Session::connect`](crate::Session::connect) or
+/// [`ShardContext::connect`](crate::ShardContext::connect) lives on the callback's thread, so that its sessions reach
+/// each other without a lock. For [`ServerHandle::connect`](crate::ServerHandle::connect) the strategy
+/// [decides](crate::ForkingStrategy::place_dial): the worker of a pool with the fewest sessions, or a thread of its own.
+///
+/// **What comes of it.** [`on_open`](crate::PacketHandler::on_open) is called when the connection is made and its
+/// layers are open; or [`on_dial_failed`](crate::PacketHandler::on_dial_failed) when that has failed for the last of
+/// its addresses, or the server stops before. Exactly one of the two is called, but for a dial that is
+/// [closed](Upstream::close) before. A connection counts for [`Limits::connections`](crate::Limits::connections) from
+/// the moment in which it is begun.
+///
+/// **Several addresses** are tried in turn, each with the whole timeout, and so are all addresses of a name. Names are
+/// looked up on a thread of their own, which the server starts when it meets the first name; no shard waits for it.
+///
+/// ```
+/// use framewire::{Dial, LengthPrefix};
+///
+/// let dial = Dial::to(["10.0.0.1:7000", "10.0.0.2:7000"]).framing(LengthPrefix::u32_be());
+/// let local = Dial::to("unix:/run/queue.sock");
+/// # drop((dial, local));
+/// ```
+#[derive(Clone)]
+#[must_use = "it is given to `connect`"]
+pub struct Dial {
+    pub(crate) targets: Vec<Target>,
+    pub(crate) framing: Option<Contained<AnyFraming>>,
+    pub(crate) layers: LayerFactories,
+    pub(crate) timeout: Duration,
+}
+
+impl Dial {
+    /// Connects to an address, or to the first of several that answers: `"10.0.0.1:7000"`, `"[::1]:7000"`,
+    /// `"example.com:7000"`, `"unix:/run/chat.sock"`, `("example.com", 7000)`, a `SocketAddr`, a path, or an array, slice
+    /// or `Vec` of these. What is no address is found when the dial begins, and reported as [`DialError::Address`](crate::DialError::Address).
+    pub fn to(addrs: impl BindAddr) -> Self {
+        Self { targets: addrs.targets(), framing: None, layers: LayerFactories::default(), timeout: TIMEOUT }
+    }
+
+    /// Sets the framing of the session, if it is not to be that of the server. It is offered
+    /// [`Limits::frame`](crate::Limits::frame) as its maximum, and is on the heap, as one that was set by
+    /// [`Session::set_framing`](crate::Session::set_framing) is.
+    pub fn framing(mut self, framing: impl Framing + Clone + Send + 'static) -> Self {
+        self.framing = Some(Contained::new(AnyFraming::new(framing)));
+        self
+    }
+
+    /// Puts a layer between the connection and its framing, as [`Server::layer`](crate::Server::layer) does for accepted
+    /// ones. `make` is called when the connection is made; if it panics, the dial fails for this address. This may be
+    /// called several times: each further layer is nearer to the framing. With more than 8 of them, the dial fails.
+    pub fn layer<L: Layer + 'static>(
+        mut self,
+        make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
+    ) -> Self {
+        self.layers.push(make);
+        self
+    }
+
+    /// Sets how long each address may take to answer, and how long a name may take to be looked up. Default 5 s; at least
+    /// 1 ms. The handshakes of the layers have [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) after
+    /// that.
+    pub fn timeout(mut self, each: Duration) -> Self {
+        self.timeout = each.max(LEAST_TIMEOUT);
+        self
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to: Vec<String> = self.targets.iter().map(ToString::to_string).collect();
+        f.debug_struct("Dial").field("to", &to).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}

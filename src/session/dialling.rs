@@ -1,0 +1,103 @@
+//! Connections that this side makes, as its sessions see them.
+
+use crate::{
+    addr::DialProgress,
+    dial::{Dial, DialStep, EndedDial, NewDial},
+    error::{CloseReason, DialError},
+    id::DialId,
+    session::{Connection, Session, ShardCore, TimerPurpose},
+};
+
+impl Session<'_> {
+    /// Makes a connection, which becomes a session on this thread: it can be reached by
+    /// [`send_to`](Self::send_to) without a lock. It is begun when the callback has returned.
+    ///
+    /// What comes of it is told by [`on_open`](crate::PacketHandler::on_open), where
+    /// [`origin`](Self::origin) has the same id, or by [`on_dial_failed`](crate::PacketHandler::on_dial_failed).
+    ///
+    /// ```
+    /// use framewire::{Dial, Handled, Origin, PacketHandler, Session, SessionId};
+    ///
+    /// /// Each client gets a connection of its own to the server behind. (Its packets come back by `send_to`.)
+    /// struct Front;
+    ///
+    /// impl PacketHandler for Front {
+    ///     type State = Option<SessionId>;
+    ///
+    ///     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<Option<SessionId>> {
+    ///         if matches!(session.origin(), Origin::Accepted { .. }) {
+    ///             session.connect(Dial::to("127.0.0.1:7001"))?;
+    ///         }
+    ///         Ok(None)
+    ///     }
+    ///
+    ///     fn on_packet(&mut self, _: &mut Session<'_>, _: &mut Option<SessionId>, _: &[u8]) -> Handled {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`DialError::TooMany`] if [`Limits::dials`](crate::Limits::dials) are under way on this shard,
+    /// [`DialError::Stopped`] if the server is stopping. Everything else is reported by `on_dial_failed`.
+    pub fn connect(&mut self, dial: Dial) -> Result<DialId, DialError> {
+        let (_, _, core) = self.parts();
+        core.dial(dial)
+    }
+}
+
+impl ShardCore {
+    /// Records a dial.
+    ///
+    /// # Errors
+    /// If there are too many, or the shard is stopping.
+    pub(crate) fn dial(&mut self, dial: Dial) -> Result<DialId, DialError> {
+        self.dials.enter(self.limits.dials)?;
+        let dial = NewDial::new(dial);
+        let id = dial.id;
+        self.dial_later(DialStep::Begin(dial));
+        Ok(id)
+    }
+
+    /// Records what is to be done about a dial. A timer that is due now wakes the reactor for it.
+    pub(crate) fn dial_later(&mut self, step: DialStep) {
+        if !self.dials.is_stopped() {
+            self.dials.push(step);
+            self.arm_dials();
+        }
+    }
+
+    /// Sees to it that what is recorded is done.
+    pub(crate) fn arm_dials(&mut self) {
+        if self.dials.alarm.is_none() && !self.dials.is_empty() {
+            self.dials.alarm = Some(self.wheel.insert(self.clock.now(), TimerPurpose::Dials));
+        }
+    }
+
+    /// The connection ends: if this side has made it, the dial is told, once.
+    pub(crate) fn note_dial_ended(&mut self, connection: &mut Connection, reason: &CloseReason) {
+        let peer = connection.endpoints.peer();
+        let Some(dialled) = connection.endpoints.as_dialled_mut() else { return };
+        let before = std::mem::replace(&mut dialled.progress, DialProgress::Ended);
+        if before == DialProgress::Ended {
+            return;
+        }
+        let (id, was_opened) = (dialled.dial, before == DialProgress::Opened);
+        let ended = EndedDial { id, peer, reason: reason.clone(), was_opened };
+        self.dial_later(DialStep::Ended(Box::new(ended)));
+    }
+}
+
+impl Connection {
+    /// Returns `true` if this side has made the connection.
+    pub(crate) fn is_dialled(&self) -> bool {
+        self.endpoints.listener().is_none()
+    }
+
+    /// `on_open` is about to be called. Returns the dial, if this side has made the connection.
+    pub(crate) fn note_dial_opened(&mut self) -> Option<DialId> {
+        let dialled = self.endpoints.as_dialled_mut()?;
+        dialled.progress = DialProgress::Opened;
+        Some(dialled.dial)
+    }
+}

@@ -149,6 +149,7 @@
 //! | `postcard` | `Postcard`: values of serde in a compact binary format | postcard 1 |
 //! | `xml` | `Xml`: values of serde as XML | quick-xml 0.41 |
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
+//! | `prometheus` | a [`ServerHandle`] is a `Collector` | prometheus-client 0.26 |
 //! | `signals` | `Server::stop_on_signal`: SIGINT and SIGTERM end the server (Unix) | signal-hook 0.4 |
 //!
 //! The documentation of each says what a hostile packet can cost. `internals` exposes the internal types that this

@@ -6,6 +6,7 @@
 mod fan_out;
 mod hand_over;
 mod launcher;
+mod metrics_thread;
 mod numbers;
 mod platform;
 mod registry;
@@ -18,6 +19,7 @@ pub(crate) use fan_out::Posted;
 #[cfg(test)]
 pub(crate) use launcher::RunningThread;
 pub(crate) use launcher::{AcceptorParts, HandlerFactory, ThreadLauncher};
+pub(crate) use metrics_thread::{Measured, MetricsThread};
 pub(crate) use numbers::ShardNumbers;
 pub(crate) use platform::{Platform, ShardThread, System};
 #[cfg(test)]

@@ -214,18 +214,18 @@ impl<P: Platform> ShardRegistry<P> {
         self.read().values().any(|member| member.thread.get() == Some(&me))
     }
 
-    /// Like [`wait`](Self::wait), for several services within the same time.
+    /// Like [`wait`](Self::wait), for several services within the same time. Returns what is left of it.
     pub(crate) fn wait_for_all<'a>(
         registries: impl Iterator<Item = &'a Arc<Self>>,
         within: Option<Duration>,
-    ) -> Result<(), Vec<ShardId>> {
+    ) -> Result<Option<Duration>, Vec<ShardId>> {
         let begun = Instant::now();
+        let left = || within.map(|within| within.saturating_sub(begun.elapsed()));
         let mut running = Vec::new();
         for registry in registries {
-            let left = within.map(|within| within.saturating_sub(begun.elapsed()));
-            running.extend(registry.wait(left).err().into_iter().flatten());
+            running.extend(registry.wait(left()).err().into_iter().flatten());
         }
-        if running.is_empty() { Ok(()) } else { Err(running) }
+        if running.is_empty() { Ok(left()) } else { Err(running) }
     }
 
     /// Waits until the last thread has ended. If that takes longer than `within`, returns the shards that still run, in

@@ -435,8 +435,12 @@ impl ServerHandle {
         self.registries().any(|registry| registry.is_on_a_shard())
     }
 
-    /// Waits until the last shard has ended. If that takes longer than `within`, returns the shards that still run.
-    pub(super) fn wait_for_threads(&self, within: Option<Duration>) -> Result<(), Vec<ShardId>> {
+    /// Waits until the last shard has ended, and returns what is left of the time. If that takes longer than `within`,
+    /// returns the shards that still run.
+    pub(super) fn wait_for_threads(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Option<Duration>, Vec<ShardId>> {
         ShardRegistry::wait_for_all(self.registries(), within)
     }
 }

@@ -5,6 +5,8 @@ mod broadcast;
 mod connect;
 mod handle;
 mod handlers;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod reactor;
 mod running;
 mod shared_strategy;

@@ -3,7 +3,8 @@ use std::{fmt, ops::Deref, time::Duration};
 use super::{ServerHandle, signals::SignalWatch};
 use crate::{
     error::{ServeError, panic_message},
-    runtime::ShardThread,
+    metrics::{Metrics, Rates},
+    runtime::{Measured, MetricsThread, ShardThread},
 };
 
 /// The time after the deadline of a shutdown in which remaining sessions are cut and the threads end. It is short
@@ -31,12 +32,13 @@ const OVERTIME: Duration = Duration::from_millis(75);
 pub struct RunningServer {
     handle: ServerHandle,
     threads: Vec<ShardThread>,
+    metrics_threads: Vec<MetricsThread>,
     _signals: SignalWatch,
 }
 
 impl RunningServer {
     pub(super) fn new(handle: ServerHandle, signals: SignalWatch) -> Self {
-        Self { handle, threads: Vec::new(), _signals: signals }
+        Self { handle, threads: Vec::new(), metrics_threads: Vec::new(), _signals: signals }
     }
 
     pub(super) fn add(&mut self, thread: ShardThread) {
@@ -47,6 +49,42 @@ impl RunningServer {
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
+    }
+
+    /// Calls `report` with the server's metrics, and their rates since the last call, `every` so often, on a thread of its
+    /// own: what it does holds up no session. The thread ends with the server, after a last call, for which
+    /// [`wait`](Self::wait) and [`stop`](Self::stop) wait within their time. A panic in it is logged, and it is called
+    /// again the next time. This may be called several times.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use framewire::{Separator, Server, packet_fn};
+    ///
+    /// # fn main() -> Result<(), framewire::ServeError> {
+    /// let echo = packet_fn(|session, packet| Ok(session.send(packet)?));
+    /// let mut server = Server::bind("127.0.0.1:0")?.framing(Separator::lines()).spawn(echo)?;
+    /// server.on_metrics(Duration::from_secs(10), |metrics, rates| {
+    ///     let (sessions, packets) = (metrics.sessions, rates.per_second(|metrics| metrics.packets_in));
+    ///     eprintln!("{sessions} sessions, {packets:.0} packets/s, {:.0} % busy", 100.0 * rates.busy_share());
+    /// })?;
+    /// server.stop(Duration::from_secs(5))
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] if `every` is less than a millisecond, [`ServeError::System`] if no thread can be started.
+    pub fn on_metrics(
+        &mut self,
+        every: Duration,
+        report: impl FnMut(&Metrics, &Rates) + Send + 'static,
+    ) -> Result<(), ServeError> {
+        if every < Duration::from_millis(1) {
+            let why = format!("every {every:?} is too often; give at least a millisecond");
+            return Err(ServeError::config(("on_metrics", why)));
+        }
+        let thread = MetricsThread::start(every, self.handle(), report);
+        self.metrics_threads.push(thread.map_err(ServeError::system("start a thread"))?);
+        Ok(())
     }
 
     /// Waits until the server was shut down, or has failed, and its last thread has ended, however long a callback
@@ -80,12 +118,16 @@ impl RunningServer {
             return Ok(());
         }
         let within = grace.map(|grace| grace.saturating_add(OVERTIME));
-        if let Err(shards) = self.handle.wait_for_threads(within) {
-            // Shards whose callback returns after the deadline must not go on serving.
-            self.handle.abort();
-            self.threads.clear();
-            return Err(ServeError::StillRunning { shards, grace: grace.unwrap_or_default() });
-        }
+        let left = match self.handle.wait_for_threads(within) {
+            Ok(left) => left,
+            Err(shards) => {
+                // Shards whose callback returns after the deadline must not go on serving.
+                self.handle.abort();
+                self.threads.clear();
+                return Err(ServeError::StillRunning { shards, grace: grace.unwrap_or_default() });
+            }
+        };
+        self.metrics_threads.drain(..).for_each(|thread| thread.join(left));
         let mut outcome = Ok(());
         for thread in self.threads.drain(..) {
             let ended = thread.join().unwrap_or_else(|panic| {
@@ -95,6 +137,16 @@ impl RunningServer {
             outcome = outcome.and(ended);
         }
         outcome
+    }
+}
+
+impl Measured for ServerHandle {
+    fn metrics(&self) -> Metrics {
+        Self::metrics(self)
+    }
+
+    fn wait(&self, within: Duration) -> bool {
+        self.wait_for_threads(Some(within)).is_ok()
     }
 }
 

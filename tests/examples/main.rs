@@ -10,6 +10,8 @@ mod game;
 mod iot_hub;
 mod node_watch;
 mod program;
+#[cfg(feature = "prometheus")]
+mod prometheus_endpoint;
 mod push;
 mod resp_server;
 

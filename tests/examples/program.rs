@@ -159,6 +159,17 @@ impl Peer {
         assert!(got == want, "\"{}\" instead of \"{}\"", got.escape_ascii(), want.escape_ascii());
     }
 
+    /// Reads exactly so many bytes.
+    #[cfg(feature = "prometheus")]
+    #[track_caller]
+    pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut got = vec![0; len];
+        if let Err(error) = self.0.read_exact(&mut got) {
+            panic!("{error} instead of {len} bytes");
+        }
+        got
+    }
+
     /// The next line, without its end.
     #[track_caller]
     pub(crate) fn line(&mut self) -> String {

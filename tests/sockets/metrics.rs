@@ -2,14 +2,18 @@
 
 use std::{sync::mpsc::channel, time::Duration};
 
-use framewire::{CloseKind, Failure, LengthPrefix, Limits, RefusalCause, Sample, SampleKind};
+use framewire::{CloseKind, Failure, LengthPrefix, Limits, Metrics, Rates, RefusalCause, Sample, SampleKind};
 
-use crate::common::{On, Served, echo, on_each_strategy, on_each_strategy_without_layers, until};
+use crate::common::{
+    ON_PURPOSE, On, PATIENCE, Served, echo, failure, hush, on_each_strategy, on_each_strategy_without_layers,
+    until,
+};
 use crate::handlers::{Scripted, gate};
 
 on_each_strategy! {
     a_snapshot_has_what_was_done_and_two_have_how_fast
     commands_that_wait_for_a_callback_that_blocks_are_seen
+    a_closure_gets_the_metrics_until_the_server_has_ended
 }
 
 on_each_strategy_without_layers! {
@@ -83,4 +87,53 @@ fn the_refused_are_counted_by_cause(on: On) {
     served.until_counted("it is counted", |metrics| metrics.refused(RefusalCause::Handler) == 1);
     assert_eq!((served.metrics().refused_total(), served.metrics().opened), (1, 0));
     served.finish();
+}
+
+fn a_closure_gets_the_metrics_until_the_server_has_ended(on: On) {
+    hush();
+    let mut served = on.echo(Limits::default());
+    let (tell, told) = channel();
+    let mut calls = 0;
+    let report = move |metrics: &Metrics, rates: &Rates| {
+        tell.send((metrics.clone(), rates.counted().packets_in)).expect("the test listens");
+        calls += 1;
+        if calls == 1 {
+            panic!("{ON_PURPOSE}: it is called again all the same");
+        }
+    };
+    served.running.on_metrics(Duration::from_millis(1), report).expect("a thread");
+    served.connect().assert_echo("hello");
+    let mut packets = 0;
+    while packets < 1 {
+        packets += told.recv_timeout(PATIENCE).expect("it is called again and again").1;
+    }
+    let handle = served.running.handle();
+    served.finish();
+    let (last, _) = told.iter().last().expect("a last call, when all had ended");
+    assert_eq!((last.shards, last.closed_total(), last.packets_in), (0, 1, 1));
+    assert_eq!(
+        (last.sessions_peak, last.busy),
+        (1, handle.metrics().busy),
+        "what ended shards counted is kept"
+    );
+}
+
+#[test]
+fn metrics_cannot_be_asked_for_without_a_pause() {
+    let mut served = On::SingleReactor.echo(Limits::default());
+    let refused = served.running.on_metrics(Duration::ZERO, |_, _| ());
+    assert!(failure(refused).starts_with("on_metrics: every 0ns is too often"));
+    served.finish();
+}
+
+#[test]
+fn a_closure_that_blocks_does_not_hold_up_a_stop() {
+    let mut served = On::SingleReactor.echo(Limits::default());
+    let (gate, blocker) = gate();
+    served.running.on_metrics(Duration::from_millis(1), move |_, _| blocker.block()).expect("a thread");
+    gate.await_blocked();
+    served.running.shutdown(Duration::from_millis(1));
+    let running = served.running;
+    running.stop(Duration::from_millis(1)).expect("the server has ended");
+    gate.open();
 }

@@ -7,12 +7,14 @@
 
 use std::time::{Duration, Instant};
 
-use framewire::{CloseReason, Handled, PacketHandler, Separator, Server, Session, SessionInfo, ShardContext};
-use framewire::{SingleReactor, TimerId};
+use framewire::{CloseReason, Handled, Overflow, PacketHandler, Separator, Server, Session, SessionInfo};
+use framewire::{ShardContext, SingleReactor, TimerId};
 
 const TICK: TimerId = TimerId(0);
 const PERIOD: Duration = Duration::from_millis(50);
 const FIELD: (i32, i32) = (20, 10);
+/// Of the packets of which only the latest is worth sending.
+const FIELD_KEY: u64 = 0;
 /// The longest line that a player may send, in bytes.
 const MAX_LINE: usize = 80;
 
@@ -66,9 +68,8 @@ impl PacketHandler for Game {
             let shown = players.iter().map(|(number, (x, y))| format!(" {number}@{x},{y}"));
             let field = format!("tick {tick}:{}", shown.collect::<String>());
             shard.each(|session, _| {
-                if session.send(&field).is_err() {
-                    session.close_with("it does not read as fast as the game goes");
-                }
+                // A player that does not read as fast misses fields, and never the newest. An error means that it leaves.
+                let _ = session.send_as(&field, Overflow::Latest(FIELD_KEY));
             });
         }
     }

@@ -2,7 +2,7 @@
 ///
 /// Set for one packet with [`Session::send_as`](crate::Session::send_as) and
 /// [`SessionHandle::send_as`](crate::SessionHandle::send_as), for what is published to a channel with
-/// [`Channel::new`](crate::Channel::new), and for all else that a session is sent with
+/// [`Channel::overflow`](crate::Channel::overflow), and for all else that a session is sent with
 /// [`Session::set_overflow`](crate::Session::set_overflow).
 ///
 /// | | no room means | what happens then | counted in [`Metrics`](crate::Metrics) |

@@ -67,6 +67,8 @@ pub struct Outbox {
     behind: usize,
     /// Bytes ever written, for tickets.
     written: u64,
+    /// Bytes that the pool has counted as queued here.
+    counted: usize,
     /// Since when the kernel has taken no byte; [`TAKING`] while it takes some.
     blocked: Tick,
     /// What to complete when byte number `.0` has been written; in rising order.
@@ -92,6 +94,7 @@ impl Outbox {
             beside: 0,
             behind: 0,
             written: 0,
+            counted: 0,
             blocked: TAKING,
             tickets: VecDeque::new(),
         }
@@ -120,6 +123,18 @@ impl Outbox {
     pub(crate) fn weight(&self) -> usize {
         // `front ≤ filled`, and memory holds all of it.
         self.filled.wrapping_sub(self.front).wrapping_add(self.beside)
+    }
+
+    /// Bytes that were counted as queued here at the last look.
+    #[inline]
+    pub(super) fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Counts the bytes that wait now. Returns how many were counted before, and how many now.
+    pub(super) fn recount(&mut self) -> (usize, usize) {
+        let now = self.len();
+        (std::mem::replace(&mut self.counted, now), now)
     }
 
     /// Since when the kernel has taken no byte, if it has refused the last ones.

@@ -14,6 +14,8 @@ pub(crate) struct OutboxPool {
     free: Vec<Box<Outbox>>,
     /// Bytes of memory that they hold.
     bytes: usize,
+    /// Bytes that wait in the outboxes of sessions which have not written all that they had.
+    queued: usize,
     most: usize,
     most_bytes: usize,
     /// Spare bytes that an outbox may have: frames go there without a check of its limits.
@@ -59,7 +61,7 @@ impl OutboxPool {
         let kept = outbox.kept();
         // No sum of buffers that exist wraps.
         let bytes = self.bytes.wrapping_add(kept);
-        if self.last.is_some() || kept > LARGEST || bytes > self.most_bytes {
+        if self.last.is_some() || kept > LARGEST || bytes > self.most_bytes || outbox.counted() > 0 {
             return self.put_other(outbox);
         }
         self.last = Some(outbox);
@@ -68,7 +70,8 @@ impl OutboxPool {
 
     /// Keeps an outbox beside the last one, if there is room for it.
     #[cold]
-    fn put_other(&mut self, outbox: Box<Outbox>) {
+    fn put_other(&mut self, mut outbox: Box<Outbox>) {
+        self.count_queued(&mut outbox);
         let bytes = self.bytes + outbox.kept();
         if outbox.kept() <= LARGEST && bytes <= self.most_bytes && self.count() < self.most {
             self.free.push(outbox);
@@ -96,6 +99,18 @@ impl OutboxPool {
         self.free.clear();
         self.last = None;
         self.bytes = 0;
+    }
+
+    /// Counts what waits in an outbox now, in place of what was counted there before.
+    pub(crate) fn count_queued(&mut self, outbox: &mut Outbox) {
+        let (before, now) = outbox.recount();
+        self.queued = self.queued - before + now;
+    }
+
+    /// Returns the bytes that wait in outboxes.
+    #[inline]
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
     }
 
     /// Returns the bytes of memory that the pool holds.

@@ -92,14 +92,13 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { peer, cause, reason: None } => {
-                write!(f, "a connection from {} was refused: {}", Logged(peer), cause.name())
+                write!(f, "a connection from {peer} was refused: {}", cause.name())
             }
             Self::Refused { peer, cause, reason: Some(reason) } => {
-                let (peer, reason) = (Logged(peer), Logged(reason));
-                write!(f, "a connection from {peer} was refused: {}: {reason}", cause.name())
+                write!(f, "a connection from {peer} was refused: {}: {}", cause.name(), Logged(reason))
             }
             Self::Closed { session, peer, reason } => {
-                write!(f, "session {session} of {} has ended: {}", Logged(peer), Logged(reason))
+                write!(f, "session {session} of {peer} has ended: {}", Logged(reason))
             }
             Self::Panicked { session: Some(session), callback, message, .. } => {
                 write!(f, "{callback} panicked for session {session}: {}", Logged(message))

@@ -43,6 +43,8 @@ metrics! {
         buffered: Gauge "framewire_buffered_bytes",
         /// Bytes of frames of broadcasts and channels that outboxes share now, each counted once.
         shared: Gauge "framewire_shared_bytes",
+        /// Bytes that wait in outboxes now, for peers that do not read as fast as they are sent to.
+        queued: Gauge "framewire_queued_bytes",
         /// Bytes of empty buffers that are kept for the next sends.
         pooled: Gauge "framewire_pooled_bytes",
         /// Timers set now.

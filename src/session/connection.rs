@@ -386,6 +386,9 @@ impl Connection {
         let buffered = &mut core.counters.buffered;
         *buffered = *buffered - u64::from(self.held) + u64::from(held);
         self.held = held;
+        if let Some(outbox) = &mut self.outbox {
+            core.pool.count_queued(outbox);
+        }
         true
     }
 

@@ -149,6 +149,7 @@ where
         counters.sessions = self.slots.len() as u64;
         counters.timers = self.core.wheel.len() as u64;
         counters.pooled = self.core.pool.bytes() as u64;
+        counters.queued = self.core.pool.queued() as u64;
         counters.shared = self.core.shared.bytes() as u64;
         self.published.publish(counters);
     }

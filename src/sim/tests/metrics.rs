@@ -100,3 +100,33 @@ fn frames_that_are_too_long_are_counted_and_so_is_who_was_refused_for_what() {
     world.run_to_rest();
     world.assert_empty();
 }
+
+#[test]
+fn bytes_that_wait_for_a_peer_are_counted_until_it_reads_or_goes() {
+    for reads in [true, false] {
+        let mut setup = Setup::default();
+        setup.sizes.down = 1_000;
+        let mut world = World::new(setup, |probe| {
+            probe.packet = Box::new(|session, _| Ok(session.send(vec![7; 9_996])?));
+        });
+        let conns = [world.connect(), world.connect()];
+        for conn in conns {
+            world.net().say(conn, &frame(b"hello"));
+        }
+        world.run_for(10);
+        assert_eq!(
+            world.metrics().queued,
+            2 * 9_000,
+            "a frame of 10,000 bytes each, of which the kernel has taken 1,000"
+        );
+        for conn in conns {
+            if reads {
+                assert_eq!(world.expect(conn, 10_000).len(), 10_000);
+            } else {
+                world.net().reset(conn);
+            }
+        }
+        world.run_for(10);
+        assert_eq!(world.metrics().queued, 0, "read: {reads}");
+    }
+}

@@ -54,6 +54,8 @@ pub struct Outbox {
     filled: usize,
     /// Used only while more than one chunk waits.
     tail: VecDeque<Chunk>,
+    /// Memory of all chunks of the tail but the last, which may still grow. A tail can be of thousands of short chunks.
+    closed: usize,
     /// The head takes frames up to this length: none while chunks wait behind it.
     open: usize,
     /// Bytes of the head that the kernel has taken.
@@ -88,6 +90,7 @@ impl Outbox {
             head: buffer,
             filled: 0,
             tail: VecDeque::new(),
+            closed: 0,
             open: CHUNK,
             front: 0,
             packets: None,
@@ -153,9 +156,10 @@ impl Outbox {
     /// take.
     #[inline]
     pub fn capacity(&self) -> usize {
-        let tail = if self.tail.is_empty() { 0 } else { self.tail.iter().map(Chunk::memory).sum() };
+        let tail = self.tail.back().map_or(0, |last| self.closed + last.memory());
         let tickets = if self.tickets.capacity() == 0 { 0 } else { self.ticket_memory() };
-        let packets = self.packets.as_ref().map_or(0, |packets| packets.memory());
+        // What they count for is no less than what they hold.
+        let packets = self.packets.as_ref().map_or(0, |packets| self.behind - packets.shared());
         self.head.capacity() + tail + tickets + packets
     }
 
@@ -285,8 +289,12 @@ impl Outbox {
     /// Nothing more is appended to the last chunk.
     fn close_last(&mut self) {
         match self.tail.back_mut() {
-            Some(Chunk::Own(full)) => trim(full, CHUNK / 8),
-            Some(Chunk::Shared(_)) => {}
+            Some(last) => {
+                if let Some(full) = last.own_mut() {
+                    trim(full, CHUNK / 8);
+                }
+                self.closed += last.memory();
+            }
             // Kept as it is if possible, since it goes back to the pool.
             None => {
                 self.seal();
@@ -310,6 +318,7 @@ impl Outbox {
         trim(last, CHUNK);
         self.beside -= frame;
         if last.is_empty() && self.tail.pop_back().is_some() {
+            self.closed -= self.tail.back().map_or(0, Chunk::memory);
             self.reopen();
         }
     }
@@ -379,27 +388,36 @@ impl Outbox {
             // Bytes of the tail that the kernel has taken.
             let taken = self.front - self.filled;
             (self.front, self.filled) = (0, 0);
-            match self.tail.pop_front() {
+            self.head.clear();
+            if let Some(Chunk::Shared(next)) = self.tail.front_mut() {
+                let part = taken.min(next.len());
+                next.advance(part);
+                let is_written = next.is_empty();
+                self.beside -= part;
+                self.front = taken - part;
+                if !is_written {
+                    break;
+                }
+            }
+            match self.pop_chunk() {
                 None => break,
+                Some(Chunk::Shared(_)) => {}
                 Some(Chunk::Own(next)) => {
                     self.head = next;
                     (self.front, self.filled) = (taken, self.head.len());
                     self.beside -= self.filled;
                 }
-                Some(Chunk::Shared(mut next)) => {
-                    let part = taken.min(next.len());
-                    self.beside -= part;
-                    self.head.clear();
-                    self.front = taken - part;
-                    next.advance(part);
-                    if !next.is_empty() {
-                        self.tail.push_front(Chunk::Shared(next));
-                        break;
-                    }
-                }
             }
         }
         self.reopen();
+    }
+
+    fn pop_chunk(&mut self) -> Option<Chunk> {
+        let first = self.tail.pop_front()?;
+        if !self.tail.is_empty() {
+            self.closed -= first.memory();
+        }
+        Some(first)
     }
 
     /// The head takes frames again, if nothing waits behind it.
@@ -477,7 +495,8 @@ impl Outbox {
     fn clear(&mut self) {
         (self.front, self.filled, self.beside) = (0, 0, 0);
         if self.open == 0 {
-            (self.tail, self.packets, self.behind) = (VecDeque::new(), None, 0);
+            (self.tail, self.packets) = (VecDeque::new(), None);
+            (self.closed, self.behind) = (0, 0);
             self.open = CHUNK;
         }
     }

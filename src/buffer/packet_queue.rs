@@ -20,6 +20,8 @@ pub(super) struct PacketQueue {
     waiting: VecDeque<Waiting>,
     /// Those that may be dropped.
     droppable: usize,
+    /// Bytes of frames that are shared with other sessions.
+    shared: usize,
 }
 
 #[derive(Debug)]
@@ -73,12 +75,14 @@ impl PacketQueue {
 
     pub(super) fn push(&mut self, packet: Waiting) {
         self.droppable += usize::from(packet.fate != Fate::Kept);
+        self.shared += packet.frames.shared();
         self.waiting.push_back(packet);
     }
 
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let packet = self.waiting.pop_front()?;
         self.droppable -= usize::from(packet.fate != Fate::Kept);
+        self.shared -= packet.frames.shared();
         Some(packet)
     }
 
@@ -87,11 +91,16 @@ impl PacketQueue {
     /// # Errors
     /// Returns the packet if there is none.
     pub(super) fn replace(&mut self, packet: Waiting) -> Result<usize, Waiting> {
-        let same = |waiting: &&mut Waiting| waiting.fate == packet.fate && packet.fate != Fate::MayGo;
-        match self.waiting.iter_mut().find(same) {
-            Some(waiting) => Ok(std::mem::replace(waiting, packet).go()),
-            None => Err(packet),
+        if packet.fate == Fate::MayGo {
+            return Err(packet);
         }
+        let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.fate == packet.fate) else {
+            return Err(packet);
+        };
+        self.shared += packet.frames.shared();
+        let replaced = std::mem::replace(waiting, packet);
+        self.shared -= replaced.frames.shared();
+        Ok(replaced.go())
     }
 
     /// Drops the oldest packet that may be dropped. Returns the bytes for which it counted.
@@ -100,8 +109,10 @@ impl PacketQueue {
             return None;
         }
         let oldest = self.waiting.iter().position(|packet| packet.fate != Fate::Kept)?;
+        let packet = self.waiting.remove(oldest)?;
         self.droppable -= 1;
-        self.waiting.remove(oldest).map(Waiting::go)
+        self.shared -= packet.frames.shared();
+        Some(packet.go())
     }
 
     /// Where the next frame that is kept is appended, if that is behind others.
@@ -119,17 +130,8 @@ impl PacketQueue {
         self.waiting.iter().map(|packet| packet.frames.bytes().len()).sum()
     }
 
-    /// Bytes of memory that it takes, what it shares with other sessions excluded.
-    pub(super) fn memory(&self) -> usize {
-        let spare = (self.waiting.capacity() - self.waiting.len()) * size_of::<Waiting>();
-        let held = |packet: &Waiting| {
-            packet.frames.memory() + if packet.completion.is_some() { TICKET } else { size_of::<u64>() }
-        };
-        spare + self.waiting.iter().map(held).sum::<usize>()
-    }
-
-    /// Bytes of memory that it shares.
+    /// Bytes of frames that are shared with other sessions.
     pub(super) fn shared(&self) -> usize {
-        self.waiting.iter().map(|packet| packet.frames.shared()).sum()
+        self.shared
     }
 }

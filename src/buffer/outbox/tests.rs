@@ -196,6 +196,8 @@ proptest! {
             if outbox.is_empty() { outbox.reset(usize::MAX); }
             prop_assert!(outbox.len() <= outbox.capacity() + outbox.shared());
             if outbox.len() % 3 == 1 { outbox.settle(); }
+            let closed: usize = outbox.tail.iter().map(Chunk::memory).sum();
+            prop_assert_eq!(outbox.capacity(), outbox.head.capacity() + closed);
             let slices = outbox.chunks().count();
             prop_assert_eq!(outbox.single().is_some(), slices < 2);
         }

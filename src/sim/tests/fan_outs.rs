@@ -1,7 +1,12 @@
 //! What many sessions are sent: encoded once, held once, and written to each of them as soon as that is possible.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use crate::{
-    Channel,
+    Channel, Left,
     error::CloseKind,
     limits::Limits,
     sim::{
@@ -215,5 +220,82 @@ fn messages_to_one_member_neither_interleave_nor_overtake_however_they_are_sent_
         expected.sort();
         assert!(got == expected, "seed {seed}");
         assert_eq!((world.metrics().shared, world.metrics().sessions), (0, 12));
+    }
+}
+
+/// What is done to a channel while a packet is on its way to its members.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Deed {
+    /// Session 6 joins.
+    Join,
+    /// Session 1 leaves.
+    Leave,
+    /// Session 2 is kicked.
+    Kick,
+    /// Session 0 is kicked, and its callback kicks all others.
+    Dissolve,
+    /// Session 3 closes.
+    Close,
+}
+
+#[test]
+fn what_happens_to_a_channel_during_a_publish_counts_for_the_next_one_in_whatever_order() {
+    use Deed::{Close, Dissolve, Join, Kick, Leave};
+    let deeds = [Join, Leave, Kick, Dissolve, Close];
+    let orders = (0..125).map(|order| [order / 25, order / 5 % 5, order % 5].map(|deed: usize| deeds[deed]));
+    for order in orders.filter(|[a, b, c]| a != b && b != c && a != c) {
+        let (mut world, conns, handles) = with_handles(budget(2, 1 << 20), 7);
+        let (room, left) = (Channel::new(), Arc::new(Mutex::new(Vec::new())));
+        for (at, handle) in handles.iter().enumerate().take(6) {
+            let (left, all, room_again) = (left.clone(), handles.clone(), room.clone());
+            let on_leave = move |id, how| {
+                left.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                if at == 0 && how == Left::Kicked {
+                    for other in &all {
+                        room_again.kick(other);
+                    }
+                }
+            };
+            assert_eq!(room.join_with(handle, on_leave), Ok(()));
+        }
+        let mut members: BTreeSet<usize> = (0..6).collect();
+        let mut expected = vec![Vec::new(); 7];
+        let publish = |members: &BTreeSet<usize>, expected: &mut Vec<Vec<u8>>, packet: u8| {
+            assert_eq!(room.publish([packet]), Ok(members.len()));
+            members.iter().for_each(|at| expected[*at].extend(frame(&[packet])));
+        };
+        publish(&members, &mut expected, 0);
+        world.turn();
+        for (deed, packet) in order.into_iter().zip(1..) {
+            match deed {
+                Join => {
+                    assert_eq!(room.join(&handles[6]), Ok(()));
+                    members.insert(6);
+                }
+                Leave => assert_eq!(room.leave(&handles[1]), members.remove(&1)),
+                Kick => assert_eq!(room.kick(&handles[2]), members.remove(&2)),
+                Dissolve => {
+                    assert!(room.kick(&handles[0]));
+                    members.clear();
+                }
+                Close => {
+                    assert_eq!(handles[3].close(), Ok(()));
+                    // It leaves when it is told, which is behind what was published before.
+                    world.run_for(5);
+                    members.remove(&3);
+                }
+            }
+            publish(&members, &mut expected, packet);
+            world.turn();
+        }
+        world.run_for(10);
+        assert_eq!(heard(&world, &conns), expected, "{order:?}");
+        assert_eq!(room.len(), members.len());
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = left.len();
+        left.sort_unstable();
+        left.dedup();
+        let gone = (0..6).filter(|at| !members.contains(at)).count();
+        assert_eq!((told, left.len()), (gone, gone), "each was told of once: {order:?}");
     }
 }

@@ -362,9 +362,8 @@ where
 
     fn run(&mut self, step: Step, busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.busy = busy;
-        if busy > 1 {
-            // The others' steps have taken time.
-            self.shard.clock().read();
+        if busy > 1 || self.shard.clock().is_watched() {
+            self.shard.pass_over();
         }
         self.take(step, sys, buffer);
     }
@@ -393,6 +392,9 @@ where
     }
 
     fn apply(&mut self, effect: Effect, packet: &[u8]) {
+        if self.shard.clock().is_watched() {
+            self.shard.pass_over();
+        }
         self.shard.apply(effect, packet);
     }
 

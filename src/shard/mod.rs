@@ -178,6 +178,12 @@ where
         self.core.begin_watching();
     }
 
+    /// Other services of the thread had their turn: the time that they have taken is blamed on nobody here.
+    pub(crate) fn pass_over(&mut self) {
+        self.core.clock.read();
+        self.core.clock.take_slow();
+    }
+
     /// The acceptor has placed a connection, or turned some away.
     #[inline]
     pub(crate) fn end_placing(&mut self) {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    error::CloseKind,
+    error::{CloseKind, RefusalCause},
+    events::Events,
     framing::LengthPrefix,
     layer::{Layer, LayerFactories},
     limits::Limits,
@@ -110,10 +111,13 @@ fn a_handshake_that_does_not_end_is_cut_at_its_deadline() {
 #[test]
 fn an_error_in_the_handshake_is_told_to_the_peer_before_the_end() {
     let mut world = scrambled(Limits::default(), |_| ());
+    let events = Events::new(10, vec![world.registry.hub().clone()]);
     let conn = world.connect();
     say(&world, conn, b"SCR1GET / HTTP/1.1");
     assert_eq!(hear_to_end(&mut world, conn), Some(b"SCR2NO!".to_vec()));
-    assert_eq!((world.metrics().refused_total(), world.metrics().opened), (1, 0));
+    assert_eq!((world.metrics().refused(RefusalCause::Handshake), world.metrics().opened), (1, 0));
+    let told: Vec<_> = events.try_iter().map(|event| event.to_string()).collect();
+    assert!(matches!(&told[..], [one] if one.contains(" was refused: handshake: layer: ")), "{told:?}");
     finish(world, conn);
 }
 

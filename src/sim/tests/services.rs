@@ -9,7 +9,7 @@ use crate::{
     ShardContext,
     contained::Contained,
     error::{CloseKind, ServeError},
-    events::Publisher,
+    events::{Events, Publisher},
     framing::LengthPrefix,
     id::{SessionId, ShardId},
     layer::LayerFactories,
@@ -342,4 +342,46 @@ fn a_service_that_is_always_busy_leaves_time_for_another() {
     two.say(asks, b"hello");
     two.run_until(15);
     assert_eq!(two.network.lock().hear_all(asks), frame(b"hello"));
+}
+
+#[test]
+fn a_slow_callback_of_one_service_is_blamed_on_no_session_of_the_other() {
+    let ring = |probe: &mut Probe| {
+        probe.open = Box::new(|session, ()| Ok(session.set_timer(TimerId(1), Duration::from_millis(100))?));
+    };
+    let known = Known::default();
+    let users = known.clone();
+    let block = move |probe: &mut Probe| {
+        let (block, known) = (probe.block(), known.clone());
+        probe.packet = Box::new(move |session, packet| {
+            block(150);
+            known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .try_for_each(|user| session.send_to(*user, packet))?;
+            Ok(())
+        });
+    };
+    let greet = move |probe: &mut Probe| {
+        ring(probe);
+        let users = users.clone();
+        probe.packet = Box::new(move |session, packet| {
+            users.lock().unwrap_or_else(PoisonError::into_inner).push(session.id());
+            Ok(session.send(packet)?)
+        });
+    };
+    let mut two = Two::start(&Limits::default(), Sizes::default(), [Box::new(block), Box::new(greet)]);
+    let watch = |service: usize| Events::new(100, vec![two.registries[service].hub().clone()]);
+    let [blamed, innocent] = [watch(0), watch(1)];
+    let (slow, quick) = (two.connect(0), two.connect(1));
+    two.say(quick, b"I am here");
+    two.run_until(50);
+    two.say(slow, b"work");
+    two.say(quick, b"in the same turn");
+    two.run_until(1_000);
+    let told = |events: &Events| events.try_iter().map(|event| event.to_string()).collect::<Vec<_>>();
+    let slow: Vec<_> = told(&blamed);
+    assert!(matches!(&slow[..], [one] if one.starts_with("on_packet took 150ms for session")), "{slow:?}");
+    assert_eq!(told(&innocent), Vec::<String>::new());
 }

@@ -22,7 +22,7 @@ use crate::{
     id::{Key, ShardId},
     session::{Effect, Effects, TimerPurpose},
     shard::{Command, FanOut, Incoming, Shard},
-    sync::Mailbox,
+    sync::{Mailbox, has_answers_left},
     time::Tick,
     timer_wheel::Fired,
 };
@@ -372,7 +372,7 @@ where
         self.judge_last_turn();
         let (now, deadline) = self.poll_deadline();
         let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
-        if wait != Some(Duration::ZERO) && !self.fall_asleep() {
+        if wait != Some(Duration::ZERO) && (has_answers_left() || !self.fall_asleep()) {
             wait = Some(Duration::ZERO);
         }
         self.ready.clear();

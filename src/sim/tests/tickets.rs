@@ -254,6 +254,31 @@ fn a_closure_that_sends_again_when_it_is_refused_is_called_once_in_each_turn() {
 }
 
 #[test]
+fn a_closure_that_sends_again_is_called_although_nothing_else_happens() {
+    let (kept, handle) = handles();
+    let mut world = world(Setup::default(), &kept);
+    let conn = world.connect();
+    world.run_for(5);
+    let (session, told) = (handle(0), Told::default());
+    let (again, late) = (session.clone(), told.note(2));
+    session
+        .send_then("first", move |_| {
+            // Told at the end of the next turn, since it is refused at once.
+            let _ = again.send_then(vec![0; 1 << 30], late);
+        })
+        .expect("there is room");
+    world.expect(conn, 9);
+    let now = world.now();
+    world.net().at(now + 1_000, |_| ());
+    world.turn();
+    assert!(matches!(told.of(2)[..], [Err(TicketError::Refused(_))]), "{:?}", told.of(2));
+    assert_eq!(world.now(), now, "the poll does not wait while something is left to be told");
+    world.net().leave(conn);
+    world.run_to_rest();
+    world.assert_empty();
+}
+
+#[test]
 fn who_waits_within_a_callback_is_refused() {
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let kept = seen.clone();

@@ -11,8 +11,9 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use common::{Client, On, Served, until};
-use framewire::{LengthPrefix, Limits, Metrics};
+use common::{Client, On, PATIENCE, Served, until};
+use framewire::{LengthPrefix, Limits, Metrics, packet_fn};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// What the child process has.
 const DESCRIPTORS: usize = 64;
@@ -47,6 +48,22 @@ fn the_default_limit_of_connections_keeps_a_worker_pool_clear_of_the_descriptor_
 #[test]
 fn the_default_limit_of_connections_holds_on_a_thread_per_connection() {
     clients_past_the_limit_wait_and_are_served("threads", 0);
+}
+
+#[test]
+fn a_server_has_no_more_listeners_than_it_can_number() {
+    const MOST: usize = 1024;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of this process");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it may be raised so far");
+    let start = |listeners: usize| {
+        let addrs = vec![SocketAddr::from(([127, 0, 0, 1], 0)); listeners];
+        let server =
+            framewire::Server::bind(addrs).expect("there are ports enough").framing(LengthPrefix::u32_be());
+        server.limits(Limits::default().connections(16)).spawn(packet_fn(|_, _| Ok(())))
+    };
+    let refused = start(MOST + 1).expect_err("one too many").to_string();
+    assert!(refused.contains("1025 addresses; at most 1024"), "{refused}");
+    start(MOST).expect("as many as are possible").stop(PATIENCE).expect("it stops in peace");
 }
 
 fn clients_past_the_limit_wait_and_are_served(strategy: &str, connections: usize) {

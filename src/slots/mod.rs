@@ -14,8 +14,8 @@ pub(crate) const MAX_SLOTS: usize = SlotNumber::COUNT;
 /// Values by [`Key`]. A key that was removed never finds anything again; its slot is reused only after
 /// [`recycle`](Self::recycle), so that no event of the same batch can reach another value in it.
 ///
-/// Invariant: `len ≤ entries.len() = len + resting.len()`.
-pub(crate) struct Slots<T> {
+/// Invariant: `len ≤ entries.len() = len + resting.len() ≤ MOST`.
+pub(crate) struct Slots<T, const MOST: usize = MAX_SLOTS> {
     /// `None` if the value was removed in this turn.
     entries: Slab<Option<T>>,
     /// Slots emptied in this turn.
@@ -31,7 +31,7 @@ pub(crate) trait Keyed {
     fn key(&self) -> Key;
 }
 
-impl<T: Keyed> Slots<T> {
+impl<T: Keyed, const MOST: usize> Slots<T, MOST> {
     /// The first value gets `generation`; tests start near the end of the range.
     pub(crate) fn starting_at(generation: u32) -> Self {
         // Many shards are of one connection, and a slab that grows makes room for four.
@@ -41,7 +41,7 @@ impl<T: Keyed> Slots<T> {
 
     /// Returns `true` if no slot is left whose number fits into a token.
     pub(crate) fn is_full(&self) -> bool {
-        self.entries.len() >= MAX_SLOTS
+        self.entries.len() >= MOST
     }
 
     /// `make` is called with the key that the value has to hold.
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_freed_slot_is_used_again_only_after_the_turn() {
-        let mut slots = Slots::starting_at(0);
+        let mut slots: Slots<Value> = Slots::starting_at(0);
         let a = slots.insert_with(Value);
         assert_eq!(slots.remove(a), Some(Value(a)));
         let b = slots.insert_with(Value);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn removing_twice_removes_once() {
-        let mut slots = Slots::starting_at(0);
+        let mut slots: Slots<Value> = Slots::starting_at(0);
         let a = slots.insert_with(Value);
         assert_eq!(slots.remove(a), Some(Value(a)));
         assert_eq!(slots.remove(a), None);
@@ -154,8 +154,26 @@ mod tests {
     }
 
     #[test]
+    fn no_more_slots_are_used_than_can_be_numbered_and_resting_ones_count() {
+        let mut slots: Slots<Value, 3> = Slots::starting_at(0);
+        let keys: Vec<_> = (0..3)
+            .map(|_| {
+                assert!(!slots.is_full());
+                slots.insert_with(Value)
+            })
+            .collect();
+        assert!(slots.is_full());
+        slots.remove(keys[1]);
+        assert!(slots.is_full(), "an event of this turn may still name the slot");
+        slots.recycle();
+        assert!(!slots.is_full());
+        assert_eq!(slots.insert_with(Value).slot, 1);
+        assert!(slots.is_full());
+    }
+
+    #[test]
     fn generations_pass_the_end_of_their_numbers() {
-        let mut slots = Slots::starting_at(u32::MAX);
+        let mut slots: Slots<Value> = Slots::starting_at(u32::MAX);
         let a = slots.insert_with(Value);
         let b = slots.insert_with(Value);
         assert_eq!((a.generation, b.generation), (u32::MAX, 0));

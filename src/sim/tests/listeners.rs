@@ -3,6 +3,7 @@
 use crate::{
     error::CloseKind,
     framing::Separator,
+    reactor::MAX_LISTENERS,
     shard::OtherFramings,
     sim::{Call, Callback, Fail, Heard, Setup, World, errno, frame},
 };
@@ -91,4 +92,30 @@ fn a_connection_that_waits_for_a_thread_keeps_the_framing_of_its_listener() {
             "thread {nth}"
         );
     }
+}
+
+#[test]
+fn a_server_has_as_many_listeners_as_a_token_can_number() {
+    let mut others = OtherFramings::default();
+    others.push(MAX_LISTENERS - 1, Separator::lines());
+    let setup = Setup { workers: 2, listeners: MAX_LISTENERS, others, ..Setup::default() };
+    let mut world = World::new(setup, |_| {});
+    // One client for each.
+    let conns: Vec<_> = (0..MAX_LISTENERS).map(|_| world.connect()).collect();
+    world.run_until(10);
+    let (last, rest) = conns.split_last().unwrap();
+    for conn in rest {
+        world.net().say(*conn, &frame(b"served"));
+    }
+    world.net().say(*last, b"served\n");
+    world.run_until(20);
+    for conn in rest {
+        assert_eq!(world.hears(*conn), Heard::Bytes(frame(b"served")));
+    }
+    assert_eq!(world.hears(*last), Heard::Bytes(b"served\n".to_vec()));
+    for conn in conns {
+        world.net().leave(conn);
+    }
+    world.run_to_rest();
+    world.assert_empty();
 }

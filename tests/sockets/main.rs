@@ -26,6 +26,7 @@ mod events;
 mod handler_factories;
 mod handlers;
 mod heartbeats;
+mod in_step;
 mod listeners;
 mod memory;
 mod metrics;

@@ -101,7 +101,7 @@ impl PacketHandler for Chat {
         match line.split_once(' ').unwrap_or((line, "")) {
             _ if line.len() > MAX_LINE => session.send("* too long")?,
             ("/who", "") => {
-                for (name, _) in self.names.iter().filter(|(_, other)| member.room.has(other)) {
+                for (name, _) in self.names.iter().filter(|(_, other)| member.room.has(*other)) {
                     session.send(format!("* {name}"))?;
                 }
             }

@@ -267,7 +267,7 @@ pub use strategy::{
     AcceptMode, Detached, DetachedPlace, DetachedSocket, ForkingStrategy, Placement, ShardLoads,
     SingleReactor, ThreadPerConnection, WorkerPool,
 };
-pub use sync::SendTicket;
+pub use sync::{PublishTicket, SendTicket};
 
 /// Compiles the README's code with the tests.
 #[cfg(doctest)]

@@ -12,18 +12,19 @@ use crate::{
     error::{BroadcastError, JoinError, SendError},
     id::{Key, SessionId, ShardId},
     session::{Deliver, HandleState, SessionHandle},
+    sync::{Addressee, PublishTicket},
 };
 
 pub(super) type OnLeave = Box<dyn FnOnce(SessionId, Left) + Send>;
 
 /// The members of a channel, by shard.
 ///
-/// A session, and a shard, is known by the address of what its handles share, which the list keeps alive.
+/// A shard is known by the address of the way into it, which the list keeps alive.
 ///
 /// Invariant: each member is once in `sessions` of its group, at `Member::at`, and has its key at the same place in `keys`.
 /// No group is empty.
 pub(super) struct Members {
-    members: HashMap<usize, Member>,
+    members: HashMap<SessionId, Member>,
     groups: HashMap<usize, Group>,
     most: usize,
     overflow: Overflow,
@@ -38,13 +39,20 @@ struct Member {
     on_leave: Option<Contained<OnLeave>>,
 }
 
+/// A member that is one no more. The handle keeps what it shares alive until no lock is held.
+pub(super) struct Removed {
+    pub(super) handle: SessionHandle,
+    pub(super) place: u64,
+    pub(super) on_leave: Option<Contained<OnLeave>>,
+}
+
 /// The members on one shard.
 struct Group {
     id: ShardId,
     shard: Arc<dyn Deliver>,
     /// Shared with the packets that are on their way to the members, and copied if it changes meanwhile.
     keys: Arc<Vec<Key>>,
-    sessions: Vec<usize>,
+    sessions: Vec<SessionId>,
 }
 
 impl Default for Members {
@@ -57,10 +65,6 @@ impl Default for Members {
             next_place: 0,
         }
     }
-}
-
-fn address(session: &Arc<HandleState>) -> usize {
-    Arc::as_ptr(session).addr()
 }
 
 fn shard_address(session: &HandleState) -> usize {
@@ -80,8 +84,8 @@ impl Members {
         self.members.len()
     }
 
-    pub(super) fn has(&self, session: &SessionHandle) -> bool {
-        self.members.contains_key(&address(&session.handle_state))
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.members.contains_key(&session)
     }
 
     pub(super) fn handles(&self) -> Vec<SessionHandle> {
@@ -95,40 +99,35 @@ impl Members {
         on_leave: &mut Option<Contained<OnLeave>>,
     ) -> Result<u64, JoinError> {
         let (limit, count) = (self.most, self.members.len());
-        let state = &session.handle_state;
-        let Entry::Vacant(vacant) = self.members.entry(address(state)) else {
+        let (id, state) = (session.id(), &session.handle_state);
+        let Entry::Vacant(vacant) = self.members.entry(id) else {
             return Err(JoinError::AlreadyMember);
         };
         if count >= limit {
             return Err(JoinError::Full { limit });
         }
         let group = self.groups.entry(shard_address(state)).or_insert_with(|| Group {
-            id: session.id().shard,
+            id: id.shard,
             shard: state.shard().clone(),
             keys: Arc::default(),
             sessions: Vec::new(),
         });
         let (place, at) = (self.next_place, group.sessions.len());
         self.next_place += 1;
-        Arc::make_mut(&mut group.keys).push(session.id().key);
-        group.sessions.push(address(state));
+        Arc::make_mut(&mut group.keys).push(id.key);
+        group.sessions.push(id);
         vacant.insert(Member { handle: session.clone(), place, at, on_leave: on_leave.take() });
         Ok(place)
     }
 
-    /// Removes a session, if it is a member, and in that place if one is given. Returns its place and what is to be
-    /// called.
-    pub(super) fn remove(
-        &mut self,
-        session: &Arc<HandleState>,
-        place: Option<u64>,
-    ) -> Option<(u64, Option<Contained<OnLeave>>)> {
-        let Entry::Occupied(occupied) = self.members.entry(address(session)) else { return None };
+    /// Removes a session, if it is a member, and in that place if one is given.
+    pub(super) fn remove(&mut self, session: SessionId, place: Option<u64>) -> Option<Removed> {
+        let Entry::Occupied(occupied) = self.members.entry(session) else { return None };
         if place.is_some_and(|place| place != occupied.get().place) {
             return None;
         }
-        let Member { place, at, on_leave, .. } = occupied.remove();
-        if let Entry::Occupied(mut group) = self.groups.entry(shard_address(session)) {
+        let Member { place, at, on_leave, handle } = occupied.remove();
+        if let Entry::Occupied(mut group) = self.groups.entry(shard_address(&handle.handle_state)) {
             let Group { keys, sessions, .. } = group.get_mut();
             Arc::make_mut(keys).swap_remove(at);
             sessions.swap_remove(at);
@@ -139,16 +138,31 @@ impl Members {
                 group.remove();
             }
         }
-        Some((place, on_leave))
+        Some(Removed { handle, place, on_leave })
+    }
+
+    /// As [`publish`](Self::publish), to all members; what becomes of the packet at each is told.
+    pub(super) fn publish_tracked(&self, payload: &Bytes) -> PublishTicket {
+        let session = |id: &SessionId| {
+            self.members.get(id).map(|member| member.handle.handle_state.clone() as Arc<dyn Addressee>)
+        };
+        let groups: Vec<&Group> = self.groups.values().collect();
+        let sessions = groups.iter().flat_map(|group| &group.sessions).filter_map(session).collect();
+        let (ticket, mut completions) = PublishTicket::of(sessions);
+        for group in groups {
+            let completions = completions.by_ref().take(group.sessions.len()).collect();
+            group.shard.deliver_tracked(payload, &group.keys, self.overflow, completions);
+        }
+        ticket
     }
 
     /// Gives a packet to the shards of all members but `left_out`. Returns for how many members it is.
     pub(super) fn publish(
         &self,
         payload: &Bytes,
-        left_out: Option<&SessionHandle>,
+        left_out: Option<SessionId>,
     ) -> Result<usize, BroadcastError> {
-        let left_out = left_out.and_then(|session| self.members.get(&address(&session.handle_state)));
+        let left_out = left_out.and_then(|session| self.members.get(&session));
         let except =
             left_out.map(|member| (shard_address(&member.handle.handle_state), member.handle.id().key));
         let (mut sent, mut took, mut full) = (0, 0, Vec::new());

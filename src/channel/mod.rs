@@ -12,14 +12,16 @@ use bytes::Bytes;
 
 pub use self::names::Channels;
 
-use self::members::{Members, OnLeave};
+use self::members::{Members, OnLeave, Removed};
 use crate::{
     buffer::Overflow,
     contained::Contained,
     encode::Encode,
     error::{BroadcastError, JoinError},
+    framing::EncodeError,
     id::SessionId,
     session::{HandleState, Membership, Roster, SessionHandle},
+    sync::PublishTicket,
 };
 
 /// How a session has left a [`Channel`].
@@ -63,7 +65,7 @@ pub enum Left {
 ///     }
 ///
 ///     fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), said: &[u8]) -> Handled {
-///         self.room.publish_except(&session.handle(), said)?;
+///         self.room.publish_except(session.id(), said)?;
 ///         Ok(())
 ///     }
 /// }
@@ -151,24 +153,23 @@ impl Channel {
         joined.unwrap_or(Err(JoinError::Closed))
     }
 
-    /// Ends a session's membership. Returns `false` if it was not a member.
-    pub fn leave(&self, member: &SessionHandle) -> bool {
-        self.remove(member, Left::Left)
+    /// Ends the membership of a session, which is told by its id or its handle. Returns `false` if it was not a member.
+    pub fn leave(&self, member: impl Into<SessionId>) -> bool {
+        self.remove(member.into(), Left::Left)
     }
 
     /// As [`leave`](Self::leave), but `on_leave` is told that the session was kicked. The session stays open; to close
     /// it, see [`SessionHandle::close_with`].
-    pub fn kick(&self, member: &SessionHandle) -> bool {
-        self.remove(member, Left::Kicked)
+    pub fn kick(&self, member: impl Into<SessionId>) -> bool {
+        self.remove(member.into(), Left::Kicked)
     }
 
-    fn remove(&self, member: &SessionHandle, how: Left) -> bool {
-        let Some((place, on_leave)) = self.inner.lock().remove(&member.handle_state, None) else {
-            return false;
-        };
+    fn remove(&self, member: SessionId, how: Left) -> bool {
+        let removed = self.inner.lock().remove(member, None);
+        let Some(Removed { handle, place, on_leave }) = removed else { return false };
         let roster: Arc<dyn Roster> = self.inner.clone();
-        member.handle_state.memberships.leave(&roster, place);
-        tell(on_leave, member.id(), how);
+        handle.handle_state.memberships.leave(&roster, place);
+        tell(on_leave, member, how);
         true
     }
 
@@ -186,8 +187,8 @@ impl Channel {
 
     /// Returns `true` if the session is a member.
     #[must_use]
-    pub fn has(&self, session: &SessionHandle) -> bool {
-        self.inner.lock().has(session)
+    pub fn has(&self, session: impl Into<SessionId>) -> bool {
+        self.inner.lock().has(session.into())
     }
 
     /// Returns the members, in no particular order.
@@ -220,10 +221,31 @@ impl Channel {
     /// As for [`publish`](Self::publish).
     pub fn publish_except(
         &self,
-        left_out: &SessionHandle,
+        left_out: impl Into<SessionId>,
         packet: impl Encode,
     ) -> Result<usize, BroadcastError> {
-        self.inner.publish(&packet.into_payload()?, Some(left_out))
+        self.inner.publish(&packet.into_payload()?, Some(left_out.into()))
+    }
+}
+
+impl Channel {
+    /// As [`publish`](Self::publish), and returns a ticket that tells what became of the packet at each member. Never
+    /// blocks.
+    ///
+    /// A member whose outbox has no room, or whose shard's mailbox is full, does not get the packet and stays open: the
+    /// ticket tells [`TicketError::Refused`](crate::TicketError::Refused), or
+    /// [`TicketError::Dropped`](crate::TicketError::Dropped) where the [`overflow`](Self::overflow) of the channel drops. Each member costs a shard a visit of its own
+    /// and, until it is decided, 128 bytes against the limits of its outbox and its mailbox: to publish without a ticket
+    /// is cheaper. [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) has no ticket: which sessions it goes to
+    /// is known on the shards alone, and nothing is kept there for a ticket that nobody asked for.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the value cannot be encoded.
+    pub fn publish_tracked(&self, packet: impl Encode) -> Result<PublishTicket, EncodeError> {
+        let payload = packet.into_payload()?;
+        // The lock is released before the payload is dropped, which may run user code.
+        let ticket = self.inner.lock().publish_tracked(&payload);
+        Ok(ticket)
     }
 }
 
@@ -248,15 +270,15 @@ impl Inner {
     }
 
     /// The caller keeps the payload until the lock is released: to drop it may run user code.
-    fn publish(&self, payload: &Bytes, left_out: Option<&SessionHandle>) -> Result<usize, BroadcastError> {
+    fn publish(&self, payload: &Bytes, left_out: Option<SessionId>) -> Result<usize, BroadcastError> {
         self.lock().publish(payload, left_out)
     }
 }
 
 impl Roster for Inner {
     fn forget(&self, session: &Arc<HandleState>, place: u64) {
-        let removed = self.lock().remove(session, Some(place));
-        if let Some((_, on_leave)) = removed {
+        let removed = self.lock().remove(session.id(), Some(place));
+        if let Some(Removed { on_leave, .. }) = removed {
             tell(on_leave, session.id(), Left::Closed);
         }
     }

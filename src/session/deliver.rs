@@ -62,6 +62,16 @@ pub(crate) trait Deliver: Send + Sync {
     /// The dial is to be given up, even if the mailbox is full.
     fn hang_up(&self, dial: DialId);
 
+    /// Gives the shard a packet for all of these sessions, each with what tells its fate, in the same order. They are
+    /// told too if the shard does not take it.
+    fn deliver_tracked(
+        &self,
+        payload: &Bytes,
+        sessions: &Arc<Vec<Key>>,
+        overflow: Overflow,
+        completions: Vec<Completion>,
+    );
+
     /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
     /// notified this one.
     fn is_idle(&self) -> bool;

@@ -279,6 +279,12 @@ impl fmt::Debug for SessionHandle {
     }
 }
 
+impl From<&SessionHandle> for SessionId {
+    fn from(session: &SessionHandle) -> Self {
+        session.id()
+    }
+}
+
 impl PartialEq for SessionHandle {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.handle_state, &other.handle_state)

@@ -128,7 +128,7 @@ mod tests {
         error::{Outcome, SendError, TicketError},
         id::{DialId, ServerNumber, ShardId},
         session::{SessionCommand, SessionHandle, Undelivered},
-        sync::{Prospect, Room},
+        sync::{Completion, Prospect, Room},
     };
 
     #[derive(Default)]
@@ -161,6 +161,8 @@ mod tests {
         }
 
         fn hang_up(&self, _: DialId) {}
+
+        fn deliver_tracked(&self, _: &Bytes, _: &Arc<Vec<Key>>, _: crate::Overflow, _: Vec<Completion>) {}
 
         fn is_idle(&self) -> bool {
             self.0.lock().is_ok_and(|taken| taken.is_empty())

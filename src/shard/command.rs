@@ -145,6 +145,25 @@ impl<T: Send> Deliver for CommandSender<T> {
         let _ = self.mailbox.post_control(Command::HangUp(dial));
     }
 
+    fn deliver_tracked(
+        &self,
+        payload: &Bytes,
+        sessions: &Arc<Vec<Key>>,
+        overflow: Overflow,
+        completions: Vec<Completion>,
+    ) {
+        let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), None, overflow);
+        let fan_out = fan_out.tracked(completions);
+        let bytes = fan_out.bytes();
+        let posted = self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes);
+        posted.unwrap_or_else(|refused| {
+            let error = send_error(&refused);
+            if let Command::FanOut(fan_out) = refused.into_command() {
+                fan_out.refuse(&error);
+            }
+        });
+    }
+
     fn is_idle(&self) -> bool {
         self.mailbox.is_idle()
     }

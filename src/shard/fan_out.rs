@@ -7,7 +7,7 @@
 //!                 └─ no ──▶ queued in the outbox by reference ◀── no: the kernel took a part, or none
 //! ```
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc, vec};
 
 use bytes::{Bytes, BytesMut};
 
@@ -23,6 +23,7 @@ use crate::{
     log::logged,
     session::{Outgoing, SessionInfo, ShardCore},
     slots::{Keyed, Slots},
+    sync::{Completion, TICKET},
 };
 
 /// Tells for which sessions a packet is.
@@ -46,6 +47,15 @@ pub(crate) struct FanOut {
     next: usize,
     /// Encoded for the first session that has the service's own framing.
     frames: Option<Frames>,
+    tracked: Option<Box<Tracked>>,
+}
+
+/// Who is to be told what becomes of a packet at each session of a list.
+struct Tracked {
+    /// For the session that is visited, until it is decided.
+    current: Option<Completion>,
+    /// For those behind it, in the order of the list.
+    rest: vec::IntoIter<Completion>,
 }
 
 struct Packet {
@@ -145,7 +155,28 @@ impl FanOut {
     fn of(payload: Bytes, to: Recipients, except: Option<Key>, overflow: Option<Overflow>) -> Self {
         let len = payload.len();
         let packets = vec![Packet { payload: Contained::new(payload), except, overflow, is_logged: false }];
-        Self { packets, to, held: len, len, next: 0, frames: None }
+        Self { packets, to, held: len, len, next: 0, frames: None, tracked: None }
+    }
+
+    /// With what tells the fate of the packet at each session of its list, in the same order.
+    pub(crate) fn tracked(self, completions: Vec<Completion>) -> Self {
+        let held = self.held.saturating_add(completions.len().saturating_mul(TICKET));
+        let tracked = Tracked { current: None, rest: completions.into_iter() };
+        Self { held, tracked: Some(Box::new(tracked)), ..self }
+    }
+
+    /// The mailbox does not take it.
+    pub(crate) fn refuse(mut self, error: &SendError) {
+        let tracked = self.tracked.take().into_iter().flat_map(|tracked| tracked.rest);
+        tracked.for_each(|completion| completion.refused(error.clone()));
+    }
+
+    /// Goes on to the next place. Where the last one had a session that did not take the packet, that is told.
+    fn step(&mut self) {
+        self.next += 1;
+        if let Some(tracked) = &mut self.tracked {
+            tracked.current = tracked.rest.next();
+        }
     }
 
     /// Returns `true` if the fan-out behind this one is for the same sessions, this one has not begun, and both are no
@@ -153,7 +184,8 @@ impl FanOut {
     pub(crate) fn takes(&self, behind: &Self) -> bool {
         let (packets, bytes) =
             (self.packets.len() + behind.packets.len(), self.len.saturating_add(behind.len));
-        self.next == 0 && packets <= MERGED.0 && bytes <= MERGED.1 && self.to.are(&behind.to)
+        let are_told_of = self.tracked.is_some() || behind.tracked.is_some();
+        self.next == 0 && !are_told_of && packets <= MERGED.0 && bytes <= MERGED.1 && self.to.are(&behind.to)
     }
 
     /// Takes in the fan-out behind this one.
@@ -184,9 +216,10 @@ impl FanOut {
         self.packets.iter().all(|packet| packet.except == Some(session))
     }
 
-    /// Returns the frames of all packets, if all are for this session.
+    /// Returns the frames of all packets, if all are for this session and nobody is to be told what becomes of them.
     fn whole_for(&self, session: Key) -> Option<&Frames> {
-        let frames = self.frames.as_ref().filter(|frames| frames.are_complete)?;
+        let are_plain = |frames: &&Frames| frames.are_complete && self.tracked.is_none();
+        let frames = self.frames.as_ref().filter(are_plain)?;
         self.packets.iter().all(|packet| packet.except != Some(session)).then_some(frames)
     }
 }
@@ -235,7 +268,7 @@ where
             if self.fan_outs.is_spent() || self.core.clock.is_part_over() {
                 return Some(fan_out);
             }
-            fan_out.next += 1;
+            fan_out.step();
             self.fan_outs.places -= 1;
             let Some(key) = place else { continue };
             let passed = self.with_session(key, |access| {
@@ -344,14 +377,21 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 }
             }
         }
-        let FanOut { packets, frames, .. } = fan_out;
+        let FanOut { packets, frames, tracked, .. } = fan_out;
+        let completion = tracked.as_mut().and_then(|tracked| tracked.current.take());
+        if let (Some(completion), Some(packet)) = (completion, packets.first_mut()) {
+            let overflow = packet.overflow.unwrap_or(own);
+            return self.take_tracked(packet, overflow, frames.as_ref().filter(|_| shares), completion);
+        }
         let frames = frames.as_ref().filter(|_| shares);
         for (number, packet) in packets.iter_mut().enumerate() {
             if packet.except == Some(key) {
                 continue;
             }
             let overflow = packet.overflow.unwrap_or(own);
-            match guard("encode", || Ok::<_, CloseReason>(self.queue(packet, number, overflow, frames))) {
+            match guard("encode", || {
+                Ok::<_, CloseReason>(self.queue(packet, number, overflow, frames, &mut None))
+            }) {
                 Ok(Err(SendError::Encode(error))) => self.note_no_frame(packet, &error),
                 Ok(Err(error @ SendError::Full { .. })) if overflow == Overflow::Close => {
                     return self.slot.connection.close_full(error, self.core);
@@ -363,12 +403,44 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
+    /// Queues the packet for this session, and tells what became of it. As with every packet that is tracked, the
+    /// session stays open if it is refused.
+    #[cold]
+    fn take_tracked(
+        &mut self,
+        packet: &mut Packet,
+        overflow: Overflow,
+        frames: Option<&Frames>,
+        completion: Completion,
+    ) {
+        let mut completion = Some(completion);
+        let sent = guard("encode", || {
+            Ok::<_, CloseReason>(self.queue(packet, 0, overflow, frames, &mut completion))
+        });
+        match (sent, completion) {
+            (Ok(Ok(())), Some(completion)) => self.slot.connection.track(completion, self.core),
+            (Ok(Err(SendError::Full { .. })), Some(completion)) if overflow.drops() => completion.dropped(),
+            (Ok(Err(error)), completion) => {
+                if let SendError::Encode(error) = &error {
+                    self.note_no_frame(packet, error);
+                }
+                if let Some(completion) = completion {
+                    completion.refused(error);
+                }
+            }
+            // It waits in the outbox as a whole.
+            (Ok(Ok(())), None) => {}
+            (Err(panic), _) => self.fail(panic),
+        }
+    }
+
     fn queue(
         &mut self,
         packet: &Packet,
         number: usize,
         overflow: Overflow,
         frames: Option<&Frames>,
+        completion: &mut Option<Completion>,
     ) -> Result<(), SendError> {
         let Slot { connection, framing, .. } = &mut *self.slot;
         let shared;
@@ -379,7 +451,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             }
             None => Outgoing::Payload(&**framing, &packet.payload),
         };
-        connection.enqueue_as(packet, overflow, self.core.limits.outbox_hard, &mut None, self.core)
+        connection.enqueue_as(packet, overflow, self.core.limits.outbox_hard, completion, self.core)
     }
 
     /// It is the sender's error, for which this session and its peer are not responsible.

@@ -12,7 +12,7 @@ use crate::{
     id::{DialId, ServerNumber, SessionId},
     limits::Limits,
     session::{CoreConfig, Deliver, Route, Session, SessionCommand, Undelivered},
-    sync::{Admission, Prospect, Room},
+    sync::{Admission, Completion, Prospect, Room},
 };
 
 /// Panics when it is dropped, without calling the panic hook.
@@ -79,6 +79,8 @@ impl Deliver for Nowhere {
     }
 
     fn hang_up(&self, _: DialId) {}
+
+    fn deliver_tracked(&self, _: &bytes::Bytes, _: &Arc<Vec<Key>>, _: crate::Overflow, _: Vec<Completion>) {}
 
     fn is_idle(&self) -> bool {
         true

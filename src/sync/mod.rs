@@ -4,6 +4,7 @@ mod admission;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod mailbox;
 mod primitives;
+mod publish_ticket;
 #[expect(unreachable_pub, reason = "public in `crates/loom-models`")]
 mod quota;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
@@ -13,6 +14,7 @@ mod ticket;
 
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 pub use mailbox::{Mailbox, MailboxClosed, MailboxLimits, Prospect, Rejected, Wake};
+pub use publish_ticket::PublishTicket;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 pub use room::{Room, Waited};
 pub use ticket::SendTicket;

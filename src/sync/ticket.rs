@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::shard_thread::{defer, is_on_a_shard};
+use super::{
+    publish_ticket::PublishState,
+    shard_thread::{defer, is_on_a_shard},
+};
 use crate::{
     contained::{Contained, guard},
     error::{CloseKind, CloseReason, Logged, Outcome, SendError, TicketError},
@@ -143,6 +146,8 @@ pub(crate) struct Completion(Option<Told>);
 enum Told {
     Ticket(Arc<TicketState>),
     Call(Box<Call>),
+    /// The ticket of many, as the member with this number.
+    Member(Arc<PublishState>, u32),
 }
 
 /// A closure to call with the fate of a packet.
@@ -163,6 +168,11 @@ impl Completion {
     /// Calls the closure: at the end of the turn if that is on a shard's thread, at once on any other.
     pub(crate) fn calling(done: Done, session: Arc<dyn Addressee>) -> Self {
         Self(Some(Told::Call(Box::new(Call { done: Contained::new(done), session }))))
+    }
+
+    /// For the member with this number.
+    pub(super) fn of_member(state: Arc<PublishState>, at: u32) -> Self {
+        Self(Some(Told::Member(state, at)))
     }
 
     pub(crate) fn written(self) {
@@ -192,8 +202,8 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(told) = self.0.take() {
-            let lost_by = told.session().lost_by();
-            told.decide(Err(TicketError::Closed(lost_by)));
+            let lost_by = told.session().map(Addressee::lost_by);
+            told.decide(Err(TicketError::Closed(lost_by.unwrap_or(CloseKind::Shutdown))));
         }
     }
 }
@@ -205,16 +215,18 @@ impl fmt::Debug for Completion {
 }
 
 impl Told {
-    fn session(&self) -> &dyn Addressee {
+    fn session(&self) -> Option<&dyn Addressee> {
         match self {
-            Self::Ticket(fate) => &*fate.session,
-            Self::Call(call) => &*call.session,
+            Self::Ticket(fate) => Some(&*fate.session),
+            Self::Call(call) => Some(&*call.session),
+            Self::Member(publish, at) => publish.member(*at),
         }
     }
 
     fn decide(self, outcome: Outcome) {
         match self {
             Self::Ticket(fate) => fate.decide(outcome),
+            Self::Member(publish, at) => publish.decide(at, outcome),
             Self::Call(call) => {
                 if let Some(answer) = defer(Answer { call, outcome }) {
                     answer.give();

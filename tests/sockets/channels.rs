@@ -9,8 +9,8 @@ use std::thread;
 
 use crate::common::{Client, ON_PURPOSE, On, PATIENCE, Served, hush, on_each_strategy_and_transport, until};
 use framewire::{
-    BroadcastError, Channel, Channels, CloseKind, JoinError, Left, LengthPrefix, Limits, SessionHandle,
-    SessionId,
+    BroadcastError, Channel, Channels, CloseKind, JoinError, Left, LengthPrefix, Limits, SendError,
+    SessionHandle, SessionId, TicketError,
 };
 
 on_each_strategy_and_transport! {
@@ -18,6 +18,7 @@ on_each_strategy_and_transport! {
     a_publisher_is_left_out_only_of_the_packet_for_which_it_asked
     members_that_close_leave_by_themselves
     a_kick_may_use_the_channel_in_its_callback
+    a_publication_that_is_tracked_tells_of_each_member
     sessions_of_two_servers_are_members_beside_each_other
     a_member_that_does_not_read_is_closed_and_delays_no_other
 }
@@ -126,6 +127,8 @@ fn a_kick_may_use_the_channel_in_its_callback(on: On) {
         assert!(!channel.kick(&again) && !channel.has(&again), "it has left");
         channel.publish(format_args!("kicked: {how:?}")).expect("there is room");
         channel.join(&again).expect("it may come back");
+        assert!(channel.leave(&again) && channel.join(&again).is_ok() && channel.kick(again.id()));
+        channel.join(&again).expect("it may come back again");
     };
     room.join(&witness).expect("it is open");
     room.join_with(&session, on_leave).expect("it is open");
@@ -135,6 +138,42 @@ fn a_kick_may_use_the_channel_in_its_callback(on: On) {
     assert_eq!((room.len(), room.publish("back")), (2, Ok(2)));
     assert_eq!((client.recv_text().as_str(), other.recv_text().as_str()), ("back", "back"));
     drop((client, other));
+    served.finish();
+}
+
+fn a_publication_that_is_tracked_tells_of_each_member(on: On) {
+    let server = on.bind().limits(crate::common::patient().outbox_hard(16 << 20)).send_buffer(16 * 1024);
+    let (served, channel) = (Served::echo(server), Channel::new());
+    let mut quick = members(&served, &channel, 3);
+    let (mut slow, session) = served.known(Served::connect_narrow);
+    channel.join(&session).expect("it is open");
+    assert_eq!(session.send(vec![7; 1 << 20]), Ok(()), "more than a pair of small kernel buffers takes");
+    let ticket = channel.publish_tracked("news").expect("a text is its payload");
+    for (client, _) in &mut quick {
+        assert_eq!(client.recv_text(), "news");
+    }
+    until("the others are decided", || ticket.pending() == 1);
+    let short = std::time::Duration::from_millis(20);
+    for (member, outcome) in ticket.wait_timeout(short) {
+        let expected = if member == session.id() { Err(TicketError::TimedOut(short)) } else { Ok(()) };
+        assert_eq!(outcome, expected);
+    }
+    assert_eq!(slow.recv().len(), 1 << 20);
+    assert_eq!(slow.recv_text(), "news");
+    assert!(ticket.wait_timeout(PATIENCE).iter().all(|(_, outcome)| outcome.is_ok()));
+
+    assert_eq!(session.send(vec![7; 1 << 20]), Ok(()));
+    let ticket = channel.publish_tracked("more").expect("a text is its payload");
+    slow.reset();
+    let told = ticket.wait_timeout(PATIENCE);
+    let of_slow: Vec<_> = told.iter().filter(|(member, _)| *member == session.id()).collect();
+    // Over a Unix socket there are no resets.
+    assert!(
+        matches!(of_slow[..], [(_, Err(TicketError::Closed(CloseKind::Io | CloseKind::PeerClosed)))]),
+        "{told:?}"
+    );
+    assert_eq!((told.len(), told.iter().filter(|(_, outcome)| outcome.is_ok()).count()), (4, 3));
+    drop(quick);
     served.finish();
 }
 
@@ -247,6 +286,9 @@ fn a_full_mailbox_is_named_when_a_packet_is_published() {
     match room.publish([0; 101]) {
         Err(BroadcastError::MailboxFull { full, took, .. }) => assert_eq!((full, took), (shards, 0)),
         other => panic!("{other:?}"),
+    }
+    for (_, outcome) in room.publish_tracked([0; 101]).expect("bytes are their payload").wait() {
+        assert!(matches!(outcome, Err(TicketError::Refused(SendError::MailboxFull { .. }))), "{outcome:?}");
     }
     assert_eq!(room.publish([1; 100]), Ok(2));
     assert!(some.iter_mut().all(|(client, _)| client.recv() == [1; 100]));

@@ -27,6 +27,7 @@ mod layer_pushes;
 mod layers;
 mod listeners;
 mod logging;
+mod memberships;
 mod memory;
 mod metrics;
 mod overflow;

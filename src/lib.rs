@@ -99,6 +99,7 @@
 //! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`]; JSON, postcard, XML and plain memory by [features](#features) |
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] and [`SessionHandle::send_then`] (was it written?), [`SessionHandle::send_waiting`] (waits for room) |
+//! | passing packets on without a callback | [`Session::link`]: what a proxy is made of |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
@@ -237,8 +238,8 @@ pub use decode::{Decode, DecodeError};
 pub use dial::{Dial, Upstream, UpstreamState};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    BroadcastError, CloseKind, CloseReason, DialError, Failure, Handled, JoinError, LayerError, Outcome,
-    QueryError, RefusalCause, SendError, ServeError, TicketError,
+    BroadcastError, CloseKind, CloseReason, DialError, Failure, Handled, JoinError, LayerError, LinkError,
+    Outcome, QueryError, RefusalCause, SendError, ServeError, TicketError,
 };
 pub use events::{Event, Events};
 #[cfg(feature = "json")]

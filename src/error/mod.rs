@@ -5,6 +5,7 @@ mod broadcast;
 mod dial;
 mod failure;
 mod layer;
+mod link;
 mod logged;
 mod refusal;
 mod serve;
@@ -26,6 +27,7 @@ pub use self::{
     dial::DialError,
     failure::{Failure, Handled},
     layer::LayerError,
+    link::LinkError,
     refusal::RefusalCause,
     serve::ServeError,
     ticket::{Outcome, TicketError},
@@ -33,7 +35,10 @@ pub use self::{
 
 pub(crate) use self::logged::Logged;
 
-use crate::framing::{EncodeError, FrameError};
+use crate::{
+    framing::{EncodeError, FrameError},
+    id::SessionId,
+};
 
 /// Why a packet was not queued, or a command was not accepted. The session is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -161,6 +166,18 @@ pub enum CloseReason {
         /// The limit of the shard, in bytes.
         limit: usize,
     },
+    /// The session that it was [linked](crate::Session::link) to closed, or could not be linked.
+    #[error("linked to session {partner}, which {}", match why {
+        Some(kind) => format!("closed ({kind:?})"),
+        None => "was not open, or is linked to another".to_owned(),
+    })]
+    #[non_exhaustive]
+    LinkLost {
+        /// The other session.
+        partner: SessionId,
+        /// Why it closed; `None` if there never was a link.
+        why: Option<CloseKind>,
+    },
     /// The server was shut down.
     #[error("server shutdown")]
     Shutdown,
@@ -208,6 +225,7 @@ impl CloseReason {
             Self::Handshake(_) => CloseKind::Handshake,
             Self::Layer(_) => CloseKind::Layer,
             Self::Memory { .. } => CloseKind::Memory,
+            Self::LinkLost { .. } => CloseKind::LinkLost,
             Self::Shutdown => CloseKind::Shutdown,
         }
     }
@@ -269,13 +287,15 @@ pub enum CloseKind {
     Layer,
     /// See [`CloseReason::Memory`].
     Memory,
+    /// See [`CloseReason::LinkLost`].
+    LinkLost,
     /// See [`CloseReason::Shutdown`].
     Shutdown,
 }
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PeerClosed,
         Self::Io,
         Self::Frame,
@@ -292,6 +312,7 @@ impl CloseKind {
         Self::Handshake,
         Self::Layer,
         Self::Memory,
+        Self::LinkLost,
         Self::Shutdown,
     ];
 
@@ -315,6 +336,7 @@ impl CloseKind {
             Self::Handshake => "handshake",
             Self::Layer => "layer",
             Self::Memory => "memory",
+            Self::LinkLost => "link_lost",
             Self::Shutdown => "shutdown",
         }
     }

@@ -9,7 +9,7 @@ use super::{
     service::{STEPS, Step},
     token::service_of,
 };
-use crate::{buffer::ReceiveBuffer, sync::has_answers_left, time::Tick};
+use crate::{buffer::ReceiveBuffer, id::ShardId, sync::has_answers_left, time::Tick};
 
 /// The loop of one thread: a poll, and one shard of each service.
 ///
@@ -116,14 +116,27 @@ impl<Y: Sys> EventLoop<Y> {
         }
     }
 
-    /// Passes on what callbacks of this service have asked of sessions of others.
+    /// Passes on what callbacks of this service have asked of sessions of others, and what these then tell each other.
+    #[cold]
     fn pass_on(&mut self, number: usize) {
+        let mut next = Some(number);
+        while let Some(number) = next {
+            self.pass_on_once(number);
+            let mut services = self.services.iter_mut();
+            next = services.position(|place| place.as_mut().is_some_and(|it| !it.outgoing().is_empty()));
+        }
+    }
+
+    fn pass_on_once(&mut self, number: usize) {
         let Some(Some(from)) = self.services.get_mut(number) else { return };
         let mut effects = std::mem::take(from.outgoing());
         effects.drain(|effect, packet| {
-            let mut services = self.services.iter_mut().flatten();
-            if let Some(to) = services.find(|service| service.shard() == effect.session().shard()) {
+            if let Some(to) = service_with(&mut self.services, effect.session().shard()) {
                 to.apply(effect, packet);
+            } else if let Some(answer) = effect.answer_for_ended() {
+                if let Some(to) = service_with(&mut self.services, answer.session().shard()) {
+                    to.apply(answer, &[]);
+                }
             }
         });
         if let Some(Some(from)) = self.services.get_mut(number) {
@@ -166,4 +179,12 @@ impl<Y: Sys> EventLoop<Y> {
     pub(crate) fn sys(&self) -> &Y {
         &self.sys
     }
+}
+
+/// Returns the service that this shard belongs to, if it has not ended.
+fn service_with<Y: Sys>(
+    services: &mut [Option<Box<dyn Service<Y>>>],
+    shard: ShardId,
+) -> Option<&mut Box<dyn Service<Y>>> {
+    services.iter_mut().flatten().find(|service| service.shard() == shard)
 }

@@ -238,7 +238,7 @@ where
         match command {
             Command::FanOut(fan_out) => return self.fan_out(sys, fan_out).map(Command::FanOut),
             Command::Session(key, mut command) => {
-                self.shard.with_session(key, |access| access.handle_command(&mut command));
+                self.shard.handle_command(key, &mut command);
                 self.shard.discard(Command::Session(key, command));
             }
             Command::Adopt(incoming) => self.adopt(sys, incoming),

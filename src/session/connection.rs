@@ -152,7 +152,8 @@ impl Connection {
         let takes =
             self.status.phase() == Phase::Open && !self.status.has_block(ReadBlock::PAUSED) && !is_late;
         let lives = takes && self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
-        if lives {
+        // Or when its partner takes packets again.
+        if lives && !self.is_held() {
             core.read_later(self);
         }
         lives
@@ -184,7 +185,7 @@ impl Connection {
             self.discard_wire(core);
         }
         self.status.remove(Flags::BLOCKED | Flags::DRAINED);
-        if self.status.has_block(ReadBlock::FULL) {
+        if self.status.has_block(ReadBlock::FULL) && !self.is_linked() {
             self.lift(ReadBlock::FULL, core);
         }
     }
@@ -197,6 +198,7 @@ impl Connection {
         if self.is_opening() {
             core.report_refusal(&self.endpoints, RefusalCause::Handshake, Some(&reason));
         }
+        self.unlink(reason.kind(), core);
         self.status.set_phase(Phase::Draining);
         self.status.block(ReadBlock::CLOSING);
         if let Some(outbox) = &mut self.outbox {
@@ -235,8 +237,12 @@ impl Connection {
     /// Returns the next step of a session that is closing and has nothing more to write.
     #[inline]
     pub(crate) fn poll_shutdown(&mut self, core: &mut ShardCore) -> Option<ShutdownStep> {
-        if !self.is_closing() || self.queued() > 0 || self.is_layered() && !self.is_wire_done() {
+        let ends = self.status.ends_our_side();
+        if !ends || self.queued() > 0 || self.is_layered() && !self.is_wire_done() {
             return None;
+        }
+        if !self.is_closing() {
+            return self.status.insert(Flags::END_SENT).then_some(ShutdownStep::EndSide);
         }
         if self.status.has(Flags::ENDED) {
             return Some(ShutdownStep::Over);
@@ -246,6 +252,13 @@ impl Connection {
         }
         self.linger(core);
         Some(ShutdownStep::EndSide)
+    }
+
+    /// Ends our side of the stream behind what is queued; the peer's goes on. Nothing more can be sent.
+    pub(crate) fn end_our_side(&mut self, core: &mut ShardCore) {
+        if !self.is_closing() && self.status.insert(Flags::ENDING) {
+            core.flush_later(self);
+        }
     }
 
     /// Our side is about to be ended: gives the peer the linger timeout to end its own.
@@ -379,6 +392,9 @@ impl Connection {
 
     fn account_for_buffers(&mut self, core: &mut ShardCore) -> bool {
         self.tell_handles();
+        if self.is_linked() {
+            self.settle_link(core);
+        }
         if self.held == 0 && self.inbox.is_none() && self.outbox.is_none() && !self.is_layered() {
             return false;
         }

@@ -7,6 +7,7 @@ use crate::{
     contained::Contained,
     error::{SendError, Why},
     id::{DialId, Key, SessionId},
+    session::LinkSignal,
     sync::{Completion, Prospect, Room},
 };
 
@@ -25,6 +26,8 @@ pub(crate) enum SessionCommand {
     Abort,
     Pause,
     Resume,
+    /// What another session says about their link.
+    Link(LinkSignal),
 }
 
 impl SessionCommand {

@@ -2,6 +2,7 @@ use crate::{
     contained::Contained,
     error::{CloseReason, SendError},
     id::SessionId,
+    session::LinkSignal,
 };
 
 /// What callbacks have asked of other sessions on their thread. It is done when the callback has returned, so that no
@@ -27,13 +28,32 @@ pub(crate) enum Effect {
     Send { to: SessionId, len: usize },
     /// Close gracefully, for this reason.
     Close { session: SessionId, reason: Contained<CloseReason> },
+    /// Send the packets in the next `len` of the bytes, which come from the session that this one is linked to.
+    Pass { to: SessionId, len: usize },
+    /// What another session says about their link.
+    Signal { to: SessionId, signal: LinkSignal },
 }
 
 impl Effect {
     /// Returns the session concerned.
     pub(crate) fn session(&self) -> SessionId {
         match self {
-            Self::Send { to: session, .. } | Self::Close { session, .. } => *session,
+            Self::Send { to: session, .. }
+            | Self::Close { session, .. }
+            | Self::Pass { to: session, .. }
+            | Self::Signal { to: session, .. } => *session,
+        }
+    }
+}
+
+impl Effect {
+    /// Returns what follows if the session's whole service has ended: a session that asks for a link gets none.
+    pub(crate) fn answer_for_ended(&self) -> Option<Self> {
+        match self {
+            Self::Signal { signal: LinkSignal::Join { from }, .. } => {
+                Some(Self::Signal { to: *from, signal: LinkSignal::Gone(None) })
+            }
+            _ => None,
         }
     }
 }
@@ -65,6 +85,30 @@ impl Effects {
         Ok(())
     }
 
+    /// Records a packet for the session that its receiver is linked to. Packets that follow each other share an effect,
+    /// each behind its length. Returns `false` if it would take what waits above `most` bytes; a single packet may.
+    pub(crate) fn pass(&mut self, partner: SessionId, packet: &[u8], most: usize) -> bool {
+        let room = most.saturating_sub(self.bytes.len());
+        if packet.len() > room && !self.bytes.is_empty() {
+            return false;
+        }
+        let size = packet.len().to_le_bytes();
+        self.bytes.extend_from_slice(&size);
+        self.bytes.extend_from_slice(packet);
+        let added = size.len() + packet.len();
+        match self.list.last_mut() {
+            Some(Effect::Pass { to, len }) if *to == partner => *len += added,
+            _ => self.list.push(Effect::Pass { to: partner, len: added }),
+        }
+        true
+    }
+
+    /// Records what a session says to the one that it is linked to. Never refused: a session says no more than a few
+    /// things in one visit.
+    pub(crate) fn signal(&mut self, to: SessionId, signal: LinkSignal) {
+        self.list.push(Effect::Signal { to, signal });
+    }
+
     /// Records that another session is to be closed.
     pub(crate) fn close(
         &mut self,
@@ -83,7 +127,10 @@ impl Effects {
     pub(crate) fn drain(&mut self, mut apply: impl FnMut(Effect, &[u8])) {
         let mut rest = self.bytes.as_slice();
         for effect in self.list.drain(..) {
-            let len = if let Effect::Send { len, .. } = &effect { *len } else { 0 };
+            let len = match &effect {
+                Effect::Send { len, .. } | Effect::Pass { len, .. } => *len,
+                Effect::Close { .. } | Effect::Signal { .. } => 0,
+            };
             let Some((packet, behind)) = rest.split_at_checked(len) else { break };
             rest = behind;
             apply(effect, packet);
@@ -126,6 +173,8 @@ mod tests {
         effects.drain(|effect, packet| match effect {
             Effect::Send { to, .. } => seen.push((to.key.slot, packet.to_vec())),
             Effect::Close { session, .. } => seen.push((session.key.slot, b"close".into())),
+            Effect::Pass { to, .. } => seen.push((to.key.slot, packet.to_vec())),
+            Effect::Signal { to, .. } => seen.push((to.key.slot, b"signal".into())),
         });
         let expected = [(1, &b"one"[..]), (2, b"close"), (1, b""), (3, b"two")];
         assert_eq!(seen, expected.map(|(slot, packet)| (slot, packet.to_vec())));
@@ -144,6 +193,24 @@ mod tests {
         let full = Err(SendError::MailboxFull { commands: 2, bytes: 10 });
         assert_eq!(effects.close(key(1), CloseReason::Local, 2), full);
         assert_eq!(effects.send(key(1), b"", 2, 10), full);
+    }
+
+    #[test]
+    fn packets_that_are_passed_on_share_an_effect_until_another_comes_between() {
+        let (mut effects, one, other) = (Effects::default(), key(1), key(2));
+        assert!(effects.pass(one, b"one", BYTES) && effects.pass(one, b"", BYTES));
+        effects.signal(one, LinkSignal::End);
+        assert!(effects.pass(one, b"two", BYTES) && effects.pass(other, b"three", BYTES));
+        let mut seen = Vec::new();
+        effects.drain(|effect, packets| seen.push((effect.session().key.slot, packets.len())));
+        assert_eq!(seen, [(1, 8 + 3 + 8), (1, 0), (1, 8 + 3), (2, 8 + 5)]);
+    }
+
+    #[test]
+    fn no_more_is_passed_on_than_a_mailbox_takes_but_for_a_single_packet() {
+        let mut effects = Effects::default();
+        assert!(effects.pass(key(1), &[0; 100], 10));
+        assert!(!effects.pass(key(1), &[0; 1], 10));
     }
 
     #[test]

@@ -112,6 +112,7 @@ impl Connection {
     fn poll_fill(&self) -> Option<Fill> {
         let layered = self.layered().filter(|layered| layered.wire.is_none())?;
         let (waits, is_closing) = (self.queued() > 0, self.is_closing());
+        let ends = self.status.ends_our_side();
         match layered.our_side {
             OurSide::Failed | OurSide::Lost => waits.then_some(Fill::Drop),
             OurSide::Ended => None,
@@ -121,12 +122,12 @@ impl Connection {
                 } else if waits {
                     Some(Fill::Carry)
                 } else {
-                    is_closing.then_some(Fill::End)
+                    ends.then_some(Fill::End)
                 }
             }
             // What waits for a handshake that cannot complete any more is lost.
             OurSide::Open if waits && self.status.has(Flags::ENDED) && is_closing => Some(Fill::Drop),
-            OurSide::Open => (is_closing && !waits).then_some(Fill::End),
+            OurSide::Open => (ends && !waits).then_some(Fill::End),
         }
     }
 
@@ -142,7 +143,7 @@ impl Connection {
         if let Some(wire) = layered.wire.take_if(|wire| wire.advance(n) == 0) {
             let (written, has_layers) = (std::mem::take(&mut layered.in_flight), layered.stack.len() > 0);
             core.pool.put_empty(wire);
-            is_all = self.advance_outbox(written, core) && has_layers && !self.is_closing();
+            is_all = self.advance_outbox(written, core) && has_layers && !self.status.ends_our_side();
         }
         self.lift_full(core);
         if self.status.is_blocked() {

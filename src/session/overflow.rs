@@ -6,10 +6,7 @@ use crate::{
     buffer::{Chunk, Overflow, PACKET, Room},
     encode::Encode,
     error::{CloseReason, SendError},
-    session::{
-        Connection, FramingSlot, Session, ShardCore,
-        status::{Flags, ReadBlock},
-    },
+    session::{Connection, FramingSlot, Session, ShardCore, status::Flags},
     sync::Completion,
 };
 
@@ -136,7 +133,7 @@ impl Connection {
         completion: &mut Option<Completion>,
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        if self.status.has_block(ReadBlock::CLOSING) {
+        if self.sends_no_more() {
             return Err(SendError::Closed);
         }
         if overflow.drops() && !self.is_under_way(packet.len(), overflow, core) {

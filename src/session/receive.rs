@@ -23,6 +23,7 @@ const NOT_ORDINARY: Flags = Flags::union(&[
     Flags::DISCARDING,
     Flags::END_TOLD,
     Flags::LAYERED,
+    Flags::LINKED,
 ]);
 
 /// How the shard knows that the kernel has no more to read.

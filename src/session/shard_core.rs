@@ -10,7 +10,8 @@ use crate::{
     limits::Limits,
     metrics::Counters,
     session::{
-        Connection, Deliver, Effects, KeepAlives, LayerBuffers, Route, Timeouts, TimerId, status::Flags,
+        Connection, Deliver, Effects, KeepAlives, LayerBuffers, Links, Route, Timeouts, TimerId,
+        status::Flags,
     },
     time::{Clock, ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
@@ -18,7 +19,7 @@ use crate::{
 
 /// What the sessions of one shard share: the time, the limits, and the lists of what is to be done.
 pub(crate) struct ShardCore {
-    server: ServerNumber,
+    pub(super) server: ServerNumber,
     pub(crate) shard: ShardId,
     pub(crate) clock: ShardClock,
     /// The time of tick 0.
@@ -33,6 +34,7 @@ pub(crate) struct ShardCore {
     pub(crate) wheel: TimerWheel<TimerPurpose>,
     /// Of the sessions that have any.
     pub(crate) keep_alives: KeepAlives,
+    pub(crate) links: Links,
     pub(crate) counters: Counters,
     /// Tells subscribers and the log.
     pub(crate) reporter: Reporter,
@@ -111,6 +113,7 @@ impl ShardCore {
             limits: config.limits.clone(),
             wheel: TimerWheel::new(),
             keep_alives: KeepAlives::default(),
+            links: Links::default(),
             counters: Counters::default(),
             reporter: config.reporter,
             layer_buffers: LayerBuffers::default(),

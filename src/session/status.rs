@@ -4,7 +4,7 @@ use std::ops::BitOr;
 /// from all others: why no packets are handed out, the phase, and the flags.
 ///
 /// ```text
-/// │ unused: 7 │ flags: 19 │ phase: 2 │ read blocks: 4 │
+/// │ unused: 4 │ flags: 22 │ phase: 2 │ read blocks: 4 │
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Status(u32);
@@ -87,6 +87,12 @@ impl Flags {
     pub(crate) const OWN_TIMEOUTS: Self = Self(1 << 23);
     /// What becomes of packets without room is not the default.
     pub(crate) const OWN_OVERFLOW: Self = Self(1 << 24);
+    /// Its packets go to another session.
+    pub(crate) const LINKED: Self = Self(1 << 25);
+    /// Our side is to be ended behind what is queued, or has been; the peer's goes on.
+    pub(crate) const ENDING: Self = Self(1 << 26);
+    /// Our side has been ended, and the peer's goes on.
+    pub(crate) const END_SENT: Self = Self(1 << 27);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {
@@ -173,6 +179,12 @@ impl Status {
 
     pub(super) fn set_phase(&mut self, phase: Phase) {
         self.0 = self.0 & !ANY_PHASE | (phase as u32) << PHASE_SHIFT;
+    }
+
+    /// Returns `true` if our side is to be ended when everything is sent, or has been.
+    #[inline]
+    pub(super) fn ends_our_side(self) -> bool {
+        self.0 & (CLOSING_PHASE | Flags::ENDING.0) != 0
     }
 
     /// Returns `true` in the phases in which it closes.

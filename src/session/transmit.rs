@@ -19,7 +19,7 @@ use crate::{
 const DUE: Flags =
     Flags::union(&[Flags::DIRTY, Flags::RETRY, Flags::CLOSING, Flags::ABORT, Flags::DRAINED, Flags::BROKEN]);
 /// None of this is true of an open session where one write is all that is to be done.
-const NOT_SOLE: Flags = Flags::union(&[DUE, Flags::BLOCKED, Flags::LAYERED, Flags::BACKLOG]);
+const NOT_SOLE: Flags = Flags::union(&[DUE, Flags::BLOCKED, Flags::LAYERED, Flags::BACKLOG, Flags::ENDING]);
 /// Replies of this many bytes are written without waiting for more; as many as one read brings.
 const REPLIES_THAT_WAIT: usize = 64 * 1024;
 
@@ -225,6 +225,10 @@ impl Connection {
 
     #[cold]
     fn lift_if_low(&mut self, core: &mut ShardCore) {
+        if self.is_linked() {
+            // Its partner is told, at the end of the visit.
+            return;
+        }
         let low = core.limits.outbox_low;
         if self.queued() > low || self.is_layered() && self.wire_queued() > low {
             return;
@@ -273,9 +277,15 @@ impl Connection {
         true
     }
 
+    /// Returns `true` if nothing more can be sent: our side ends.
+    #[inline]
+    pub(super) fn sends_no_more(&self) -> bool {
+        self.status.has_block(ReadBlock::CLOSING) || self.status.has(Flags::ENDING)
+    }
+
     /// Takes an outbox to send into, if anything may be sent.
     fn open_outbox(&mut self, core: &mut ShardCore) {
-        if !self.status.has_block(ReadBlock::CLOSING) {
+        if !self.sends_no_more() {
             self.outbox = Some(core.pool.take());
         }
     }
@@ -298,7 +308,7 @@ impl Connection {
             let packet = Outgoing::Payload(framing, payload);
             return self.enqueue_as(packet, self.overflow(), limit, &mut None, core);
         }
-        if !self.has_room_for(payload.len(), limit, core) && !self.status.has_block(ReadBlock::CLOSING) {
+        if !self.has_room_for(payload.len(), limit, core) && !self.sends_no_more() {
             core.counters.sends_refused += 1;
             return Err(SendError::Full { queued: self.queued(), limit });
         }
@@ -314,7 +324,7 @@ impl Connection {
         most: usize,
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        if self.status.has_block(ReadBlock::CLOSING) {
+        if self.sends_no_more() {
             return Err(SendError::Closed);
         }
         let outbox = self.outbox.get_or_insert_with(|| core.pool.take());
@@ -347,7 +357,7 @@ impl Connection {
         packets: u64,
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        if self.status.has_block(ReadBlock::CLOSING) {
+        if self.sends_no_more() {
             return Err(SendError::Closed);
         }
         let most = core.limits.outbox_hard;
@@ -377,7 +387,7 @@ impl Connection {
         self.make_way(0, high, core);
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
             if self.queued() > high {
-                self.status.block(ReadBlock::FULL);
+                self.block_for_outbox();
             }
             return Ok(());
         };
@@ -394,7 +404,7 @@ impl Connection {
             self.make_way(0, core.limits.outbox_high, core);
         }
         if self.queued() > core.limits.outbox_high {
-            self.status.block(ReadBlock::FULL);
+            self.block_for_outbox();
         }
     }
 

@@ -5,7 +5,7 @@ use std::mem;
 use crate::{
     encode::Encode,
     error::SendError,
-    session::{Connection, FramingSlot, ShardCore, status::ReadBlock},
+    session::{Connection, FramingSlot, ShardCore},
 };
 
 /// Bytes of the scratch buffer of a shard that are kept for the next value.
@@ -22,7 +22,7 @@ impl Connection {
         packet: &dyn Encode,
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
-        if self.status.has_block(ReadBlock::CLOSING) {
+        if self.sends_no_more() {
             return Err(SendError::Closed);
         }
         let (hint, queued, limit) = (packet.size_hint(), self.queued(), core.limits.outbox_hard);

@@ -22,9 +22,9 @@ use crate::{
 ///
 /// None of these methods calls another callback: whatever follows from them happens after the callback has returned.
 pub struct Session<'a> {
-    connection: &'a mut Connection,
+    pub(super) connection: &'a mut Connection,
     framing: &'a mut dyn FramingSlot,
-    core: &'a mut ShardCore,
+    pub(super) core: &'a mut ShardCore,
     /// Of the framing: what most sends need of it.
     header: U32Header,
 }

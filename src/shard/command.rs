@@ -212,6 +212,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             SessionCommand::Abort => self.terminate(CloseReason::Local, Ending::Reset),
             SessionCommand::Pause => self.slot.connection.pause(self.core),
             SessionCommand::Resume => self.slot.connection.resume(self.core),
+            SessionCommand::Link(signal) => self.handle_link_signal(*signal),
         }
     }
 
@@ -268,6 +269,14 @@ where
     H: PacketHandler,
     F: Framing + Clone,
 {
+    /// Carries out a command for a session.
+    pub(crate) fn handle_command(&mut self, key: Key, command: &mut SessionCommand) {
+        let met = self.with_session(key, |access| access.handle_command(command));
+        if let (None, SessionCommand::Link(signal)) = (met, command) {
+            self.answer_for_ended(key, *signal);
+        }
+    }
+
     /// Closes the sessions of this peer.
     pub(crate) fn close_peer(&mut self, peer: SocketAddr, why: Option<&Why>) {
         for key in self.keys() {

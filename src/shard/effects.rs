@@ -15,7 +15,7 @@ where
     F: Framing + Clone,
 {
     /// Does what was asked, in order. No callback runs meanwhile that could ask for more: callbacks that become due
-    /// wait until the sessions are flushed.
+    /// wait until the sessions are flushed. What linked sessions then tell each other is done at once.
     #[cold]
     pub(super) fn apply_effects(&mut self) {
         if self.core.effects.is_empty() {
@@ -40,6 +40,10 @@ where
             Effect::Close { session, reason } => {
                 self.with_session(session.key, |access| access.close(reason.into_inner()));
             }
+            Effect::Pass { to, .. } => {
+                self.with_session(to.key, |access| access.take_passed(packet));
+            }
+            Effect::Signal { to, signal } => self.signal(to, signal),
         }
     }
 }

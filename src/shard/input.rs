@@ -91,14 +91,14 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
         let Some(mut inbox) = self.slot.connection.take_inbox() else {
             let region = buffer.received(n);
-            let used = self.deliver(region, self.core.clock.stamp());
+            let used = self.deliver_any(region, self.core.clock.stamp());
             if used < n {
                 self.keep_tail(None, region.get(used..).unwrap_or_default(), used);
             }
             return;
         };
         if let Some(region) = buffer.joined(inbox.as_slice(), n) {
-            let used = self.deliver(region, inbox.since());
+            let used = self.deliver_any(region, inbox.since());
             self.keep_tail(Some(inbox), region.get(used..).unwrap_or_default(), used);
         } else {
             inbox.append(buffer.received(n));
@@ -140,7 +140,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 
     pub(super) fn deliver_from(&mut self, mut inbox: Box<Inbox>) {
         let since = inbox.since();
-        let used = self.deliver(inbox.as_mut_slice(), since);
+        let used = self.deliver_any(inbox.as_mut_slice(), since);
         inbox.consume(used, self.core.clock.stamp());
         if self.is_open() && !inbox.as_slice().is_empty() {
             self.slot.connection.keep_inbox(inbox);
@@ -172,10 +172,22 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
     }
 
+    /// As [`deliver`](Self::deliver), for a session that may be linked.
+    #[inline]
+    pub(super) fn deliver_any(&mut self, region: &mut [u8], since: Tick) -> usize {
+        if !self.slot.connection.is_linked() {
+            return self.deliver(region, since);
+        }
+        self.pass_on(region, since, Stage::Open).unwrap_or_else(|stop| {
+            self.stop(stop);
+            0
+        })
+    }
+
     /// Cuts packets from the front of `region`, whose first byte came at `since`, and hands them out. Returns how many
     /// bytes were consumed.
     #[inline]
-    pub(super) fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
+    fn deliver(&mut self, region: &mut [u8], since: Tick) -> usize {
         match self.cut(region, since, Stage::Open) {
             Ok(used) => used,
             Err(stop) => {
@@ -208,7 +220,13 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         }
         let mut rest = self.slot.connection.take_inbox();
         let region = rest.as_mut().map(|inbox| inbox.as_mut_slice()).unwrap_or_default();
-        let used = match self.cut(region, self.core.clock.stamp(), Stage::Ended) {
+        let stamp = self.core.clock.stamp();
+        let cut = if self.slot.connection.is_linked() {
+            self.pass_on(region, stamp, Stage::Ended)
+        } else {
+            self.cut(region, stamp, Stage::Ended)
+        };
+        let used = match cut {
             Ok(used) => used,
             Err(stop) => return self.stop(stop),
         };
@@ -224,6 +242,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             if self.slot.connection.takes_packets() {
                 self.core.read_later(&mut self.slot.connection);
             }
+        } else if self.slot.connection.is_linked() {
+            self.slot.connection.pass_end(self.core);
         } else {
             self.tell_end();
         }
@@ -231,7 +251,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
 }
 
 /// Why no more packets are handed out. Boxed, to keep the result of every batch of packets small.
-struct Stop(Box<Cause>);
+pub(super) struct Stop(Box<Cause>);
 
 enum Cause {
     /// The framing failed.
@@ -323,18 +343,18 @@ fn hand_out<H: PacketHandler, F: Framing, T>(
 }
 
 /// Asks the framing what it finds.
-struct Finder<'a> {
-    stage: Stage,
+pub(super) struct Finder<'a> {
+    pub(super) stage: Stage,
     /// When the first byte was received.
-    since: Tick,
+    pub(super) since: Tick,
     /// How many bytes there were.
-    len: usize,
+    pub(super) len: usize,
     /// How many were left when the framing refused them and consumed none.
-    refused_at: &'a mut Option<usize>,
+    pub(super) refused_at: &'a mut Option<usize>,
 }
 
 /// What a framing has found at the front.
-enum Found {
+pub(super) enum Found {
     Nothing,
     /// Where a packet stands, and how many bytes its frame takes.
     Packet(Range<usize>, usize),
@@ -345,7 +365,7 @@ enum Found {
 impl Finder<'_> {
     /// Returns what is at the front of `rest`. Calls the handler for what the framing refuses.
     #[inline(never)]
-    fn find<H: PacketHandler, F: Framing>(
+    pub(super) fn find<H: PacketHandler, F: Framing>(
         self,
         handler: &mut H,
         connection: &mut Connection,

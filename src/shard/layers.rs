@@ -66,7 +66,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 self.deliver_from(inbox);
             }
             None => {
-                let used = self.deliver(plain, self.core.clock.stamp());
+                let used = self.deliver_any(plain, self.core.clock.stamp());
                 self.keep_tail(None, plain.get(used..).unwrap_or_default(), used);
             }
         }

@@ -12,6 +12,7 @@ mod fan_out;
 mod framings;
 mod input;
 mod layers;
+mod links;
 mod output;
 mod session_access;
 mod timers;
@@ -207,7 +208,7 @@ where
     /// The thread ends: drops the user's values, and counts their panics.
     pub(crate) fn end(mut self) {
         debug_assert!(
-            self.slots.len() > 0 || self.core.keep_alives.is_empty(),
+            self.slots.len() > 0 || self.core.keep_alives.is_empty() && self.core.links.is_empty(),
             "they end with their sessions"
         );
         self.core.count_discarded(self.handler.discard());
@@ -363,6 +364,7 @@ where
         for key in self.keys() {
             self.terminate(key, CloseReason::Shutdown, Ending::Reset);
         }
+        self.apply_effects();
     }
 
     fn forget_cut(&mut self) {
@@ -378,6 +380,7 @@ where
         let (draining, opening) = (slot.connection.is_closing(), slot.connection.is_opening());
         let told = draining && !slot.connection.is_closing_untold();
         let reason = slot.connection.release(reason, &mut self.core);
+        slot.connection.unlink(reason.kind(), &mut self.core);
         self.core.leave_channels(&slot.connection);
         if slot.connection.is_dialled() {
             self.core.note_dial_ended(&mut slot.connection, &reason);

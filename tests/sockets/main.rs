@@ -27,6 +27,7 @@ mod handler_factories;
 mod handlers;
 mod heartbeats;
 mod in_step;
+mod links;
 mod listeners;
 mod memory;
 mod metrics;

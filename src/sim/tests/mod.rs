@@ -25,6 +25,8 @@ mod layer_contracts;
 mod layer_limits;
 mod layer_pushes;
 mod layers;
+mod linked_pairs;
+mod links;
 mod listeners;
 mod logging;
 mod memberships;

@@ -115,6 +115,10 @@ impl Two {
 type Known = Arc<Mutex<Vec<SessionId>>>;
 
 fn users_and_admin() -> Two {
+    users_and_admin_with(&Limits::default(), Sizes::default())
+}
+
+fn users_and_admin_with(limits: &Limits, sizes: Sizes) -> Two {
     let known = Known::default();
     let (users, others) = (known.clone(), known);
     let list = move |probe: &mut Probe| {
@@ -130,13 +134,14 @@ fn users_and_admin() -> Two {
             for user in others.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 match packet {
                     b"kick" => session.close_session(*user)?,
+                    b"link" => session.link(*user)?,
                     text => session.send_to(*user, text)?,
                 }
             }
             Ok(session.send("done")?)
         });
     };
-    Two::start(&Limits::default(), Sizes::default(), [Box::new(list), Box::new(command)])
+    Two::start(limits, sizes, [Box::new(list), Box::new(command)])
 }
 
 #[test]
@@ -175,6 +180,74 @@ fn a_session_of_another_service_is_closed_behind_what_was_sent_to_it() {
     two.run_until(30);
     assert_eq!(two.log.closes(), [(20, CloseKind::Local)]);
     assert_eq!((two.registries[0].admission.total(), two.registries[1].admission.total()), (0, 1));
+}
+
+#[test]
+fn sessions_of_two_services_are_linked_in_both_directions_and_to_their_ends() {
+    let limits = Limits::default().outbox_high(4_000).outbox_low(1_000);
+    let mut two = users_and_admin_with(&limits, Sizes { down: 1_000, ..Sizes::default() });
+    let (user, admin) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    two.network.lock().say(admin, &[frame(b"link"), frame(b"behind it")].concat());
+    two.run_until(11);
+    assert_eq!(two.network.lock().hear_all(user), frame(b"behind it"));
+    assert_eq!(two.network.lock().hear_all(admin), frame(b"done"));
+    for (from, to) in [(user, admin), (admin, user)] {
+        two.say(from, b"same turn");
+        two.ended = two.thread.turn();
+        assert_eq!(two.network.lock().hear_all(to), frame(b"same turn"));
+        // More than an outbox may hold.
+        let long: Vec<u8> = (0..200_u8).flat_map(|number| frame(&[number; 100])).collect();
+        let (mut said, mut heard) = (0, Vec::new());
+        for tick in 20..200 {
+            said += two.network.lock().say(from, &long[said..]);
+            let now = two.network.lock().now;
+            two.run_until(now.max(tick) + 1);
+            if tick > 40 {
+                heard.extend(two.network.lock().hear_all(to));
+            }
+        }
+        assert!(heard == long, "{} of {} bytes", heard.len(), long.len());
+    }
+    let held: u64 = two.registries.iter().map(|registry| registry.metrics(Duration::ZERO).buffered).sum();
+    assert_eq!(held, 0);
+    two.network.lock().end(admin);
+    let now = two.network.lock().now;
+    two.run_until(now + 5);
+    assert_eq!(two.network.lock().hear(user, 1), Heard::End);
+    two.say(user, b"the last");
+    two.network.lock().leave(user);
+    two.run_until(now + 10);
+    assert_eq!(two.network.lock().hear_all(admin), frame(b"the last"));
+    assert_eq!(two.network.lock().hear(admin, 1), Heard::End);
+    let kinds: Vec<_> = two.log.closes().into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, [CloseKind::PeerClosed; 2]);
+}
+
+#[test]
+fn a_session_is_closed_with_the_linked_one_of_another_service() {
+    let mut two = users_and_admin();
+    let (user, admin) = (two.connect(0), two.connect(1));
+    two.run_until(10);
+    two.say(admin, b"link");
+    two.run_until(11);
+    two.registries[0].stop(Stop::Now);
+    two.run_until(20);
+    assert_eq!(two.network.lock().hear(user, 1), Heard::Reset);
+    assert_eq!(two.network.lock().hear_all(admin), frame(b"done"));
+    assert_eq!(two.network.lock().hear(admin, 1), Heard::End);
+    // Their service has ended with them.
+    let late = two.connect(1);
+    two.run_until(21);
+    two.say(late, b"link");
+    two.run_until(30);
+    assert_eq!(two.network.lock().hear_all(late), frame(b"done"));
+    assert_eq!(two.network.lock().hear(late, 1), Heard::End);
+    two.network.lock().leave(late);
+    two.network.lock().leave(admin);
+    two.run_until(40);
+    let kinds: Vec<_> = two.log.closes().into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, [CloseKind::Shutdown, CloseKind::LinkLost, CloseKind::LinkLost]);
 }
 
 #[test]

@@ -102,7 +102,7 @@
 //! | passing packets on without a callback | [`Session::link`]: what a proxy is made of |
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
-//! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
+//! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
@@ -235,7 +235,7 @@ pub use addr::{Addr, BindAddr, NewConnection, Origin};
 pub use buffer::Overflow;
 pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
-pub use dial::{Dial, Upstream, UpstreamState};
+pub use dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
     BroadcastError, CloseKind, CloseReason, DialError, Failure, Handled, JoinError, LayerError, LinkError,

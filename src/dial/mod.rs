@@ -2,15 +2,18 @@
 
 mod book;
 mod new_dial;
+mod reconnect;
 mod upstream;
 
 use std::{fmt, time::Duration};
 
-pub use upstream::{Upstream, UpstreamState};
+pub use reconnect::Reconnect;
+pub use upstream::{Upstream, UpstreamState, WhileDown};
 
 pub(crate) use book::{DialBook, DialStep, EndedDial};
 pub(crate) use new_dial::NewDial;
-pub(crate) use upstream::UpstreamSide;
+pub(crate) use reconnect::Backoff;
+pub(crate) use upstream::{Kept, UpstreamSide};
 
 use crate::{
     addr::{BindAddr, NewConnection, Target},
@@ -32,6 +35,8 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 /// | [`framing`](Self::framing) | that of the server |
 /// | [`layer`](Self::layer) | none; those of the server are for accepted connections |
 /// | [`timeout`](Self::timeout) | 5 s for each address |
+/// | [`reconnect`](Self::reconnect) | never: the dial ends with its connection, or with its failure |
+/// | [`while_down`](Self::while_down) | what is sent while there is no connection is refused |
 ///
 /// **Where it lives.** What a callback connects by [`Session::connect`](crate::Session::connect) or
 /// [`ShardContext::connect`](crate::ShardContext::connect) lives on the callback's thread, so that its sessions reach
@@ -41,7 +46,9 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 /// **What comes of it.** [`on_open`](crate::PacketHandler::on_open) is called when the connection is made and its
 /// layers are open; or [`on_dial_failed`](crate::PacketHandler::on_dial_failed) when that has failed for the last of
 /// its addresses, or the server stops before. Exactly one of the two is called, but for a dial that is
-/// [closed](Upstream::close) before. A connection counts for [`Limits::connections`](crate::Limits::connections) from
+/// [closed](Upstream::close) before. A dial that [reconnects](Self::reconnect) calls `on_open` for each
+/// connection, all with the same [`DialId`](crate::DialId), and `on_dial_failed` once, when no attempt is left or the server
+/// stops while there is no connection. A connection counts for [`Limits::connections`](crate::Limits::connections) from
 /// the moment in which it is begun.
 ///
 /// **Several addresses** are tried in turn, each with the whole timeout, and so are all addresses of a name. Names are
@@ -61,6 +68,8 @@ pub struct Dial {
     pub(crate) framing: Option<Contained<AnyFraming>>,
     pub(crate) layers: LayerFactories,
     pub(crate) timeout: Duration,
+    pub(crate) reconnect: Option<Reconnect>,
+    pub(crate) while_down: WhileDown,
 }
 
 impl Dial {
@@ -68,7 +77,14 @@ impl Dial {
     /// `"example.com:7000"`, `"unix:/run/chat.sock"`, `("example.com", 7000)`, a `SocketAddr`, a path, or an array, slice
     /// or `Vec` of these. What is no address is found when the dial begins, and reported as [`DialError::Address`](crate::DialError::Address).
     pub fn to(addrs: impl BindAddr) -> Self {
-        Self { targets: addrs.targets(), framing: None, layers: LayerFactories::default(), timeout: TIMEOUT }
+        Self {
+            targets: addrs.targets(),
+            framing: None,
+            layers: LayerFactories::default(),
+            timeout: TIMEOUT,
+            reconnect: None,
+            while_down: WhileDown::Refuse,
+        }
     }
 
     /// Sets the framing of the session, if it is not to be that of the server. It is offered
@@ -95,6 +111,22 @@ impl Dial {
     /// that.
     pub fn timeout(mut self, each: Duration) -> Self {
         self.timeout = each.max(LEAST_TIMEOUT);
+        self
+    }
+
+    /// Makes the connection again when it has ended or could not be made, until no attempt is left, [`Upstream::close`] is
+    /// called or the server stops. (What a callback connects has no `Upstream`: connect by
+    /// [`ServerHandle::connect`](crate::ServerHandle::connect) what is to be given up some day.) All addresses are tried
+    /// anew each time, and names are looked up anew. It stays on its thread.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Says what becomes of packets that are sent by an [`Upstream`] while it is not connected. Default:
+    /// [`WhileDown::Refuse`].
+    pub fn while_down(mut self, sends: WhileDown) -> Self {
+        self.while_down = sends;
         self
     }
 }

@@ -62,6 +62,15 @@ pub enum DialError {
         /// What went wrong.
         reason: CloseReason,
     },
+    /// The connection has ended, and no attempt to reconnect is left.
+    #[error("the connection to {addr} has ended ({reason}), and no attempt is left; see Reconnect::attempts")]
+    #[non_exhaustive]
+    Lost {
+        /// Where to.
+        addr: Addr,
+        /// Why the session ended.
+        reason: CloseReason,
+    },
     /// The server has as many connections as it may have, or the strategy allows no more.
     #[error(
         "no place for another connection beside {connections}; end some, or raise limits.connections or the limit of the strategy"

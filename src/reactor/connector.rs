@@ -11,11 +11,12 @@ use slab::Slab;
 use super::{Connecting, SocketOptions, Sys, token::dial_token};
 use crate::{
     addr::{Addr, Endpoints, Name, Resolved, Target},
-    dial::{Dial, NewDial, UpstreamSide},
+    dial::{Backoff, Dial, NewDial, UpstreamSide},
     error::DialError,
     id::{DialId, Key, ShardId},
     shard::Incoming,
     sync::{Admission, AdmissionPermit},
+    time::{Tick, ticks},
     timer_wheel::TimerKey,
 };
 
@@ -27,7 +28,8 @@ const KNOCK_AGAIN: Duration = Duration::from_millis(10);
 /// ```text
 /// Idle ──a name──▶ LookingUp ──found──▶ Idle ──an address──▶ Connecting ──connected──▶ Session ──opened──▶ (removed)
 ///   ▲                  └──failed──▶ Idle        └──queue full──▶ Knocking     │
-///   └───────────failed or timed out: the next address, until none is left ────┴──its layers failed
+///   ├───────────failed or timed out: the next address, until none is left ────┴──its layers failed
+///   └──▶ Waiting, for the next attempt, if it reconnects: also when its session has ended ──timer──▶ Idle
 /// ```
 ///
 /// It has no more entries than the shard has dials under way, which are limited by
@@ -74,8 +76,10 @@ struct Entry<T> {
     error: Option<DialError>,
     stage: Stage<T>,
     timer: Option<TimerKey>,
-    /// `on_open` was called for its session.
-    was_opened: bool,
+    /// If it reconnects.
+    backoff: Option<Backoff>,
+    /// When `on_open` was called for its session.
+    opened: Option<Tick>,
 }
 
 enum Stage<T> {
@@ -93,6 +97,8 @@ enum Stage<T> {
     },
     /// It has a connection, which is a session.
     Session(Option<Key>),
+    /// The next attempt is made after a pause.
+    Waiting,
 }
 
 /// How a dial goes on.
@@ -103,6 +109,8 @@ pub(super) enum Progress<T> {
     Connected(Connected<T>),
     /// None of the addresses has led to one.
     Failed(DialError),
+    /// There may be room again for packets that were kept.
+    Delivers,
     /// As before; or there is no such dial any more.
     Unchanged,
 }
@@ -138,8 +146,9 @@ impl<Y: Sys> Connector<Y> {
     }
 
     /// Takes in a dial. Returns its number.
-    pub(super) fn begin(&mut self, dial: NewDial) -> u32 {
+    pub(super) fn begin(&mut self, sys: &mut Y, dial: NewDial) -> u32 {
         let NewDial { id, dial, upstream, permit } = dial;
+        let backoff = dial.reconnect.clone().map(|plan| Backoff::new(plan, sys.seed()));
         let targets = dial.targets.iter().cloned().collect();
         let number = self.entries.insert(Entry {
             id,
@@ -151,7 +160,8 @@ impl<Y: Sys> Connector<Y> {
             error: None,
             stage: Stage::Idle,
             timer: None,
-            was_opened: false,
+            backoff,
+            opened: None,
         }) as u32;
         self.by_id.insert(id, number);
         number
@@ -240,11 +250,13 @@ impl<Y: Sys> Connector<Y> {
                 let late = io::Error::new(ErrorKind::TimedOut, format!("no answer within {after:?}"));
                 DialError::lookup(name.to_string(), late)
             }
-            // Neither has a timer.
-            stage @ (Stage::Idle | Stage::Session(_)) => {
-                entry.stage = stage;
-                return Progress::Unchanged;
+            Stage::Waiting => return self.advance(sys, number),
+            Stage::Session(session) => {
+                entry.stage = Stage::Session(session);
+                return Progress::Delivers;
             }
+            // It has no timer.
+            Stage::Idle => return Progress::Unchanged,
         };
         entry.fail(error);
         self.advance(sys, number)
@@ -287,10 +299,36 @@ impl<Y: Sys> Connector<Y> {
     }
 
     /// The session was opened.
-    pub(super) fn note_opened(&mut self, number: u32) {
+    pub(super) fn note_opened(&mut self, number: u32, now: Tick) {
         if let Some(entry) = self.entries.get_mut(number as usize) {
-            entry.was_opened = true;
+            entry.opened = Some(now);
         }
+    }
+
+    /// The open session has ended.
+    pub(super) fn note_ended(&mut self, number: u32, now: Tick) {
+        let Some(entry) = self.entries.get_mut(number as usize) else { return };
+        let opened = entry.opened.take();
+        if let (Some(backoff), Some(opened)) = (&mut entry.backoff, opened) {
+            if now.saturating_sub(opened) >= ticks(backoff.stable_after()) {
+                backoff.reset();
+            }
+        }
+    }
+
+    /// Returns `true` if it is made again when its connection has ended.
+    pub(super) fn reconnects(&self, number: u32) -> bool {
+        self.entries.get(number as usize).is_some_and(|entry| entry.backoff.is_some())
+    }
+
+    /// An attempt is over. Returns the pause before the next one, if there is to be one, and begins it.
+    pub(super) fn pause(&mut self, number: u32) -> Option<Duration> {
+        let entry = self.entries.get_mut(number as usize)?;
+        let pause = entry.backoff.as_mut()?.next_delay()?;
+        (entry.stage, entry.permit, entry.error) = (Stage::Waiting, None, None);
+        entry.addrs.clear();
+        entry.targets = entry.dial.targets.iter().cloned().collect();
+        Some(pause)
     }
 
     /// The connection has become no session, or one that was not opened.
@@ -319,7 +357,8 @@ impl<Y: Sys> Connector<Y> {
     pub(super) fn remove(&mut self, number: u32) -> Option<Remains> {
         let entry = self.entries.try_remove(number as usize)?;
         self.by_id.remove(&entry.id);
-        let Entry { id, timer, upstream, stage, was_opened, .. } = entry;
+        let Entry { id, timer, upstream, stage, opened, .. } = entry;
+        let was_opened = opened.is_some();
         let session = match stage {
             Stage::Session(session) => session,
             Stage::LookingUp(name) => {

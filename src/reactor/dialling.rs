@@ -1,6 +1,6 @@
 //! Between the connector and the shard: a connection that was made becomes a session as one that was accepted does.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{
     ServiceLoop, Sys,
@@ -9,13 +9,16 @@ use super::{
 };
 use crate::{
     addr::{Addr, Name},
-    dial::{DialStep, EndedDial, NewDial},
+    dial::{DialStep, EndedDial, Kept, NewDial, UpstreamSide},
     error::DialError,
     framing::Framing,
     handler::PacketHandler,
     id::{DialId, Key},
     timer_wheel::TimerKey,
 };
+
+/// Packets that an upstream has kept and for which there was no room are tried again after this time.
+const DELIVER_AGAIN: Duration = Duration::from_millis(10);
 
 impl<Y, H, F> ServiceLoop<Y, H, F>
 where
@@ -75,7 +78,7 @@ where
         if !is_wanted {
             return self.shard.leave_dial();
         }
-        let number = self.connector.begin(dial);
+        let number = self.connector.begin(sys, dial);
         let progress = self.connector.advance(sys, number);
         self.go_on(sys, number, progress);
     }
@@ -103,9 +106,10 @@ where
                     let timer = self.shard.set_dial_timer(number, within);
                     return self.connector.set_timer(number, timer);
                 }
-                Progress::Failed(error) => {
-                    self.end_dial(number, Some(&error));
-                    return;
+                Progress::Failed(error) => return self.end_attempt(number, &error),
+                Progress::Delivers => {
+                    let kept = self.connector.upstream(number).map(UpstreamSide::deliver);
+                    return self.await_room(number, kept);
                 }
                 Progress::Connected(connected) => {
                     self.forget_timer(number);
@@ -136,22 +140,52 @@ where
 
     fn note_opened(&mut self, dial: DialId, session: Key) {
         let Some(number) = self.connector.number_of(dial) else { return };
-        self.connector.note_opened(number);
+        let now = self.shard.clock().now();
+        self.connector.note_opened(number, now);
         let Some(upstream) = self.connector.upstream(number) else {
-            self.end_dial(number, None);
+            if !self.connector.reconnects(number) {
+                self.end_dial(number, None);
+            }
             return;
         };
         // It may have ended meanwhile, of which the next step tells.
         let Some(handle) = self.shard.handle_to(session) else { return };
-        if !upstream.go_up(handle) {
-            self.end_dial(number, None);
+        let kept = upstream.go_up(handle);
+        self.await_room(number, Some(kept));
+    }
+
+    /// If packets that were kept are left, tries again later.
+    fn await_room(&mut self, number: u32, kept: Option<Kept>) {
+        if kept == Some(Kept::Some) {
+            let timer = self.shard.set_dial_timer(number, DELIVER_AGAIN);
+            self.connector.set_timer(number, timer);
         }
+    }
+
+    /// An attempt has failed, or its connection has ended: another one follows after a pause, or the dial is over.
+    fn end_attempt(&mut self, number: u32, error: &DialError) {
+        let Some(pause) = self.connector.pause(number) else {
+            self.end_dial(number, Some(error));
+            return;
+        };
+        tracing::debug!(shard = %self.shard.id(), %error, ?pause, "connecting again after a pause");
+        if let Some(upstream) = self.connector.upstream(number) {
+            upstream.go_down();
+        }
+        self.forget_timer(number);
+        let timer = self.shard.set_dial_timer(number, pause);
+        self.connector.set_timer(number, timer);
     }
 
     fn note_ended(&mut self, sys: &mut Y, ended: EndedDial) {
         let EndedDial { id, peer: addr, reason, was_opened } = ended;
         let Some(number) = self.connector.number_of(id) else { return };
         if was_opened {
+            let now = self.shard.clock().now();
+            self.connector.note_ended(number, now);
+            if self.connector.reconnects(number) {
+                return self.end_attempt(number, &DialError::Lost { addr, reason });
+            }
             self.end_dial(number, None);
             return;
         }
@@ -194,7 +228,7 @@ where
                 }
                 DialStep::Opened(dial, _) => {
                     if let Some(number) = self.connector.number_of(dial) {
-                        self.connector.note_opened(number);
+                        self.connector.note_opened(number, 0);
                     }
                 }
                 DialStep::Ended(_) | DialStep::Ready(_) => {}

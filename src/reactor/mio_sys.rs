@@ -1,5 +1,6 @@
 use std::{
     fs::File,
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, IoSlice},
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -133,6 +134,11 @@ impl Sys for MioSys {
 
     fn take_error(&mut self, stream: &mut Stream) -> Option<io::Error> {
         stream.take_error().ok().flatten()
+    }
+
+    fn seed(&mut self) -> u64 {
+        // The keys are random, and each is another.
+        RandomState::new().build_hasher().finish()
     }
 
     fn spare(&mut self) -> io::Result<File> {

@@ -69,6 +69,9 @@ pub(crate) trait Sys {
     /// Takes the error that is pending on the stream.
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
 
+    /// Returns a number by which the pauses of one client differ from those of others.
+    fn seed(&mut self) -> u64;
+
     /// Takes a descriptor in reserve.
     fn spare(&mut self) -> io::Result<Self::Spare>;
 }

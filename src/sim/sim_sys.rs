@@ -216,6 +216,10 @@ impl Sys for SimSys {
         net.link(conn).error.take().map(error)
     }
 
+    fn seed(&mut self) -> u64 {
+        self.network.lock().rng.next()
+    }
+
     fn spare(&mut self) -> io::Result<SimFd> {
         let mut net = self.network.lock();
         net.begin(Call::Spare)?;

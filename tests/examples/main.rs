@@ -13,6 +13,7 @@ mod program;
 #[cfg(feature = "prometheus")]
 mod prometheus_endpoint;
 mod push;
+mod reconnecting_client;
 mod resp_server;
 
 use custom_framing::{Cobs, MAX};

@@ -9,8 +9,9 @@ use std::{
 use bytes::BytesMut;
 use framewire::{
     Addr, CloseKind, CloseReason, Dial, DialError, DialId, Handled, Layer, LayerError, LayerIo, LengthPrefix,
-    Origin, PacketHandler, Raw, RunningServer, SendError, Separator, Server, Session, SessionId, SessionInfo,
-    ShardContext, ShardId, SingleReactor, ThreadPerConnection, Unframed, Upstream, UpstreamState, WorkerPool,
+    Origin, PacketHandler, Raw, Reconnect, RunningServer, SendError, Separator, Server, Session, SessionId,
+    SessionInfo, ShardContext, ShardId, SingleReactor, ThreadPerConnection, Unframed, Upstream,
+    UpstreamState, WhileDown, WorkerPool,
 };
 
 use crate::common::{On, PATIENCE, Served, echo, on_each_strategy_without_layers, own_address, until};
@@ -24,6 +25,7 @@ on_each_strategy_without_layers! {
     a_peer_that_resets_what_it_has_accepted_ends_the_session
     layers_of_a_dial_talk_to_those_of_a_server
     a_stop_ends_what_was_dialled
+    clients_find_a_server_that_comes_back
 }
 
 /// What a dialling server has seen.
@@ -277,6 +279,32 @@ fn a_stop_ends_what_was_dialled(on: On) {
     dialler.finish();
     assert!(upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Closed));
     served.finish();
+}
+
+fn clients_find_a_server_that_comes_back(on: On) {
+    const CLIENTS: usize = 20;
+    let bind = |addr: SocketAddr| On::SingleReactor.bind_at(addr).framing(LengthPrefix::u32_be());
+    let first = bind(own_address().into()).spawn(echo()).expect("it starts");
+    let addr = first.local_addr().expect("TCP");
+    let dialler = Dialler::start(on, None);
+    let plan = Reconnect::exponential(Duration::from_millis(5), Duration::from_millis(200));
+    let dial = Dial::to(addr).reconnect(plan).while_down(WhileDown::Keep { bytes: 1_000 });
+    let upstreams: Vec<Upstream> = (0..CLIENTS).map(|_| dialler.dial(dial.clone())).collect();
+    let are_up = || upstreams.iter().all(|upstream| matches!(upstream.state(), UpstreamState::Up(_)));
+    until("all are up", are_up);
+    first.abort();
+    first.wait().expect("it was asked to");
+    until("all are lost", || upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Connecting));
+    upstreams.iter().for_each(|upstream| upstream.send("kept").expect("there is room"));
+    let second = bind(addr).spawn(echo()).expect("the address is free again");
+    let mut echoes = 0;
+    while echoes < CLIENTS {
+        echoes += usize::from(matches!(dialler.next(), Seen::Packet(packet) if packet == b"kept"));
+    }
+    assert!(are_up());
+    dialler.finish();
+    assert!(upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Closed));
+    second.stop(PATIENCE).expect("it stops");
 }
 
 #[test]

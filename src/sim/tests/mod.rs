@@ -36,6 +36,7 @@ mod overflow;
 mod own_timeouts;
 mod pools;
 mod random;
+mod reconnects;
 mod regressions;
 mod sending;
 mod services;

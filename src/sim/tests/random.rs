@@ -1,11 +1,9 @@
 //! Random clients under random faults, from seeds. A seed that fails says how to run it again.
 
 use std::{
+    collections::HashSet,
     panic,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,7 +11,8 @@ use super::dials::{addr, to};
 use crate::{
     Heartbeat,
     addr::Origin,
-    dial::{Dial, Upstream, UpstreamState},
+    dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown},
+    id::DialId,
     limits::Limits,
     sim::{Answer, Conn, Faults, Heard, Rng, Setup, World, errno, frame},
     testing::layers::StackedPeer,
@@ -49,6 +48,8 @@ struct Client {
     fragile: bool,
     /// It has read to the server's end.
     over: bool,
+    /// The server has connected to it, and may end that while the client still speaks.
+    is_far_end: bool,
 }
 
 impl Client {
@@ -75,6 +76,7 @@ impl Client {
             lost: false,
             fragile,
             over: false,
+            is_far_end: false,
         }
     }
 
@@ -147,11 +149,14 @@ struct Run {
     looked_at: usize,
 }
 
-/// How many dials were begun in callbacks, and how many sessions came of any.
+/// Which dials are to be answered once, and of which there was a session.
 #[derive(Clone, Default)]
-struct Dials {
-    begun: Arc<AtomicUsize>,
-    opened: Arc<AtomicUsize>,
+struct Dials(Arc<Mutex<(Vec<DialId>, HashSet<DialId>)>>);
+
+impl Dials {
+    fn lock(&self) -> MutexGuard<'_, (Vec<DialId>, HashSet<DialId>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Run {
@@ -191,9 +196,11 @@ impl Run {
         let world = World::new(setup, |probe| {
             probe.quiet = true;
             let (first, other) = (beat.clone(), beat.clone());
-            let Dials { begun, opened } = dials.clone();
+            let (seen, begun) = (dials.clone(), dials.clone());
             probe.open = Box::new(move |session, ()| {
-                opened.fetch_add(usize::from(matches!(session.origin(), Origin::Dialled(_))), Relaxed);
+                if let Origin::Dialled(dial) = session.origin() {
+                    seen.lock().1.insert(dial);
+                }
                 session.set_heartbeat(first.clone());
                 Ok(())
             });
@@ -203,9 +210,9 @@ impl Run {
                     1 => session.set_heartbeat(other.clone()),
                     2 => session.set_idle_timeout(Duration::from_secs(3_600)),
                     3 => session.set_max_age(Duration::from_secs(3_600)),
-                    4 if begun.load(Relaxed) < MOST_DIALS => {
-                        session.connect(to(&[addr(1), addr(2)]).timeout(Duration::from_millis(90)))?;
-                        begun.fetch_add(1, Relaxed);
+                    4 if begun.lock().0.len() < 2 * MOST_DIALS => {
+                        let dial = to(&[addr(1), addr(2)]).timeout(Duration::from_millis(90));
+                        begun.lock().0.push(session.connect(dial)?);
                     }
                     _ => {}
                 }
@@ -241,7 +248,25 @@ impl Run {
         let addrs: Vec<_> = (first..=FAR_ENDS as u16).map(addr).collect();
         let dial = if self.rng.chance(300) { Dial::to("far.example:7") } else { to(&addrs) };
         let timeout = Duration::from_millis(self.rng.between(1, 150));
-        self.upstreams.push(self.world.dial(dial.timeout(timeout)));
+        let dial = dial.timeout(timeout);
+        if self.rng.chance(500) {
+            let upstream = self.world.dial(dial);
+            self.dials.lock().0.push(upstream.id());
+            return self.upstreams.push(upstream);
+        }
+        let most = Duration::from_millis(self.rng.between(1, 300));
+        let plan = Reconnect::exponential(Duration::from_millis(1), most).stable_after(most);
+        let bytes = self.rng.below(1_000) as usize;
+        let dial = dial.reconnect(plan).while_down(WhileDown::Keep { bytes });
+        self.upstreams.push(self.world.dial(dial));
+    }
+
+    /// Another thread sends what no client takes for its own.
+    fn send_upstream(&mut self) {
+        let at = self.rng.below(self.upstreams.len() as u64) as usize;
+        if let Some(upstream) = self.upstreams.get(at) {
+            let _ = upstream.send(BEAT);
+        }
     }
 
     /// Who was connected to becomes a client too.
@@ -255,15 +280,18 @@ impl Run {
             if self.world.net().was_accepted(attempt) {
                 let packets: Vec<Vec<u8>> = (0..self.rng.below(6)).map(|len| vec![9; len as usize]).collect();
                 // Where the answer comes as the time for it is over, it is reset.
-                self.clients.push(Client::new(attempt.conn, None, &packets, true));
+                let client = Client::new(attempt.conn, None, &packets, true);
+                self.clients.push(Client { is_far_end: true, ..client });
             }
         }
     }
 
     /// Dials of which nothing is known yet.
     fn undecided(&self) -> usize {
-        let begun = self.upstreams.len() + self.dials.begun.load(Relaxed);
-        begun - self.dials.opened.load(Relaxed) - self.world.log.failed_dials().len()
+        let failed: HashSet<DialId> =
+            self.world.log.failed_dials().iter().map(|(_, dial, _)| *dial).collect();
+        let (begun, opened) = &*self.dials.lock();
+        begun.iter().filter(|dial| !opened.contains(dial) && !failed.contains(dial)).count()
     }
 
     fn connect(&mut self) {
@@ -282,6 +310,9 @@ impl Run {
     fn act(&mut self) {
         if self.upstreams.len() < MOST_DIALS && self.rng.chance(30) {
             return self.dial();
+        }
+        if self.rng.chance(30) {
+            return self.send_upstream();
         }
         if self.clients.len() < MOST_CLIENTS && self.rng.chance(200) {
             return self.connect();
@@ -324,6 +355,8 @@ impl Run {
         let resets = self.world.net().faults.reset > 0;
         self.world.net().faults = Faults::none();
         self.world.net().horizon = u64::MAX;
+        let lasts = |upstream: &&Upstream| !self.dials.lock().0.contains(&upstream.id());
+        self.upstreams.iter().filter(lasts).for_each(Upstream::close);
         for _ in 0..100_000 {
             self.world.run_for(20);
             self.meet_far_ends();
@@ -352,7 +385,8 @@ impl Run {
                 client.ended,
                 self.world.log.closes()
             );
-            let all = client.heard == client.owed() || client.lost || resets;
+            let is_even = client.heard == client.owed();
+            let all = is_even || client.lost || resets || client.is_far_end;
             assert!(all, "{:?} heard {} of {}", client.conn, client.heard, client.owed());
             assert!(resets || client.lost || !client.misses_goodbye(), "{:?} missed a goodbye", client.conn);
         }

@@ -15,8 +15,20 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_framewire");
 /// The smallest matrix that has every kind of load.
-const SMALL: [&str; 10] =
-    ["--connections", "3", "--idle", "10", "--rate", "500", "--duration", "0.05", "--warm-up", "0.01"];
+const SMALL: [&str; 12] = [
+    "--connections",
+    "3",
+    "--idle",
+    "10",
+    "--rate",
+    "500",
+    "--subscribers",
+    "5",
+    "--duration",
+    "0.05",
+    "--warm-up",
+    "0.01",
+];
 
 /// A directory of the test's own; what the program writes by default lands there.
 struct Place(PathBuf);
@@ -72,7 +84,7 @@ fn everybody_present_answers_every_message_and_the_results_keep_to_their_schema(
 
     let kinds = |case: &Value| case["case"]["kind"].as_str().map(str::to_owned);
     let found: Vec<_> = results["cases"].as_array().expect("cases").iter().filter_map(kinds).collect();
-    assert_eq!(found, ["echo", "echo", "open", "active", "churn", "idle"]);
+    assert_eq!(found, ["echo", "echo", "open", "active", "churn", "broadcast", "broadcast", "idle"]);
     for name in ["framewire-single", "framewire-pool", "framewire-threads", "std-threads"] {
         assert!(table.contains(name), "{name} is in the table");
         assert_eq!(rows(&results).filter(|row| row["contestant"] == name).count(), found.len());

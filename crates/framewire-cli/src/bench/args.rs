@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 #[command(
     about = "Compare servers side by side on this machine",
     long_about = "Compare servers side by side on this machine.\n\n\
-        Every contestant runs in a process of its own and echoes frames of 4 bytes of big-endian length and a payload. \
+        Every contestant runs in a process of its own and echoes frames of 4 bytes of big-endian length and a payload \
+        (in broadcasts, where only some take part, it passes them on to everybody). \
         One load generator talks to all of them in turn, round after round, and compares every byte that comes back. \
         Each figure is the median over the rounds and is printed with how far the farthest round was from it. Without \
         options this takes less than four minutes (with --quick a minute and a half), prints a table and writes \
@@ -20,6 +21,7 @@ Examples:
   framewire bench --list           who takes part, and who does not and why
   framewire bench --load echo --connections 1,100,10000 --duration 2 --repeats 7
   framewire bench --load open --rate 20000,100000 --connections 1000
+  framewire bench --load broadcast --subscribers 1000,10000 --in-flight 1,8
   framewire bench --server 'mine=./my-server --port {port}' --contestants go
   framewire bench --json - --no-html > results.json
 
@@ -45,9 +47,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "10,1000", value_name = "LIST",
         value_parser = count, help_heading = "Load")]
     pub connections: Vec<usize>,
-    /// Payload of a message, in bytes (up to 1048576)
-    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "LIST",
-        value_parser = size, help_heading = "Load")]
+    /// Payload of a message, in bytes (up to 1048576) [default: 64, in `broadcast` 128]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = size, help_heading = "Load")]
     pub sizes: Vec<usize>,
     /// Messages under way on each connection in a closed loop
     #[arg(long, value_delimiter = ',', default_value = "1,16", value_name = "LIST",
@@ -61,8 +62,16 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "2000", value_name = "LIST",
         value_parser = count, help_heading = "Load")]
     pub idle: Vec<usize>,
+    /// Connections that receive in `broadcast`; one of them sends
+    #[arg(long, value_delimiter = ',', default_value = "1000", value_name = "LIST",
+        value_parser = count, help_heading = "Load")]
+    pub subscribers: Vec<usize>,
+    /// Messages under way in `broadcast`: the next leaves when the oldest has come to everybody
+    #[arg(long, value_delimiter = ',', default_value = "1,8", value_name = "LIST",
+        value_parser = count, help_heading = "Load")]
+    pub in_flight: Vec<usize>,
 
-    /// Seconds that are measured in each run, 0.01 or more; one that others disturb is done once more [default: what fits the time, 0.4 to 2]
+    /// Seconds that are measured in each run, 0.01 or more; one that others disturb is done once more [default: what fits the time, 0.3 to 2]
     #[arg(long, value_name = "SECONDS", value_parser = window, help_heading = "Time")]
     pub duration: Option<Duration>,
     /// Seconds before that in which nothing is recorded
@@ -119,8 +128,17 @@ pub(crate) enum LoadKind {
     Active,
     /// Connect, one message, close
     Churn,
+    /// One connection sends, and every connection receives
+    Broadcast,
     /// Memory of silent connections
     Idle,
+}
+
+impl BenchArgs {
+    /// The sizes that were given, or the one that a kind of load has by itself.
+    pub(crate) fn sizes_or(&self, default: usize) -> Vec<usize> {
+        if self.sizes.is_empty() { vec![default] } else { self.sizes.clone() }
+    }
 }
 
 /// Cores named on the command line.

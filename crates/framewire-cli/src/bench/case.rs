@@ -4,17 +4,20 @@ use super::args::{BenchArgs, LoadKind};
 use super::load::Traffic;
 use super::text::grouped;
 
+/// Descriptors for everything but the connections: standard streams, polls, pipes, the idle case's first connections.
+pub(crate) const SPARE: u64 = 100;
+
 /// One cell of the matrix: a load that every contestant gets.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Case {
     pub kind: Kind,
-    /// Connections that send.
+    /// Connections that send; in a broadcast those that receive, one of which sends.
     pub connections: usize,
     /// Connections that stay silent.
     pub silent: usize,
     /// Payload bytes.
     pub size: usize,
-    /// Messages under way per connection; 1 where that is not a setting.
+    /// Messages under way per connection (in a broadcast, of the one that sends); 1 where that is not a setting.
     pub pipeline: usize,
     /// Open loop: messages per second.
     pub rate: Option<f64>,
@@ -28,6 +31,7 @@ pub(crate) enum Kind {
     Open,
     Active,
     Churn,
+    Broadcast,
     Idle,
 }
 
@@ -36,7 +40,7 @@ impl Case {
     pub(crate) fn matrix(args: &BenchArgs) -> Vec<Self> {
         let wants = |kind| args.load.is_empty() || args.load.contains(&kind);
         let mut cases = Vec::new();
-        for &size in &args.sizes {
+        for size in args.sizes_or(64) {
             if wants(LoadKind::Echo) {
                 cases.extend(echo_cases(args, size));
             }
@@ -57,6 +61,9 @@ impl Case {
                 cases.push(Self::of(Kind::Churn, fewest, size));
             }
         }
+        if wants(LoadKind::Broadcast) {
+            cases.extend(args.sizes_or(128).into_iter().flat_map(|size| broadcast_cases(args, size)));
+        }
         if wants(LoadKind::Idle) {
             let size = args.sizes.first().copied().unwrap_or(64);
             cases.extend(args.idle.iter().map(|&silent| Self { silent, ..Self::of(Kind::Idle, 0, size) }));
@@ -73,6 +80,11 @@ impl Case {
         self.connections + self.silent
     }
 
+    /// Descriptors that a process needs which has so many for each connection.
+    pub(crate) fn descriptors(&self, each: u64) -> u64 {
+        self.total() as u64 * each + SPARE
+    }
+
     /// The same case with at most `most` connections in all; those that send stay as long as possible.
     pub(crate) fn fitted(&self, most: usize) -> Self {
         let connections = self.connections.min(most);
@@ -84,13 +96,18 @@ impl Case {
             Kind::Echo | Kind::Active => Traffic::Closed { pipeline: self.pipeline },
             Kind::Open => Traffic::Open { rate: self.rate.unwrap_or(1.0) },
             Kind::Churn => Traffic::Churn,
+            Kind::Broadcast => Traffic::Publish { in_flight: self.pipeline },
             Kind::Idle => Traffic::Idle,
         }
     }
 
     /// What is counted: the unit of throughput.
     pub(crate) fn unit(&self) -> &'static str {
-        if self.kind == Kind::Churn { "connections" } else { "messages" }
+        match self.kind {
+            Kind::Churn => "connections",
+            Kind::Broadcast => "deliveries",
+            Kind::Echo | Kind::Open | Kind::Active | Kind::Idle => "messages",
+        }
     }
 
     /// A heading.
@@ -110,6 +127,12 @@ impl Case {
                 )
             }
             Kind::Churn => format!("Churn: {connections} at a time, connect, {size}, close"),
+            Kind::Broadcast => {
+                format!(
+                    "Broadcast: one publisher, {connections} subscribers, {size}, {} in flight",
+                    self.pipeline
+                )
+            }
             Kind::Idle => format!("Idle: {} silent connections", grouped(self.silent as f64)),
         }
     }
@@ -137,6 +160,10 @@ impl Case {
                 "Shows the cost of taking, serving once and closing a connection, mostly the kernel's. Does not show \
                  a handshake over distance, or TLS."
             }
+            (Kind::Broadcast, _) => {
+                "Shows what it costs to pass one message on to each of many subscribers, and how late it is at the last. \
+                 Does not show slow subscribers, nor topics: everybody gets everything, at once."
+            }
             (Kind::Idle, _) => {
                 "Shows the server process's own memory for a connection that has been answered once and is silent \
                  since. Does not show the kernel's memory: a socket each, the same for all, and a stack for each thread."
@@ -151,6 +178,14 @@ fn echo_cases(args: &BenchArgs, size: usize) -> Vec<Case> {
         args.connections.iter().map(case)
     };
     args.pipeline.iter().flat_map(|&pipeline| of_depth(pipeline)).collect()
+}
+
+fn broadcast_cases(args: &BenchArgs, size: usize) -> Vec<Case> {
+    let of_depth = |pipeline| {
+        let case = move |&subscribers| Case { pipeline, ..Case::of(Kind::Broadcast, subscribers, size) };
+        args.subscribers.iter().map(case)
+    };
+    args.in_flight.iter().flat_map(|&pipeline| of_depth(pipeline)).collect()
 }
 
 fn bytes(size: usize) -> String {
@@ -190,9 +225,22 @@ mod tests {
     #[test]
     fn without_options_every_kind_is_there() {
         let cases = matrix("bench");
-        for kind in [Kind::Echo, Kind::Open, Kind::Active, Kind::Churn, Kind::Idle] {
+        for kind in [Kind::Echo, Kind::Open, Kind::Active, Kind::Churn, Kind::Broadcast, Kind::Idle] {
             assert!(cases.iter().any(|case| case.kind == kind), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_broadcast_has_sizes_of_its_own_unless_they_are_given() {
+        let cases = matrix("bench --load broadcast --subscribers 5,50 --in-flight 1,8");
+        let of = |case: &Case| (case.connections, case.pipeline, case.size);
+        assert_eq!(
+            cases.iter().map(of).collect::<Vec<_>>(),
+            [(5, 1, 128), (50, 1, 128), (5, 8, 128), (50, 8, 128)]
+        );
+        assert_eq!(cases[3].title(), "Broadcast: one publisher, 50 subscribers, 128 B, 8 in flight");
+        let cases = matrix("bench --load broadcast,churn --sizes 9");
+        assert!(cases.iter().all(|case| case.size == 9));
     }
 
     #[test]

@@ -3,10 +3,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::args::BenchArgs;
+use super::case::{Case, Kind};
 use super::child::{Launch, Listens};
 use super::error::BenchError;
 use super::results::ContestantInfo;
-use crate::contestants::{BuiltIn, go};
+use crate::contestants::{BuiltIn, Duty, go};
 
 /// Built into the program only with the feature `bench`.
 const OPTIONAL: [(&str, &str); 2] = [
@@ -108,6 +109,20 @@ impl Roster {
         Ok(self)
     }
 
+    /// Returns how many run on a case.
+    pub(crate) fn takers(&self, case: &Case, limit: Option<u64>) -> usize {
+        self.present.iter().filter(|contestant| contestant.takes(case, limit)).count()
+    }
+
+    /// Says who would take part in a broadcast with more descriptors.
+    pub(crate) fn note_kept_out(&self, case: &Case, limit: Option<u64>, notes: &mut Vec<String>) {
+        let kept_out = |who: &&Contestant| who.takes(case, None) && !who.takes(case, limit);
+        notes.extend(self.present.iter().filter(kept_out).map(|who| {
+            let needed = case.descriptors(who.descriptors_each());
+            format!("{} takes no part where it would need {needed} descriptors: {}", who.name, case.title())
+        }));
+    }
+
     /// Returns all contestants as they are shown in the results.
     pub(crate) fn infos(&self) -> Vec<ContestantInfo> {
         let present = self.present.iter().map(|contestant| ContestantInfo {
@@ -142,8 +157,27 @@ impl Contestant {
         }
     }
 
-    /// How to start it; `port` is where it must listen, or a free one is found.
-    pub(crate) fn launch(&self, port: Option<u16>) -> Result<Launch, BenchError> {
+    /// Returns `true` if it can do what the case asks for. In a broadcast that are those that know how to (a server of
+    /// the user's own only echoes), and have the descriptors: the number of subscribers is not for the neediest to say.
+    pub(crate) fn takes(&self, case: &Case, limit: Option<u64>) -> bool {
+        case.kind != Kind::Broadcast || self.broadcasts() && self.fits(case, limit)
+    }
+
+    fn broadcasts(&self) -> bool {
+        match self.source {
+            Source::BuiltIn(variant) => variant.broadcasts(),
+            Source::Program(_) => true,
+            Source::Command(_) => false,
+        }
+    }
+
+    fn fits(&self, case: &Case, limit: Option<u64>) -> bool {
+        limit.is_none_or(|limit| case.descriptors(self.descriptors_each()) <= limit)
+    }
+
+    /// How to start it for a kind of load; `port` is where it must listen, or a free one is found.
+    pub(crate) fn launch(&self, kind: Kind, port: Option<u16>) -> Result<Launch, BenchError> {
+        let duty = if kind == Kind::Broadcast { Duty::Broadcast } else { Duty::Echo };
         if let Some(port) = port {
             check_free(port)?;
         }
@@ -152,12 +186,14 @@ impl Contestant {
         Ok(match &self.source {
             Source::BuiltIn(_) => Launch {
                 program: own()?,
-                args: ["serve-contestant", &self.name, "--port", &at].map(String::from).to_vec(),
+                args: ["serve-contestant", &self.name, "--port", &at, "--duty", duty.name()]
+                    .map(String::from)
+                    .to_vec(),
                 listens: Listens::Says,
             },
             Source::Program(program) => Launch {
                 program: program.clone(),
-                args: ["-port", &at].map(String::from).to_vec(),
+                args: ["-port", &at, "-duty", duty.name()].map(String::from).to_vec(),
                 listens: Listens::Says,
             },
             Source::Command(command) => {

@@ -58,6 +58,10 @@ pub(crate) fn heading(case: &CaseResult) -> Vec<String> {
         }
         Kind::Active => vec!["active".into(), format!("{active} conns"), format!("+ {silent} idle"), size],
         Kind::Churn => vec!["churn".into(), format!("{active} at a time"), size],
+        Kind::Broadcast => {
+            let in_flight = format!("{} in flight", load.pipeline);
+            vec!["broadcast".into(), format!("to {active}"), size, in_flight]
+        }
         Kind::Idle => vec!["memory".into(), format!("{silent} idle")],
     };
     lines.push(table::rounds(case.rows.iter()));

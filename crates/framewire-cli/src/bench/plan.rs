@@ -2,15 +2,13 @@ use std::time::Duration;
 
 use super::allowance::Allowance;
 use super::args::BenchArgs;
-use super::case::Case;
+use super::case::{Case, Kind, SPARE};
 use super::contestant::{Contestant, Roster};
 use super::error::BenchError;
 use super::interrupt::Interrupt;
 use super::machine::{self, Cores, Split};
 use super::run::Setup;
 
-/// Descriptors for everything but the connections: standard streams, polls, pipes, the idle case's first connections.
-const SPARE: u64 = 100;
 /// What a run takes besides what it measures: starting the server, connecting, settling.
 const OVERHEAD: Duration = Duration::from_millis(200);
 
@@ -32,7 +30,7 @@ const FULL: Schedule = Schedule {
     rounds: 5,
     budget: Duration::from_secs(205),
     most: Duration::from_secs(232),
-    window: (0.4, 2.0),
+    window: (0.3, 2.0),
 };
 /// A minute and a half.
 const QUICK: Schedule = Schedule {
@@ -64,14 +62,20 @@ impl Plan {
         let mut notes = Vec::new();
         let limit = machine::raise_descriptor_limit();
         let each = roster.present.iter().map(Contestant::descriptors_each).max().unwrap_or(1);
-        let cases = fit(Case::matrix(args), Descriptors { limit, each }, args.fit, &mut notes)?;
+        let mut cases = Case::matrix(args);
+        cases.retain(|case| roster.takers(case, None) > 0);
+        if cases.is_empty() {
+            return Err(BenchError::usage("none of the contestants can do what these loads ask for"));
+        }
+        let cases = fit(cases, Descriptors { limit, each }, args.fit, &mut notes)?;
+        cases.iter().for_each(|case| roster.note_kept_out(case, limit, &mut notes));
         let split = split(args, &mut notes)?;
         if cfg!(debug_assertions) {
             notes.push("built without optimisation (no --release): these figures mean nothing".into());
         }
         let schedule = if args.quick { QUICK } else { FULL };
         let rounds = args.repeats.unwrap_or(schedule.rounds);
-        let runs = cases.len() * roster.present.len() * rounds;
+        let runs = cases.iter().map(|case| roster.takers(case, limit)).sum::<usize>() * rounds;
         let duration = args.duration.unwrap_or_else(|| schedule.window_of(runs, args.warm_up));
         let watched = [&split.server, &split.load].into_iter().filter_map(Cores::list).flatten().copied();
         let mut watched: Vec<usize> = watched.collect();
@@ -110,20 +114,26 @@ fn fit(
     scale: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Case>, BenchError> {
-    let connections = cases.iter().map(Case::total).max().unwrap_or_default() as u64;
+    // who needs more for a broadcast takes no part in it
+    let each_of = |case: &Case| if case.kind == Kind::Broadcast { 1 } else { each };
+    let neediest = cases.iter().max_by_key(|case| case.descriptors(each_of(case)));
+    let Some((connections, each)) = neediest.map(|case| (case.total() as u64, each_of(case))) else {
+        return Ok(cases);
+    };
     let needed = connections * each + SPARE;
     let Some(limit) = limit.filter(|&limit| limit < needed) else { return Ok(cases) };
-    let room = limit.saturating_sub(SPARE) / each;
-    if !scale || room == 0 {
+    let room = |each: u64| limit.saturating_sub(SPARE) / each;
+    if !scale || room(each) == 0 {
         return Err(BenchError::Descriptors { needed, connections, each, spare: SPARE, limit });
     }
     notes.push(format!(
-        "the descriptor limit of {limit} leaves room for {room} of {connections} connections, so the larger cases \
-         were scaled down"
+        "the descriptor limit of {limit} leaves room for {} of {connections} connections, so the larger cases were \
+         scaled down",
+        room(each)
     ));
     let mut fitted: Vec<Case> = Vec::new();
     for case in cases {
-        let case = case.fitted(usize::try_from(room).unwrap_or(usize::MAX));
+        let case = case.fitted(usize::try_from(room(each_of(&case))).unwrap_or(usize::MAX));
         if !fitted.contains(&case) {
             fitted.push(case);
         }
@@ -163,7 +173,6 @@ fn split(args: &BenchArgs, notes: &mut Vec<String>) -> Result<Split, BenchError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::case::Kind;
 
     fn case(connections: usize) -> Case {
         Case { kind: Kind::Echo, connections, silent: 0, size: 8, pipeline: 1, rate: None }
@@ -213,7 +222,7 @@ mod tests {
     fn the_window_keeps_to_the_budget_and_to_its_bounds() {
         let warm_up = Duration::from_millis(100);
         assert_eq!(FULL.window_of(1, warm_up), Duration::from_secs(2));
-        assert_eq!(FULL.window_of(100_000, warm_up), Duration::from_millis(400));
+        assert_eq!(FULL.window_of(100_000, warm_up), Duration::from_millis(300));
         let each = FULL.window_of(200, warm_up) + warm_up + OVERHEAD;
         assert!((each.as_secs_f64() * 200.0 - FULL.budget.as_secs_f64()).abs() < 1.0);
     }

@@ -48,7 +48,9 @@ impl Rounds {
         let rows = || roster.present.iter().map(Row::empty).collect();
         let load = |case: Case| Load { title: case.title(), rows: rows(), case };
         let loads: Vec<Load> = std::mem::take(&mut plan.cases).into_iter().map(load).collect();
-        let progress = Progress::new(loads.len() * roster.present.len() * plan.rounds);
+        let runs =
+            loads.iter().map(|load| roster.takers(&load.case, plan.limit)).sum::<usize>() * plan.rounds;
+        let progress = Progress::new(runs);
         let mut this = Self { plan, roster, loads, progress, start: Instant::now(), without_time: 0 };
         let go_takes_part = this.roster.present.iter().any(|contestant| contestant.name == "go");
         let mut environment = Environment::look(this.plan.limit, go_takes_part);
@@ -79,11 +81,12 @@ impl Rounds {
     /// Every contestant once on one load.
     fn round(&mut self, load: &mut Load, round: usize) -> Result<(), BenchError> {
         let contestants = self.roster.present.len();
+        let takers = self.roster.takers(&load.case, self.plan.limit);
         if self.is_interrupted() {
             return Ok(());
         }
         // the first round is what makes a table at all
-        if round > 0 && !self.plan.allowance.has_time_for(contestants, self.start.elapsed()) {
+        if round > 0 && !self.plan.allowance.has_time_for(takers, self.start.elapsed()) {
             self.without_time += 1;
             return Ok(());
         }
@@ -92,6 +95,9 @@ impl Rounds {
             let (Some(who), Some(row)) = (self.roster.present.get(at).cloned(), load.rows.get_mut(at)) else {
                 continue;
             };
+            if !who.takes(&load.case, self.plan.limit) {
+                continue;
+            }
             // what has failed once can only cost time
             if row.runs.iter().all(|run| run.error.is_none()) {
                 let runs = self.runs(&load.case, &load.title, &who, round)?;

@@ -58,7 +58,7 @@ impl Setup {
         who: &Contestant,
         mut glance: impl FnMut(f64),
     ) -> Result<Run, BenchError> {
-        let launch = who.launch(self.port)?;
+        let launch = who.launch(case.kind, self.port)?;
         let mut server = ServerChild::start(&launch, &self.split.server, self.own_cores())?;
         let result = match case.kind {
             Kind::Idle => self.idle(case, &server),

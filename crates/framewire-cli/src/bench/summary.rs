@@ -14,12 +14,12 @@ const CURVE_STEPS: u32 = 40;
 /// The curve ends at 99.99 %.
 const CURVE_NINES: f64 = 4.0;
 
-/// Fills in the summaries of one case. The first row is what the others are compared with.
+/// Fills in the summaries of one case. The first row with runs is what the others are compared with.
 pub(crate) fn summarize(rows: &mut [Row]) {
     for row in rows.iter_mut() {
         row.error = row.runs.iter().find_map(|run| run.error.clone());
     }
-    let base = rows.first();
+    let base = rows.iter().find(|row| !row.runs.is_empty());
     let summaries: Vec<Option<Summary>> = rows.iter().map(|row| summary(row, base)).collect();
     for (row, summary) in rows.iter_mut().zip(summaries) {
         row.summary = summary;

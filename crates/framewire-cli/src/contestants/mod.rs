@@ -3,6 +3,8 @@
 //! All speak the same protocol: a frame is 4 bytes of big-endian length and that many bytes of payload, at most
 //! [`MAX_FRAME`]; every frame is sent back as it came. Each is written the way its own documentation would have it,
 //! with replies to one batch of input written together.
+//!
+//! Those that broadcast send the first frame of a connection back to it alone, and every later one to all connections.
 
 mod coroutines;
 mod faulty;
@@ -53,12 +55,38 @@ pub(crate) struct ServeArgs {
     /// Port on 127.0.0.1; 0 takes a free one, which is said on standard output
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// What to do with the frames
+    #[arg(long, default_value = "echo")]
+    duty: Duty,
+}
+
+/// What a contestant does with the frames that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Duty {
+    /// Send each back
+    Echo,
+    /// Send each to all connections
+    Broadcast,
+}
+
+impl Duty {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Broadcast => "broadcast",
+        }
+    }
 }
 
 impl BuiltIn {
     /// Returns `true` if it fails on purpose.
     pub(crate) fn is_faulty(self) -> bool {
         matches!(self, Self::FaultyByte | Self::FaultyExit)
+    }
+
+    /// Returns `true` if it can be told to broadcast.
+    pub(crate) fn broadcasts(self) -> bool {
+        matches!(self, Self::FramewireSingle | Self::FramewirePool | Self::FramewireThreads | Self::Tokio)
     }
 
     /// Descriptors that the server needs for each connection: a reactor of its own is a poll and a waker besides.
@@ -72,11 +100,14 @@ pub(crate) fn serve(args: &ServeArgs) -> io::Result<()> {
     keeper::end_with_stdin();
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     match args.name {
-        BuiltIn::FramewireSingle => reactors::single(addr),
-        BuiltIn::FramewirePool => reactors::pool(addr),
-        BuiltIn::FramewireThreads => reactors::threads(addr),
+        name if args.duty == Duty::Broadcast && !name.broadcasts() => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "this contestant does not broadcast"))
+        }
+        BuiltIn::FramewireSingle => reactors::single(addr, args.duty),
+        BuiltIn::FramewirePool => reactors::pool(addr, args.duty),
+        BuiltIn::FramewireThreads => reactors::threads(addr, args.duty),
         BuiltIn::StdThreads => threads::serve(addr),
-        BuiltIn::Tokio => tokio::serve(addr),
+        BuiltIn::Tokio => tokio::serve(addr, args.duty),
         BuiltIn::May => coroutines::serve(addr),
         BuiltIn::FaultyByte => faulty::flip_a_byte(addr),
         BuiltIn::FaultyExit => faulty::exit_early(addr),

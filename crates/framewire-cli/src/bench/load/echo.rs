@@ -32,7 +32,7 @@ pub(super) fn run(
     match spec.traffic {
         Traffic::Closed { pipeline } => closed_loop(&mut generator, spec.active, pipeline)?,
         Traffic::Open { rate } => open_loop(&mut generator, spec.active, rate)?,
-        Traffic::Churn | Traffic::Idle => generator.wait_for(Phase::Drain)?,
+        Traffic::Churn | Traffic::Publish { .. } | Traffic::Idle => generator.wait_for(Phase::Drain)?,
     }
     Ok(generator.outcome)
 }

@@ -4,6 +4,7 @@
 //! [`Load::ready`], lets the threads warm up, marks the window that is measured and ends it; the threads then wait for
 //! what is still under way and hand back their histograms.
 
+mod broadcast;
 mod churn;
 mod echo;
 mod error;
@@ -36,6 +37,8 @@ pub(crate) enum Traffic {
     Open { rate: f64 },
     /// Connect, one message, close; again and again on each slot.
     Churn,
+    /// One connection sends, and all receive; this many messages are under way.
+    Publish { in_flight: usize },
     /// One message on each connection, then silence.
     Idle,
 }
@@ -148,7 +151,11 @@ impl Load {
     pub(crate) fn start(spec: &LoadSpec, cores: &Cores) -> Result<Self, LoadError> {
         let shared = Arc::new(Shared::default());
         let (sender, notes) = channel();
-        let count = cores.threads().min(spec.active.max(spec.silent)).max(1);
+        let count = match spec.traffic {
+            // what is in flight depends on all subscribers
+            Traffic::Publish { .. } => 1,
+            _ => cores.threads().min(spec.active.max(spec.silent)).max(1),
+        };
         let mut load = Self { shared, notes, threads: Vec::new(), deadline: Instant::now() + PATIENCE * 6 };
         for index in 0..count {
             let thread = LoadThread {
@@ -260,6 +267,9 @@ impl LoadThread {
         let ready = || drop(notes.send(Note::Ready));
         match self.spec.traffic {
             Traffic::Churn => churn::run(&self.spec, self.first_id, &self.shared, ready),
+            Traffic::Publish { in_flight } => {
+                broadcast::run(&self.spec, in_flight, self.first_id, &self.shared, ready)
+            }
             _ => echo::run(&self.spec, self.first_id, &self.shared, ready),
         }
     }

@@ -15,11 +15,13 @@ const SOURCES: usize = 200;
 
 /// One connection of the load: how much of which frame has been sent and received.
 ///
-/// Invariant: `got ≤ sent + 1` frames, `sent_part < frame`, `got_part < frame`.
+/// Invariant: `got ≤ sent + 1` frames unless it follows another, `sent_part < frame`, `got_part < frame`.
 pub(super) struct Peer {
     stream: TcpStream,
     /// Tells this connection's frames from all others; a slot that connects again gets a new one.
     pub(super) id: u64,
+    /// Whose frames come: its own, or those of the connection that it follows.
+    from: u64,
     /// Frames to send, the partly sent one included.
     pub(super) due: usize,
     /// Whole frames sent.
@@ -53,7 +55,12 @@ impl Peer {
         registry
             .register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)
             .map_err(LoadError::connect)?;
-        Ok(Self { stream, id, due: 0, sent: 0, sent_part: 0, got: 0, got_part: 0, blocked: true })
+        Ok(Self { stream, id, from: id, due: 0, sent: 0, sent_part: 0, got: 0, got_part: 0, blocked: true })
+    }
+
+    /// From now on the frames of that connection come, after the one that each has got.
+    pub(super) fn follow(&mut self, publisher: u64) {
+        self.from = publisher;
     }
 
     /// Returns `true` if every frame that is or was to be sent has come back.
@@ -133,11 +140,11 @@ impl Peer {
         while !bytes.is_empty() {
             let take = (frame - self.got_part).min(bytes.len());
             let (seen, rest) = bytes.split_at(take);
-            pattern.check(self.id, self.got, self.got_part, seen)?;
+            pattern.check(self.from, self.got, self.got_part, seen)?;
             bytes = rest;
             self.got_part += take;
             if self.got_part == frame {
-                if self.got >= self.sent {
+                if self.from == self.id && self.got >= self.sent {
                     return Err(LoadError::Unasked { number: self.got });
                 }
                 self.got_part = 0;

@@ -121,6 +121,7 @@ fn latency(page: &mut String, case: &CaseResult) -> Result {
         let from = match case.case.kind {
             Kind::Open => "from when each message was due",
             Kind::Churn => "from connecting to the whole reply",
+            Kind::Broadcast => "from send to each whole delivery",
             _ => "from send to the whole reply",
         };
         let mut svg = charts::latency(&lines)?;

@@ -1,7 +1,10 @@
-// A goroutine per connection, standard library only: the echo that framewire bench compares with.
+// A goroutine per connection, standard library only: the server that framewire bench compares with.
 //
 // A frame is 4 bytes of big-endian length and that many bytes of payload. Replies are buffered and flushed when no
 // further input is buffered. The server says "port N" and ends with its standard input.
+//
+// With -duty broadcast the first frame of a connection comes back to it alone, and every later one goes to all
+// connections: a goroutine each to read and to write, with a channel of frames between.
 package main
 
 import (
@@ -12,16 +15,20 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 )
 
 const (
 	maxFrame = 1 << 20
 	buffered = 4096 // what bufio takes by itself
+	behind   = 1024 // frames that a subscriber may be behind
+	gathered = 64   // frames of one writev
 )
 
 func main() {
 	port := flag.Int("port", 0, "port on 127.0.0.1, 0 for a free one")
+	duty := flag.String("duty", "echo", "echo, or broadcast")
 	flag.Parse()
 
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *port))
@@ -36,6 +43,10 @@ func main() {
 		os.Exit(0)
 	}()
 
+	serve := echo
+	if *duty == "broadcast" {
+		serve = (&hub{all: map[*subscriber]struct{}{}}).subscribe
+	}
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -43,7 +54,7 @@ func main() {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		go echo(conn)
+		go serve(conn)
 	}
 }
 
@@ -95,4 +106,95 @@ func incomplete(in *bufio.Reader) bool {
 	}
 	prefix, _ := in.Peek(4)
 	return have < 4+int(binary.BigEndian.Uint32(prefix))
+}
+
+type hub struct {
+	sync.RWMutex
+	all map[*subscriber]struct{}
+}
+
+type subscriber struct {
+	conn  net.Conn
+	queue chan []byte
+}
+
+func (h *hub) subscribe(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReaderSize(conn, buffered)
+	first, err := readFrame(in)
+	if err != nil {
+		return
+	}
+	if _, err := conn.Write(first); err != nil {
+		return
+	}
+	s := &subscriber{conn: conn, queue: make(chan []byte, behind)}
+	h.Lock()
+	h.all[s] = struct{}{}
+	h.Unlock()
+	defer func() {
+		h.Lock()
+		delete(h.all, s)
+		h.Unlock()
+		close(s.queue)
+	}()
+	go s.write()
+	for {
+		frame, err := readFrame(in)
+		if err != nil {
+			return
+		}
+		h.publish(frame)
+	}
+}
+
+// publish shares one frame with all; one who is too far behind is closed.
+func (h *hub) publish(frame []byte) {
+	h.RLock()
+	defer h.RUnlock()
+	for s := range h.all {
+		select {
+		case s.queue <- frame:
+		default:
+			s.conn.Close()
+		}
+	}
+}
+
+// write gathers the frames that wait into one writev.
+func (s *subscriber) write() {
+	var frames net.Buffers
+	for frame := range s.queue {
+		frames = append(frames[:0], frame)
+	gather:
+		for len(frames) < gathered {
+			select {
+			case next, open := <-s.queue:
+				if !open {
+					break gather
+				}
+				frames = append(frames, next)
+			default:
+				break gather
+			}
+		}
+		batch := frames
+		if _, err := batch.WriteTo(s.conn); err != nil {
+			return
+		}
+	}
+}
+
+func readFrame(in *bufio.Reader) ([]byte, error) {
+	prefix, err := in.Peek(4)
+	if err != nil {
+		return nil, err
+	}
+	length := binary.BigEndian.Uint32(prefix)
+	if length > maxFrame {
+		return nil, fmt.Errorf("frame over the maximum")
+	}
+	frame := make([]byte, 4+int(length))
+	_, err = io.ReadFull(in, frame)
+	return frame, err
 }

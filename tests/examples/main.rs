@@ -55,6 +55,42 @@ fn blocking_client_serves_several_at_once() {
     }
 }
 
+#[test]
+fn proxy_passes_lines_on_as_lengths_and_back_and_so_the_ends() {
+    let behind = Program::start("lab_echo", &[]);
+    let proxy = Program::start("proxy", &["127.0.0.1:0", &behind.addr.to_string()]);
+    let mut peers = [proxy.connect(), proxy.connect(), proxy.connect()];
+    for (peer, name) in peers.iter_mut().zip(["one", "two", "three"]) {
+        peer.send(format!("{name}\nand"));
+        peer.expect(format!("{name}\n"));
+    }
+    for peer in &mut peers {
+        peer.send(" more\n\n");
+        peer.expect("and more\n\n");
+        peer.send_end();
+        peer.expect_end();
+    }
+}
+
+#[test]
+fn proxy_in_its_raw_mode_passes_lengths_on_as_they_are() {
+    let behind = Program::start("lab_echo", &[]);
+    let proxy = Program::start("proxy", &["127.0.0.1:0", &behind.addr.to_string(), "--raw"]);
+    let mut peer = proxy.connect();
+    let frames = b"\0\0\0\x03one\0\0\0\0\0\0\0\x03two";
+    peer.send(frames);
+    peer.expect(frames);
+}
+
+#[test]
+fn proxy_closes_a_client_for_whom_there_is_no_server() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let proxy = Program::start("proxy", &["127.0.0.1:0", &closed.expect("a free port").to_string()]);
+    let mut peer = proxy.connect();
+    peer.send("anybody?\n");
+    peer.expect_end();
+}
+
 /// What a framing puts on the wire for the payload `ab`.
 const LAB_FRAMES: &[(&str, &[u8])] = &[
     ("u8", b"\x02ab"),

@@ -38,7 +38,7 @@ pub(crate) trait Clock {
 pub(crate) const MAX_STRIDE: u32 = 32;
 /// If more time (ticks) than this passes between two readings within a turn, the shard could not hear its peers in it.
 const HELD_UP: Tick = 100;
-/// A callback that takes longer than this is reported, where somebody watches.
+/// A callback that takes longer than this is reported, where there is a subscriber.
 pub(crate) const SLOW_CALLBACK: Nanos = 100 * NANOS_PER_TICK;
 /// If more time than this passes between two readings, the clock is read again after the next unit.
 const COARSE: Nanos = 4 * NANOS_PER_TICK;
@@ -70,9 +70,9 @@ pub(crate) struct ShardClock {
     credit: u32,
     /// What `credit` starts from: 1 where callbacks are slow, else up to `most_stride`.
     stride: u32,
-    /// 1 where somebody watches how long each callback takes, else `MAX_STRIDE`.
+    /// 1 where a subscriber watches how long each callback takes, else `MAX_STRIDE`.
     most_stride: u32,
-    /// The longest time between two readings that was a slow callback of this visit, where somebody watches; else 0.
+    /// The longest time between two readings that was a slow callback of this visit, where there is a subscriber; else 0.
     slow: Nanos,
     /// The stamp that turned out to be too early, from the reading that found it.
     outdated: Option<Tick>,
@@ -260,7 +260,7 @@ impl ShardClock {
         self.credit = self.credit.min(self.stride);
     }
 
-    /// Returns `true` if somebody wants to know how long each callback takes.
+    /// Returns `true` if a subscriber wants to know how long each callback takes.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {
         self.most_stride == 1

@@ -84,7 +84,7 @@ impl<A: BindAddr + Clone> BindAddr for &[A] {
     }
 }
 
-/// What a target is without asking anybody.
+/// What a target is without asking the resolver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resolved {
     Addr(Addr),

@@ -12,7 +12,7 @@ macro_rules! metrics {
     ) => {
         /// The numbers of one shard: only its own thread touches them.
         ///
-        /// Those that change seldom are reached through `Deref`: whoever may change one thereby notes that they are to be
+        /// Those that change seldom are reached through `Deref`: to change one notes that they are to be
         /// published.
         #[derive(Debug, Default, Clone)]
         pub(crate) struct Counters {

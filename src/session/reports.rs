@@ -141,7 +141,7 @@ impl ShardCore {
         self.reporter.hub.tell(|| Event::SlowCallback { shard, session, callback, took });
     }
 
-    /// A turn begins: calls are watched if somebody wants to know.
+    /// A turn begins: calls are watched if a subscriber wants to know.
     #[inline]
     pub(crate) fn begin_watching(&mut self) {
         self.clock.watch(self.reporter.hub.is_watched());

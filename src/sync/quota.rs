@@ -6,7 +6,7 @@ const AWAITED: usize = 1 << (usize::BITS - 1);
 /// How much waits for one session, as the threads that send to it know it: in the mailbox of its shard, and in its outbox.
 ///
 /// One counter for both, so that a packet that moves from the mailbox to the outbox is counted exactly once at every
-/// moment. Its topmost bit is the mark of threads that wait for room (see [`Room`](super::Room)): whoever makes room finds
+/// moment. Its topmost bit is the mark of threads that wait for room (see `Room`): who makes room finds
 /// it in the same step.
 #[derive(Debug)]
 pub struct Quota {
@@ -16,13 +16,13 @@ pub struct Quota {
     backlog: AtomicUsize,
 }
 
-/// Room was made, and a thread waits for it: the [`Room`](super::Room) is to be told.
+/// Room was made, and a thread waits for it: the `Room` is to be told.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freed {
     /// Nobody waits.
     Unnoticed,
-    /// Somebody waits.
+    /// A thread waits.
     Awaited,
 }
 
@@ -48,7 +48,7 @@ impl Quota {
         self.add(0usize.wrapping_sub(bytes))
     }
 
-    /// Leaves a mark: the next time that room is made, the [`Room`](super::Room) is told. Returns `true` if there is
+    /// Leaves a mark: the next time that room is made, the `Room` is told. Returns `true` if there is
     /// still none for so many bytes.
     pub fn await_room(&self, bytes: usize, limit: usize) -> bool {
         !has_room(self.queued.fetch_or(AWAITED, Ordering::AcqRel), bytes, limit)

@@ -27,6 +27,8 @@ kinds! {
     SessionEnded: DEBUG "session ended",
     /// A connection was turned away before it became a session.
     Refused: DEBUG "connection refused",
+    /// A dial, or one attempt of it, has failed.
+    DialFailed: DEBUG "dials failed",
     /// User code panicked.
     Panicked: ERROR "panics",
     /// A connection cannot be polled, or handed to the strategy.

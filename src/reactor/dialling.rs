@@ -168,7 +168,7 @@ where
             self.end_dial(number, Some(error));
             return;
         };
-        tracing::debug!(shard = %self.shard.id(), %error, ?pause, "connecting again after a pause");
+        self.shard.note_attempt(error, pause);
         if let Some(upstream) = self.connector.upstream(number) {
             upstream.go_down();
         }

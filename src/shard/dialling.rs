@@ -11,6 +11,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::{DialId, Key, SlotNumber},
+    log::logged,
     session::{Deliver, FramingCell, MOST_LAYERS, Session, SessionHandle, TimerPurpose},
     time::ticks,
     timer_wheel::TimerKey,
@@ -128,9 +129,16 @@ where
         self.with_session(key, |access| access.close(CloseReason::Local));
     }
 
+    /// An attempt has failed, or its connection has ended, and another follows after this pause.
+    pub(crate) fn note_attempt(&mut self, error: &DialError, pause: Duration) {
+        let (shard, now) = (self.core.shard, self.core.clock.now());
+        logged!(self.core.reporter.gate, now, DialFailed DEBUG, %shard, %error, ?pause, "connecting again after a pause");
+    }
+
     /// Calls `on_dial_failed`.
     pub(crate) fn tell_dial_failed(&mut self, dial: DialId, error: &DialError) {
-        tracing::debug!(shard = %self.core.shard, %dial, %error, "a dial has failed");
+        let (shard, now) = (self.core.shard, self.core.clock.now());
+        logged!(self.core.reporter.gate, now, DialFailed DEBUG, %shard, %dial, %error, "a dial has failed");
         // A panic is logged and counted; the shard continues.
         let _ = self.run_with("on_dial_failed", |handler, shard| handler.on_dial_failed(shard, dial, error));
     }

@@ -1,7 +1,7 @@
-//! A proxy that changes the framing: its clients speak lines, the server behind speaks lengths of four bytes.
-//! `cargo run --release --example proxy -- 127.0.0.1:7000 127.0.0.1:7001`, with
+//! A proxy that changes the framing. `cargo run --release --example proxy -- 127.0.0.1:7000 127.0.0.1:7001`, with
 //! `cargo run --release --example lab_echo -- --port 7001` as the server behind; then `nc 127.0.0.1 7000` and type.
 //!
+//! Its clients speak lines, the server behind speaks lengths of four bytes.
 //! With `--raw` behind the addresses its clients speak lengths of four bytes too: the same work as that of a proxy for plain
 //! TCP, to compare costs.
 //!

@@ -69,9 +69,10 @@ pub(crate) fn mute_example(source: &Source) -> Vec<String> {
 
 /// Some test starts the example of this name.
 pub(crate) fn untested_example(name: &str, tests: &[Source]) -> Vec<String> {
-    let start = format!("Program::start(\"{name}\"");
-    let found = (!tests.iter().any(|test| test.text.contains(&start)))
-        .then(|| format!("examples/{name}: no file in tests/ starts it"));
+    let starts = ["start", "run"].map(|how| format!("Program::{how}(\"{name}\""));
+    let is_started = |test: &Source| starts.iter().any(|start| test.text.contains(start));
+    let found =
+        (!tests.iter().any(is_started)).then(|| format!("examples/{name}: no file in tests/ starts it"));
     found.into_iter().collect()
 }
 
@@ -189,8 +190,12 @@ mod tests {
 
     #[test]
     fn an_example_that_no_test_starts_is_found() {
-        let tests = [Source::new("tests/examples.rs", "Program::start(\"echo\", &[]); \"chat\"")];
+        let tests = [Source::new(
+            "tests/examples.rs",
+            "Program::start(\"echo\", &[]); Program::run(\"client\", &[]); \"chat\"",
+        )];
         assert_eq!(untested_example("echo", &tests), Vec::<String>::new());
+        assert_eq!(untested_example("client", &tests), Vec::<String>::new());
         assert_eq!(untested_example("chat", &tests), ["examples/chat: no file in tests/ starts it"]);
     }
 }

@@ -77,19 +77,24 @@ impl Client {
     }
 }
 
-/// Runs pairs of clients whose sessions are linked as soon as both are there.
-fn run(seed: u64) {
-    let mut rng = Rng::new(seed ^ 0x1111);
-    let faults = Faults::swarm(&mut rng);
+/// Small buffers, and no timeout.
+fn limits(rng: &mut Rng) -> Limits {
     let (high, hour) = (rng.between(100, 5_000) as usize, Duration::from_secs(3_600));
-    let limits = Limits::default()
+    Limits::default()
         .outbox_high(high)
         .outbox_low(high / 2)
         .read_budget(rng.between(1, 10_000) as usize)
         .stall_timeout(hour)
         .close_timeout(hour)
         .handshake_timeout(hour)
-        .linger_timeout(hour);
+        .linger_timeout(hour)
+}
+
+/// Runs pairs of clients whose sessions are linked as soon as both are there.
+fn run(seed: u64) {
+    let mut rng = Rng::new(seed ^ 0x1111);
+    let faults = Faults::swarm(&mut rng);
+    let limits = limits(&mut rng);
     let mut setup = Setup { seed, limits, faults, ..Setup::default() };
     setup.sizes.up = rng.between(1, 3_000) as usize;
     setup.sizes.down = rng.between(1, 3_000) as usize;

@@ -2,12 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::BytesMut;
+
 use crate::{
-    Channel, Overflow, SessionHandle,
+    Channel, Layer, LayerError, LayerIo, Overflow, SessionHandle,
     error::{CloseKind, SendError, TicketError},
     limits::Limits,
     session::Session,
-    sim::{Callback, Conn, Setup, World, frame, tests::broadcast::with_handles},
+    sim::{
+        Callback, Conn, Faults, Rng, Setup, World, frame,
+        tests::{broadcast::with_handles, layers::layers},
+    },
 };
 
 const HIGH: usize = 8_000;
@@ -281,4 +286,68 @@ fn what_waits_when_a_session_closes_still_goes_out_if_it_reads() {
     let (mut world, conn) = send_in_callback(false, 30, send);
     let heard = numbers(&read_all(&mut world, conn));
     assert_eq!(heard, (0..11).chain(20..30).collect::<Vec<u8>>());
+}
+
+/// A layer that changes nothing.
+struct PassThrough;
+
+impl Layer for PassThrough {
+    fn received(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
+        io.open();
+        Ok(io.plain(wire))
+    }
+
+    fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
+        wire.extend_from_slice(plain);
+        Ok(())
+    }
+}
+
+#[test]
+fn under_faults_and_through_layers_packets_are_lost_whole_or_not_at_all() {
+    for seed in 0..60 {
+        let mut rng = Rng::new(seed);
+        let mut setup = setup();
+        setup.limits = setup.limits.outbox_hard(100_000);
+        setup.seed = seed;
+        setup.faults = Faults { short: 200, would_block: 200, interrupt: 50, ..Faults::none() };
+        if seed % 3 == 0 {
+            setup.layers = layers(|| PassThrough);
+        }
+        let (mut world, conns, handles) = with_handles(setup, 1);
+        let (mut heard, mut kept) = (Vec::new(), Vec::new());
+        for number in 0..250_u8 {
+            let packet = vec![number; 1 + rng.below(600) as usize];
+            let overflow = match rng.below(4) {
+                0 => Overflow::DropOldest,
+                1 => Overflow::Latest(number.into()),
+                2 => Overflow::Refuse,
+                _ => Overflow::Close,
+            };
+            if overflow == Overflow::Close {
+                kept.push(number);
+            }
+            assert_eq!(handles[0].send_as(&packet, overflow), Ok(()));
+            if rng.chance(700) {
+                world.run_for(1);
+            }
+            if rng.chance(250) {
+                heard.extend(world.net().hear_all(conns[0]));
+            }
+        }
+        heard.extend(read_all(&mut world, conns[0]));
+        let (mut rest, mut numbers) = (&heard[..], Vec::new());
+        while let Some((header, behind)) = rest.split_first_chunk() {
+            let (packet, next) = behind.split_at(u32::from_be_bytes(*header) as usize);
+            assert!(packet.iter().all(|byte| *byte == packet[0]), "seed {seed}: it is whole");
+            numbers.push(packet[0]);
+            rest = next;
+        }
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "seed {seed}: in order, and none twice");
+        assert!(kept.iter().all(|number| numbers.contains(number)), "seed {seed}: what is kept arrives");
+        let metrics = world.metrics();
+        let lost = metrics.overflow_dropped + metrics.overflow_refused + metrics.overflow_replaced;
+        assert_eq!((numbers.len() as u64 + lost, metrics.overflow_closed), (250, 0), "seed {seed}");
+        assert_eq!((metrics.buffered, metrics.sessions), (0, 1));
+    }
 }

@@ -1,12 +1,28 @@
 //! What a thread knows of itself: that it runs a shard, and must not wait for one.
 
-use std::{cell::RefCell, mem};
+use std::{
+    cell::{Cell, RefCell},
+    mem,
+};
 
 use super::ticket::Answer;
 
 thread_local! {
+    /// What this thread does. Apart from the answers, because it has no destructor: to look at it is one load, and each
+    /// turn looks several times.
+    static STATE: Cell<State> = const { Cell::new(State::Elsewhere) };
     /// While this thread runs a turn: what is to be answered at its end.
-    static DEFERRED: RefCell<Option<Vec<Answer>>> = const { RefCell::new(None) };
+    static DEFERRED: RefCell<Vec<Answer>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It runs no shard.
+    Elsewhere,
+    /// It runs a turn, and nothing is to be answered yet.
+    Turn,
+    /// It runs a turn, and something is to be answered at its end.
+    Owing,
 }
 
 /// What a thread has left to answer between two turns of its shards.
@@ -19,18 +35,26 @@ pub(crate) struct DeferredAnswers(Vec<Answer>);
 
 /// Marks this thread as one that runs a turn, until it is dropped.
 struct Turn {
-    /// A callback may serve another server, and so run a turn within a turn.
-    outer: Option<Vec<Answer>>,
+    /// Of the turn within which this one runs, if there is one: a callback may serve another server.
+    outer: (State, Vec<Answer>),
 }
 
 impl DeferredAnswers {
     /// Runs a turn, and then gives the answers that were due before its end.
+    #[inline]
     pub(crate) fn during<R>(&mut self, turn: impl FnOnce() -> R) -> R {
-        let _marked = Turn { outer: DEFERRED.replace(Some(mem::take(&mut self.0))) };
+        let _marked = Turn::begin(mem::take(&mut self.0));
         let returned = turn();
+        if has_answers_left() {
+            self.give();
+        }
+        returned
+    }
+
+    #[cold]
+    fn give(&mut self) {
         take().into_iter().for_each(Answer::give);
         self.0 = take();
-        returned
     }
 
     #[cfg(test)]
@@ -39,11 +63,31 @@ impl DeferredAnswers {
     }
 }
 
+impl Turn {
+    #[inline]
+    fn begin(left: Vec<Answer>) -> Self {
+        let outer = (STATE.get(), if has_answers_left() { take() } else { Vec::new() });
+        STATE.set(State::Turn);
+        if !left.is_empty() {
+            owe(left);
+        }
+        Self { outer }
+    }
+}
+
 impl Drop for Turn {
+    #[inline]
     fn drop(&mut self) {
         // Something is left only if the turn panicked.
-        let left = DEFERRED.replace(self.outer.take());
-        left.into_iter().flatten().for_each(Answer::give);
+        let left = has_answers_left().then(take);
+        let (state, answers) = mem::replace(&mut self.outer, (State::Elsewhere, Vec::new()));
+        STATE.set(state);
+        if !answers.is_empty() {
+            owe(answers);
+        }
+        if let Some(left) = left {
+            left.into_iter().for_each(Answer::give);
+        }
     }
 }
 
@@ -53,28 +97,43 @@ impl Drop for DeferredAnswers {
     }
 }
 
+/// Takes what is to be answered at the end of this turn.
+#[cold]
 fn take() -> Vec<Answer> {
-    DEFERRED.with_borrow_mut(|deferred| deferred.as_mut().map(mem::take)).unwrap_or_default()
+    STATE.set(State::Turn);
+    DEFERRED.try_with(RefCell::take).unwrap_or_default()
+}
+
+/// The turn that runs on this thread is to give these answers at its end.
+#[cold]
+fn owe(answers: Vec<Answer>) {
+    STATE.set(State::Owing);
+    // Fails if the thread is about to end, when it runs no turn.
+    let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().extend(answers));
 }
 
 /// Returns `true` on a thread that runs a shard, within callbacks and everything else that the shard calls.
+#[inline]
 pub(crate) fn is_on_a_shard() -> bool {
-    DEFERRED.try_with(|deferred| deferred.borrow().is_some()).unwrap_or(false)
+    STATE.get() != State::Elsewhere
 }
 
-/// Returns `true` if something was left for this turn.
+/// Returns `true` if something is to be answered at the end of this turn.
+#[inline]
 pub(crate) fn has_answers_left() -> bool {
-    DEFERRED.with_borrow(|deferred| deferred.as_ref().is_some_and(|deferred| !deferred.is_empty()))
+    STATE.get() == State::Owing
 }
 
 /// Keeps an answer for the end of the turn. Returns it if this thread runs none.
 pub(super) fn defer(answer: Answer) -> Option<Answer> {
+    if !is_on_a_shard() {
+        return Some(answer);
+    }
     let mut answer = Some(answer);
     // Fails if the thread is about to end, when it runs no shard.
-    let _ = DEFERRED.try_with(|deferred| {
-        if let Some(deferred) = deferred.borrow_mut().as_mut() {
-            deferred.extend(answer.take());
-        }
-    });
+    let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().extend(answer.take()));
+    if answer.is_none() {
+        STATE.set(State::Owing);
+    }
     answer
 }

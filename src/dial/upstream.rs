@@ -156,14 +156,16 @@ impl Upstream {
         }
     }
 
-    /// Ends it: closes its session gracefully, or gives up the attempt to connect. Neither
-    /// [`on_dial_failed`](crate::PacketHandler::on_dial_failed) nor another attempt follows. Packets that are kept are
-    /// dropped.
+    /// Ends it: closes its session gracefully, behind what this thread has sent before, or gives up the attempt to connect.
+    /// Neither [`on_dial_failed`](crate::PacketHandler::on_dial_failed) nor another attempt follows. Packets that are kept
+    /// are dropped. If the mailbox of its shard is full, the session is closed all the same, before what waits there.
     pub fn close(&self) {
         let (before, shard) = self.shared.line().end();
         if let LineState::Up(session) = before {
-            // If it is closing already, there is nothing to do.
-            let _ = session.close();
+            // Behind what was sent before. When the session has ended, the shard finds that the upstream is closed.
+            if session.close().is_ok() {
+                return;
+            }
         }
         if let Some(shard) = shard {
             shard.hang_up(self.shared.id);
@@ -254,6 +256,11 @@ impl UpstreamSide {
             line.state = LineState::Up(session);
         }
         line.deliver()
+    }
+
+    /// Returns `true` if it was closed: no other attempt is made.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.shared.line().state, LineState::Closed)
     }
 
     /// Sends what is left of what was kept.

@@ -50,7 +50,9 @@ where
     pub(super) fn take_dial(&mut self, sys: &mut Y, dial: Box<NewDial>) {
         if dial.permit.is_none() {
             let Some(acceptor) = &mut self.acceptor else {
-                return self.shard.tell_dial_failed(dial.id, &DialError::Stopped);
+                let id = dial.id;
+                drop(dial);
+                return self.shard.tell_dial_failed(id, &DialError::Stopped);
             };
             match acceptor.place_dial(dial, self.shard.counters()) {
                 PlacedDial::Here(dial) => self.count_in(sys, dial),
@@ -164,6 +166,10 @@ where
 
     /// An attempt has failed, or its connection has ended: another one follows after a pause, or the dial is over.
     fn end_attempt(&mut self, number: u32, error: &DialError) {
+        if self.connector.upstream(number).is_some_and(UpstreamSide::is_closed) {
+            self.end_dial(number, None);
+            return;
+        }
         let Some(pause) = self.connector.pause(number) else {
             self.end_dial(number, Some(error));
             return;

@@ -169,6 +169,40 @@ fn what_was_sent_over_a_connection_that_broke_is_not_sent_again() {
 }
 
 #[test]
+fn a_close_goes_behind_what_was_sent_before_and_no_attempt_follows() {
+    for dial in [to(&[addr(1)]), again(&[50])] {
+        let mut world = world(Setup::default());
+        world.net().answer(&addr(1), Answer::Accept, 1);
+        let upstream = world.dial(dial);
+        world.run_until(10);
+        assert_eq!((upstream.send("thank you"), upstream.send("good bye")), (Ok(()), Ok(())));
+        upstream.close();
+        assert_eq!(upstream.state(), UpstreamState::Closed);
+        world.run_for(10);
+        let conn = last(&world);
+        assert_eq!(world.net().hear_all(conn), [frame(b"thank you"), frame(b"good bye")].concat());
+        world.net().end(conn);
+        world.run_for(1_000);
+        assert_eq!((attempts(&world).len(), world.log.failed_dials().len()), (1, 0));
+        end(world);
+    }
+}
+
+#[test]
+fn a_close_while_the_connection_breaks_ends_the_attempts() {
+    let mut world = world(Setup::default());
+    world.net().answer(&addr(1), Answer::Accept, 1);
+    let upstream = world.dial(again(&[50]));
+    world.run_until(10);
+    let conn = last(&world);
+    world.net().reset(conn);
+    upstream.close();
+    world.run_for(1_000);
+    assert_eq!((attempts(&world).len(), world.log.failed_dials().len()), (1, 0));
+    end(world);
+}
+
+#[test]
 fn a_stop_or_a_close_between_two_attempts_ends_them() {
     for (workers, forks) in [(0, 0), (2, 0), (0, 2)] {
         for closes in [false, true] {

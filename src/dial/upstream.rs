@@ -10,6 +10,7 @@ use crate::{
     encode::Encode,
     error::SendError,
     id::{DialId, SessionId},
+    limits::Limits,
     session::{Deliver, SessionHandle},
 };
 
@@ -68,8 +69,10 @@ pub enum WhileDown {
     /// They are refused, with [`SendError::NotConnected`](crate::SendError::NotConnected).
     Refuse,
     /// They are kept, and sent in order when it is connected: behind what `on_open` sends, and before all that is sent
-    /// later. More are refused with [`SendError::Full`](crate::SendError::Full). What is kept when the upstream ends is
-    /// dropped.
+    /// later. More are refused with [`SendError::Full`](crate::SendError::Full), and so is a packet of more than
+    /// [`Limits::outbox_hard`](crate::Limits::outbox_hard) or
+    /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes), for which a session never has room. What is kept when the
+    /// upstream ends is dropped.
     Keep {
         /// The most bytes of payload, and 32 for each packet.
         bytes: usize,
@@ -80,6 +83,8 @@ struct Shared {
     id: DialId,
     /// How much is kept.
     keep: usize,
+    /// The longest packet that a session takes.
+    longest: usize,
     line: Mutex<Line>,
 }
 
@@ -108,14 +113,15 @@ pub(crate) enum Kept {
 
 impl Upstream {
     /// Also returns what the shard that carries it out has of it.
-    pub(crate) fn new(id: DialId, while_down: WhileDown) -> (Self, UpstreamSide) {
+    pub(crate) fn new(id: DialId, while_down: WhileDown, limits: &Limits) -> (Self, UpstreamSide) {
         let keep = match while_down {
             WhileDown::Refuse => 0,
             WhileDown::Keep { bytes } => bytes,
         };
         let (state, kept) = (LineState::Connecting, VecDeque::new());
         let line = Mutex::new(Line { state, shard: None, kept, kept_bytes: 0 });
-        let shared = Arc::new(Shared { id, keep, line });
+        let longest = limits.outbox_hard.min(limits.mailbox_bytes);
+        let shared = Arc::new(Shared { id, keep, longest, line });
         (Self { shared: shared.clone() }, UpstreamSide { shared })
     }
 
@@ -147,11 +153,11 @@ impl Upstream {
             match &line.state {
                 LineState::Closed => return Err(SendError::Closed),
                 LineState::Up(session) if line.kept.is_empty() => session.clone(),
-                _ => return line.keep(payload, self.shared.keep),
+                _ => return line.keep(payload, &self.shared),
             }
         };
         match session.send(payload.clone()) {
-            Err(SendError::Closed) => self.shared.line().keep_behind(&session, payload, self.shared.keep),
+            Err(SendError::Closed) => self.shared.line().keep_behind(&session, payload, &self.shared),
             sent => sent,
         }
     }
@@ -186,10 +192,14 @@ impl Shared {
 }
 
 impl Line {
-    /// Keeps a packet for the next connection, if there is room within `most` bytes.
-    fn keep(&mut self, packet: Bytes, most: usize) -> Result<(), SendError> {
+    /// Keeps a packet for the next connection, if there is room for it here and will be there.
+    fn keep(&mut self, packet: Bytes, shared: &Shared) -> Result<(), SendError> {
+        let (most, longest) = (shared.keep, shared.longest);
         if most == 0 {
             return Err(SendError::NotConnected);
+        }
+        if packet.len() > longest {
+            return Err(SendError::Full { queued: 0, limit: longest });
         }
         let cost = packet.len().saturating_add(PLACE);
         if cost > most.saturating_sub(self.kept_bytes) {
@@ -201,11 +211,16 @@ impl Line {
     }
 
     /// As `keep`, for a packet that `ended` has not taken: unless the next connection stands already.
-    fn keep_behind(&mut self, ended: &SessionHandle, packet: Bytes, most: usize) -> Result<(), SendError> {
+    fn keep_behind(
+        &mut self,
+        ended: &SessionHandle,
+        packet: Bytes,
+        shared: &Shared,
+    ) -> Result<(), SendError> {
         match &self.state {
             LineState::Closed => Err(SendError::Closed),
             LineState::Up(session) if session != ended && self.kept.is_empty() => session.send(packet),
-            _ => self.keep(packet, most),
+            _ => self.keep(packet, shared),
         }
     }
 
@@ -216,8 +231,11 @@ impl Line {
             match session.send(packet.clone()) {
                 // It has ended, which is told next: it waits for the next one.
                 Err(SendError::Closed) => return Kept::Nothing,
-                Err(SendError::Full { .. } | SendError::MailboxFull { .. }) => return Kept::Some,
-                // Bytes need no encoding, so nothing else is refused here.
+                Err(SendError::Full { queued: 1.., .. } | SendError::MailboxFull { commands: 1.., .. }) => {
+                    return Kept::Some;
+                }
+                // What finds no room where nothing waits never will: it would hold up all that is behind it. Bytes need no
+                // encoding, so nothing else is refused here.
                 Ok(()) | Err(_) => {
                     self.kept_bytes = self.kept_bytes.saturating_sub(packet.len() + PLACE);
                     self.kept.pop_front();
@@ -290,7 +308,8 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_was_allowed() {
-        let (upstream, side) = Upstream::new(DialId::next(), WhileDown::Keep { bytes: 3 * PLACE + 10 });
+        let (upstream, side) =
+            Upstream::new(DialId::next(), WhileDown::Keep { bytes: 3 * PLACE + 10 }, &Limits::default());
         assert_eq!(upstream.send([0; 7]), Ok(()));
         assert_eq!(upstream.send([0; 3]), Ok(()));
         let full = Err(SendError::Full { queued: 2 * PLACE + 10, limit: 3 * PLACE + 10 });
@@ -307,7 +326,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_unless_asked_for() {
-        let (upstream, _side) = Upstream::new(DialId::next(), WhileDown::Refuse);
+        let (upstream, _side) = Upstream::new(DialId::next(), WhileDown::Refuse, &Limits::default());
         assert_eq!(upstream.send("x"), Err(SendError::NotConnected));
     }
 }

@@ -23,7 +23,7 @@ impl ServerHandle {
     pub fn connect(&self, dial: Dial) -> Result<Upstream, QueryError> {
         let registry = self.registries().next().ok_or(QueryError::NotRunning)?;
         let id = DialId::next();
-        let (upstream, side) = Upstream::new(id, dial.while_down);
+        let (upstream, side) = Upstream::new(id, dial.while_down, &registry.limits);
         let dial = NewDial::with_upstream(id, dial, side);
         match registry.ask(registry.shard_on(ShardId::ACCEPTOR), Command::Dial(dial)) {
             PostOutcome::Posted => Ok(upstream),

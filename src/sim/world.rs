@@ -301,7 +301,7 @@ impl World {
     /// Another thread connects.
     pub(crate) fn dial(&mut self, dial: Dial) -> Upstream {
         let id = DialId::next();
-        let (upstream, side) = Upstream::new(id, dial.while_down);
+        let (upstream, side) = Upstream::new(id, dial.while_down, &self.registry.limits);
         // Where no shard takes it, the upstream is closed with the command.
         let _ = self.registry.ask(ShardId(0), Command::Dial(NewDial::with_upstream(id, dial, side)));
         self.dials += 1;

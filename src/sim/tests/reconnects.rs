@@ -203,6 +203,28 @@ fn a_close_while_the_connection_breaks_ends_the_attempts() {
 }
 
 #[test]
+fn a_packet_for_which_there_is_never_room_holds_up_no_other() {
+    let limits = Limits::default().outbox_hard(2_000).outbox_high(1_000).outbox_low(100);
+    let mut world = world(Setup { limits, ..Setup::default() });
+    world.net().answer(&addr(1), Answer::Accept, 20);
+    let upstream = world.dial(again(&[50]).while_down(WhileDown::Keep { bytes: 100_000 }));
+    let full = Err(SendError::Full { queued: 0, limit: 2_000 });
+    assert_eq!(upstream.send(vec![1; 2_001]), full, "as it is when there is a connection");
+    // There would be room for this one, but not for its header.
+    assert_eq!((upstream.send(vec![1; 2_000]), upstream.send("next")), (Ok(()), Ok(())));
+    world.run_until(100);
+    let conn = last(&world);
+    assert_eq!(world.net().hear_all(conn), frame(b"next"));
+    assert_eq!(upstream.send("later"), Ok(()));
+    world.run_until(200);
+    assert_eq!(world.net().hear_all(conn), frame(b"later"));
+    upstream.close();
+    world.run_for(1);
+    world.net().end(conn);
+    end(world);
+}
+
+#[test]
 fn a_stop_or_a_close_between_two_attempts_ends_them() {
     for (workers, forks) in [(0, 0), (2, 0), (0, 2)] {
         for closes in [false, true] {

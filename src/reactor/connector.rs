@@ -2,6 +2,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io::{self, ErrorKind},
     mem,
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -64,7 +65,8 @@ pub(crate) trait Resolve: Send {
 
 struct Entry<T> {
     id: DialId,
-    dial: Dial,
+    /// Shared: cloning it would run code of the user's, which may panic.
+    dial: Rc<Dial>,
     upstream: Option<UpstreamSide>,
     /// Its place in the counts while it connects; then its session has it.
     permit: Option<AdmissionPermit>,
@@ -118,7 +120,7 @@ pub(super) enum Progress<T> {
 /// A connection that was made.
 pub(super) struct Connected<T> {
     pub(super) incoming: Incoming<T>,
-    pub(super) dial: Dial,
+    pub(super) dial: Rc<Dial>,
     pub(super) polled: Polled,
 }
 
@@ -152,7 +154,7 @@ impl<Y: Sys> Connector<Y> {
         let targets = dial.targets.iter().cloned().collect();
         let number = self.entries.insert(Entry {
             id,
-            dial,
+            dial: Rc::new(dial),
             upstream,
             permit,
             addrs: VecDeque::new(),

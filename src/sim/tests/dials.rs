@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
+
 use crate::{
     SendError,
     addr::{Addr, Origin},
     dial::{Dial, UpstreamState},
     error::{CloseReason, DialError},
-    framing::Separator,
+    framing::{Decoded, EncodeError, FrameError, Framing, Separator},
     sim::{Answer, Attempt, Callback, Conn, Setup, World, errno, frame},
     testing::layers::{Scramble, Scrambler},
 };
@@ -338,6 +340,38 @@ fn a_panic_in_a_framing_or_a_layer_of_a_dial_is_its_failure() {
     world.run_to_rest();
     let (_, error) = failure(&world);
     assert!(error.to_string().contains("no layer today"), "{error}");
+    assert_eq!(world.metrics().panics, 1);
+    end(world);
+}
+
+/// A framing that cannot be cloned.
+#[derive(Debug)]
+struct Only(Separator);
+
+impl Clone for Only {
+    fn clone(&self) -> Self {
+        panic!("there is no other")
+    }
+}
+
+impl Framing for Only {
+    fn decode(&mut self, buf: &mut [u8]) -> Result<Option<Decoded>, FrameError> {
+        self.0.decode(buf)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
+        self.0.encode(payload, out)
+    }
+}
+
+#[test]
+fn a_panic_in_the_clone_of_a_framing_is_the_failure_of_its_dial() {
+    let mut world = world(Setup::default());
+    world.net().answer(&addr(1), Answer::Accept, 1);
+    world.dial(to(&[addr(1)]).framing(Only(Separator::lines())));
+    world.run_to_rest();
+    let (_, error) = failure(&world);
+    assert!(error.to_string().contains("there is no other"), "{error}");
     assert_eq!(world.metrics().panics, 1);
     end(world);
 }

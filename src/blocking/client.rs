@@ -70,6 +70,8 @@ pub struct Client<F> {
     out: Outgoing,
     /// Why nothing more can be received.
     over: Option<Over>,
+    /// What came of a beat that was due when packets came, which are handed out first.
+    late: Option<ClientError>,
     /// Among the connections of the server that it was taken from. Dropped behind the socket.
     _place: Option<DetachedPlace>,
 }
@@ -119,6 +121,7 @@ impl<F: Framing> Client<F> {
             space: Vec::new(),
             out: Outgoing::new(socket, Some(TIMEOUT)),
             over: None,
+            late: None,
             _place: place,
         })
     }
@@ -331,6 +334,9 @@ impl<F: Framing> Client<F> {
 
     /// Receives what comes next: bytes, or the end.
     fn receive(&mut self, until: Deadline, within: Option<Duration>) -> Result<(), ClientError> {
+        if let Some(error) = self.late.take() {
+            return Err(error);
+        }
         self.make_space();
         loop {
             let wake = [until, self.out.next_beat()].into_iter().flatten().min();
@@ -345,7 +351,8 @@ impl<F: Framing> Client<F> {
                     if n == self.space.len() && n < SPACE {
                         self.space.resize(n * GROWTH, 0);
                     }
-                    return self.out.hear(self.deframer.framing());
+                    self.late = self.out.hear(self.deframer.framing()).err();
+                    return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
                     let now = now();

@@ -266,6 +266,22 @@ fn what_came_before_a_reset_is_received() {
     }
 }
 
+/// Nothing can be sent to a Unix socket that is closed, though what it has sent can still be received.
+#[cfg(unix)]
+#[test]
+fn what_came_before_a_beat_that_fails_is_received() {
+    let (near, mut peer) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let mut client = Client::from_stream(near, LengthPrefix::u8()).expect("an open socket").timeout(PATIENCE);
+    client.set_heartbeat(Heartbeat::every(SHORT, "beat").expect("a possible period"));
+    peer.write_all(b"\x03one\x03two").expect("connected");
+    drop(peer);
+    // The beat is due.
+    thread::sleep(2 * SHORT);
+    assert_eq!((received(&mut client), received(&mut client)), ("one".into(), "two".into()));
+    assert!(matches!(client.recv(), Err(ClientError::Io(_))), "the beat");
+    assert!(matches!(client.recv(), Ok(None)), "the end");
+}
+
 #[test]
 fn a_peer_that_does_not_end_its_side_does_not_hold_up_a_close() {
     let (mut client, mut peer) = with_bare_peer(LengthPrefix::u8());

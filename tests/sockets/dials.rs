@@ -281,27 +281,49 @@ fn a_stop_ends_what_was_dialled(on: On) {
     served.finish();
 }
 
+/// As many clients as are tried at once: 1,000, where each has no thread and the system allows so many descriptors.
+#[allow(clippy::print_stderr, reason = "a test that does less says so")]
+fn crowd(on: On) -> usize {
+    if on == On::ThreadPerConnection {
+        return 60;
+    }
+    let wanted = 1_000;
+    #[cfg(unix)]
+    {
+        // Both ends of each, beside as many of other tests.
+        let room = super::memory::raise_descriptor_limit() as usize / 4;
+        if room < wanted {
+            eprintln!("only {room} clients instead of {wanted}: the limit of descriptors is low");
+        }
+        wanted.min(room)
+    }
+    #[cfg(not(unix))]
+    wanted
+}
+
 fn clients_find_a_server_that_comes_back(on: On) {
-    const CLIENTS: usize = 20;
+    let clients = crowd(on);
     let bind = |addr: SocketAddr| On::SingleReactor.bind_at(addr).framing(LengthPrefix::u32_be());
     let first = bind(own_address().into()).spawn(echo()).expect("it starts");
     let addr = first.local_addr().expect("TCP");
     let dialler = Dialler::start(on, None);
-    let plan = Reconnect::exponential(Duration::from_millis(5), Duration::from_millis(200));
+    let plan = Reconnect::exponential(Duration::from_millis(5), Duration::from_secs(1));
     let dial = Dial::to(addr).reconnect(plan).while_down(WhileDown::Keep { bytes: 1_000 });
-    let upstreams: Vec<Upstream> = (0..CLIENTS).map(|_| dialler.dial(dial.clone())).collect();
+    let upstreams: Vec<Upstream> = (0..clients).map(|_| dialler.dial(dial.clone())).collect();
     let are_up = || upstreams.iter().all(|upstream| matches!(upstream.state(), UpstreamState::Up(_)));
     until("all are up", are_up);
+    until("all are accepted", || first.session_count() == clients);
     first.abort();
     first.wait().expect("it was asked to");
     until("all are lost", || upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Connecting));
     upstreams.iter().for_each(|upstream| upstream.send("kept").expect("there is room"));
     let second = bind(addr).spawn(echo()).expect("the address is free again");
     let mut echoes = 0;
-    while echoes < CLIENTS {
+    while echoes < clients {
         echoes += usize::from(matches!(dialler.next(), Seen::Packet(packet) if packet == b"kept"));
     }
     assert!(are_up());
+    assert_eq!((second.session_count(), dialler.running.session_count()), (clients, clients));
     dialler.finish();
     assert!(upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Closed));
     second.stop(PATIENCE).expect("it stops");

@@ -113,13 +113,15 @@ fn a_peer_that_never_reads_holds_little_and_is_found_stalled(on: On) {
     served.finish();
 }
 
-/// Lets this process have both ends of thousands of connections, beside what its other tests have open.
+/// Lets this process have both ends of thousands of connections, beside what its other tests have open. Returns how many
+/// descriptors it may have.
 #[cfg(unix)]
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
-    let raised = hard.min(16_384).max(soft);
+    let raised = hard.min(32_768).max(soft);
     setrlimit(Resource::RLIMIT_NOFILE, raised, hard).expect("up to the hard limit it may be raised");
+    raised
 }
 
 fn peers_that_send_one_byte_and_wait_cost_what_they_sent(on: On) {

@@ -65,6 +65,11 @@ pub(crate) enum Command<T> {
 }
 
 impl<T> Command<T> {
+    /// Returns `true` if sessions are visited one after the other, so that some have got it and others have not.
+    pub(crate) fn is_for_many(&self) -> bool {
+        matches!(self, Self::FanOut(_))
+    }
+
     /// Drops the command.
     ///
     /// # Errors

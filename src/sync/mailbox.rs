@@ -314,7 +314,7 @@ impl<C> Mailbox<C> {
         let _ = self.signal.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Called by the shard: notes if it has taken commands that it has not executed yet.
+    /// Called by the shard: notes if it has taken commands that it has not executed to the end yet.
     pub fn note_leftover(&self, left: bool) {
         self.leftover.store(left, Relaxed);
     }

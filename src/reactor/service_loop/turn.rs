@@ -124,6 +124,8 @@ where
         self.begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
+            // What callbacks send to other sessions meanwhile must not overtake what is left, of this command too.
+            self.mailbox.note_leftover(command.is_for_many() || !self.commands.is_empty());
             if let Some(rest) = self.handle_command(sys, command) {
                 self.commands.push_front(rest);
                 break;

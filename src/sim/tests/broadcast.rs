@@ -146,6 +146,45 @@ fn what_a_callback_sends_to_another_session_does_not_overtake_a_broadcast() {
 }
 
 #[test]
+fn what_a_callback_sends_in_the_middle_of_a_broadcast_does_not_overtake_it() {
+    let last = Arc::new(Mutex::new(None::<SessionId>));
+    let limits = Limits::default().outbox_low(2_000).outbox_high(8_000).outbox_hard(20_000);
+    let mut setup = Setup { limits, ..Setup::default() };
+    setup.sizes.down = 1_000;
+    let mut world = World::new(setup, |probe| {
+        let (opened, asked) = (last.clone(), last.clone());
+        probe.open = Box::new(move |session, ()| {
+            *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.id());
+            Ok(())
+        });
+        probe.packet = Box::new(|session, _| Ok(session.send([0; 9_000])?));
+        probe.drained = Box::new(move |session, ()| {
+            let to = asked.lock().unwrap_or_else(PoisonError::into_inner).expect("it is open");
+            Ok(session.send_to(to, b"drained")?)
+        });
+    });
+    let (first, second) = (world.connect(), world.connect());
+    world.run_for(2);
+    world.net().say(first, &frame(b"go"));
+    world.run_for(2);
+    // Its outbox is short again when it is written to: the broadcast visits the first session before the second.
+    let mut expected = Vec::new();
+    for number in 0..30 {
+        world.net().hear_all(first);
+        let before = world.log.count(&Callback::Drained);
+        assert_eq!(world.broadcast(&[number]), Ok(1));
+        world.turn();
+        expected.extend(frame(&[number]));
+        if world.log.count(&Callback::Drained) > before {
+            expected.extend(frame(b"drained"));
+        }
+    }
+    world.run_for(2);
+    assert_eq!(world.log.count(&Callback::Drained), 1);
+    assert_eq!(world.net().hear_all(second), expected);
+}
+
+#[test]
 fn sessions_that_close_during_a_broadcast_are_left_out_and_the_others_get_it_once() {
     let (mut world, conns, handles) = with_handles(budget(5, 1 << 20), 40);
     assert_eq!(world.broadcast(b"x"), Ok(1));

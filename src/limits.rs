@@ -181,8 +181,10 @@ impl Limits {
     /// What the broadcasts ([`ServerHandle::broadcast`](crate::ServerHandle::broadcast) and its like) may do on one shard
     /// in one turn of its event loop: look at so many sessions, and send so many bytes of payload (one packet may exceed
     /// them). The rest continues in the next turn, so that the sessions of the shard are served meanwhile. Default 4,096
-    /// sessions and 1 MiB. A broadcast also pauses when 2 ms have passed. Packets for the same sessions that wait
-    /// together, up to 64 of them and 64 KiB, go out together: a session is looked at once for all of them.
+    /// sessions and 1 MiB. All broadcasts together also pause when they have taken 1 ms of a turn, by a clock that is read
+    /// every 32 sessions: what is bounded is the time that the shard spends on them in one turn. Packets for the same
+    /// sessions that wait together, up to 64 of them and 64 KiB, go out together: a session is looked at once for all of
+    /// them.
     #[must_use]
     pub fn fanout_budget(mut self, sessions: usize, bytes: usize) -> Self {
         self.fanout_budget = (sessions, bytes);

@@ -223,6 +223,11 @@ impl ShardClock {
         self.alarm = self.outdated.is_some();
     }
 
+    /// What is left of this part may take no more than `share`.
+    pub(crate) fn shorten_part(&mut self, share: Tick) {
+        self.until = self.until.min(self.now + share);
+    }
+
     /// Returns `true` if the time of this part of the turn was up at the last reading.
     pub(crate) fn is_part_over(&self) -> bool {
         self.now >= self.until

@@ -22,8 +22,10 @@ impl ServerHandle {
     /// [`Limits::shard_memory`](crate::Limits::shard_memory).
     ///
     /// A shard with many sessions does this in several turns of its event loop
-    /// ([`Limits::fanout_budget`](crate::Limits::fanout_budget)), between which it serves its sessions: a broadcast keeps
-    /// no packet of another session waiting for more than 2 ms. Sessions that open meanwhile may get the packet or not.
+    /// ([`Limits::fanout_budget`](crate::Limits::fanout_budget)), between which it serves its sessions. All broadcasts
+    /// together get about 1 ms of each turn: that is what they add to the time for which a packet of another session
+    /// waits, beside what the other sessions and other programs of the machine take. Sessions that open meanwhile may
+    /// get the packet or not.
     ///
     /// **Order.** Packets that one thread sends to a session arrive in the order in which they were sent, whether by
     /// broadcasts, by [`SessionHandle`](crate::SessionHandle) or by [`Session::send_to`](crate::Session::send_to). What

@@ -19,11 +19,11 @@ use crate::{
     framing::{EncodeError, Framing},
     handler::PacketHandler,
     id::Key,
-    limits::Limits,
     log::logged,
     session::{Outgoing, SessionInfo, ShardCore},
     slots::{Keyed, Slots},
     sync::{Completion, TICKET},
+    time::Tick,
 };
 
 /// Tells for which sessions a packet is.
@@ -32,6 +32,9 @@ pub(crate) type Predicate = Box<dyn Fn(&SessionInfo) -> bool + Send + Sync>;
 /// Packets that are merged, and their bytes, at most: what one write to a session takes at once. One packet may be
 /// longer.
 const MERGED: (usize, usize) = (64, 64 * 1024);
+
+/// How long the fan-outs of one turn may take before they continue in the next one (milliseconds).
+const SHARE: Tick = 1;
 
 /// Packets for the same sessions of one shard.
 ///
@@ -239,11 +242,14 @@ impl Budget {
         Self { turn: u64::MAX, places: 0, bytes: 0 }
     }
 
-    /// Fills it up if it is that of an earlier turn: turns without fan-outs do not touch it.
-    fn begin(&mut self, turn: u64, limits: &Limits) {
+    /// Fills it up if it is that of an earlier turn: turns without fan-outs do not touch it. What is carried out behind
+    /// the first fan-out of a turn shares its time.
+    fn begin(&mut self, core: &mut ShardCore) {
+        let turn = core.counters.turns;
         if self.turn != turn {
-            (self.places, self.bytes) = limits.fanout_budget;
+            (self.places, self.bytes) = core.limits.fanout_budget;
             self.turn = turn;
+            core.clock.shorten_part(SHARE);
         }
     }
 
@@ -263,7 +269,7 @@ where
         mut fan_out: Box<FanOut>,
         mut pass_on: impl FnMut(&mut SessionAccess<'_, H, F, T>, &mut FanOut),
     ) -> Option<Box<FanOut>> {
-        self.fan_outs.begin(self.core.counters.turns, &self.core.limits);
+        self.fan_outs.begin(&mut self.core);
         while let Some(place) = fan_out.to.place(fan_out.next, &self.slots) {
             if self.fan_outs.is_spent() || self.core.clock.is_part_over() {
                 return Some(fan_out);

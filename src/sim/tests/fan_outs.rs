@@ -13,7 +13,7 @@ use crate::{
         Call, Callback, Faults, Heard, Rng, Setup, World, frame,
         tests::broadcast::{budget, heard, with_handles},
     },
-    time::Tick,
+    time::{MAX_STRIDE, Tick},
 };
 
 /// Clients that take no more than so many bytes before they read.
@@ -50,6 +50,25 @@ fn a_broadcast_to_15_000_sessions_delays_no_packet_of_another_by_more_than_2_ms(
     }
     assert!(world.now() - from >= 100, "the broadcasts took as long as that");
     assert_eq!(world.metrics().packets_out, 4 * 15_000 + 100);
+}
+
+#[test]
+fn a_turn_spends_no_more_than_1_ms_on_fan_outs_however_many_there_are() {
+    const PER_MS: u64 = 300;
+    let (mut world, _conns, _) = with_handles(Setup::default(), 2_000);
+    world.net().sends_per_ms = PER_MS;
+    // They are not merged: a predicate may change its mind.
+    (0..3).for_each(|n| assert_eq!(world.broadcast_where(&[n], |_| true), Ok(1)));
+    let (mut sent, mut turns) = (0, 0);
+    while sent < 3 * 2_000 && turns < 1_000 {
+        world.turn();
+        let before = std::mem::replace(&mut sent, world.metrics().packets_out);
+        // The clock is read every so many visits.
+        let most = PER_MS + u64::from(MAX_STRIDE);
+        assert!(sent - before <= most, "{} in turn {turns}", sent - before);
+        turns += 1;
+    }
+    assert_eq!(sent, 3 * 2_000, "it comes to its end");
 }
 
 #[test]

@@ -73,10 +73,12 @@ impl PacketQueue {
         self.droppable
     }
 
-    pub(super) fn push(&mut self, packet: Waiting) {
+    /// Appends a packet, and returns its place.
+    pub(super) fn push(&mut self, packet: Waiting) -> usize {
         self.droppable += usize::from(packet.fate != Fate::Kept);
         self.shared += packet.frames.shared();
         self.waiting.push_back(packet);
+        self.waiting.len() - 1
     }
 
     pub(super) fn pop(&mut self) -> Option<Waiting> {
@@ -86,33 +88,36 @@ impl PacketQueue {
         Some(packet)
     }
 
-    /// Puts a packet in the place of the one with the same key. Returns the bytes for which that counted.
+    /// Puts a packet in the place of the one with the same key. Returns the bytes for which that counted, and the place.
     ///
     /// # Errors
     /// Returns the packet if there is none.
-    pub(super) fn replace(&mut self, packet: Waiting) -> Result<usize, Waiting> {
+    pub(super) fn replace(&mut self, packet: Waiting) -> Result<(usize, usize), Waiting> {
         if packet.fate == Fate::MayGo {
             return Err(packet);
         }
-        let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.fate == packet.fate) else {
+        let mut places = self.waiting.iter_mut().enumerate();
+        let Some((at, waiting)) = places.find(|(_, waiting)| waiting.fate == packet.fate) else {
             return Err(packet);
         };
         self.shared += packet.frames.shared();
         let replaced = std::mem::replace(waiting, packet);
         self.shared -= replaced.frames.shared();
-        Ok(replaced.go())
+        Ok((replaced.go(), at))
     }
 
-    /// Drops the oldest packet that may be dropped. Returns the bytes for which it counted.
-    pub(super) fn drop_oldest(&mut self) -> Option<usize> {
+    /// Drops the oldest packet that may be dropped, but not the one at the place `spared`. Returns the bytes for which it
+    /// counted, and the place that it had.
+    pub(super) fn drop_oldest(&mut self, spared: Option<usize>) -> Option<(usize, usize)> {
         if self.droppable == 0 {
             return None;
         }
-        let oldest = self.waiting.iter().position(|packet| packet.fate != Fate::Kept)?;
-        let packet = self.waiting.remove(oldest)?;
+        let mut places = self.waiting.iter().enumerate();
+        let (at, _) = places.find(|(at, packet)| packet.fate != Fate::Kept && Some(*at) != spared)?;
+        let packet = self.waiting.remove(at)?;
         self.droppable -= 1;
         self.shared -= packet.frames.shared();
-        Some(packet.go())
+        Some((packet.go(), at))
     }
 
     /// Where the next frame that is kept is appended, if that is behind others.

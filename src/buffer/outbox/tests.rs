@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{whole_packets::MadeRoom, *};
 use crate::{
     buffer::Overflow,
     framing::{Framing, LengthPrefix},
@@ -202,6 +202,29 @@ proptest! {
             prop_assert_eq!(outbox.single().is_some(), slices < 2);
         }
     }
+}
+
+#[test]
+fn the_latest_packet_of_a_key_has_room_though_its_place_is_the_oldest() {
+    let room = Room { packets: 10, bytes: 3_000, most: 4_000 };
+    let mut outbox = Outbox::default();
+    put(&mut outbox, b"first");
+    let mut push = |key, byte, size: usize| {
+        outbox.push_droppable(
+            Chunk::Own(BytesMut::from(&*vec![byte; size])),
+            Overflow::Latest(key),
+            None,
+            room,
+        )
+    };
+    assert_eq!([push(1, b'a', 1_000), push(2, b'b', 1_000)], [MadeRoom::default(); 2]);
+    let replaced = MadeRoom { replaced: true, ..MadeRoom::default() };
+    assert_eq!(push(1, b'c', 1_500), replaced);
+    assert_eq!(push(1, b'd', 2_500), MadeRoom { dropped: 1, ..replaced }, "the other one makes way");
+    assert_eq!(push(1, b'e', 5_000), MadeRoom { dropped: 1, refused: true, ..replaced });
+    assert_eq!(push(1, b'f', 2_500), MadeRoom::default());
+    outbox.commit_all();
+    assert_eq!(outbox.chunks().collect::<Vec<_>>().concat(), [&b"first"[..], &[b'f'; 2_500]].concat());
 }
 
 /// What a model of the queue knows of a packet that waits.

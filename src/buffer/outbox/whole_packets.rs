@@ -66,20 +66,20 @@ impl Outbox {
         self.open = 0;
         let weight = packet.weight();
         let packets = self.packets.get_or_insert_default();
-        let (freed, newest) = match packets.replace(packet) {
-            Ok(freed) => (freed, None),
-            Err(packet) => {
-                packets.push(packet);
-                (0, Some(packets.droppable()))
-            }
+        let (freed, mut at, replaced) = match packets.replace(packet) {
+            Ok((freed, at)) => (freed, at, true),
+            Err(packet) => (0, packets.push(packet), false),
         };
         self.count_packets(freed, weight);
-        let mut made = MadeRoom { replaced: newest.is_none(), ..MadeRoom::default() };
-        while self.is_over(room) && self.drop_oldest() {
+        let mut made = MadeRoom { replaced, ..MadeRoom::default() };
+        while self.is_over(room) && !made.refused {
+            // It is the latest, wherever its place is: the others go before it.
+            match self.drop_oldest(Some(at)) {
+                Some(gone) => at -= usize::from(gone < at),
+                None => made.refused = self.drop_oldest(None).is_some(),
+            }
             made.dropped += 1;
         }
-        // They go in order, and it is the last one.
-        made.refused = newest == Some(made.dropped);
         made
     }
 
@@ -96,13 +96,12 @@ impl Outbox {
         droppable > room.packets || self.weight() > bytes
     }
 
-    fn drop_oldest(&mut self) -> bool {
-        let Some(freed) = self.packets.as_mut().and_then(|packets| packets.drop_oldest()) else {
-            return false;
-        };
+    /// Drops the oldest packet that may be dropped, but not the one at the place `spared`. Returns the place that it had.
+    fn drop_oldest(&mut self, spared: Option<usize>) -> Option<usize> {
+        let (freed, at) = self.packets.as_mut()?.drop_oldest(spared)?;
         self.count_packets(freed, 0);
         self.forget_empty_queue();
-        true
+        Some(at)
     }
 
     /// Drops packets, the oldest first, until no more than `most` bytes wait or none is left that may be dropped.
@@ -110,7 +109,7 @@ impl Outbox {
     #[cold]
     pub(crate) fn make_way(&mut self, most: usize) -> usize {
         let mut dropped = 0;
-        while self.weight() > most && self.drop_oldest() {
+        while self.weight() > most && self.drop_oldest(None).is_some() {
             dropped += 1;
         }
         dropped

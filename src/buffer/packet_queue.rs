@@ -73,6 +73,11 @@ impl PacketQueue {
         self.droppable
     }
 
+    /// What those that may be dropped count for, in bytes.
+    pub(super) fn droppable_weight(&self) -> usize {
+        self.waiting.iter().filter(|packet| packet.fate != Fate::Kept).map(Waiting::weight).sum()
+    }
+
     /// Appends a packet, and returns its place.
     pub(super) fn push(&mut self, packet: Waiting) -> usize {
         self.droppable += usize::from(packet.fate != Fate::Kept);

@@ -336,11 +336,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Returns `true` if `len` more bytes take the outbox to no more than `most`. Packets that may be dropped make way.
+    /// Returns `true` if `len` more bytes take the outbox to no more than `most`. Packets that may be dropped make way,
+    /// unless that would not help.
     #[inline]
     pub(crate) fn has_room_for(&mut self, len: usize, most: usize, core: &mut ShardCore) -> bool {
         if len <= most.saturating_sub(self.queued()) {
             return true;
+        }
+        if len > most.saturating_sub(self.kept()) {
+            return false;
         }
         self.make_way(len, most, core);
         len <= most.saturating_sub(self.queued())
@@ -384,7 +388,10 @@ impl Connection {
         core: &mut ShardCore,
     ) -> Result<(), SendError> {
         let high = core.limits.outbox_high;
-        self.make_way(0, high, core);
+        // A frame that has no room in any case costs no other packet its place.
+        if self.kept() <= most {
+            self.make_way(0, high, core);
+        }
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
             if self.queued() > high {
                 self.block_for_outbox();
@@ -420,6 +427,12 @@ impl Connection {
     /// bytes.
     pub(crate) fn queued(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.weight())
+    }
+
+    /// The part of [`queued`](Self::queued) that is sent in any case.
+    #[cold]
+    fn kept(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.weight() - outbox.droppable_weight())
     }
 
     /// Bytes that wait in memory that other sessions share.

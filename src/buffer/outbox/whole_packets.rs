@@ -51,6 +51,11 @@ impl Outbox {
         self.packets.as_ref().is_some_and(|packets| packets.droppable() > 0)
     }
 
+    /// The part of [`weight`](Self::weight) that may be dropped.
+    pub(crate) fn droppable_weight(&self) -> usize {
+        self.packets.as_ref().map_or(0, |packets| packets.droppable_weight())
+    }
+
     /// Queues a packet that may be dropped, as `overflow` says, behind all that waits, or in the place of the one with
     /// the same key.
     pub(crate) fn push_droppable(

@@ -131,6 +131,23 @@ fn what_is_kept_stays_in_order_among_what_is_dropped() {
 }
 
 #[test]
+fn a_packet_that_has_no_room_in_any_case_costs_no_other_its_place() {
+    let send: Do = Box::new(|session, number| {
+        let too_long = [0; HARD + 1];
+        let refused = match number {
+            21 => session.send_as(too_long, Overflow::Refuse),
+            22 => session.send(too_long),
+            _ => return session.send_as(numbered(number), Overflow::DropOldest),
+        };
+        assert!(matches!(refused, Err(SendError::Full { limit: HARD, .. })), "{refused:?}");
+        Ok(())
+    });
+    let (mut world, conn) = send_in_callback(false, 23, send);
+    assert_eq!(numbers(&read_all(&mut world, conn)), (0..21).collect::<Vec<u8>>());
+    assert_eq!((world.metrics().overflow_dropped, world.metrics().overflow_refused), (0, 1));
+}
+
+#[test]
 fn what_may_be_dropped_makes_way_and_never_stops_the_reading() {
     let send: Do = Box::new(|session, number| {
         if number < 50 {

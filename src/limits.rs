@@ -171,7 +171,9 @@ impl Limits {
         self
     }
 
-    /// Bytes that may wait in the mailbox of a shard: payloads, and 128 bytes for each ticket. Default 64 MiB.
+    /// Bytes that may wait in the mailbox of a shard: payloads, 128 bytes for each ticket, and 8 bytes for each session
+    /// of a list that a packet brings along (that of [`ServerHandle::send_to`](crate::ServerHandle::send_to), or of a
+    /// [`Channel`](crate::Channel) whose members have changed while others were on their way). Default 64 MiB.
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
         self.mailbox_bytes = bytes;

@@ -52,7 +52,21 @@ struct Group {
     shard: Arc<dyn Deliver>,
     /// Shared with the packets that are on their way to the members, and copied if it changes meanwhile.
     keys: Arc<Vec<Key>>,
+    /// It is a copy, which no packet has counted yet.
+    is_copied: bool,
     sessions: Vec<SessionId>,
+}
+
+impl Group {
+    fn keys_mut(&mut self) -> &mut Vec<Key> {
+        self.is_copied |= Arc::strong_count(&self.keys) > 1;
+        Arc::make_mut(&mut self.keys)
+    }
+
+    /// What the list counts for in the mailbox, in bytes: each copy once, with the first packet that takes it along.
+    fn listed(&self) -> usize {
+        if self.is_copied { size_of_val(self.keys.as_slice()) } else { 0 }
+    }
 }
 
 impl Default for Members {
@@ -110,11 +124,12 @@ impl Members {
             id: id.shard,
             shard: state.shard().clone(),
             keys: Arc::default(),
+            is_copied: false,
             sessions: Vec::new(),
         });
         let (place, at) = (self.next_place, group.sessions.len());
         self.next_place += 1;
-        Arc::make_mut(&mut group.keys).push(id.key);
+        group.keys_mut().push(id.key);
         group.sessions.push(id);
         vacant.insert(Member { handle: session.clone(), place, at, on_leave: on_leave.take() });
         Ok(place)
@@ -128,8 +143,8 @@ impl Members {
         }
         let Member { place, at, on_leave, handle } = occupied.remove();
         if let Entry::Occupied(mut group) = self.groups.entry(shard_address(&handle.handle_state)) {
-            let Group { keys, sessions, .. } = group.get_mut();
-            Arc::make_mut(keys).swap_remove(at);
+            group.get_mut().keys_mut().swap_remove(at);
+            let sessions = &mut group.get_mut().sessions;
             sessions.swap_remove(at);
             if let Some(moved) = sessions.get(at).and_then(|moved| self.members.get_mut(moved)) {
                 moved.at = at;
@@ -158,7 +173,7 @@ impl Members {
 
     /// Gives a packet to the shards of all members but `left_out`. Returns for how many members it is.
     pub(super) fn publish(
-        &self,
+        &mut self,
         payload: &Bytes,
         left_out: Option<SessionId>,
     ) -> Result<usize, BroadcastError> {
@@ -166,14 +181,18 @@ impl Members {
         let except =
             left_out.map(|member| (shard_address(&member.handle.handle_state), member.handle.id().key));
         let (mut sent, mut took, mut full) = (0, 0, Vec::new());
-        for (address, group) in &self.groups {
+        for (address, group) in &mut self.groups {
             let except = except.filter(|(shard, _)| shard == address).map(|(_, key)| key);
             let count = group.sessions.len() - usize::from(except.is_some());
             if count == 0 {
                 continue;
             }
-            match group.shard.deliver_to_all(payload, &group.keys, except, self.overflow) {
-                Ok(()) => (sent, took) = (sent + count, took + 1),
+            let listed = group.listed();
+            match group.shard.deliver_to_all(payload, &group.keys, listed, except, self.overflow) {
+                Ok(()) => {
+                    group.is_copied = false;
+                    (sent, took) = (sent + count, took + 1);
+                }
                 Err(SendError::MailboxFull { .. }) => full.push(group.id),
                 // A shard that has ended has no sessions; they are about to leave.
                 Err(_) => {}

@@ -53,11 +53,12 @@ pub(crate) trait Deliver: Send + Sync {
     /// `bytes` is what the command holds, for the mailbox's limit.
     fn deliver(&self, key: Key, command: SessionCommand, bytes: usize) -> Result<(), Undelivered>;
 
-    /// Gives the shard a packet for all of these sessions but `except`.
+    /// Gives the shard a packet for all of these sessions but `except`. `listed` is what their list counts for, in bytes.
     fn deliver_to_all(
         &self,
         payload: &Bytes,
         sessions: &Arc<Vec<Key>>,
+        listed: usize,
         except: Option<Key>,
         overflow: Overflow,
     ) -> Result<(), SendError>;

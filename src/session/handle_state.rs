@@ -154,6 +154,7 @@ mod tests {
             &self,
             _: &Bytes,
             _: &Arc<Vec<Key>>,
+            _: usize,
             _: Option<Key>,
             _: crate::Overflow,
         ) -> Result<(), SendError> {

@@ -137,11 +137,12 @@ impl<T: Send> Deliver for CommandSender<T> {
         &self,
         payload: &Bytes,
         sessions: &Arc<Vec<Key>>,
+        listed: usize,
         except: Option<Key>,
         overflow: Overflow,
     ) -> Result<(), SendError> {
         let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except, overflow);
-        let bytes = fan_out.bytes();
+        let bytes = fan_out.bytes().saturating_add(listed);
         self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(|refused| send_error(&refused))
     }
 

@@ -72,6 +72,7 @@ impl Deliver for Nowhere {
         &self,
         _: &bytes::Bytes,
         _: &Arc<Vec<Key>>,
+        _: usize,
         _: Option<Key>,
         _: crate::Overflow,
     ) -> Result<(), SendError> {

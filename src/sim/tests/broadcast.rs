@@ -276,6 +276,28 @@ fn the_bytes_of_a_broadcast_count_in_each_mailbox() {
 }
 
 #[test]
+fn each_copy_of_the_list_of_members_counts_once_in_the_mailbox() {
+    let (mut world, conns, handles) = with_handles(Setup::default(), 10);
+    let room = Channel::new();
+    handles.iter().for_each(|handle| assert_eq!(room.join(handle), Ok(())));
+    // The first list is the channel's own, and a change while nothing is on its way needs no other.
+    let mut expected = 0;
+    for (leaving, listed) in [(None, 0), (None, 0), (Some(0), 9 * 8), (None, 0), (Some(1), 8 * 8)] {
+        leaving.iter().for_each(|at: &usize| assert!(room.leave(&handles[*at])));
+        assert!(room.publish("five!").is_ok());
+        expected += 5 + listed;
+        assert_eq!(world.metrics().mailbox_bytes, expected);
+    }
+    world.run_for(2);
+    assert_eq!(world.metrics().mailbox_bytes, 0);
+    assert!(room.leave(&handles[2]));
+    assert_eq!((room.publish("five!"), world.metrics().mailbox_bytes), (Ok(7), 5));
+    world.run_for(2);
+    let got = heard(&world, &conns).iter().map(|heard| heard.len() / 9).collect::<Vec<_>>();
+    assert_eq!(got, [2, 4, 5, 6, 6, 6, 6, 6, 6, 6]);
+}
+
+#[test]
 fn a_predicate_sees_each_session_and_its_panic_ends_the_broadcast_on_its_shard_alone() {
     let (mut world, conns, handles) = with_handles(Setup { workers: 2, ..budget(2, 1 << 20) }, 10);
     let chosen: Vec<_> = handles.iter().step_by(2).map(SessionHandle::id).collect();

@@ -102,15 +102,6 @@ impl Sys for MioSys {
         stream.recv(into)
     }
 
-    fn let_wait(&mut self, stream: &mut Stream, patience: Duration) -> io::Result<()> {
-        stream.let_wait(patience)
-    }
-
-    #[inline]
-    fn recv_waiting(&mut self, stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
-        stream.recv_waiting(into)
-    }
-
     #[inline]
     fn send(&mut self, stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
         stream.send(bytes)

@@ -1,4 +1,3 @@
-mod lockstep;
 mod turn;
 
 use std::{
@@ -8,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use self::lockstep::Lockstep;
 use super::{
     Acceptor, Connector, Flow, Ready, Service, Sys,
     service::{STEPS, Step},
@@ -55,7 +53,6 @@ pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {
     due: Vec<Fired<TimerPurpose>>,
     /// The sessions that were served in this turn without an event.
     served: Vec<Key>,
-    lockstep: Lockstep,
 }
 
 /// How long a shard lives.
@@ -105,7 +102,6 @@ where
             dirty: VecDeque::new(),
             due: Vec::new(),
             served: Vec::new(),
-            lockstep: Lockstep::default(),
         })
     }
 
@@ -375,21 +371,16 @@ where
     fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
         self.judge_last_turn();
         let (now, deadline) = self.poll_deadline();
+        let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        if wait != Some(Duration::ZERO) && (has_answers_left() || !self.fall_asleep()) {
+            wait = Some(Duration::ZERO);
+        }
         self.ready.clear();
-        if !(self.lockstep.holds() && self.read_in_step(sys, buffer, deadline)) {
-            let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
-            if wait != Some(Duration::ZERO) && (has_answers_left() || !self.fall_asleep()) {
-                wait = Some(Duration::ZERO);
-            }
-            let polled = sys.poll(&mut self.ready, wait);
-            self.wake_up(deadline);
-            match polled {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            if self.lifetime == Lifetime::Connection {
-                self.lockstep.note_poll(self.ready.len());
-            }
+        let polled = sys.poll(&mut self.ready, wait);
+        self.wake_up(deadline);
+        match polled {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
         }
         self.busy = 1;
         STEPS.into_iter().for_each(|step| self.take(step, sys, buffer));

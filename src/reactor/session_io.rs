@@ -37,21 +37,9 @@ pub(super) fn handle_event<Y: Sys, H: PacketHandler, F: Framing>(
     if ready.hangup | ready.error | !ready.readable || !access.is_ordinary() {
         return handle_other_event(sys, buffer, budget, ready, access);
     }
-    let read = sys.recv(access.io(), buffer.space());
-    handle_read_of_ordinary(sys, buffer, budget, access, read);
-}
-
-/// Handles the kernel's result for one read of an ordinary session, and writes the replies.
-#[inline(always)]
-pub(super) fn handle_read_of_ordinary<Y: Sys, H: PacketHandler, F: Framing>(
-    sys: &mut Y,
-    buffer: &mut ReceiveBuffer,
-    budget: usize,
-    access: &mut SessionAccess<'_, H, F, Y::Stream>,
-    read: io::Result<usize>,
-) {
-    let room = buffer.space().len();
-    match read {
+    let space = buffer.space();
+    let room = space.len();
+    match sys.recv(access.io(), space) {
         Ok(n) if n > 0 && n < room => access.handle_ordinary(buffer, n),
         read => {
             access.handle_readable(false);

@@ -227,13 +227,6 @@ pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(all(unix, target_vendor = "apple"))]
 pub(super) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
-/// On Linux the calls of a stream say themselves that they do not wait, since its socket may be one that does: see
-/// [`Stream::let_wait`].
-#[cfg(target_os = "linux")]
-const AT_ONCE: (RecvFlags, SendFlags) = (RecvFlags::DONTWAIT, SEND_FLAGS.union(SendFlags::DONTWAIT));
-#[cfg(all(unix, not(target_os = "linux")))]
-const AT_ONCE: (RecvFlags, SendFlags) = (RecvFlags::empty(), SEND_FLAGS);
-
 /// What a stream is polled for. Urgent data cuts a read short before what follows it, see `to_ready`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
@@ -324,46 +317,19 @@ impl Stream {
     #[cfg(unix)]
     #[inline]
     pub(crate) fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let (n, _) = rustix::net::recv(self, into, AT_ONCE.0)?;
-        Ok(n)
-    }
-
-    /// Makes the socket one that waits, so long at most, for bytes to receive.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn let_wait(&mut self, patience: Duration) -> io::Result<()> {
-        let socket = SockRef::from(&self.0);
-        socket.set_read_timeout(Some(patience))?;
-        socket.set_nonblocking(false)
-    }
-
-    /// As [`recv`](Self::recv), but waits.
-    #[cfg(target_os = "linux")]
-    #[inline]
-    pub(crate) fn recv_waiting(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let (n, _) = rustix::net::recv(self, into, RecvFlags::empty())?;
         Ok(n)
-    }
-
-    /// Not tried elsewhere.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn let_wait(&mut self, _patience: Duration) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn recv_waiting(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.recv(into)
     }
 
     #[cfg(unix)]
     #[inline]
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self, bytes, AT_ONCE.1)?)
+        Ok(rustix::net::send(self, bytes, SEND_FLAGS)?)
     }
 
     #[cfg(unix)]
     pub(crate) fn send_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(rustix::net::sendmsg(self, slices, &mut SendAncillaryBuffer::default(), AT_ONCE.1)?)
+        Ok(rustix::net::sendmsg(self, slices, &mut SendAncillaryBuffer::default(), SEND_FLAGS)?)
     }
 
     // Elsewhere mio has to know that a call would have blocked: it announces the next event only then.

@@ -9,7 +9,7 @@ use crate::{addr::Addr, strategy::DetachedSocket, time::Clock};
 /// What the reactor needs of the system. One implementation uses mio, another is a simulated network for tests.
 ///
 /// Polling is edge-triggered: a state is announced when it changes, and when a socket is registered. All calls return
-/// at once, but for `poll` and `recv_waiting`.
+/// at once, but for `poll`.
 pub(crate) trait Sys {
     type Listener;
     type Stream;
@@ -44,13 +44,6 @@ pub(crate) trait Sys {
 
     /// Receives bytes; 0 means the end of the stream.
     fn recv(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;
-
-    /// Prepares the stream for [`recv_waiting`](Self::recv_waiting), which then waits for so long at most. All other
-    /// calls still return at once.
-    fn let_wait(&mut self, stream: &mut Self::Stream, patience: Duration) -> io::Result<()>;
-
-    /// As [`recv`](Self::recv), but waits for bytes.
-    fn recv_waiting(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;
 
     fn send(&mut self, stream: &mut Self::Stream, bytes: &[u8]) -> io::Result<usize>;
 

@@ -278,17 +278,6 @@ where
         self.slots.len()
     }
 
-    /// Returns the only session of the shard and its socket, if there is but one, it waits for nothing but input, and no
-    /// other is being dialled.
-    pub(crate) fn sole_ordinary(&mut self) -> Option<(Key, &mut T)> {
-        if self.slots.len() != 1 || self.is_dialling() {
-            return None;
-        }
-        let (key, _) = self.slots.iter().next()?;
-        let slot = self.slots.get_mut(key)?;
-        (slot.connection.is_ordinary() && !slot.connection.has_output()).then_some((key, &mut slot.io))
-    }
-
     pub(crate) fn counters(&mut self) -> &mut Counters {
         &mut self.core.counters
     }

@@ -171,16 +171,6 @@ impl Sys for SimSys {
         done
     }
 
-    fn let_wait(&mut self, _stream: &mut SimFd, _patience: Duration) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Does not wait: a thread that is in here does not look at its poll, and goes on with its next turn by itself.
-    fn recv_waiting(&mut self, stream: &mut SimFd, into: &mut [u8]) -> io::Result<usize> {
-        self.network.lock().epolls[self.epoll].sleeps_until = None;
-        self.recv(stream, into)
-    }
-
     fn send(&mut self, stream: &mut SimFd, bytes: &[u8]) -> io::Result<usize> {
         let mut net = self.network.lock();
         let done = net.send(stream.number, &mut bytes.iter());

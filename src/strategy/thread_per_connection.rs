@@ -8,12 +8,6 @@ use crate::addr::NewConnection;
 /// most 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and a receive buffer that grows with
 /// what one read brings, from 1 KiB to 128 KiB.
 ///
-/// On Linux, a thread whose TCP peer sends and waits for the reply, again and again, sleeps in the read of its socket and
-/// not in a poll, which saves one of three system calls per packet. Nothing but its peer wakes it there, for 10 ms at
-/// most (up to twice that where the kernel's ticks are long). So what another thread sends to that session may be late by
-/// as much, if it was sent nothing during the last 16 packets of its peer. Sessions with layers, and with a timer that is
-/// due within that time, are not read in this way.
-///
 /// ```
 /// use framewire::{Server, ThreadPerConnection};
 ///

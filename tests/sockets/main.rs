@@ -26,7 +26,6 @@ mod events;
 mod handler_factories;
 mod handlers;
 mod heartbeats;
-mod in_step;
 mod links;
 mod listeners;
 mod memory;

@@ -47,17 +47,11 @@ where
 
     /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
     /// reserved for those that wait.
-    /// Begins the time for reading, where no session waits for its next share.
-    #[inline]
-    pub(super) fn begin_read(&mut self) {
-        self.begin_part(READ_SHARE);
-    }
-
     #[inline]
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.shard.take_unfinished(&mut self.unfinished);
         if self.unfinished.is_empty() {
-            self.begin_read();
+            self.begin_part(READ_SHARE);
             self.serve_ready(sys, buffer);
         } else {
             self.begin_part(READ_SHARE / 2);
@@ -120,7 +114,6 @@ where
 
     #[inline(never)]
     fn obey_commands(&mut self, sys: &mut Y) {
-        self.lockstep.end();
         self.begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };

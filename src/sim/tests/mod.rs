@@ -20,7 +20,6 @@ mod forks;
 mod half_close;
 mod handlers;
 mod heartbeats;
-mod in_step;
 mod layer_contracts;
 mod layer_limits;
 mod layer_pushes;

@@ -6,8 +6,9 @@ use crate::id::SessionId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// The session that was to be linked is closing.
-    #[error("session closed")]
+    /// The session that was to be linked is closing, or its peer has ended its side and
+    /// [`on_end`](crate::PacketHandler::on_end) was called.
+    #[error("session closed, or ended by its peer")]
     Closed,
     /// A session cannot be linked to itself.
     #[error("a session cannot be linked to itself")]

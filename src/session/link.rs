@@ -9,11 +9,11 @@
 //! `a` asks for the link and takes no packets until `b` has agreed, so that nothing overtakes what was sent before:
 //!
 //! ```text
-//! a: link(b) ── Join ──▶ b, which waits too ── Joined ──▶ a, which begins ── Release ──▶ b, which begins
+//! a: link(b) ── Join ──▶ b, which waits too ── Joined ──▶ a, which begins ── Begin ──▶ b, which begins
 //! ```
 //!
 //! `Join` and `Joined` go behind what was sent to the same session before, if need be through a mailbox; everything
-//! else is an effect.
+//! else is an effect. So a `Hold` may come before the `Joined` that was sent earlier, and counts from then on.
 
 use crate::{
     error::{CloseKind, CloseReason, LinkError, SendError},
@@ -36,7 +36,9 @@ struct Link {
     partner: SessionId,
     /// The partner has agreed.
     is_joined: bool,
-    /// Takes no packets: the partner has not agreed yet, or its outbox is full.
+    /// Waits for the other to begin.
+    awaits: bool,
+    /// The partner takes no packets: its outbox is full.
     is_held: bool,
     /// Has told the partner to take none.
     holds: bool,
@@ -49,6 +51,8 @@ pub(crate) enum LinkSignal {
     Join { from: SessionId },
     /// It agrees.
     Joined,
+    /// It has begun.
+    Begin,
     /// Its outbox is full.
     Hold,
     /// It takes packets.
@@ -57,6 +61,16 @@ pub(crate) enum LinkSignal {
     End,
     /// It closes, for such a reason; `None` if it was not there, or is linked to another.
     Gone(Option<CloseKind>),
+}
+
+impl Link {
+    fn new(partner: SessionId) -> Self {
+        Self { partner, is_joined: false, awaits: true, is_held: false, holds: false }
+    }
+
+    fn takes_packets(self) -> bool {
+        !self.awaits && !self.is_held
+    }
 }
 
 impl Links {
@@ -135,8 +149,9 @@ impl Session<'_> {
     ///   gracefully, with [`CloseReason::LinkLost`].
     /// - All other callbacks are called, and timeouts, heartbeats and layers work, as before. There is no way to undo a link.
     ///
-    /// If the other session has closed by then, is linked to a third, or is not open yet, this one is closed with
-    /// [`CloseReason::LinkLost`] after the callback.
+    /// If the other session has closed by then, is linked to a third, or is not open yet, or its peer has ended its side
+    /// and that was told, this one is closed with [`CloseReason::LinkLost`] after the callback. A session that is paused
+    /// until it is linked is told of no end.
     ///
     /// ```
     /// use framewire::{Handled, PacketHandler, Session, SessionId};
@@ -221,14 +236,16 @@ impl Connection {
             // Its whole service has ended.
             Err(_) => core.signal(own, LinkSignal::Gone(None)),
         }
-        self.begin_link(other, false, core);
+        self.begin_link(Link::new(other), core);
         Ok(())
     }
 
-    fn begin_link(&mut self, partner: SessionId, is_joined: bool, core: &mut ShardCore) {
+    fn begin_link(&mut self, link: Link, core: &mut ShardCore) {
         self.status.insert(Flags::LINKED);
-        self.status.block(ReadBlock::FULL);
-        core.links.set(self.key.slot, Link { partner, is_joined, is_held: true, holds: false });
+        if !link.takes_packets() {
+            self.status.block(ReadBlock::FULL);
+        }
+        core.links.set(self.key.slot, link);
         // A pause was for the time until there is a partner.
         self.resume(core);
     }
@@ -239,15 +256,15 @@ impl Connection {
         match (signal, link) {
             (LinkSignal::Join { from }, link) => self.handle_join(from, link, core),
             (LinkSignal::Joined, Some(link)) => {
-                core.links.set(self.key.slot, Link { is_joined: true, ..link });
-                core.signal(link.partner, LinkSignal::Release);
-                self.release_reading(core);
+                core.signal(link.partner, LinkSignal::Begin);
+                self.go_on(Link { is_joined: true, awaits: false, ..link }, core);
             }
+            (LinkSignal::Begin, Some(link)) => self.go_on(Link { awaits: false, ..link }, core),
             (LinkSignal::Hold, Some(link)) => {
                 core.links.set(self.key.slot, Link { is_held: true, ..link });
                 self.status.block(ReadBlock::FULL);
             }
-            (LinkSignal::Release, Some(_)) => self.release_reading(core),
+            (LinkSignal::Release, Some(link)) => self.go_on(Link { is_held: false, ..link }, core),
             (LinkSignal::End, Some(_)) if self.status.has(Flags::END_TOLD) => {
                 self.close(CloseReason::PeerClosed, core);
             }
@@ -270,18 +287,19 @@ impl Connection {
         if !self.is_open() || self.status.has(Flags::END_TOLD) || !is_free {
             return core.signal(from, LinkSignal::Gone(None));
         }
-        self.begin_link(from, true, core);
+        // Both may have asked for it: then one half of it is there.
+        let link = link.unwrap_or(Link::new(from));
+        self.begin_link(Link { is_joined: true, ..link }, core);
         if core.signal_in_order(from, LinkSignal::Joined).is_err() {
             // A full mailbox must not keep both from ever beginning.
             core.signal(from, LinkSignal::Joined);
         }
     }
 
-    /// The partner takes packets.
-    fn release_reading(&mut self, core: &mut ShardCore) {
-        let Some(link) = core.links.get(self.key.slot) else { return };
-        core.links.set(self.key.slot, Link { is_held: false, ..link });
-        if self.status.has_block(ReadBlock::FULL) {
+    /// The partner may take packets from now on.
+    fn go_on(&mut self, link: Link, core: &mut ShardCore) {
+        core.links.set(self.key.slot, link);
+        if link.takes_packets() && self.status.has_block(ReadBlock::FULL) {
             self.lift(ReadBlock::FULL, core);
         }
     }
@@ -300,7 +318,7 @@ impl Connection {
         }
         let is_full = self.status.has_block(ReadBlock::FULL);
         // What layers make of what they read does keep it from being read.
-        let is_blocked = link.is_held || is_full && wire > core.limits.outbox_low;
+        let is_blocked = !link.takes_packets() || is_full && wire > core.limits.outbox_low;
         match (is_blocked, is_full) {
             (true, false) => self.status.block(ReadBlock::FULL),
             (false, true) => self.lift(ReadBlock::FULL, core),

@@ -78,7 +78,8 @@ fn pass_on<H: PacketHandler, F: Framing, T>(
     let Some(partner) = core.links.partner(slot.connection.key().slot) else { return Ok(0) };
     let Some(state) = slot.state.as_deref_mut() else { return Ok(0) };
     let (cell, len) = (&mut *slot.framing, region.len());
-    let (_, most) = core.effect_limits();
+    // No more than the partner's outbox takes beside what may be in it while this session is not held.
+    let most = core.effect_limits().1.min(core.limits.outbox_hard);
     let (mut refused_at, mut rest) = (None, region);
     while slot.connection.takes_packets() {
         if share.frames == 0 {

@@ -36,8 +36,8 @@ impl Room {
     }
 
     /// A packet `link N` links its session to that number, `twice N` does so twice. Before that `early N` sends a packet to
-    /// the other session, `handle N` sends one by its handle, and `own N` sends one to itself by handle. All other packets come
-    /// back.
+    /// the other session, `handle N` sends one by its handle, and `own N` sends one to itself by handle. After it, `busy N` sends one by the handle of
+    /// the other. All other packets come back.
     fn open(&self, probe: &mut Probe) {
         let (room, known) = (self.clone(), self.clone());
         probe.open = Box::new(move |session, ()| {
@@ -56,6 +56,9 @@ impl Room {
                 _ => {}
             }
             room.answers().push(session.link(to.id()));
+            if word == "busy" {
+                to.send("sent by handle")?;
+            }
             Ok(())
         });
     }
@@ -208,6 +211,37 @@ fn an_outbox_that_is_full_when_the_link_begins_holds_the_partner() {
     }
     assert_eq!(heard[0], [echo.clone(), frame(&[2; 9_000])].concat());
     assert_eq!(heard[1], [echo, frame(b"the other way")].concat());
+    finish(world, conns);
+}
+
+/// What the sessions agree on goes through a mailbox that is not empty; that one of them is full does not wait there.
+#[test]
+fn an_outbox_that_is_full_holds_the_partner_also_while_the_mailbox_is_busy() {
+    let limits =
+        Limits::default().outbox_low(2_000).outbox_high(8_000).outbox_hard(20_000).read_budget(1_000);
+    let mut setup = Setup { limits, ..Setup::default() };
+    (setup.sizes.up, setup.sizes.down) = (100_000, 1_000);
+    let (mut world, room) = room(setup);
+    let conns = [(); 2].map(|()| world.connect());
+    world.run_for(1);
+    let echo = frame(&[1; 9_000]);
+    world.net().say(conns[0], &echo);
+    world.run_for(50);
+    let passed = frame(&[2; 900]).repeat(80);
+    let asked = [frame(b"busy 0"), passed.clone()].concat();
+    assert_eq!(world.net().say(conns[1], &asked), asked.len());
+    world.run_for(200);
+    assert_eq!(*room.answers(), [Ok(())]);
+    let queued = world.metrics().queued;
+    assert!(queued < 20_000, "{queued} bytes are queued for a peer that does not read");
+    let mut heard = Vec::new();
+    for _ in 0..500 {
+        heard.extend(world.net().hear_all(conns[0]));
+        world.run_for(1);
+    }
+    let expected = [echo, frame(b"sent by handle"), passed].concat();
+    let same = heard.iter().zip(&expected).take_while(|(one, other)| one == other).count();
+    assert_eq!((heard.len(), same), (expected.len(), expected.len()), "{:?}", ends(&world));
     finish(world, conns);
 }
 

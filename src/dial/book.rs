@@ -11,7 +11,8 @@ use crate::{
 /// What the shard has for its reactor to do about dials, in order. One timer of the wheel, due at once, announces it, so
 /// that a turn without dials does not have to ask.
 ///
-/// Bounded: by [`Limits::dials`](crate::Limits::dials), and by two steps of each session.
+/// Bounded: by [`Limits::dials`](crate::Limits::dials), by two steps of each session, and by what the callbacks of a turn
+/// hang up.
 #[derive(Default)]
 pub(crate) struct DialBook {
     steps: VecDeque<DialStep>,
@@ -31,6 +32,8 @@ pub(crate) enum DialStep {
     Ended(Box<EndedDial>),
     /// Its socket has an event.
     Ready(u32),
+    /// A callback wants no more of it.
+    HangUp(DialId),
 }
 
 /// A connection that ends.

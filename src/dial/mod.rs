@@ -46,7 +46,7 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 /// **What comes of it.** [`on_open`](crate::PacketHandler::on_open) is called when the connection is made and its
 /// layers are open; or [`on_dial_failed`](crate::PacketHandler::on_dial_failed) when that has failed for the last of
 /// its addresses, or the server stops before. Exactly one of the two is called, but for a dial that is
-/// [closed](Upstream::close) before. A dial that [reconnects](Self::reconnect) calls `on_open` for each
+/// [closed](Upstream::close) or [given up](crate::Session::hang_up) before. A dial that [reconnects](Self::reconnect) calls `on_open` for each
 /// connection, all with the same [`DialId`](crate::DialId), and `on_dial_failed` once, when no attempt is left or the server
 /// stops while there is no connection. A connection counts for [`Limits::connections`](crate::Limits::connections) from
 /// the moment in which it is begun.
@@ -114,10 +114,10 @@ impl Dial {
         self
     }
 
-    /// Makes the connection again when it has ended or could not be made, until no attempt is left, [`Upstream::close`] is
-    /// called or the server stops. (What a callback connects has no `Upstream`: connect by
-    /// [`ServerHandle::connect`](crate::ServerHandle::connect) what is to be given up some day.) All addresses are tried
-    /// anew each time, and names are looked up anew. It stays on its thread.
+    /// Makes the connection again when it has ended or could not be made, until no attempt is left, it is given up by
+    /// [`Upstream::close`] or [`Session::hang_up`](crate::Session::hang_up), or the server stops. All addresses are tried
+    /// anew each time, and names are looked up anew. It stays on its thread, also on one of its own
+    /// ([`ThreadPerConnection`](crate::ThreadPerConnection)), which between two attempts counts for no limit.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.reconnect = Some(reconnect);
         self

@@ -37,6 +37,7 @@ where
                 }
                 DialStep::Opened(dial, session) => self.note_opened(dial, session),
                 DialStep::Ended(ended) => self.note_ended(sys, *ended),
+                DialStep::HangUp(dial) => self.hang_up(dial),
             }
             self.shard.clock().read();
             if self.shard.clock().is_part_over() {
@@ -214,7 +215,7 @@ where
         session
     }
 
-    /// Another thread wants no more of it.
+    /// Another thread, or a callback, wants no more of it.
     pub(super) fn hang_up(&mut self, dial: DialId) {
         let Some(number) = self.connector.number_of(dial) else { return };
         if let Some(session) = self.end_dial(number, None) {
@@ -236,6 +237,10 @@ where
                     if let Some(number) = self.connector.number_of(dial) {
                         self.connector.note_opened(number, 0);
                     }
+                }
+                DialStep::HangUp(dial) => {
+                    failed.retain(|failed| *failed != dial);
+                    self.hang_up(dial);
                 }
                 DialStep::Ended(_) | DialStep::Ready(_) => {}
             }

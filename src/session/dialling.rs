@@ -44,6 +44,30 @@ impl Session<'_> {
         let (_, _, core) = self.parts();
         core.dial(dial)
     }
+
+    /// Gives up a dial of this shard, as [`Upstream::close`](crate::Upstream::close) does from other threads: for one that is
+    /// made [again and again](Dial::reconnect). When the callback has returned, its session is closed gracefully, or the
+    /// attempt to connect ends; neither [`on_dial_failed`](crate::PacketHandler::on_dial_failed) nor another attempt follows.
+    ///
+    /// Does nothing if there is no such dial on this shard. One that does not reconnect and has no `Upstream` has ended when
+    /// its session is open: then close the session.
+    ///
+    /// ```
+    /// use framewire::{Origin, packet_fn};
+    ///
+    /// // A server that is dialled says that it will not come back.
+    /// let handler = packet_fn(|session, packet| {
+    ///     if let (b"moved", Origin::Dialled(dial)) = (packet, session.origin()) {
+    ///         session.hang_up(dial);
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # drop(handler);
+    /// ```
+    pub fn hang_up(&mut self, dial: DialId) {
+        let (_, _, core) = self.parts();
+        core.hang_up(dial);
+    }
 }
 
 impl ShardCore {
@@ -57,6 +81,13 @@ impl ShardCore {
         let id = dial.id;
         self.dial_later(DialStep::Begin(dial));
         Ok(id)
+    }
+
+    /// Records that a dial is to be given up.
+    pub(crate) fn hang_up(&mut self, dial: DialId) {
+        if self.dials.under_way() > 0 {
+            self.dial_later(DialStep::HangUp(dial));
+        }
     }
 
     /// Records what is to be done about a dial. A timer that is due now wakes the reactor for it.

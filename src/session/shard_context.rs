@@ -151,6 +151,11 @@ impl<'a, S> ShardContext<'a, S> {
         self.shard.core_mut().dial(dial)
     }
 
+    /// Gives up a dial of this shard, as [`Session::hang_up`] does.
+    pub fn hang_up(&mut self, dial: DialId) {
+        self.shard.core_mut().hang_up(dial);
+    }
+
     /// Sets a timer of the shard: [`on_shard_timer`](crate::PacketHandler::on_shard_timer) is called with `timer` once,
     /// `after` from now (in steps of 1 ms; never early). A timer that is set already is moved. In a shutdown the timers
     /// are cancelled when the last session of the shard has ended.

@@ -1,12 +1,16 @@
 //! Connections that are made again: when, how often, and what becomes of packets meanwhile.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::dials::{addr, end, last, to, world};
 use crate::{
     SendError,
     dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown},
     error::DialError,
+    id::DialId,
     limits::Limits,
     sim::{Answer, Callback, Conn, Setup, World, errno, frame},
 };
@@ -269,6 +273,40 @@ fn callbacks_can_dial_what_is_made_again() {
     world.abort();
     world.run_to_rest();
     world.assert_gone();
+}
+
+#[test]
+fn callbacks_can_give_up_what_they_have_dialled() {
+    for answer in [Answer::Accept, Answer::Silence, Answer::Refuse(errno::ECONNREFUSED)] {
+        let is_up = matches!(answer, Answer::Accept);
+        let dialled = Arc::<Mutex<Option<DialId>>>::default();
+        let mut world = World::new(Setup::default(), |probe| {
+            let (asked, given_up) = (dialled.clone(), dialled.clone());
+            probe.start = Box::new(move |shard, _| {
+                let dial = shard.connect(again(&[1_000])).expect("it is the first");
+                *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(dial);
+            });
+            probe.packet = Box::new(move |session, _| {
+                let dial = given_up.lock().unwrap_or_else(PoisonError::into_inner).take();
+                dial.into_iter().for_each(|dial| session.hang_up(dial));
+                Ok(())
+            });
+        });
+        world.net().answer(&addr(1), answer, 1);
+        world.run_until(10);
+        let conn = last(&world);
+        let client = world.connect();
+        world.net().say(client, &frame(b"enough"));
+        world.run_until(20);
+        world.net().end(client);
+        if is_up {
+            world.net().end(conn);
+        }
+        world.run_until(10_000);
+        assert_eq!((attempts(&world).len(), world.log.failed_dials().len()), (1, 0));
+        assert_eq!(world.metrics().sessions, 0);
+        end(world);
+    }
 }
 
 /// A server with 2,000 clients dies, stays away for ten seconds, and comes back.

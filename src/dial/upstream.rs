@@ -71,8 +71,8 @@ pub enum WhileDown {
     /// They are kept, and sent in order when it is connected: behind what `on_open` sends, and before all that is sent
     /// later. More are refused with [`SendError::Full`](crate::SendError::Full), and so is a packet of more than
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard) or
-    /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes), for which a session never has room. What is kept when the
-    /// upstream ends is dropped.
+    /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes), for which a session never has room. (One that its
+    /// frame alone makes too long is dropped when it is connected.) What is kept when the upstream ends is dropped.
     Keep {
         /// The most bytes of payload, and 32 for each packet.
         bytes: usize,

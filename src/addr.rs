@@ -30,7 +30,7 @@ use crate::id::DialId;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
-    /// TCP over IPv4 or IPv6.
+    /// TCP or UDP over IPv4 or IPv6.
     Ip(SocketAddr),
     /// A Unix socket and its path; `None` for an unnamed one, as clients usually have.
     Unix(Option<PathBuf>),

@@ -103,6 +103,7 @@
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
+//! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be) |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
@@ -161,7 +162,7 @@
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
-//! - No TLS and no UDP yet.
+//! - No TLS yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),
@@ -259,11 +260,15 @@ pub use id::{DialId, SessionId, ShardId};
 pub use layer::{Layer, LayerIo};
 pub use limits::Limits;
 pub use metrics::{Metrics, Rates, Sample, SampleKind};
-pub use server::{Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Unframed, per_shard};
+pub use server::{
+    Datagram, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Transport, Unframed,
+    per_shard,
+};
 pub use session::{
     Heartbeat, HeartbeatError, Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError,
     TimerId,
 };
+pub use shard::Beyond;
 pub use strategy::{
     AcceptMode, Detached, DetachedPlace, DetachedSocket, ForkingStrategy, Placement, ShardLoads,
     SingleReactor, ThreadPerConnection, WorkerPool,

@@ -21,11 +21,11 @@ pub(crate) const MOST_DIALS: usize = 1 << 15;
 /// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads return `MailboxFull` |
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
 /// | [`fanout_budget`](Self::fanout_budget) | 4,096 sessions, 1 MiB | a broadcast continues in the next turn |
-/// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses; clients wait in the backlog |
+/// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses; clients wait in the backlog. UDP: 65,536 peers, see [`Beyond`](crate::Beyond) |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
 /// | [`dials`](Self::dials) | 16,384 | `connect` returns [`DialError::TooMany`](crate::DialError::TooMany) |
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
-/// | [`idle_timeout`](Self::idle_timeout) | off | `on_idle` is called, which closes by default |
+/// | [`idle_timeout`](Self::idle_timeout) | off; UDP: 60 s | `on_idle` is called, which closes by default |
 /// | [`max_age`](Self::max_age) | off | the session ends with `MaxAge` |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
@@ -194,7 +194,8 @@ impl Limits {
     }
 
     /// Connections of the whole server. 0, the default, means as many as the descriptor limit allows. At the limit
-    /// accepting pauses, and clients wait in the kernel's backlog.
+    /// accepting pauses, and clients wait in the kernel's backlog. On UDP these are peers, which take no descriptors: 0
+    /// means 65,536, and [`Server::beyond`](crate::Server::beyond) says what happens to more.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
@@ -226,7 +227,8 @@ impl Limits {
     /// How long a session may receive nothing before `on_idle` is called. What is sent to it, a
     /// [`Heartbeat`](crate::Heartbeat) for example, makes no difference.
     /// [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) sets another for one session. At least 1 ms, as all timeouts but
-    /// [`close_timeout`](Self::close_timeout) and [`linger_timeout`](Self::linger_timeout). Default: off (`None`).
+    /// [`close_timeout`](Self::close_timeout) and [`linger_timeout`](Self::linger_timeout). Default: off (`None`); for
+    /// UDP peers, which cannot say that they are gone, `None` means 60 s.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();

@@ -407,6 +407,17 @@ impl Outbox {
         }
     }
 
+    /// The first `n` bytes will never be written: their tickets are told so.
+    pub(crate) fn lose_tickets(&mut self, n: usize) {
+        let until = self.written.wrapping_add(n as u64);
+        while self.tickets.front().is_some_and(|(at, _)| *at <= until) {
+            if let Some((_, completion)) = self.tickets.pop_front() {
+                self.beside -= TICKET;
+                completion.dropped();
+            }
+        }
+    }
+
     /// Moves a short rest out of a large buffer, which it would otherwise hold for as long as the peer does not read.
     pub(crate) fn settle(&mut self) -> Option<BytesMut> {
         if self.filled == self.front && self.head.capacity() > 0 {

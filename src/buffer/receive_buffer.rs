@@ -50,6 +50,13 @@ impl ReceiveBuffer {
         }
     }
 
+    /// From now on the space is the largest: no datagram is cut. What the buffer holds is lost.
+    pub(crate) fn open_wide(&mut self) {
+        if self.bytes.len() < 2 * SPACE {
+            *self = Self::with_space(SPACE);
+        }
+    }
+
     #[cold]
     fn enlarge(&mut self) {
         *self = Self::with_space((self.bytes.len() / 2 * GROWTH).min(SPACE));
@@ -59,6 +66,18 @@ impl ReceiveBuffer {
     #[inline]
     pub(crate) fn received(&mut self, n: usize) -> &mut [u8] {
         self.space().get_mut(..n).unwrap_or_default()
+    }
+
+    /// The `n` bytes that were received, behind their number in four bytes in network order.
+    #[inline]
+    pub(crate) fn counted(&mut self, n: usize) -> &mut [u8] {
+        let (front, space) = self.bytes.split_at_mut(self.bytes.len() / 2);
+        let n = n.min(space.len());
+        if let Some(header) = front.last_chunk_mut() {
+            *header = (n as u32).to_be_bytes();
+        }
+        let middle = self.bytes.len() / 2;
+        self.bytes.get_mut(middle.wrapping_sub(4)..middle + n).unwrap_or_default()
     }
 
     /// Returns `tail` followed by the `n` bytes that were received, or `None` if that copy would not pay.
@@ -83,6 +102,17 @@ mod tests {
         scratch.space()[..3].copy_from_slice(b"def");
         assert_eq!(scratch.received(3), b"def");
         assert_eq!(scratch.joined(b"abc", 3).map(|region| region.to_vec()), Some(b"abcdef".to_vec()));
+    }
+
+    #[test]
+    fn received_bytes_stand_behind_their_number() {
+        let mut scratch = ReceiveBuffer::new();
+        scratch.open_wide();
+        assert_eq!(scratch.space().len(), SPACE);
+        scratch.space()[..3].copy_from_slice(b"abc");
+        assert_eq!(scratch.counted(3), b"\0\0\0\x03abc");
+        assert_eq!(scratch.counted(0), [0; 4]);
+        assert_eq!(scratch.counted(SPACE).len(), 4 + SPACE);
     }
 
     #[test]

@@ -52,6 +52,10 @@ pub enum DialError {
         /// The timeout.
         after: Duration,
     },
+    /// The server serves UDP, and makes no connections. A [`Reactor`](crate::Reactor) can have an
+    /// [unbound](crate::Server::unbound) server beside it that does.
+    #[error("a server on UDP makes no connections; use an unbound server beside it, in a Reactor")]
+    Udp,
     /// There is a connection, but no session came of it: one of its layers failed, or took too long, or its framing or
     /// its layers could not be made.
     #[error("connected to {addr}, and no session came of it: {reason}")]

@@ -178,6 +178,10 @@ pub enum CloseReason {
         /// Why it closed; `None` if there never was a link.
         why: Option<CloseKind>,
     },
+    /// Another UDP peer took its place: this one was silent for longest, see
+    /// [`Beyond::ForgetIdlest`](crate::Beyond::ForgetIdlest).
+    #[error("there is no room for more peers, and this one was silent for longest")]
+    Forgotten,
     /// The server was shut down.
     #[error("server shutdown")]
     Shutdown,
@@ -226,6 +230,7 @@ impl CloseReason {
             Self::Layer(_) => CloseKind::Layer,
             Self::Memory { .. } => CloseKind::Memory,
             Self::LinkLost { .. } => CloseKind::LinkLost,
+            Self::Forgotten => CloseKind::Forgotten,
             Self::Shutdown => CloseKind::Shutdown,
         }
     }
@@ -289,13 +294,15 @@ pub enum CloseKind {
     Memory,
     /// See [`CloseReason::LinkLost`].
     LinkLost,
+    /// See [`CloseReason::Forgotten`].
+    Forgotten,
     /// See [`CloseReason::Shutdown`].
     Shutdown,
 }
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::PeerClosed,
         Self::Io,
         Self::Frame,
@@ -313,6 +320,7 @@ impl CloseKind {
         Self::Layer,
         Self::Memory,
         Self::LinkLost,
+        Self::Forgotten,
         Self::Shutdown,
     ];
 
@@ -337,6 +345,7 @@ impl CloseKind {
             Self::Layer => "layer",
             Self::Memory => "memory",
             Self::LinkLost => "link_lost",
+            Self::Forgotten => "forgotten",
             Self::Shutdown => "shutdown",
         }
     }

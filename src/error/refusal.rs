@@ -7,6 +7,9 @@ pub enum RefusalCause {
     /// Its peer has as many connections as [`Limits::connections_per_peer`](crate::Limits::connections_per_peer)
     /// allows.
     PeerLimit,
+    /// There are as many UDP peers as [`Limits::connections`](crate::Limits::connections) or the strategy allows. Counted
+    /// for each datagram of a peer that gets no session.
+    Full,
     /// [`PacketHandler::on_open`](crate::PacketHandler::on_open) failed or panicked.
     Handler,
     /// It ended before its layers were open: the handshake failed or took too long, or either side gave up.
@@ -23,9 +26,10 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// Every cause.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Strategy,
         Self::PeerLimit,
+        Self::Full,
         Self::Handler,
         Self::Handshake,
         Self::Vanished,
@@ -40,6 +44,7 @@ impl RefusalCause {
         match self {
             Self::Strategy => "strategy",
             Self::PeerLimit => "peer_limit",
+            Self::Full => "full",
             Self::Handler => "handler",
             Self::Handshake => "handshake",
             Self::Vanished => "vanished",

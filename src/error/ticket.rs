@@ -18,8 +18,9 @@ pub enum TicketError {
     #[error("the session closed before the packet was written: {0:?}")]
     Closed(CloseKind),
     /// The packet was dropped to make room for others, or replaced by a later one, as its
-    /// [`Overflow`](crate::Overflow), or that of its session, allowed.
-    #[error("dropped to make room for later packets")]
+    /// [`Overflow`](crate::Overflow), or that of its session, allowed. Or, over UDP, because the kernel refused it, or took
+    /// none for so long that too many waited.
+    #[error("dropped before it was written")]
     Dropped,
     /// The packet was not written within this time. It may still be written later.
     #[error("not written within {0:?}")]

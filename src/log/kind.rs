@@ -35,6 +35,8 @@ kinds! {
     Unpollable: WARN "cannot serve an accepted connection",
     /// A packet from elsewhere has no frame.
     Unframed: WARN "packets without a frame",
+    /// A datagram was too long, or could not be sent.
+    Datagram: DEBUG "datagrams dropped",
     /// A turn took long.
     SlowTurn: WARN "slow turns",
     /// The memory of a shard is used up.

@@ -87,6 +87,14 @@ metrics! {
         overflow_dropped: Counter "framewire_overflow_dropped_packets_total",
         /// Packets replaced while they waited, by a later one with the same key.
         overflow_replaced: Counter "framewire_overflow_replaced_packets_total",
+        /// Datagrams that were longer than a UDP session may receive, and were dropped.
+        datagrams_too_long: Counter "framewire_too_long_datagrams_total",
+        /// Datagrams that were dropped because their UDP session took none: it was paused, its outbox was above the
+        /// high-water mark, or it was closing.
+        datagrams_missed: Counter "framewire_missed_datagrams_total",
+        /// Datagrams that were queued and then dropped: the kernel refused them, or took none for so long that too many
+        /// waited.
+        datagrams_unsent: Counter "framewire_unsent_datagrams_total",
         /// Panics caught in callbacks, and in the destructors of values that a shard owned.
         panics: Counter "framewire_panics_total",
         /// Events of the poll for sessions that were already gone; harmless.

@@ -7,6 +7,7 @@ use std::{
 use super::{
     Dispatch, HandOverError, Sys,
     accept_failure::{Failure, classify, copy_of},
+    gate::stop_strategy,
     token::listener_token,
 };
 use crate::{
@@ -172,12 +173,7 @@ impl<Y: Sys> Acceptor<Y> {
         if let Some(held) = self.held.take() {
             self.turn_away(&held.endpoints.peer(), RefusalCause::Shutdown, counters);
         }
-        let stopped = catch_unwind(AssertUnwindSafe(|| self.strategy.on_stop())).map_err(panic_message);
-        for panic in [stopped, self.strategy.discard()].into_iter().filter_map(Result::err) {
-            counters.panics += 1;
-            let then = "the forking strategy panicked when accepting stopped";
-            self.reporter.panicked(self.now, "on_stop", &panic, then);
-        }
+        stop_strategy(self.strategy, &self.reporter, self.now, counters);
     }
 
     /// Called when a listener has an event.

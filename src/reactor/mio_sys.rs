@@ -2,6 +2,7 @@ use std::{
     fs::File,
     hash::{BuildHasher, Hasher, RandomState},
     io::{self, IoSlice},
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -10,6 +11,7 @@ use mio::{Events, Poll, Token, Waker, event::Event};
 
 use super::{
     Connecting, Ready, Sys,
+    datagram_socket::DatagramSocket,
     socket::{Listener, SocketOptions, Stream},
     system_clock::SystemClock,
     token::WAKER,
@@ -52,6 +54,7 @@ impl Wake for MioWaker {
 impl Sys for MioSys {
     type Listener = Listener;
     type Stream = Stream;
+    type Datagrams = DatagramSocket;
     type Spare = File;
 
     fn clock(&self) -> Box<dyn Clock> {
@@ -89,6 +92,10 @@ impl Sys for MioSys {
         listener.register(self.poll.registry(), Token(token as usize))
     }
 
+    fn register_datagrams(&mut self, socket: &mut DatagramSocket, token: u64) -> io::Result<()> {
+        socket.register(self.poll.registry(), Token(token as usize))
+    }
+
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, Addr)> {
         listener.accept()
     }
@@ -109,6 +116,16 @@ impl Sys for MioSys {
 
     fn send_vectored(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         stream.send_vectored(slices)
+    }
+
+    #[inline]
+    fn recv_from(&mut self, socket: &mut DatagramSocket, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        socket.recv_from(into)
+    }
+
+    #[inline]
+    fn send_to(&mut self, socket: &mut DatagramSocket, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        socket.send_to(datagram, to)
     }
 
     fn shutdown_write(&mut self, stream: &mut Stream) -> io::Result<()> {

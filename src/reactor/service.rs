@@ -1,4 +1,7 @@
-use std::io;
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 use super::{Ready, Sys};
 use crate::{
@@ -6,6 +9,7 @@ use crate::{
     error::CloseReason,
     id::ShardId,
     session::{Effect, Effects},
+    sync::has_answers_left,
     time::Tick,
 };
 
@@ -71,7 +75,23 @@ pub(crate) trait Service<Y: Sys> {
     ///
     /// # Errors
     /// The error with which the poll or the listeners have failed.
-    fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow>;
+    fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
+        self.judge_last_turn();
+        let (now, deadline) = self.poll_deadline();
+        let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        if wait != Some(Duration::ZERO) && (has_answers_left() || !self.fall_asleep()) {
+            wait = Some(Duration::ZERO);
+        }
+        self.ready().clear();
+        let polled = sys.poll(self.ready(), wait);
+        self.wake_up(deadline);
+        match polled {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        STEPS.into_iter().for_each(|step| self.run(step, 1, sys, buffer));
+        self.end_turn(sys)
+    }
 
     /// Called after the last turn, or when the poll has failed: closes every session and drops the user's values.
     fn finish(self: Box<Self>, sys: &mut Y);

@@ -368,6 +368,7 @@ where
         self.take(step, sys, buffer);
     }
 
+    /// As provided, with the steps inlined, and with a wait in the read where that is quicker.
     fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
         self.judge_last_turn();
         let (now, deadline) = self.poll_deadline();

@@ -139,7 +139,7 @@ impl BoundSocket {
 }
 
 /// Saturates at what the system's type holds; the kernel has a limit of its own.
-fn set_buffers(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+pub(super) fn set_buffers(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     const MOST: usize = i32::MAX as usize;
     if let Some(bytes) = options.recv_buffer {
         socket.set_recv_buffer_size(bytes.min(MOST))?;
@@ -155,12 +155,12 @@ fn backlog(options: &SocketOptions) -> i32 {
 }
 
 #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-fn set_reuse_port(socket: &Socket) -> io::Result<()> {
+pub(super) fn set_reuse_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
 #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
-fn set_reuse_port(_socket: &Socket) -> io::Result<()> {
+pub(super) fn set_reuse_port(_socket: &Socket) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "SO_REUSEPORT is not supported here"))
 }
 

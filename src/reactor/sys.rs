@@ -1,5 +1,6 @@
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -13,6 +14,8 @@ use crate::{addr::Addr, strategy::DetachedSocket, time::Clock};
 pub(crate) trait Sys {
     type Listener;
     type Stream;
+    /// A socket for datagrams, bound, which many peers share.
+    type Datagrams;
     /// A descriptor held in reserve.
     type Spare;
 
@@ -26,6 +29,9 @@ pub(crate) trait Sys {
     fn register(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;
 
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u64) -> io::Result<()>;
+
+    /// Registers the socket under this token, for readable and writable events.
+    fn register_datagrams(&mut self, socket: &mut Self::Datagrams, token: u64) -> io::Result<()>;
 
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Addr)>;
 
@@ -48,6 +54,13 @@ pub(crate) trait Sys {
     fn send(&mut self, stream: &mut Self::Stream, bytes: &[u8]) -> io::Result<usize>;
 
     fn send_vectored(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Receives one datagram. Returns its length, even if that is more than fits, and who has sent it.
+    fn recv_from(&mut self, socket: &mut Self::Datagrams, into: &mut [u8])
+    -> io::Result<(usize, SocketAddr)>;
+
+    /// Sends one datagram, whole or not at all.
+    fn send_to(&mut self, socket: &mut Self::Datagrams, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
 
     /// Ends the stream in the sending direction.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;

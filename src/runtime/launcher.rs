@@ -6,21 +6,25 @@ use std::{
     thread,
 };
 
-use super::{Platform, ShardRegistry, platform::StreamOf, registry::RegisteredShard, resolver::ShardNames};
+use super::{
+    Platform, ShardRegistry,
+    assemble::{Assemble, ServiceSeed, serve_streams},
+    platform::StreamOf,
+    registry::RegisteredShard,
+    resolver::ShardNames,
+};
 use crate::{
     addr::Addr,
     contained::Contained,
     error::{CloseReason, ServeError, panic_message},
+    events::Reporter,
     framing::Framing,
     handler::PacketHandler,
     id::ShardId,
     metrics::SharedCounters,
-    reactor::{
-        Acceptor, AcceptorConfig, Connector, ConnectorConfig, Dispatch, EventLoop, Flow, Lifetime, Service,
-        ServiceConfig, ServiceLoop, Sys,
-    },
-    session::{CoreConfig, Deliver, ShardCore},
-    shard::{Command, Framings, Shard, ShardConfig},
+    reactor::{ConnectorConfig, Dispatch, EventLoop, Flow, Lifetime, Service, Sys},
+    session::{Carrier, CoreConfig, Deliver, ShardCore},
+    shard::{Command, Framings, ShardConfig},
     strategy::ForkingStrategy,
     sync::{DeferredAnswers, Mailbox, MailboxLimits, Wake},
 };
@@ -78,7 +82,8 @@ pub(super) struct ShardLauncher<P: Platform, H, F> {
     member: RegisteredShard<P>,
     framings: Framings<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
-    parts: Option<AcceptorParts<P::Sys>>,
+    carrier: Carrier,
+    assemble: Assemble<P, H, F>,
     first: FirstCommand<StreamOf<P>>,
     registration: ShardRegistration<P>,
 }
@@ -219,12 +224,14 @@ where
         registry: &Arc<ShardRegistry<P>>,
         waker: Arc<dyn Wake>,
         id: ShardId,
+        carrier: Carrier,
         framings: Framings<F>,
         factory: &mut dyn HandlerFactory<H>,
-        parts: Option<AcceptorParts<P::Sys>>,
+        assemble: Assemble<P, H, F>,
     ) -> Self {
         let make = Contained::new(factory.factory(id));
-        Self { parts, ..Self::new(registry, waker, id, Lifetime::Server, framings, make) }
+        let launcher = Self::new(registry, waker, id, Lifetime::Server, framings, make, assemble);
+        Self { carrier, ..launcher }
     }
 
     /// For a shard of the connection that `first` is about.
@@ -237,7 +244,8 @@ where
     ) -> io::Result<Self> {
         let id = registry.next_fork();
         let make = Contained::new(factory.factory(id));
-        let launcher = Self::new(registry, waker, id, Lifetime::Connection, framings, make);
+        let launcher =
+            Self::new(registry, waker, id, Lifetime::Connection, framings, make, serve_streams(None));
         // Checked only now: a stop that began before this shard was listed is seen here; one that begins later reaches
         // it.
         if registry.is_stopping() {
@@ -254,6 +262,7 @@ where
         lifetime: Lifetime,
         framings: Framings<F>,
         make: Contained<Box<dyn FnOnce() -> H + Send>>,
+        assemble: Assemble<P, H, F>,
     ) -> Self {
         let limits = MailboxLimits {
             commands: registry.limits.mailbox_commands,
@@ -265,7 +274,8 @@ where
             thread: Arc::new(OnceLock::new()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);
-        Self { member, framings, make, parts: None, first: FirstCommand::default(), registration }
+        let (carrier, first) = (Carrier::Streams, FirstCommand::default());
+        Self { member, framings, make, carrier, assemble, first, registration }
     }
 }
 
@@ -289,14 +299,18 @@ where
         number: u8,
         neighbours: Arc<[Neighbour]>,
     ) -> Result<Begun<P>, ServeError> {
-        let Self { member, framings, make, parts, first, registration } = *self;
+        let Self { member, framings, make, carrier, assemble, first, registration } = *self;
         let _ = member.thread.set(thread::current().id());
         if let Some(first) = take(&first) {
             // If this thread gets no further, the connection is dropped with the mailbox.
             let _ = member.mailbox.post_control(first);
         }
         let made = catch_unwind(AssertUnwindSafe(|| {
-            make_service(&registration, sys, &member, framings, make, parts, number, neighbours)
+            let reporter = registration.reporter(&member);
+            let handler = make_handler(make)?;
+            let core = registration.core(sys, &member, carrier, reporter.clone(), neighbours);
+            let seed = registration.seed(handler, &member, framings, core, reporter, number);
+            start(sys, assemble, seed)
         }));
         match made.unwrap_or_else(|panic| Err(note_defect(panic))) {
             Ok(service) => Ok((service, registration)),
@@ -323,68 +337,18 @@ pub(super) fn take<T>(first: &FirstCommand<T>) -> Option<Command<T>> {
     first.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "what a launcher consists of, taken apart, and what its thread adds"
-)]
-fn make_service<P: Platform, H: PacketHandler + 'static, F: Framing + Clone + 'static>(
-    registration: &ShardRegistration<P>,
-    sys: &mut P::Sys,
-    member: &RegisteredShard<P>,
-    framings: Framings<F>,
-    make: Contained<Box<dyn FnOnce() -> H + Send>>,
-    parts: Option<AcceptorParts<P::Sys>>,
-    number: u8,
-    neighbours: Arc<[Neighbour]>,
-) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
-    let (registry, id) = (&registration.registry, registration.id);
-    let reporter = registry.reporter(id, registration.lifetime);
-    let mailbox = registry.sender_to(id, member);
-    let is_standing = registration.lifetime == Lifetime::Server;
-    if is_standing {
-        let mailbox = mailbox.clone();
-        reporter.gate.set_reminder(move || mailbox.sum_up_log());
-    }
-    let acceptor = parts.map(|parts| {
-        let AcceptorParts { listeners, strategy, dispatch } = parts;
-        let (admission, here) = (registry.admission.clone(), registry.numbers.thread_of(registration.id));
-        let reporter = reporter.clone();
-        let config =
-            AcceptorConfig { listeners, strategy, dispatch, admission, here, service: number, reporter };
-        Acceptor::new(sys, config)
-    });
-    let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
-    let connector = Connector::new(connector_config(registration, member, number));
+fn make_handler<H>(make: Contained<Box<dyn FnOnce() -> H + Send>>) -> Result<H, ServeError> {
     let made = catch_unwind(AssertUnwindSafe(make.into_inner()));
-    let handler = made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })?;
-    let core = ShardCore::new(CoreConfig {
-        server: registry.numbers.server(),
-        shard: registration.id,
-        limits: &registry.limits,
-        clock: sys.clock(),
-        origin: registry.numbers.origin(),
-        reporter,
-        mailbox,
-        shards: registry.clone(),
-        neighbours,
-    });
-    let config = ShardConfig {
-        framings,
-        layers: registry.layers.clone(),
-        core,
-        published: member.counters.clone(),
-        first_generation: registry.first_generation(),
-        is_standing,
-    };
-    let mut service: Box<dyn Service<P::Sys>> = ServiceLoop::new(ServiceConfig {
-        shard: Shard::new(handler, config),
-        number,
-        acceptor,
-        connector,
-        mailbox: member.mailbox.clone(),
-        lifetime: registration.lifetime,
-        read_budget: registry.limits.read_budget,
-    });
+    made.map_err(|panic| ServeError::Factory { message: panic_message(panic) })
+}
+
+/// Makes a service, and starts its handler.
+fn start<P: Platform, H, F>(
+    sys: &mut P::Sys,
+    assemble: Assemble<P, H, F>,
+    seed: ServiceSeed<'_, P, H, F>,
+) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
+    let mut service = assemble(sys, seed)?;
     match service.start() {
         Ok(()) => Ok(service),
         Err(panic) => {
@@ -421,6 +385,62 @@ impl<P: Platform> ShardRegistration<P> {
         registry.thread_started();
         registry.enlist(id, member.clone());
         Self { registry: registry.clone(), id, lifetime }
+    }
+
+    fn reporter(&self, member: &RegisteredShard<P>) -> Reporter {
+        let reporter = self.registry.reporter(self.id, self.lifetime);
+        if self.lifetime == Lifetime::Server {
+            let mailbox = self.registry.sender_to(self.id, member);
+            reporter.gate.set_reminder(move || mailbox.sum_up_log());
+        }
+        reporter
+    }
+
+    fn core(
+        &self,
+        sys: &P::Sys,
+        member: &RegisteredShard<P>,
+        carrier: Carrier,
+        reporter: Reporter,
+        neighbours: Arc<[Neighbour]>,
+    ) -> Box<ShardCore> {
+        let registry = &self.registry;
+        ShardCore::new(CoreConfig {
+            server: registry.numbers.server(),
+            shard: self.id,
+            carrier,
+            limits: &registry.limits,
+            clock: sys.clock(),
+            origin: registry.numbers.origin(),
+            reporter,
+            mailbox: registry.sender_to(self.id, member),
+            shards: registry.clone(),
+            neighbours,
+        })
+    }
+
+    fn seed<H, F>(
+        &self,
+        handler: H,
+        member: &RegisteredShard<P>,
+        framings: Framings<F>,
+        core: Box<ShardCore>,
+        reporter: Reporter,
+        number: u8,
+    ) -> ServiceSeed<'_, P, H, F> {
+        let registry = &*self.registry;
+        let shard = ShardConfig {
+            framings,
+            layers: registry.layers.clone(),
+            core,
+            published: member.counters.clone(),
+            first_generation: registry.first_generation(),
+            is_standing: self.lifetime == Lifetime::Server,
+        };
+        let (mailbox, lifetime) = (member.mailbox.clone(), self.lifetime);
+        let here = registry.numbers.thread_of(self.id);
+        let connector = connector_config(self, member, number);
+        ServiceSeed { handler, shard, number, mailbox, lifetime, registry, here, reporter, connector }
     }
 
     /// Called when the shard could not go on. A server needs all of its standing shards; the end of a forked one

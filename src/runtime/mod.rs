@@ -3,6 +3,8 @@
 //! shutdowns on one thread.
 #![expect(clippy::disallowed_methods, reason = "this floor reads the clock and starts threads")]
 
+mod assemble;
+mod datagrams;
 mod fan_out;
 mod hand_over;
 mod launcher;
@@ -15,6 +17,7 @@ mod resolver;
 mod signals;
 mod start;
 
+pub(crate) use datagrams::{DatagramParts, Intake, Sockets};
 pub(crate) use fan_out::Posted;
 #[cfg(test)]
 pub(crate) use launcher::RunningThread;

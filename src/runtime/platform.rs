@@ -14,7 +14,7 @@ use crate::{
 
 /// Where shards run: on threads of the system, or in a simulation.
 pub(crate) trait Platform: Clone + Send + Sync + 'static {
-    type Sys: Sys<Stream: Send + 'static, Listener: Send + 'static> + 'static;
+    type Sys: Sys<Stream: Send + 'static, Listener: Send + 'static, Datagrams: Send + 'static> + 'static;
     type Thread;
 
     /// Creates what one event loop needs of the system, and what wakes it.
@@ -27,6 +27,8 @@ pub(crate) trait Platform: Clone + Send + Sync + 'static {
     fn spawn(&self, name: String, thread: ThreadLauncher<Self>) -> io::Result<Self::Thread>;
 }
 
+/// What an event loop of a platform needs.
+pub(super) type SysOf<P> = <P as Platform>::Sys;
 /// The streams of a platform.
 pub(super) type StreamOf<P> = <<P as Platform>::Sys as Sys>::Stream;
 /// The listeners of a platform.

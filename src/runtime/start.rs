@@ -2,13 +2,14 @@ use std::{marker::PhantomData, sync::Arc, vec};
 
 use super::{
     AcceptorParts, HandlerFactory, Platform, ShardRegistry, ThreadLauncher,
+    assemble::serve_streams,
     hand_over::HandOver,
     launcher::{LaunchShard, ShardLauncher},
     platform::ListenerOf,
 };
 use crate::{
     addr::Addr, contained::Contained, error::ServeError, framing::Framing, handler::PacketHandler,
-    id::ShardId, shard::Framings, strategy::ForkingStrategy, sync::Wake,
+    id::ShardId, session::Carrier, shard::Framings, strategy::ForkingStrategy, sync::Wake,
 };
 
 /// What is needed to start the shards of a service.
@@ -75,7 +76,9 @@ where
             self.workers.next()
         };
         let (id, framings) = (self.registry.numbers.on_thread(thread), self.framings.clone());
-        Box::new(ShardLauncher::standing(&self.registry, waker, id, framings, &mut *self.factory, parts))
+        let (carrier, factory) = (Carrier::Streams, &mut *self.factory);
+        let assemble = serve_streams(parts);
+        Box::new(ShardLauncher::standing(&self.registry, waker, id, carrier, framings, factory, assemble))
     }
 
     fn registry(&self) -> &Arc<ShardRegistry<P>> {

@@ -7,55 +7,65 @@ use std::{
 use crate::{
     addr::{BindAddr, Target},
     error::ServeError,
-    reactor::BoundSocket,
+    reactor::{BoundDatagrams, BoundSocket},
 };
 
-/// Binds every target.
+/// Binds every target, for streams.
 pub(crate) fn bind(addrs: impl BindAddr, reuse_port: bool) -> Result<Vec<BoundSocket>, ServeError> {
+    bind_each(addrs, |addr| BoundSocket::tcp(addr, reuse_port), bind_unix)
+}
+
+/// Binds every target, for datagrams.
+pub(super) fn bind_udp(addrs: impl BindAddr) -> Result<Vec<BoundDatagrams>, ServeError> {
+    let no_path = |_, text| Err(ServeError::Address { text, why: "UDP has no paths".into() });
+    bind_each(addrs, |addr| BoundDatagrams::udp(addr, false), no_path)
+}
+
+fn bind_each<B>(
+    addrs: impl BindAddr,
+    bind_ip: impl Fn(SocketAddr) -> io::Result<B>,
+    bind_path: impl Fn(PathBuf, String) -> Result<B, ServeError>,
+) -> Result<Vec<B>, ServeError> {
+    let bind_ip = &|addr: SocketAddr| {
+        bind_ip(addr).map_err(|source| ServeError::Bind { addr: addr.to_string(), source })
+    };
+    let bind_one = |target| match target {
+        Target::Addr(addr) => bind_ip(addr),
+        Target::Path(path) => {
+            let text = format!("unix:{}", path.display());
+            bind_path(path, text)
+        }
+        Target::Host(host, port) => {
+            let resolved = (host.as_str(), port).to_socket_addrs();
+            bind_first(resolved, || format!("{host}:{port}"), bind_ip)
+        }
+        Target::Text(text) => match text.strip_prefix("unix:") {
+            Some(path) => bind_path(path.into(), text.clone()),
+            None => bind_first(text.to_socket_addrs(), || text.clone(), bind_ip),
+        },
+    };
     let targets = addrs.targets();
     if targets.is_empty() {
         return Err(ServeError::Address { text: String::new(), why: "no address was given".into() });
     }
-    targets.into_iter().map(|target| bind_one(target, reuse_port)).collect()
-}
-
-fn bind_one(target: Target, reuse_port: bool) -> Result<BoundSocket, ServeError> {
-    match target {
-        Target::Addr(addr) => bind_tcp(addr, reuse_port),
-        Target::Path(path) => {
-            let text = format!("unix:{}", path.display());
-            bind_unix(path, text)
-        }
-        Target::Host(host, port) => {
-            let resolved = (host.as_str(), port).to_socket_addrs();
-            bind_first(resolved, || format!("{host}:{port}"), reuse_port)
-        }
-        Target::Text(text) => match text.strip_prefix("unix:") {
-            Some(path) => bind_unix(path.into(), text.clone()),
-            None => bind_first(text.to_socket_addrs(), || text.clone(), reuse_port),
-        },
-    }
+    targets.into_iter().map(bind_one).collect()
 }
 
 /// Binds to the first of the addresses that works.
-fn bind_first(
+fn bind_first<B>(
     resolved: io::Result<impl Iterator<Item = SocketAddr>>,
     name: impl Fn() -> String,
-    reuse_port: bool,
-) -> Result<BoundSocket, ServeError> {
+    bind_ip: impl Fn(SocketAddr) -> Result<B, ServeError>,
+) -> Result<B, ServeError> {
     let addrs = resolved.map_err(|error| ServeError::Address { text: name(), why: error.to_string() })?;
     let mut failure = ServeError::Address { text: name(), why: "it resolves to no address".into() };
     for addr in addrs {
-        match bind_tcp(addr, reuse_port) {
+        match bind_ip(addr) {
             Ok(socket) => return Ok(socket),
             Err(error) => failure = error,
         }
     }
     Err(failure)
-}
-
-fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> Result<BoundSocket, ServeError> {
-    BoundSocket::tcp(addr, reuse_port).map_err(|source| ServeError::Bind { addr: addr.to_string(), source })
 }
 
 #[cfg(unix)]

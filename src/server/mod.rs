@@ -3,6 +3,7 @@
 mod bind;
 mod broadcast;
 mod connect;
+mod datagram;
 mod handle;
 mod handlers;
 #[cfg(feature = "prometheus")]
@@ -13,20 +14,20 @@ mod shared_strategy;
 #[cfg_attr(not(all(unix, feature = "signals")), path = "no_signals.rs")]
 mod signals;
 mod start;
+mod transport;
 
 use std::{fmt, time::Duration};
 
+pub use datagram::Datagram;
 pub use handle::ServerHandle;
 pub use handlers::{Handlers, PerShard, per_shard};
 pub use reactor::Reactor;
 pub use running::RunningServer;
+pub use transport::Transport;
 
 pub(crate) use bind::bind;
 
-use self::{
-    signals::OnSignal,
-    start::{Starting, service},
-};
+use self::{signals::OnSignal, start::Starting};
 use crate::{
     addr::{Addr, BindAddr, NewConnection},
     error::ServeError,
@@ -52,6 +53,7 @@ use crate::{
 /// | [`backlog`](Self::backlog) | 4096, which the kernel cuts to `net.core.somaxconn` |
 /// | [`nagle`](Self::nagle) | off: `TCP_NODELAY` is set |
 /// | [`keepalive`](Self::keepalive) | off |
+/// | [`beyond`](Self::beyond) | UDP: peers above the limit are refused |
 /// | [`recv_buffer`](Self::recv_buffer), [`send_buffer`](Self::send_buffer) | chosen and adapted by the kernel |
 /// | `stop_on_signal` (feature `signals`) | off: SIGINT and SIGTERM kill the process |
 ///
@@ -142,6 +144,13 @@ impl Server<Unframed> {
         Ok(server)
     }
 
+    /// Sets how packets are cut from the stream. Each session gets a clone.
+    pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
+        let Self { sockets, others, layers, strategy, limits, options, on_signal, handle, publisher, .. } =
+            self;
+        Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle, publisher }
+    }
+
     fn with_sockets(sockets: Vec<BoundSocket>) -> Self {
         let publisher = Publisher::default();
         let addrs = sockets.iter().map(|socket| socket.addr().clone()).collect();
@@ -161,13 +170,6 @@ impl Server<Unframed> {
 }
 
 impl<F> Server<F> {
-    /// Sets how packets are cut from the stream. Each session gets a clone.
-    pub fn framing<G: Framing + Clone + Send + 'static>(self, framing: G) -> Server<G> {
-        let Self { sockets, others, layers, strategy, limits, options, on_signal, handle, publisher, .. } =
-            self;
-        Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle, publisher }
-    }
-
     /// Binds further addresses, whose sessions have a framing of their own. Everything else is common to all listeners:
     /// the handler, the strategy, the layers, the limits and the counters. Each session gets a clone of the framing,
     /// which is offered [`Limits::frame`] as its maximum.
@@ -259,13 +261,13 @@ impl<F> Server<F> {
         self
     }
 
-    /// Sets the size of the kernel's receive buffer of each connection, in bytes (`SO_RCVBUF`; Linux doubles it).
+    /// Sets the size of the kernel's receive buffer of each connection (or UDP socket), in bytes (`SO_RCVBUF`; Linux doubles it).
     pub fn recv_buffer(mut self, bytes: usize) -> Self {
         self.options.recv_buffer = Some(bytes);
         self
     }
 
-    /// Sets the size of the kernel's send buffer of each connection, in bytes (`SO_SNDBUF`; Linux doubles it).
+    /// Sets the size of the kernel's send buffer of each connection (or UDP socket), in bytes (`SO_SNDBUF`; Linux doubles it).
     pub fn send_buffer(mut self, bytes: usize) -> Self {
         self.options.send_buffer = Some(bytes);
         self
@@ -296,7 +298,7 @@ impl<F> Server<F> {
     }
 }
 
-// The bound on the framing is on each method, so that the compiler's error says that the framing is missing.
+// The bound is on each method, so that the compiler's error says that the framing is missing.
 impl<F> Server<F> {
     /// Serves until a [`handle`](Self::handle) shuts the server down, or until it fails. The calling thread runs the
     /// acceptor and, with a single reactor, everything else as well; see [`spawn`](Self::spawn) for other threads.
@@ -323,7 +325,7 @@ impl<F> Server<F> {
     /// [`ServeError::OnStart`] that [`PacketHandler::on_start`] did.
     pub fn serve<H>(self, handlers: impl Handlers<H>) -> Result<(), ServeError>
     where
-        F: Framing + Clone + Send + 'static,
+        F: Transport,
         H: PacketHandler + 'static,
     {
         self.starting(handlers).serve()
@@ -336,7 +338,7 @@ impl<F> Server<F> {
     /// As [`serve`](Self::serve). [`RunningServer::wait`] returns the error of a shard that fails later.
     pub fn spawn<H>(self, handlers: impl Handlers<H>) -> Result<RunningServer, ServeError>
     where
-        F: Framing + Clone + Send + 'static,
+        F: Transport,
         H: PacketHandler + 'static,
     {
         self.starting(handlers).spawn()
@@ -344,11 +346,11 @@ impl<F> Server<F> {
 
     fn starting<H>(self, handlers: impl Handlers<H>) -> Starting
     where
-        F: Framing + Clone + Send + 'static,
+        F: Transport,
         H: PacketHandler + 'static,
     {
         let on_signal = self.on_signal;
-        let (service, strategy) = service(self, handlers.into_factory());
+        let (service, strategy) = F::service(self, handlers.into_factory());
         let handle = service.handle().clone();
         Starting { services: vec![service], strategy, on_signal, handle }
     }

@@ -3,10 +3,11 @@ use std::{fmt, sync::Arc};
 use super::{
     Handlers, RunningServer, Server, ServerHandle,
     signals::OnSignal,
-    start::{PendingService, Starting, service},
+    start::{PendingService, Starting},
+    transport::Transport,
 };
 use crate::{
-    contained::Contained, error::ServeError, framing::Framing, handler::PacketHandler, reactor::MAX_SERVICES,
+    contained::Contained, error::ServeError, handler::PacketHandler, reactor::MAX_SERVICES,
     strategy::ForkingStrategy,
 };
 
@@ -61,11 +62,11 @@ impl Reactor {
     #[must_use]
     pub fn service<F, H>(mut self, server: Server<F>, handlers: impl Handlers<H>) -> Self
     where
-        F: Framing + Clone + Send + 'static,
+        F: Transport,
         H: PacketHandler + 'static,
     {
         self.on_signal = self.on_signal.sooner(server.on_signal);
-        let (service, _) = service(server, handlers.into_factory());
+        let (service, _) = F::service(server, handlers.into_factory());
         self.services.push(service);
         self
     }

@@ -28,12 +28,17 @@ pub(super) struct Facts {
     pub(super) accepting: AcceptMode,
     /// Per session.
     pub(super) descriptors: usize,
+    /// Of one shard.
+    pub(super) udp_peers: usize,
 }
 
 impl Facts {
     pub(super) fn of(strategy: &dyn ForkingStrategy) -> Self {
         let (workers, accepting) = (strategy.workers(), strategy.accepting());
-        Self { workers, accepting, descriptors: strategy.descriptors_per_session() }
+        let descriptors = strategy.descriptors_per_session();
+        // A service for which it matters has checked that the strategy allows any.
+        let udp_peers = strategy.udp_peers().unwrap_or(0);
+        Self { workers, accepting, descriptors, udp_peers }
     }
 }
 

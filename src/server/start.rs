@@ -246,15 +246,8 @@ fn validate(
         return config("keepalive", "kernels take 1 to 32,767 seconds; leave it out for none".into());
     }
     strategy.validate().map_err(|why| ServeError::config(("strategy", why)))?;
-    if sockets.len() > MAX_LISTENERS {
-        return config("bind", format!("{} addresses; at most {MAX_LISTENERS} are possible", sockets.len()));
-    }
-    if strategy.workers() > MAX_WORKERS {
-        return config(
-            "strategy",
-            format!("{} workers; at most {MAX_WORKERS} are possible", strategy.workers()),
-        );
-    }
+    check_count(sockets.len())?;
+    check_workers(strategy)?;
     if let AcceptMode::PerWorker { .. } = strategy.accepting() {
         if strategy.workers() == 0 {
             return config("strategy", "workers that accept for themselves, but no workers".into());
@@ -262,6 +255,25 @@ fn validate(
         if let Some(socket) = sockets.iter().find(|socket| socket.addr().ip().is_none()) {
             return config("strategy", format!("reuse_port works for TCP only, not for {}", socket.addr()));
         }
+    }
+    Ok(())
+}
+
+/// Checks how many addresses are bound.
+pub(super) fn check_count(addresses: usize) -> Result<(), ServeError> {
+    if addresses > MAX_LISTENERS {
+        let why = format!("{addresses} addresses; at most {MAX_LISTENERS} are possible");
+        return Err(ServeError::config(("bind", why)));
+    }
+    Ok(())
+}
+
+/// Checks how many workers there are.
+pub(super) fn check_workers(strategy: &dyn ForkingStrategy) -> Result<(), ServeError> {
+    let workers = strategy.workers();
+    if workers > MAX_WORKERS {
+        let why = format!("{workers} workers; at most {MAX_WORKERS} are possible");
+        return Err(ServeError::config(("strategy", why)));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod cold_state;
 mod connection;
+mod datagram;
 mod deliver;
 mod dialling;
 mod effects;
@@ -38,6 +39,7 @@ pub use shard_context::ShardContext;
 pub use view::{Session, SessionStats, TimerError, TimerId};
 
 pub(crate) use connection::{Connection, ShutdownStep};
+pub(crate) use datagram::Carrier;
 pub(crate) use deliver::{Deliver, Route, SessionCommand, Undelivered};
 pub(crate) use effects::{Effect, Effects};
 pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};

@@ -10,7 +10,7 @@ use crate::{
     limits::Limits,
     metrics::Counters,
     session::{
-        Connection, Deliver, Effects, KeepAlives, LayerBuffers, Links, Route, Timeouts, TimerId,
+        Carrier, Connection, Deliver, Effects, KeepAlives, LayerBuffers, Links, Route, Timeouts, TimerId,
         status::Flags,
     },
     time::{Clock, ShardClock, Tick},
@@ -21,6 +21,7 @@ use crate::{
 pub(crate) struct ShardCore {
     pub(super) server: ServerNumber,
     pub(crate) shard: ShardId,
+    pub(crate) carrier: Carrier,
     pub(crate) clock: ShardClock,
     /// The time of tick 0.
     pub(crate) origin: Instant,
@@ -85,6 +86,7 @@ pub(crate) enum TimerPurpose {
 pub(crate) struct CoreConfig<'a> {
     pub(crate) server: ServerNumber,
     pub(crate) shard: ShardId,
+    pub(crate) carrier: Carrier,
     pub(crate) limits: &'a Limits,
     pub(crate) clock: Box<dyn Clock>,
     /// The time of tick 0.
@@ -104,6 +106,7 @@ impl ShardCore {
         Box::new(Self {
             server: config.server,
             shard: config.shard,
+            carrier: config.carrier,
             clock: ShardClock::new(config.clock),
             cut_at: None,
             origin: config.origin,

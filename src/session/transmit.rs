@@ -185,7 +185,7 @@ impl Connection {
     }
 
     #[inline]
-    fn count_written(&mut self, n: usize, core: &mut ShardCore) {
+    pub(super) fn count_written(&mut self, n: usize, core: &mut ShardCore) {
         // A counter of 64 bits does not overflow in practice.
         self.traffic.bytes_out = self.traffic.bytes_out.wrapping_add(n as u64);
         core.counters.bytes_out = core.counters.bytes_out.wrapping_add(n as u64);

@@ -1,6 +1,7 @@
 use std::{
     error::Error,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use crate::{
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
-    session::{Connection, FramingSlot, Heartbeat, SessionCommand, SessionHandle, ShardCore},
+    session::{Carrier, Connection, FramingSlot, Heartbeat, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -224,7 +225,8 @@ impl Session<'_> {
     }
 
     /// Stops reading until [`resume`](Self::resume): packets that were already received wait, and so does the end of
-    /// the peer's stream. Once the kernel's receive buffer is full, the peer cannot send any more. Idle, first-packet
+    /// the peer's stream. Once the kernel's receive buffer is full, the peer cannot send any more (over UDP, what it sends
+    /// meanwhile is lost). Idle, first-packet
     /// and packet timeouts do not expire during the pause. The handshake of a layer does not continue either, and has
     /// its whole time again after it.
     ///
@@ -326,7 +328,8 @@ impl Session<'_> {
 
     /// Replaces the framing in both directions: the next byte after the current packet goes to the new framing, and so
     /// does the next packet that is sent. The new framing is offered [`Limits::frame`](crate::Limits::frame) as its
-    /// maximum. This may be called any number of times; a framing set here is on the heap.
+    /// maximum. This may be called any number of times; a framing set here is on the heap. A UDP session has no framing:
+    /// this closes it, with [`CloseReason::Handler`].
     ///
     /// ```
     /// use framewire::{Handled, LengthPrefix, PacketHandler, Session};
@@ -360,6 +363,9 @@ impl Session<'_> {
     /// ```
     pub fn set_framing(&mut self, framing: impl Framing + 'static) {
         let mut framing: Contained<Box<dyn Framing>> = Contained::new(Box::new(framing));
+        if self.core.carrier == Carrier::Datagrams {
+            return self.connection.close(CloseReason::Handler(Arc::new(NoStream)), self.core);
+        }
         framing.offer_max(self.core.limits.frame);
         self.framing.swap(framing.into_inner());
         self.header = U32Header::of(self.framing.length_header());
@@ -375,9 +381,12 @@ impl Session<'_> {
     /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), the session is closed with
     /// [`CloseReason::Handshake`]. A session that gets more than 8 layers, or a layer while packets wait for the
     /// handshake of another or while only a part of a packet was received, is closed with [`CloseReason::Layer`]. Does
-    /// nothing if the session is closing.
+    /// nothing if the session is closing. A UDP session has no layers: this closes it, with [`CloseReason::Handler`].
     pub fn push_layer(&mut self, layer: impl Layer + 'static) {
         let layer: Contained<Box<dyn Layer>> = Contained::new(Box::new(layer));
+        if self.core.carrier == Carrier::Datagrams {
+            return self.connection.close(CloseReason::Handler(Arc::new(NoStream)), self.core);
+        }
         // What was sent before goes through the layers below, which are the user's code.
         let pushed = guard("layer", || Ok(self.connection.push_layer(layer, self.core)?));
         match pushed {
@@ -445,6 +454,11 @@ impl fmt::Debug for Session<'_> {
             .finish_non_exhaustive()
     }
 }
+
+/// What was asked of a UDP session can only be done to a stream.
+#[derive(Debug, Error)]
+#[error("a UDP session has no stream: a datagram is a packet, without a framing or layers")]
+struct NoStream;
 
 /// The counters of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

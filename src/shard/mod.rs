@@ -6,6 +6,7 @@
 mod callbacks;
 mod command;
 mod context;
+mod datagram;
 mod dialling;
 mod effects;
 mod fan_out;
@@ -20,6 +21,8 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
+pub use datagram::Beyond;
+pub(crate) use datagram::Peer;
 pub(crate) use fan_out::{FanOut, Recipients};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use session_access::SessionAccess;

@@ -92,6 +92,7 @@ impl Net {
                 (!queue.is_empty()).then_some(Ready { readable: true, ..nothing(token) })
             }
             What::Stream(conn) => self.links[conn.0].readiness(token),
+            What::Datagrams(inlet) => inlet.readiness(token),
             What::Spare => None,
         }
     }

@@ -25,6 +25,14 @@ pub(crate) struct Faults {
     pub(crate) shuffle: u32,
     /// An end without the announcement of something to read.
     pub(crate) bare_hangup: u32,
+    /// A datagram that does not arrive.
+    pub(crate) lose: u32,
+    /// A datagram that arrives before all that wait.
+    pub(crate) overtake: u32,
+    /// A datagram that arrives twice.
+    pub(crate) repeat: u32,
+    /// An earlier datagram that was refused on its way, which the next call to receive finds.
+    pub(crate) refuse: u32,
     /// A listener, by its descriptor, whose every accept fails, and with what.
     pub(crate) forbidden: Option<(usize, i32)>,
     /// The one call that fails.
@@ -55,6 +63,14 @@ impl Faults {
             *fault = if rng.chance(500) { rng.between(10, 400) as u32 } else { 0 };
         }
         faults
+    }
+
+    /// Adds faults of datagrams.
+    pub(crate) fn with_datagrams(mut self, rng: &mut Rng) -> Self {
+        for fault in [&mut self.lose, &mut self.overtake, &mut self.repeat, &mut self.refuse] {
+            *fault = if rng.chance(500) { rng.between(10, 300) as u32 } else { 0 };
+        }
+        self
     }
 }
 
@@ -150,5 +166,6 @@ pub(crate) mod errno {
     pub(crate) const ECONNABORTED: i32 = 103;
     pub(crate) const ECONNRESET: i32 = 104;
     pub(crate) const ENOBUFS: i32 = 105;
+    pub(crate) const EMSGSIZE: i32 = 90;
     pub(crate) const ECONNREFUSED: i32 = 111;
 }

@@ -10,6 +10,7 @@
 //! deadline.
 
 mod client;
+mod datagrams;
 mod dialling;
 mod epoll;
 mod faults;

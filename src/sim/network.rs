@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Answer, Attempt, Calls, Faults, Rng,
+    datagrams::{Inlet, Outlets},
     epoll::{Epoll, Registration},
     faults::errno,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Sizes {
     pub(crate) up: usize,
     /// Bytes on their way to a client.
     pub(crate) down: usize,
+    /// The longest datagram that can be sent.
+    pub(crate) datagram: usize,
     /// Events of one poll.
     pub(crate) batch: usize,
     /// Descriptors of the process.
@@ -47,7 +50,7 @@ pub(crate) struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { up: 64 * 1024, down: 64 * 1024, batch: 1024, descriptors: 20_000 }
+        Self { up: 64 * 1024, down: 64 * 1024, datagram: 65_507, batch: 1024, descriptors: 20_000 }
     }
 }
 
@@ -85,6 +88,7 @@ pub(crate) struct Net {
     pub(super) fds: Vec<Option<Descriptor>>,
     pub(super) links: Vec<Link>,
     pub(super) epolls: Vec<Epoll>,
+    pub(super) outlets: Outlets,
     pub(super) agenda: BTreeMap<(Tick, u64), Deed>,
     pub(super) deeds: u64,
     /// What becomes of connections that the process makes, and after how long.
@@ -112,6 +116,7 @@ pub(super) struct Descriptor {
 pub(super) enum What {
     Listener(VecDeque<Conn>),
     Stream(Conn),
+    Datagrams(Box<Inlet>),
     Spare,
 }
 
@@ -176,6 +181,7 @@ impl Net {
             fds: Vec::new(),
             links: Vec::new(),
             epolls: Vec::new(),
+            outlets: Outlets::new(),
             agenda: BTreeMap::new(),
             deeds: 0,
             far_ends: HashMap::new(),
@@ -293,7 +299,7 @@ impl Net {
             self.epolls[registration.epoll].forget(fd);
         }
         match closed.what {
-            What::Spare => {}
+            What::Spare | What::Datagrams(_) => {}
             What::Listener(queue) => queue.into_iter().for_each(|conn| self.link(conn).refuse()),
             What::Stream(conn) => {
                 self.progress += 1;

@@ -75,7 +75,11 @@ impl SimSys {
     }
 
     fn fd(&self, number: usize) -> SimFd {
-        SimFd { network: self.network.clone(), number }
+        Self::descriptor(&self.network, number)
+    }
+
+    pub(super) fn descriptor(network: &Network, number: usize) -> SimFd {
+        SimFd { network: network.clone(), number }
     }
 }
 
@@ -87,7 +91,7 @@ impl Network {
     }
 }
 
-fn local() -> Addr {
+pub(super) fn local() -> Addr {
     Addr::Ip(SocketAddr::from(([10, 0, 0, 1], 7000)))
 }
 
@@ -110,6 +114,7 @@ impl Clock for VirtualClock {
 impl Sys for SimSys {
     type Listener = SimFd;
     type Stream = SimFd;
+    type Datagrams = SimFd;
     type Spare = SimFd;
 
     fn clock(&self) -> Box<dyn Clock> {
@@ -136,6 +141,10 @@ impl Sys for SimSys {
 
     fn register_listener(&mut self, listener: &mut SimFd, token: u64) -> io::Result<()> {
         self.network.lock().register(self.epoll, listener.number, token)
+    }
+
+    fn register_datagrams(&mut self, socket: &mut SimFd, token: u64) -> io::Result<()> {
+        self.network.lock().register(self.epoll, socket.number, token)
     }
 
     fn accept(&mut self, listener: &mut SimFd) -> io::Result<(SimFd, Addr)> {
@@ -183,6 +192,20 @@ impl Sys for SimSys {
         let mut net = self.network.lock();
         let done = net.send(stream.number, &mut slices.iter().flat_map(|slice| slice.iter()));
         net.note(done.as_ref().map_or(u64::MAX, |n| *n as u64));
+        done
+    }
+
+    fn recv_from(&mut self, socket: &mut SimFd, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let mut net = self.network.lock();
+        let done = net.recv_from(socket.number, into);
+        net.note(done.as_ref().map_or(u64::MAX, |(n, from)| (*n as u64) << 16 | u64::from(from.port())));
+        done
+    }
+
+    fn send_to(&mut self, socket: &mut SimFd, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let mut net = self.network.lock();
+        let done = net.send_to(socket.number, datagram, to);
+        net.note(done.as_ref().map_or(u64::MAX, |()| datagram.len() as u64));
         done
     }
 

@@ -20,9 +20,9 @@ use crate::{
     reactor::{NoDispatch, SocketOptions},
     runtime::{
         AcceptorParts, PostOutcome, RegisteredShard, RunningThread, ServiceParts, ShardNumbers,
-        ShardRegistry, Stop, start_workers,
+        ShardRegistry, StartService, Stop, start_workers,
     },
-    shard::{Command, Framings, OtherFramings},
+    shard::{Beyond, Command, Framings, OtherFramings},
     strategy::{
         ForkingStrategy, Placement, Resident, ShardLoads, SingleReactor, ThreadPerConnection, WorkerPool,
     },
@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     /// Connections that may come, each to a shard of its own; 0: none does.
     pub(crate) forks: usize,
     pub(crate) listeners: usize,
+    /// Peers of sockets instead of connections: what is done with more than `connections`.
+    pub(crate) datagrams: Option<Beyond>,
     pub(crate) connections: usize,
     pub(crate) first_generation: u32,
     /// When the loops begin.
@@ -74,6 +76,7 @@ impl Default for Setup {
             reuse_port: false,
             forks: 0,
             listeners: 1,
+            datagrams: None,
             connections: 100_000,
             first_generation: 0,
             from: 0,
@@ -90,7 +93,7 @@ impl Setup {
         self.workers > 0 || self.forks > 0
     }
 
-    fn strategy(&self, network: &Network) -> Box<dyn ForkingStrategy> {
+    pub(super) fn strategy(&self, network: &Network) -> Box<dyn ForkingStrategy> {
         let strategy: Box<dyn ForkingStrategy> = match (self.workers, self.forks) {
             (0, 0) => Box::new(SingleReactor::new()),
             (0, forks) => Box::new(ThreadPerConnection::max(forks)),
@@ -131,7 +134,7 @@ pub(crate) struct World {
     pub(crate) registry: Arc<ShardRegistry<SimPlatform>>,
     platform: SimPlatform,
     threads: Vec<Thread>,
-    listeners: Vec<usize>,
+    pub(super) listeners: Vec<usize>,
     /// How shards have ended, in order.
     pub(crate) ended: Vec<Result<(), ServeError>>,
     pub(crate) late_threads: u32,
@@ -208,6 +211,9 @@ impl World {
             probe
         });
         let factory = Contained::new(Probes::new(probes, setup.no_handler));
+        if let Some(beyond) = setup.datagrams {
+            return self.start_datagrams(setup, beyond, factory);
+        }
         let own = Contained::new(LengthPrefix::u32_be());
         let mut framings = Framings::new(own, setup.others.clone());
         framings.offer_max(setup.limits.frame);
@@ -223,8 +229,16 @@ impl World {
             Vec::new(),
             listeners,
         );
+        self.start_service(setup, Box::new(service))
+    }
+
+    pub(super) fn start_service(
+        &self,
+        setup: &Setup,
+        service: Box<dyn StartService<SimPlatform>>,
+    ) -> Result<(), ServeError> {
         let workers = setup.workers as u32;
-        let acceptor = start_workers(&self.platform, workers, &mut [Box::new(service)], |()| ())?;
+        let acceptor = start_workers(&self.platform, workers, &mut [service], |()| ())?;
         acceptor.spawn().map_err(ServeError::system("start a thread"))
     }
 

@@ -58,6 +58,12 @@ impl<T: Keyed, const MOST: usize> Slots<T, MOST> {
     }
 
     #[inline]
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        let value = self.entries.get(key.slot as usize)?.as_ref()?;
+        (value.key().generation == key.generation).then_some(value)
+    }
+
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.entries.get_mut(key.slot as usize) {
             Some(Some(value)) if value.key().generation == key.generation => Some(value),

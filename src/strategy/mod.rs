@@ -133,6 +133,19 @@ pub trait ForkingStrategy: Send {
         Ok(())
     }
 
+    /// Returns how many UDP peers one shard may have, for a server that was bound with
+    /// [`Server::bind_udp`](crate::Server::bind_udp). Default: no limit but those of the server.
+    ///
+    /// [`place`](Self::place) is not called for such peers: with workers, each has a socket of its own and the kernel
+    /// chooses one for each peer, by a hash of its address.
+    ///
+    /// # Errors
+    /// Why the strategy cannot serve UDP peers, and what to do: the server does not start and reports
+    /// [`ServeError::Config`](crate::ServeError::Config).
+    fn udp_peers(&self) -> Result<usize, String> {
+        Ok(usize::MAX)
+    }
+
     /// Called when the server listens on `addrs` and its workers run.
     fn on_start(&mut self, addrs: &[Addr]) {
         let _ = addrs;

@@ -8,6 +8,8 @@ use crate::addr::NewConnection;
 /// most 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and a receive buffer that grows with
 /// what one read brings, from 1 KiB to 128 KiB.
 ///
+/// It does not serve UDP ([`Server::bind_udp`](crate::Server::bind_udp)), whose peers share a socket.
+///
 /// ```
 /// use framewire::{Server, ThreadPerConnection};
 ///
@@ -37,6 +39,12 @@ impl ForkingStrategy for ThreadPerConnection {
 
     fn descriptors_per_session(&self) -> usize {
         3
+    }
+
+    fn udp_peers(&self) -> Result<usize, String> {
+        let why = "ThreadPerConnection cannot serve UDP: all peers share a socket, which one thread reads; \
+                   use SingleReactor or WorkerPool";
+        Err(why.into())
     }
 
     fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {

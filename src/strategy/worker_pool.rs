@@ -75,6 +75,10 @@ impl ForkingStrategy for WorkerPool {
         }
     }
 
+    fn udp_peers(&self) -> Result<usize, String> {
+        Ok(self.max_sessions)
+    }
+
     fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
         self.place_dial(loads)
     }

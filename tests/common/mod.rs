@@ -19,7 +19,7 @@ use std::{
 
 use framewire::{
     Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, NewConnection, PacketHandler, RunningServer,
-    ServeError, Server, ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Unframed,
+    ServeError, Server, ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Transport, Unframed,
     WorkerPool, packet_fn, testing::layers::StackedPeer,
 };
 use socket2::{SockAddr, Socket};
@@ -94,8 +94,18 @@ macro_rules! on_each_strategy_and_transport {
         }
     )+ };
 }
+
+/// Makes one test of each of these scenarios per strategy that serves UDP.
+macro_rules! on_udp {
+    ($($scenario:ident)+) => { $(
+        $crate::common::instances! { $scenario:
+            on_a_single_reactor = SingleReactor
+            on_a_worker_pool = WorkerPool
+        }
+    )+ };
+}
 pub(crate) use {
-    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_without_layers,
+    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_without_layers, on_udp,
 };
 
 impl On {
@@ -185,7 +195,7 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) fn start<F, H>(server: Server<F>, handler: H) -> Self
     where
-        F: Framing + Clone + Send + 'static,
+        F: Transport,
         H: PacketHandler + Clone + Send + 'static,
     {
         let journal = Journal::default();

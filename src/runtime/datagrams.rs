@@ -1,0 +1,123 @@
+use std::{marker::PhantomData, sync::Arc, vec};
+
+use super::{
+    HandlerFactory, Platform, ShardRegistry, StartService,
+    assemble::ServiceSeed,
+    launcher::{LaunchShard, ShardLauncher},
+    platform::SysOf,
+};
+use crate::{
+    addr::Addr,
+    contained::Contained,
+    error::ServeError,
+    framing::LengthPrefix,
+    handler::PacketHandler,
+    id::ShardId,
+    reactor::{DatagramConfig, DatagramLoop, Gate, Service, Sys},
+    session::Carrier,
+    shard::{Beyond, Framings, OtherFramings, Shard},
+    strategy::ForkingStrategy,
+    sync::Wake,
+};
+
+/// What is needed to start the shards of a service of datagrams.
+pub(crate) struct DatagramParts<P: Platform, H, S> {
+    registry: Arc<ShardRegistry<P>>,
+    factory: Contained<S>,
+    /// Set until the shard on the acceptor's thread takes it.
+    strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
+    addrs: Vec<Addr>,
+    /// For the workers, in order; without workers, for the acceptor's thread.
+    sockets: vec::IntoIter<Sockets<P>>,
+    intake: Intake,
+    handler: PhantomData<fn() -> H>,
+}
+
+/// The sockets of one thread, one for each address.
+pub(crate) type Sockets<P> = Vec<(<SysOf<P> as Sys>::Datagrams, Addr)>;
+
+/// Which datagrams and peers a service takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Intake {
+    /// The longest datagram, in bytes.
+    pub(crate) longest: usize,
+    /// Peers that one shard may have.
+    pub(crate) peers_per_shard: usize,
+    pub(crate) beyond: Beyond,
+}
+
+impl<P: Platform, H, S> DatagramParts<P, H, S> {
+    pub(crate) fn new(
+        registry: Arc<ShardRegistry<P>>,
+        factory: Contained<S>,
+        strategy: Contained<Box<dyn ForkingStrategy>>,
+        sockets: Vec<Sockets<P>>,
+        intake: Intake,
+    ) -> Self {
+        let addrs = sockets.first().into_iter().flatten().map(|(_, addr)| addr.clone()).collect();
+        let (strategy, sockets) = (Some(strategy), sockets.into_iter());
+        Self { registry, factory, strategy, addrs, sockets, intake, handler: PhantomData }
+    }
+}
+
+impl<P, H, S> StartService<P> for DatagramParts<P, H, S>
+where
+    P: Platform,
+    H: PacketHandler + 'static,
+    S: HandlerFactory<H> + Clone + 'static,
+{
+    fn launcher(&mut self, thread: ShardId, waker: Arc<dyn Wake>) -> Box<dyn LaunchShard<P>> {
+        // The acceptor's thread is the last: with workers, none is left for it.
+        let (sockets, intake) = (self.sockets.next().unwrap_or_default(), self.intake);
+        let strategy = if thread == ShardId::ACCEPTOR { self.strategy.take() } else { None };
+        let strategy = strategy.map(|mut strategy| {
+            strategy.on_start(&self.addrs);
+            strategy
+        });
+        // In an outbox, and on its way to the handler, a datagram stands behind its length.
+        let own = Contained::new(LengthPrefix::u32_be().max(intake.longest));
+        let framings = Framings::new(own, OtherFramings::default());
+        let assemble = move |sys: &mut P::Sys, seed: ServiceSeed<'_, P, H, LengthPrefix>| {
+            assemble(sys, seed, sockets, intake, strategy)
+        };
+        let id = self.registry.numbers.on_thread(thread);
+        Box::new(ShardLauncher::standing(
+            &self.registry,
+            waker,
+            id,
+            Carrier::Datagrams,
+            framings,
+            &mut *self.factory,
+            Box::new(assemble),
+        ))
+    }
+
+    fn registry(&self) -> &Arc<ShardRegistry<P>> {
+        &self.registry
+    }
+}
+
+fn assemble<P: Platform, H: PacketHandler + 'static>(
+    sys: &mut P::Sys,
+    seed: ServiceSeed<'_, P, H, LengthPrefix>,
+    sockets: Sockets<P>,
+    intake: Intake,
+    strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
+) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
+    let ServiceSeed { handler, shard, number, mailbox, registry, here, reporter, .. } = seed;
+    let most = intake.peers_per_shard;
+    let gate = Gate::new(registry.admission.clone(), here, most, intake.beyond, strategy, reporter);
+    let service = DatagramLoop::new(
+        sys,
+        DatagramConfig {
+            shard: Shard::new(handler, shard),
+            number,
+            sockets,
+            gate,
+            longest: intake.longest,
+            most_waiting: registry.limits.outbox_hard,
+            mailbox,
+        },
+    );
+    Ok(service.map_err(ServeError::system("poll a socket"))?)
+}

@@ -1,0 +1,178 @@
+//! Datagram sockets: what the clients send and get, and what the network does to it on the way.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+};
+
+use super::{
+    Call, Net, Network, Probe, Setup, SimFd, SimSys, World,
+    faults::{errno, error},
+    network::What,
+    platform::Probes,
+};
+use crate::{
+    addr::Addr,
+    contained::Contained,
+    error::ServeError,
+    reactor::Ready,
+    runtime::{DatagramParts, Intake},
+    shard::Beyond,
+};
+
+/// A datagram socket of the server.
+#[derive(Default)]
+pub(super) struct Inlet {
+    /// What has come, and from whom.
+    pub(super) queue: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Errors that the next calls find, one each.
+    pub(super) errors: VecDeque<i32>,
+    /// The send buffer is full.
+    pub(super) is_jammed: bool,
+}
+
+impl Inlet {
+    pub(super) fn readiness(&self, token: u64) -> Option<Ready> {
+        let error = !self.errors.is_empty();
+        let (readable, writable) = (error || !self.queue.is_empty(), !self.is_jammed);
+        (readable || writable).then_some(Ready { token, readable, writable, hangup: false, error })
+    }
+}
+
+/// What clients have got, by their addresses.
+pub(super) type Outlets = BTreeMap<SocketAddr, VecDeque<Vec<u8>>>;
+
+impl Network {
+    /// A datagram socket. All have one address, and a client always reaches the same of them.
+    pub(crate) fn datagrams(&self) -> (SimFd, Addr) {
+        let number = self.lock().open(What::Datagrams(Box::default())).expect("a descriptor");
+        (SimSys::descriptor(self, number), super::sim_sys::local())
+    }
+}
+
+impl Net {
+    /// A client sends a datagram to one of these sockets, by the hash of its address.
+    pub(crate) fn throw(&mut self, sockets: &[usize], from: SocketAddr, datagram: &[u8]) {
+        let socket = sockets[usize::from(from.port()) % sockets.len()];
+        if self.rng.chance(self.faults.lose) {
+            return;
+        }
+        let (early, twice) = (self.rng.chance(self.faults.overtake), self.rng.chance(self.faults.repeat));
+        let refused = self.rng.chance(self.faults.refuse);
+        let Some(What::Datagrams(inlet)) =
+            self.fds.get_mut(socket).and_then(Option::as_mut).map(|fd| &mut fd.what)
+        else {
+            return;
+        };
+        for _ in 0..=u32::from(twice) {
+            let thrown = (from, datagram.to_vec());
+            if early { inlet.queue.push_front(thrown) } else { inlet.queue.push_back(thrown) }
+        }
+        if refused {
+            inlet.errors.push_back(errno::ECONNREFUSED);
+        }
+        self.edge(socket);
+    }
+
+    /// Takes what a client has got.
+    pub(crate) fn caught(&mut self, client: SocketAddr) -> Vec<Vec<u8>> {
+        self.outlets.get_mut(&client).map(|outlet| outlet.drain(..).collect()).unwrap_or_default()
+    }
+
+    /// Fills the send buffer of a socket, or empties it.
+    pub(crate) fn jam(&mut self, socket: usize, is_jammed: bool) {
+        self.inlet(socket).is_jammed = is_jammed;
+        if !is_jammed {
+            self.edge(socket);
+        }
+    }
+
+    /// Lets the next call to receive find an error.
+    pub(crate) fn fail_receiving(&mut self, socket: usize, errno: i32) {
+        self.inlet(socket).errors.push_back(errno);
+        self.edge(socket);
+    }
+
+    /// Datagrams that the server has not read yet.
+    pub(crate) fn unread_datagrams(&self) -> usize {
+        let waiting = self.fds.iter().flatten().map(|fd| match &fd.what {
+            What::Datagrams(inlet) => inlet.queue.len(),
+            _ => 0,
+        });
+        waiting.sum()
+    }
+
+    fn inlet(&mut self, fd: usize) -> &mut Inlet {
+        match self.fds.get_mut(fd).and_then(Option::as_mut).map(|fd| &mut fd.what) {
+            Some(What::Datagrams(inlet)) => inlet,
+            _ => panic!("EBADF: descriptor {fd} takes no datagrams"),
+        }
+    }
+
+    pub(super) fn recv_from(&mut self, fd: usize, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.begin_call(Call::Recv, fd)?;
+        self.progress += 1;
+        let inlet = self.inlet(fd);
+        if let Some(failed) = inlet.errors.pop_front() {
+            return Err(error(failed));
+        }
+        let Some((from, datagram)) = inlet.queue.pop_front() else { return Err(error(errno::EAGAIN)) };
+        // What does not fit is lost.
+        into.iter_mut().zip(&datagram).for_each(|(to, byte)| *to = *byte);
+        Ok((datagram.len(), from))
+    }
+
+    pub(super) fn send_to(&mut self, fd: usize, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.begin_call(Call::Send, fd)?;
+        if self.inlet(fd).is_jammed {
+            return Err(error(errno::EAGAIN));
+        }
+        if datagram.len() > self.sizes.datagram {
+            return Err(error(errno::EMSGSIZE));
+        }
+        self.progress += 1;
+        if !self.rng.chance(self.faults.lose) {
+            self.outlets.entry(to).or_default().push_back(datagram.to_vec());
+        }
+        Ok(())
+    }
+
+    /// An injected "would block" is followed by an event.
+    fn begin_call(&mut self, call: Call, fd: usize) -> io::Result<()> {
+        let begun = self.begin(call);
+        if begun.as_ref().is_err_and(|failed| failed.kind() == io::ErrorKind::WouldBlock) {
+            self.edge(fd);
+        }
+        begun
+    }
+}
+
+impl World {
+    pub(super) fn start_datagrams(
+        &mut self,
+        setup: &Setup,
+        beyond: Beyond,
+        factory: Contained<Probes>,
+    ) -> Result<(), ServeError> {
+        let sockets: Vec<_> = (0..setup.workers.max(1)).map(|_| vec![self.network.datagrams()]).collect();
+        self.listeners.extend(sockets.iter().flatten().map(|(fd, _)| fd.number));
+        let strategy = Contained::new(setup.strategy(&self.network));
+        let intake = Intake { longest: setup.limits.frame, peers_per_shard: usize::MAX, beyond };
+        let registry = self.registry.clone();
+        let service = DatagramParts::<_, Probe, _>::new(registry, factory, strategy, sockets, intake);
+        self.start_service(setup, Box::new(service))
+    }
+
+    /// Datagrams of a client, to the server.
+    pub(crate) fn throw(&self, from: SocketAddr, datagrams: &[&[u8]]) {
+        let mut net = self.net();
+        for datagram in datagrams {
+            net.throw(&self.listeners, from, datagram);
+        }
+    }
+
+    pub(crate) fn caught(&self, client: SocketAddr) -> Vec<Vec<u8>> {
+        self.net().caught(client)
+    }
+}

@@ -1,0 +1,185 @@
+//! What a forwarded message costs, and what an idle client and a virtual connection hold, beside an echo server.
+//!
+//! `cargo bench -p framewire-gateway --bench forward` runs 5 rounds of 1,000 clients with 2 virtual connections each, 64
+//! bytes, and 3 servers that echo, with 1 and 16 messages in flight on each client. Arguments behind `--`:
+//! `--clients N`, `--rounds N`, `--seconds S` for each run, and `--echo COMMAND`: an echo server to compare with, which
+//! speaks a big-endian u32 of length and the payload on `{port}`. Without it the comparison is `lab_echo`, the echo of
+//! framewire's own examples (`cargo build --release --example lab_echo` first).
+//!
+//! Gateway and echo server are processes of their own; what is measured is their processor time, over replies that were
+//! counted, in rounds that alternate. A forwarded message is one way, so an echo through the gateway is two of them.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a program for people who measure"
+)]
+
+#[path = "forward/load.rs"]
+mod load;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use framewire_gateway::Dialect;
+use load::Load;
+
+/// IDs of the servers behind the gateway.
+const SERVERS: [u32; 3] = [1, 2, 3];
+const PER_CLIENT: usize = 2;
+const IN_FLIGHT: [usize; 2] = [1, 16];
+
+struct Args {
+    clients: usize,
+    rounds: usize,
+    seconds: f64,
+    echo: Option<String>,
+}
+
+fn args() -> Args {
+    let mut args = Args { clients: 1000, rounds: 5, seconds: 1.0, echo: None };
+    let mut given = std::env::args().skip(1);
+    while let Some(name) = given.next() {
+        let mut value = || given.next().unwrap_or_else(|| panic!("{name} needs a value"));
+        match name.as_str() {
+            "--clients" => args.clients = value().parse().expect("a number"),
+            "--rounds" => args.rounds = value().parse().expect("a number"),
+            "--seconds" => args.seconds = value().parse().expect("a number"),
+            "--echo" => args.echo = Some(value()),
+            // Given by cargo.
+            "--bench" => {}
+            _ => panic!("{name}: --clients N, --rounds N, --seconds S, --echo COMMAND"),
+        }
+    }
+    args
+}
+
+/// A process that is measured; killed when it is dropped.
+struct Measured {
+    child: Child,
+}
+
+impl Measured {
+    /// Nanoseconds of processor time that all of its threads have taken.
+    fn cpu(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("Linux");
+        let of = |path: PathBuf| -> u64 {
+            let text = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+            text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+        };
+        tasks.map(|task| of(task.expect("readable").path())).sum()
+    }
+
+    /// Bytes of memory that are its own.
+    fn memory(&self) -> u64 {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("Linux");
+        let line = rollup.lines().find(|line| line.starts_with("Pss:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn gateway() -> (Measured, SocketAddr, SocketAddr) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_framewire-gateway"))
+        .args(["--open-to-all", "--clients", "127.0.0.1:0", "--servers", "127.0.0.1:0", "--log-level", "off"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut addr = |before: &str| {
+        let line = lines.next().expect("a line").expect("a text");
+        line.strip_prefix(before).expect("an address").parse().expect("an address")
+    };
+    let (clients, servers) = (addr("clients at "), addr("servers at "));
+    (Measured { child }, clients, servers)
+}
+
+fn echo(command: &str) -> (Measured, SocketAddr) {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let command = command.replace("{port}", &port.to_string());
+    let mut words = command.split_whitespace();
+    let child = Command::new(words.next().expect("a command")).args(words).stdout(Stdio::null()).spawn();
+    let measured = Measured { child: child.unwrap_or_else(|error| panic!("{command}: {error}")) };
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let began = Instant::now();
+    while TcpStream::connect(addr).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{command}: it does not listen");
+        thread::sleep(Duration::from_millis(20));
+    }
+    (measured, addr)
+}
+
+fn lab_echo() -> String {
+    let target = Path::new(env!("CARGO_BIN_EXE_framewire-gateway")).parent().expect("a directory");
+    format!("{} --port {{port}}", target.join("examples/lab_echo").display())
+}
+
+/// Connects a server, which echoes whatever comes.
+fn server(addr: SocketAddr, id: u32) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).expect("connected");
+    let mut challenge = [0; 8];
+    stream.read_exact(&mut challenge).expect("a challenge");
+    std::io::Write::write_all(&mut stream, &Dialect::Md5.answer(&challenge, &[0; 16], b"", id))
+        .expect("written");
+    stream
+}
+
+fn main() {
+    let args = args();
+    let (gateway, clients, servers) = gateway();
+    let (echo, echo_addr) = echo(&args.echo.clone().unwrap_or_else(lab_echo));
+    let empty = gateway.memory();
+    let servers: Vec<TcpStream> = SERVERS.iter().map(|id| server(servers, *id)).collect();
+    thread::sleep(Duration::from_millis(200));
+    let mut through = Load::of_gateway(clients, servers, args.clients);
+    let links = gateway.memory();
+    through.dial(PER_CLIENT, &SERVERS);
+    let connections = gateway.memory();
+    println!(
+        "{} clients: {} B for an idle link, {} B for an idle virtual connection",
+        args.clients,
+        (links - empty) / args.clients as u64,
+        connections.saturating_sub(links) / (args.clients * PER_CLIENT) as u64,
+    );
+    let mut direct = Load::of_echo(echo_addr, args.clients);
+    for in_flight in IN_FLIGHT {
+        let mut ratios = Vec::new();
+        for _ in 0..args.rounds {
+            let forwarded = cost(&gateway, &mut through, in_flight, args.seconds) / 2.0;
+            let echoed = cost(&echo, &mut direct, in_flight, args.seconds);
+            println!(
+                "{in_flight:>3} in flight: {forwarded:6.0} ns a forwarded message, {echoed:6.0} ns an echo"
+            );
+            ratios.push(forwarded / echoed);
+        }
+        ratios.sort_by(f64::total_cmp);
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        let median = ratios[ratios.len() / 2];
+        println!(
+            "{in_flight:>3} in flight: {median:.2} x an echo ({least:.2} to {most:.2}, {} rounds)",
+            args.rounds
+        );
+    }
+    let after = gateway.memory();
+    println!("after the load: {} B for a client with its connections", (after - empty) / args.clients as u64);
+}
+
+/// Nanoseconds of the process's time for each reply.
+fn cost(process: &Measured, load: &mut Load, in_flight: usize, seconds: f64) -> f64 {
+    let before = process.cpu();
+    let replies = load.run(in_flight, Duration::from_secs_f64(seconds));
+    (process.cpu() - before) as f64 / replies as f64
+}

@@ -4,6 +4,7 @@ use super::{
     DatagramConfig, Flow, Gate, Ready, Service, Sys,
     service::Step,
     shared_socket::{SharedSocket, transmit},
+    shares::{COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, SLOW_TURN, TIMER_SHARE, WRITE_SHARE},
     token::{listener_of, listener_token},
 };
 use crate::{
@@ -20,17 +21,8 @@ use crate::{
     timer_wheel::Fired,
 };
 
-/// How long each part of a turn may take, as for streams (milliseconds).
-const READ_SHARE: Tick = 10;
-const COMMAND_SHARE: Tick = 2;
-const TIMER_SHARE: Tick = 2;
-const WRITE_SHARE: Tick = 2;
-/// The most commands executed in one turn, however fast they are.
-const COMMANDS_PER_TURN: usize = 1024;
 /// Datagrams that are read from one socket in one turn; the rest waits for the next, behind timers and commands.
 const DATAGRAMS_PER_TURN: usize = 256;
-/// A turn that takes longer than this counts as slow (milliseconds).
-const SLOW_TURN: Tick = 100;
 /// After so long in which the sockets were never read to their end, a peer that has not been heard is taken for silent:
 /// what was sent so long ago was read or dropped (milliseconds).
 const FLOODED: Tick = 1000;

@@ -21,6 +21,7 @@ mod service;
 mod service_loop;
 mod session_io;
 mod shared_socket;
+mod shares;
 mod socket;
 #[cfg(unix)]
 mod socket_file;

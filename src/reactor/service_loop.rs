@@ -11,6 +11,7 @@ use super::{
     Acceptor, Connector, Flow, Ready, Service, Sys,
     service::{STEPS, Step},
     session_io::{find_error, flush, handle_event, note, pass_on, serve},
+    shares::SLOW_TURN,
     token::{FIRST_DIAL, dial_of, listener_of, session_of, session_token},
 };
 use crate::{
@@ -26,9 +27,6 @@ use crate::{
     time::Tick,
     timer_wheel::Fired,
 };
-
-/// A turn that takes longer than this counts as slow (milliseconds).
-const SLOW_TURN: Tick = 100;
 
 /// A shard with its mailbox, its connector, perhaps an acceptor, and the work that a turn had no time for.
 pub(crate) struct ServiceLoop<Y: Sys, H: PacketHandler, F> {

@@ -103,7 +103,7 @@ fn pass_on<H: PacketHandler, F: Framing, T>(
         };
         if let Some(packet) = packet {
             if !core.effects_at(partner).pass(partner, packet, most) {
-                // What waits for the partner's thread part of the turn is as much as it may be: the rest is put off.
+                // As much waits for the partner in this turn as may: the rest is put off.
                 share.frames = 0;
                 break;
             }

@@ -6,21 +6,16 @@ use crate::{
     buffer::ReceiveBuffer,
     framing::Framing,
     handler::PacketHandler,
-    reactor::{Acceptor, Sys, acceptor::Placed, service::Step, session_io::flush},
+    reactor::{
+        Acceptor, Sys,
+        acceptor::Placed,
+        service::Step,
+        session_io::flush,
+        shares::{ACCEPT_SHARE, COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, TIMER_SHARE, WRITE_SHARE},
+    },
     shard::{Alarm, Ended, Ending},
     time::Tick,
 };
-
-/// How long each part of a turn may take before the rest of it waits for the next turn (milliseconds). Together they
-/// are below the 20 ms in which every session is to be served once; a slow callback adds its own time. Services of one
-/// thread that are busy at the same time share it, but each gets a millisecond.
-const ACCEPT_SHARE: Tick = 2;
-const READ_SHARE: Tick = 10;
-const COMMAND_SHARE: Tick = 2;
-const TIMER_SHARE: Tick = 2;
-const WRITE_SHARE: Tick = 2;
-/// The most commands executed in one turn, however fast they are.
-const COMMANDS_PER_TURN: usize = 1024;
 
 impl<Y, H, F> ServiceLoop<Y, H, F>
 where

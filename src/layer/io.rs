@@ -2,7 +2,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use crate::addr::Addr;
+use crate::{addr::Addr, framing::Framing};
 
 /// Plain bytes that a layer may pass on in one call, so that the output of a decompressor is handed out before it grows
 /// further.
@@ -11,19 +11,23 @@ const PLAIN_PER_CALL: usize = 64 * 1024;
 /// The output of a [`Layer`](crate::Layer) while it receives, and what it can report about the connection.
 pub struct LayerIo<'a> {
     plain: &'a mut Vec<u8>,
+    /// Plain bytes before this call.
+    before: usize,
     room: usize,
     wire: &'a mut BytesMut,
     requests: &'a mut LayerRequests,
+    frame: usize,
 }
 
 /// What a layer asked for during one call.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct LayerRequests {
     pub(crate) open: bool,
     pub(crate) done: bool,
     pub(crate) end: bool,
     pub(crate) peer: Option<Addr>,
     pub(crate) protocol: Option<Box<[u8]>>,
+    pub(crate) framing: Option<Box<dyn Framing>>,
 }
 
 impl LayerRequests {
@@ -36,7 +40,7 @@ impl LayerRequests {
     /// Returns `true` if something about the connection was reported.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
-        self.peer.is_some() || self.protocol.is_some()
+        self.peer.is_some() | self.protocol.is_some() | self.framing.is_some()
     }
 }
 
@@ -46,8 +50,9 @@ impl<'a> LayerIo<'a> {
         plain: &'a mut Vec<u8>,
         wire: &'a mut BytesMut,
         requests: &'a mut LayerRequests,
+        frame: usize,
     ) -> Self {
-        Self { plain, room: PLAIN_PER_CALL, wire, requests }
+        Self { before: plain.len(), plain, room: PLAIN_PER_CALL, wire, requests, frame }
     }
 
     /// Passes plain bytes to the next layer or to the framing. Returns how many of them were taken, at most
@@ -66,6 +71,20 @@ impl<'a> LayerIo<'a> {
     #[must_use]
     pub fn room(&self) -> usize {
         self.room
+    }
+
+    /// Returns the plain bytes that were passed on in this call, to be transformed where they are: a layer that removes a
+    /// mask need not copy them twice.
+    #[inline]
+    pub fn passed(&mut self) -> &mut [u8] {
+        self.plain.get_mut(self.before..).unwrap_or_default()
+    }
+
+    /// Returns [`Limits::frame`](crate::Limits::frame), in bytes, for a layer that cuts the stream into messages itself.
+    #[inline]
+    #[must_use]
+    pub fn frame_limit(&self) -> usize {
+        self.frame
     }
 
     /// Returns the buffer for the wire, to append bytes to. They are written before anything that is sent later.
@@ -99,6 +118,13 @@ impl<'a> LayerIo<'a> {
         self.requests.peer = Some(peer.into());
     }
 
+    /// Replaces the framing of the session in both directions, for a layer whose plain bytes are frames of a kind of their
+    /// own: what this call passes on goes to the new framing already, as does everything that is sent later. It is
+    /// offered [`Limits::frame`](crate::Limits::frame) as its maximum. If several layers set one, the last counts.
+    pub fn set_framing(&mut self, framing: impl Framing + 'static) {
+        self.requests.framing = Some(Box::new(framing));
+    }
+
     /// Sets the negotiated protocol (ALPN, a WebSocket subprotocol), which
     /// [`Session::protocol`](crate::Session::protocol) returns from now on.
     pub fn set_protocol(&mut self, protocol: impl Into<Box<[u8]>>) {
@@ -108,6 +134,6 @@ impl<'a> LayerIo<'a> {
 
 impl fmt::Debug for LayerIo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LayerIo").field("room", &self.room).field("requests", &self.requests).finish()
+        f.debug_struct("LayerIo").field("room", &self.room).finish_non_exhaustive()
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use io::LayerRequests;
 
 use bytes::BytesMut;
 
-use crate::error::LayerError;
+use crate::error::{CloseReason, LayerError};
 
 /// Transforms the bytes of one connection, in both directions. It may write while it reads, as a handshake does.
 ///
@@ -107,6 +107,12 @@ pub trait Layer: Send {
         Ok(())
     }
 
+    /// Called before [`end`](Self::end) if the session closes, with the reason, for a protocol that tells the peer why (as
+    /// WebSocket does). Not called if only our side ends. By default this does nothing.
+    fn closing(&mut self, reason: &CloseReason) {
+        let _ = reason;
+    }
+
     /// Called when everything was sent and we end our side: appends the last block, or a `close_notify`. Also called
     /// for a layer that is still opening; not called after an error of another method than
     /// [`received_end`](Self::received_end). By default this does nothing.
@@ -141,6 +147,10 @@ impl<L: Layer + ?Sized> Layer for Box<L> {
 
     fn flush(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {
         (**self).flush(wire)
+    }
+
+    fn closing(&mut self, reason: &CloseReason) {
+        (**self).closing(reason);
     }
 
     fn end(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {

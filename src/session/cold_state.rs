@@ -53,6 +53,12 @@ impl ColdState {
         self.rare.get_or_insert_default()
     }
 
+    /// Returns the layers, and why the session closes, if it does.
+    pub(super) fn closing_layers(&mut self) -> Option<(&mut Layered, Option<&CloseReason>)> {
+        let reason = self.rare.as_ref().and_then(|rare| rare.reason.as_deref());
+        Some((self.layered.as_deref_mut()?, reason))
+    }
+
     fn more_timers(&mut self) -> Option<&mut Vec<Timer>> {
         self.rare.as_mut().map(|rare| &mut rare.more_timers)
     }

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::{
     buffer::{Inbox, Outbox, OutboxPool},
     contained::Contained,
-    error::LayerError,
+    error::{CloseReason, LayerError},
     layer::{Layer, LayerIo, LayerRequests},
     session::layer_buffers::{SendBuffers, StepBuffers},
     time::Tick,
@@ -215,7 +215,7 @@ impl LayerStack {
         let shown = unread.as_ref().map_or(input, |unread| unread.as_slice());
         let (before, mut written, asked) = (out.len(), BytesMut::new(), &mut pass.asked);
         asked.begin();
-        let mut io = LayerIo::new(out, &mut written, asked);
+        let mut io = LayerIo::new(out, &mut written, asked, pass.frame);
         let received = entry.layer.received(shown, &mut io);
         let is_full = io.room() == 0;
         if !written.is_empty() {
@@ -335,14 +335,23 @@ impl LayerStack {
         flush(&mut self.layers, wire, buffers)
     }
 
-    /// Ends our side: the layer next to the framing first, so that what it writes goes through those below.
-    pub(super) fn end(&mut self, wire: &mut Outbox, buffers: &mut SendBuffers) -> Result<(), LayerError> {
+    /// Ends our side: the layer next to the framing first, so that what it writes goes through those below. The session
+    /// closes if there is a `reason`.
+    pub(super) fn end(
+        &mut self,
+        reason: Option<&CloseReason>,
+        wire: &mut Outbox,
+        buffers: &mut SendBuffers,
+    ) -> Result<(), LayerError> {
         let begun = self.open + usize::from(self.has_begun);
         let mut layers = self.layers.get_mut(..begun).unwrap_or_default();
         while let Some((top, below)) = layers.split_last_mut() {
             if below.len() < self.open {
                 // The one above may just have written something.
                 emit(below, wire, buffers, |out| top.layer.flush(out))?;
+            }
+            if let Some(reason) = reason {
+                top.layer.closing(reason);
             }
             emit(below, wire, buffers, |out| top.layer.end(out))?;
             top.buffered = top.layer.buffered();

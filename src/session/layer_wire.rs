@@ -2,7 +2,7 @@
 
 use crate::{
     buffer::Outbox,
-    error::LayerError,
+    error::{CloseReason, LayerError},
     session::{
         Connection, ShardCore,
         layered::{Layered, OurSide},
@@ -60,10 +60,10 @@ impl Layered {
         Ok(())
     }
 
-    fn end(&mut self, core: &mut ShardCore) -> Result<(), LayerError> {
+    fn end(&mut self, reason: Option<&CloseReason>, core: &mut ShardCore) -> Result<(), LayerError> {
         self.our_side = OurSide::Ended;
         let ShardCore { pool, layer_buffers, .. } = core;
-        self.stack.end(self.wire.get_or_insert_with(|| pool.take()), &mut layer_buffers.sends)
+        self.stack.end(reason, self.wire.get_or_insert_with(|| pool.take()), &mut layer_buffers.sends)
     }
 }
 
@@ -75,14 +75,14 @@ impl Connection {
     pub(crate) fn fill_wire(&mut self, core: &mut ShardCore) -> Result<(), LayerError> {
         while let Some(fill) = self.poll_fill() {
             let Self { cold, outbox, .. } = self;
-            let Some(layered) = cold.as_mut().and_then(|cold| cold.layered.as_deref_mut()) else { break };
+            let Some((layered, reason)) = cold.as_mut().and_then(|cold| cold.closing_layers()) else { break };
             match (fill, outbox) {
                 (Fill::Carry, Some(outbox)) => {
                     outbox.commit_some();
                     layered.carry(outbox, WINDOW, core)?;
                 }
                 (Fill::Carry, None) => break,
-                (Fill::End, _) => layered.end(core)?,
+                (Fill::End, _) => layered.end(reason, core)?,
                 (Fill::Drop, _) => {
                     self.give_back_outbox(core);
                     continue;

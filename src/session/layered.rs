@@ -12,6 +12,7 @@ use crate::{
     buffer::Outbox,
     contained::Contained,
     error::{CloseReason, LayerError},
+    framing::Framing,
     layer::{Layer, LayerRequests},
     session::{
         Connection, ShardCore,
@@ -35,6 +36,8 @@ pub(super) struct Layered {
     knows_end: bool,
     /// The first layer that a callback has pushed: received bytes that were not handed out go to it.
     upgrade: usize,
+    /// The framing that a layer has set.
+    framing: Option<Box<dyn Framing>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,6 +104,11 @@ impl Connection {
             self.status.set_phase(Phase::Open);
         }
         is_through
+    }
+
+    /// Returns the framing that a layer has set for the session.
+    pub(crate) fn poll_framing(&mut self) -> Option<Box<dyn Framing>> {
+        self.layered_mut()?.framing.take()
     }
 
     /// Inserts a layer between the existing layers and the framing.
@@ -282,6 +290,9 @@ impl Connection {
             self.rare_or_new().protocol = Some(protocol);
         }
         let Some(layered) = self.layered_mut() else { return };
+        if asked.framing.is_some() {
+            layered.framing = asked.framing;
+        }
         if layered.our_side == OurSide::Lost {
             layered.give_back_wire(core);
         }

@@ -3,7 +3,13 @@
 use std::mem;
 
 use super::SessionAccess;
-use crate::{contained::guard, error::CloseReason, framing::Framing, handler::PacketHandler};
+use crate::{
+    contained::{Contained, guard},
+    error::CloseReason,
+    framing::Framing,
+    handler::PacketHandler,
+    session::FramingSlot,
+};
 
 /// Steps that the layers of one session take at a time, in case each brings next to nothing.
 const MOST_STEPS: u32 = 64;
@@ -31,6 +37,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             let (connection, core) = (&mut self.slot.connection, &mut *self.core);
             let stepped: Result<usize, CloseReason> =
                 guard("layer", || Ok(connection.step_layers(mem::take(&mut received), &mut plain, core)?));
+            if let Some(framing) = self.slot.connection.poll_framing() {
+                self.adopt(framing);
+            }
             if self.is_alive() && self.slot.connection.poll_through() {
                 self.open_session();
             }
@@ -54,6 +63,22 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             }
         }
         self.core.layer_buffers.put_plain(plain);
+    }
+
+    /// Replaces the framing by one that a layer has set.
+    #[cold]
+    fn adopt(&mut self, framing: Box<dyn Framing>) {
+        let (slot, limit) = (&mut *self.slot, self.core.limits.frame);
+        let mut framing = Contained::new(framing);
+        let adopted: Result<(), CloseReason> = guard("framing", || {
+            framing.offer_max(limit);
+            slot.framing.swap(framing.into_inner());
+            Ok(())
+        });
+        self.slot.connection.framing_swapped(&*self.slot.framing, self.core);
+        if let Err(panic) = adopted {
+            self.fail_layers(panic);
+        }
     }
 
     fn deliver_plain(&mut self, plain: &mut [u8]) {

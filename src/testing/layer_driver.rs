@@ -1,7 +1,8 @@
 use bytes::BytesMut;
 
 use crate::{
-    error::LayerError,
+    error::{CloseReason, LayerError},
+    framing::DEFAULT_MAX_FRAME,
     layer::{Layer, LayerIo, LayerRequests},
 };
 
@@ -43,6 +44,7 @@ pub struct LayerDriver<L> {
     is_open: bool,
     has_ended: bool,
     is_done: bool,
+    frame: usize,
 }
 
 /// Plain bytes that one call may bring: more is a layer that never stops.
@@ -62,9 +64,17 @@ impl<L: Layer> LayerDriver<L> {
             is_open: false,
             has_ended: false,
             is_done: false,
+            frame: DEFAULT_MAX_FRAME,
         };
         driver.step()?;
         Ok(driver)
+    }
+
+    /// Sets what [`LayerIo::frame_limit`] returns, in bytes. Default 1 MiB.
+    #[must_use]
+    pub fn frame_limit(mut self, bytes: usize) -> Self {
+        self.frame = bytes;
+        self
     }
 
     /// Gives the layer bytes from the wire, and returns the plain bytes that it passes on. Call this with any cut of the
@@ -91,7 +101,7 @@ impl<L: Layer> LayerDriver<L> {
     /// Calls the layer once. Returns `true` if it is to be called again.
     fn step(&mut self) -> Result<bool, LayerError> {
         let (before, mut asked) = (self.plain.len(), LayerRequests::default());
-        let mut io = LayerIo::new(&mut self.plain, &mut self.wire, &mut asked);
+        let mut io = LayerIo::new(&mut self.plain, &mut self.wire, &mut asked, self.frame);
         let used = self.layer.received(&self.unread, &mut io);
         let is_full = io.room() == 0;
         let used = used?.min(self.unread.len());
@@ -126,7 +136,16 @@ impl<L: Layer> LayerDriver<L> {
         self.layer.flush(&mut self.wire)
     }
 
-    /// Ends our side.
+    /// Ends our side, because the session closes for this reason.
+    ///
+    /// # Errors
+    /// What the layer returns.
+    pub fn close(&mut self, reason: &CloseReason) -> Result<(), LayerError> {
+        self.layer.closing(reason);
+        self.end()
+    }
+
+    /// Ends our side, while the session goes on.
     ///
     /// # Errors
     /// What the layer returns.

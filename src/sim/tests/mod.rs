@@ -24,6 +24,7 @@ mod half_close;
 mod handlers;
 mod heartbeats;
 mod layer_contracts;
+mod layer_framings;
 mod layer_limits;
 mod layer_pushes;
 mod layers;

@@ -164,7 +164,9 @@ impl Limits {
         self
     }
 
-    /// Commands (sends and other requests from other threads) that may wait in the mailbox of a shard. Default 65,536.
+    /// Commands (sends and other requests from other threads) that may wait in the mailbox of a shard. As many more may
+    /// wait of what its own callbacks send by handles, channels and broadcasts, which goes past the mailbox. Default
+    /// 65,536.
     #[must_use]
     pub fn mailbox_commands(mut self, commands: usize) -> Self {
         self.mailbox_commands = commands;
@@ -173,7 +175,8 @@ impl Limits {
 
     /// Bytes that may wait in the mailbox of a shard: payloads, 128 bytes for each ticket, and 8 bytes for each session
     /// of a list that a packet brings along (that of [`ServerHandle::send_to`](crate::ServerHandle::send_to), or of a
-    /// [`Channel`](crate::Channel) whose members have changed while others were on their way). Default 64 MiB.
+    /// [`Channel`](crate::Channel) whose members have changed while others were on their way). As many more may wait of
+    /// what goes past the mailbox. Default 64 MiB.
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
         self.mailbox_bytes = bytes;

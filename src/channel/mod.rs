@@ -199,8 +199,8 @@ impl Channel {
 
     /// Sends a packet to all members, and returns their number. Never blocks.
     ///
-    /// The value is encoded once, here; `Bytes` are not copied. Each shard with members gets one command, and sends the
-    /// packet as [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) does: within its budget, in order with
+    /// The value is encoded once, here; `Bytes` are not copied. Each shard with members gets one command (within a callback,
+    /// the callback's own shard gets it without its mailbox, after the callback), and sends the packet as [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) does: within its budget, in order with
     /// everything else that this thread sends to a member, and without waiting for slow members. Those are closed at
     /// [`Limits::outbox_hard`](crate::Limits::outbox_hard), unless [`overflow`](Self::overflow) says otherwise.
     ///

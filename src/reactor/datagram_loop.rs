@@ -15,7 +15,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Alarm, Command, FanOut, Incoming, Peer, SessionAccess, Shard},
+    shard::{Alarm, Command, FanOut, Incoming, LocalTurn, Peer, SessionAccess, Shard, take_local},
     sync::{AdmissionPermit, Mailbox},
     time::Tick,
     timer_wheel::Fired,
@@ -304,6 +304,13 @@ impl<Y: Sys, H: PacketHandler + 'static> DatagramLoop<Y, H> {
         })
     }
 
+    /// Takes what callbacks have posted to this shard since it last did.
+    fn take_local(&mut self) {
+        if take_local(&mut self.commands) {
+            self.mailbox.note_leftover(true);
+        }
+    }
+
     fn stop(&mut self) {
         self.gate.stop(self.began, self.shard.counters());
         self.shard.stop_dials();
@@ -314,7 +321,13 @@ impl<Y: Sys, H: PacketHandler + 'static> DatagramLoop<Y, H> {
         self.mailbox.take(&mut self.commands);
         self.begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
+            if self.commands.is_empty() {
+                // What the last one has posted.
+                self.take_local();
+            }
             let Some(command) = self.commands.pop_front() else { break };
+            // What callbacks send to other sessions meanwhile must not overtake what is left, of this command too.
+            self.mailbox.note_leftover(command.is_for_many() || !self.commands.is_empty());
             if let Some(rest) = self.handle_command(sys, command) {
                 self.commands.push_front(rest);
                 break;
@@ -438,6 +451,7 @@ impl<Y: Sys, H: PacketHandler + 'static> Service<Y> for DatagramLoop<Y, H> {
         if busy > 1 || self.shard.clock().is_watched() {
             self.shard.pass_over();
         }
+        let _turn = LocalTurn::begin(&self.mailbox);
         match step {
             Step::Read => self.read(sys, buffer),
             Step::Accept => {}
@@ -445,6 +459,7 @@ impl<Y: Sys, H: PacketHandler + 'static> Service<Y> for DatagramLoop<Y, H> {
             Step::Expire => self.expire(sys),
             Step::Flush => self.flush(sys),
         }
+        self.take_local();
     }
 
     fn outgoing(&mut self) -> &mut Effects {

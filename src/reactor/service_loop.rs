@@ -22,7 +22,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Command, FanOut, Incoming, Shard},
+    shard::{Command, FanOut, Incoming, LocalTurn, Shard, take_local},
     sync::{Mailbox, has_answers_left},
     time::Tick,
     timer_wheel::Fired,
@@ -272,6 +272,14 @@ where
         self.shard.fan_out(fan_out, |access, fan_out| pass_on(sys, fan_out, access))
     }
 
+    /// Takes what callbacks have posted to this shard since it last did.
+    #[inline]
+    fn take_local(&mut self) {
+        if take_local(&mut self.commands) {
+            self.mailbox.note_leftover(true);
+        }
+    }
+
     fn stop_accepting(&mut self) {
         if let Some(acceptor) = self.acceptor.take() {
             acceptor.stop(self.shard.counters());
@@ -363,11 +371,14 @@ where
         if busy > 1 || self.shard.clock().is_watched() {
             self.shard.pass_over();
         }
+        let _turn = LocalTurn::begin(&self.mailbox);
         self.take(step, sys, buffer);
+        self.take_local();
     }
 
     /// As provided, with the steps inlined, and with a wait in the read where that is quicker.
     fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
+        let _turn = LocalTurn::begin(&self.mailbox);
         self.judge_last_turn();
         let (now, deadline) = self.poll_deadline();
         let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
@@ -383,6 +394,7 @@ where
         }
         self.busy = 1;
         STEPS.into_iter().for_each(|step| self.take(step, sys, buffer));
+        self.take_local();
         self.end_turn(sys)
     }
 

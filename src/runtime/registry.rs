@@ -20,7 +20,7 @@ use crate::{
     metrics::{Crowd, Metrics, SharedCounters},
     reactor::{Lifetime, SocketOptions},
     session::{Deliver, Route, SessionCommand},
-    shard::{Command, CommandSender, deliver},
+    shard::{Command, CommandSender, deliver, post},
     sync::{Admission, Mailbox, Rejected},
     time::ticks,
 };
@@ -420,7 +420,7 @@ impl<P: Platform> Clone for RegisteredShard<P> {
 
 impl<P: Platform> RegisteredShard<P> {
     fn ask(&self, command: Command<StreamOf<P>>, bytes: usize) -> PostOutcome {
-        match self.mailbox.post(command, bytes) {
+        match post(&self.mailbox, command, bytes) {
             Ok(()) => PostOutcome::Posted,
             Err(Rejected::Full { .. }) => PostOutcome::Full,
             Err(Rejected::Closed { .. }) => PostOutcome::Closed,

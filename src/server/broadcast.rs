@@ -16,7 +16,7 @@ impl ServerHandle {
     /// thread and within callbacks; never blocks. Returns how many shards took the packet.
     ///
     /// The value is encoded once, here; `Bytes` are not copied. Each shard gets one command, whatever its number of
-    /// sessions, and frames the packet once for all that have the service's own framing and no layers; the others frame
+    /// sessions (within a callback, the callback's own shard gets it without its mailbox, after the callback), and frames the packet once for all that have the service's own framing and no layers; the others frame
     /// it for themselves. A session for which nothing waits is written to at once, out of the common frame. Where the
     /// packet has to wait, frames of more than 512 bytes are shared by reference, and count once against
     /// [`Limits::shard_memory`](crate::Limits::shard_memory).

@@ -76,8 +76,8 @@ pub(crate) trait Deliver: Send + Sync {
         completions: Vec<Completion>,
     );
 
-    /// Returns `true` if no command waits in the mailbox. A command is seen if another thread posted it before it
-    /// notified this one.
+    /// Returns `true` if no command waits in the mailbox, nor one that a callback has posted past it. A command is seen if
+    /// another thread posted it before it notified this one.
     fn is_idle(&self) -> bool;
 
     /// Returns where threads wait for room in the mailbox, and in the outboxes of the shard's sessions.

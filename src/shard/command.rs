@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Ending, FanOut, SessionAccess, Shard};
+use super::{Ending, FanOut, SessionAccess, Shard, local_queue::waits_locally, post};
 use crate::{
     addr::{Addr, Endpoints, Name},
     buffer::Overflow,
@@ -143,7 +143,7 @@ impl<T: Send> Deliver for CommandSender<T> {
     ) -> Result<(), SendError> {
         let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), except, overflow);
         let bytes = fan_out.bytes().saturating_add(listed);
-        self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes).map_err(|refused| send_error(&refused))
+        post(&self.mailbox, Command::FanOut(Box::new(fan_out)), bytes).map_err(|refused| send_error(&refused))
     }
 
     fn hang_up(&self, dial: DialId) {
@@ -161,7 +161,7 @@ impl<T: Send> Deliver for CommandSender<T> {
         let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), None, overflow);
         let fan_out = fan_out.tracked(completions);
         let bytes = fan_out.bytes();
-        let posted = self.mailbox.post(Command::FanOut(Box::new(fan_out)), bytes);
+        let posted = post(&self.mailbox, Command::FanOut(Box::new(fan_out)), bytes);
         posted.unwrap_or_else(|refused| {
             let error = send_error(&refused);
             if let Command::FanOut(fan_out) = refused.into_command() {
@@ -171,7 +171,7 @@ impl<T: Send> Deliver for CommandSender<T> {
     }
 
     fn is_idle(&self) -> bool {
-        self.mailbox.is_idle()
+        self.mailbox.is_idle() && !waits_locally(&self.mailbox)
     }
 
     fn room(&self) -> &Room {
@@ -199,7 +199,7 @@ pub(crate) fn deliver<T>(
     bytes: usize,
 ) -> Result<(), Undelivered> {
     let command = Command::Session(key, Contained::new(command));
-    mailbox.post(command, bytes).map_err(|refused| {
+    post(mailbox, command, bytes).map_err(|refused| {
         let error = send_error(&refused);
         let command =
             if let Command::Session(_, command) = refused.into_command() { Some(command) } else { None };

@@ -14,6 +14,7 @@ mod framings;
 mod input;
 mod layers;
 mod links;
+mod local_queue;
 mod output;
 mod session_access;
 mod timers;
@@ -25,6 +26,7 @@ pub use datagram::Beyond;
 pub(crate) use datagram::Peer;
 pub(crate) use fan_out::{FanOut, Recipients};
 pub(crate) use framings::{Framings, OtherFramings};
+pub(crate) use local_queue::{LocalTurn, post, take_local};
 pub(crate) use session_access::SessionAccess;
 pub(crate) use timers::Alarm;
 

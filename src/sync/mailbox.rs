@@ -248,6 +248,11 @@ impl<C> Mailbox<C> {
         left
     }
 
+    /// Returns how much may wait.
+    pub fn limits(&self) -> MailboxLimits {
+        self.limits
+    }
+
     /// Returns where threads wait for room in this mailbox, and for that in the outboxes of the shard's sessions.
     pub fn room(&self) -> &Room {
         &self.room

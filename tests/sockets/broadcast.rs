@@ -19,6 +19,7 @@ on_each_strategy_and_transport! {
     broadcasts_of_another_thread_arrive_in_order_between_its_other_sends
     a_packet_goes_to_those_that_are_chosen_or_listed
     a_packet_for_many_sessions_is_encoded_once_on_each_shard
+    what_a_callback_sends_by_different_ways_arrives_in_that_order
 }
 
 /// Broadcasts each packet.
@@ -146,6 +147,62 @@ fn a_packet_for_many_sessions_is_encoded_once_on_each_shard(on: On) {
     let each = if on == On::Layered { 30 } else { shards.len() };
     assert_eq!(encoded.load(Relaxed) - before, 2 * each);
     drop(known);
+    served.finish();
+}
+
+/// Sends each packet to all others, by every way there is.
+#[derive(Clone)]
+struct ByAllWays {
+    server: ServerHandle,
+    room: Channel,
+}
+
+/// What it appends to the packets, in order.
+const WAYS: [&str; 6] =
+    ["to each", "published", "to each again", "by handles", "to those listed", "broadcast"];
+
+impl PacketHandler for ByAllWays {
+    type State = ();
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
+        Ok(self.room.join(&session.handle())?)
+    }
+
+    fn on_packet(&mut self, session: &mut Session<'_>, (): &mut (), packet: &[u8]) -> Handled {
+        let me = session.id();
+        let said = |way: &str| [packet, way.as_bytes()].concat();
+        let others: Vec<_> = self.room.members().into_iter().filter(|other| other.id() != me).collect();
+        let ids: Vec<SessionId> = others.iter().map(|other| other.id()).collect();
+        let [each, published, again, by_handles, listed, broadcast] = WAYS.map(said);
+        ids.iter().try_for_each(|other| session.send_to(*other, &each))?;
+        self.room.publish_except(me, published)?;
+        ids.iter().try_for_each(|other| session.send_to(*other, &again))?;
+        others.iter().try_for_each(|other| other.send(&by_handles))?;
+        self.server.send_to(&ids, listed)?;
+        self.server.broadcast_where(broadcast, move |session| session.id != me)?;
+        Ok(())
+    }
+}
+
+fn what_a_callback_sends_by_different_ways_arrives_in_that_order(on: On) {
+    let limits = Limits::default().fanout_budget(3, 1 << 20);
+    let server = on.bind().framing(LengthPrefix::u32_be()).limits(limits);
+    let handler = ByAllWays { server: server.handle(), room: Channel::new() };
+    let served = Served::start(server, handler.clone());
+    let mut clients: Vec<Client> = (0..7).map(|_| served.connect()).collect();
+    until("all are members", || handler.room.len() == 7);
+    let (speaker, hearers) = clients.split_first_mut().expect("there are seven");
+    for number in 0..50 {
+        speaker.send(format!("{number} "));
+    }
+    for number in 0..50 {
+        for way in WAYS {
+            for hearer in &mut *hearers {
+                assert_eq!(hearer.recv_text(), format!("{number} {way}"));
+            }
+        }
+    }
+    drop(clients);
     served.finish();
 }
 

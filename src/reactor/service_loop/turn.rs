@@ -102,6 +102,7 @@ where
     #[inline]
     fn obey(&mut self, sys: &mut Y) {
         self.mailbox.take(&mut self.commands);
+        self.take_local();
         if !self.commands.is_empty() {
             self.obey_commands(sys);
         }
@@ -111,6 +112,10 @@ where
     fn obey_commands(&mut self, sys: &mut Y) {
         self.begin_part(COMMAND_SHARE);
         for _ in 0..COMMANDS_PER_TURN {
+            if self.commands.is_empty() {
+                // What the last one has posted.
+                self.take_local();
+            }
             let Some(command) = self.commands.pop_front() else { break };
             // What callbacks send to other sessions meanwhile must not overtake what is left, of this command too.
             self.mailbox.note_leftover(command.is_for_many() || !self.commands.is_empty());

@@ -38,6 +38,7 @@ mod metrics;
 mod overflow;
 mod own_timeouts;
 mod pools;
+mod posts_to_the_own_shard;
 mod random;
 mod reconnects;
 mod regressions;

@@ -75,7 +75,7 @@
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
 //! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks · dial: connections to be made
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
-//!              addr · encode, decode, formats: packets and values · contained: panics · error · events, log: what operators are told · id · limits · metrics · slots · time
+//!              addr · encode, decode, formats: packets and values · deflate · contained: panics · error · events, log: what operators are told · id · limits · metrics · slots · time
 //! ```
 //!
 //! The path of a byte, there and back:
@@ -105,7 +105,7 @@
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
 //! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be) |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
-//! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`] |
+//! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; `Deflate` by the [feature](#features) `deflate` |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
 //! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
@@ -151,6 +151,7 @@
 //! | `postcard` | `Postcard`: values of serde in a compact binary format | postcard 1 |
 //! | `xml` | `Xml`: values of serde as XML | quick-xml 0.41 |
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
+//! | `deflate` | `Deflate`: a [`Layer`] that compresses both directions | flate2 1, in pure Rust |
 //! | `prometheus` | a [`ServerHandle`] is a `Collector` | prometheus-client 0.26 |
 //! | `signals` | `Server::stop_on_signal`: SIGINT and SIGTERM end the server (Unix) | signal-hook 0.4 |
 //!
@@ -189,6 +190,8 @@ mod addr;
 mod buffer;
 mod contained;
 mod decode;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod encode;
 mod error;
 mod events;
@@ -257,6 +260,8 @@ pub use framing::{
 };
 pub use handler::{PacketFn, PacketHandler, SessionFn, Then, packet_fn, session_fn};
 pub use id::{DialId, SessionId, ShardId};
+#[cfg(feature = "deflate")]
+pub use layer::{Deflate, DeflateWindow};
 pub use layer::{Layer, LayerIo};
 pub use limits::Limits;
 pub use metrics::{Metrics, Rates, Sample, SampleKind};

@@ -106,6 +106,12 @@ impl Dial {
         self
     }
 
+    /// Compresses both directions, as [`layer`](Self::layer) with [`Deflate::layer`](crate::Deflate::layer) does.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(self, deflate: crate::Deflate) -> Self {
+        self.layer(move |_| deflate.layer())
+    }
+
     /// Sets how long each address may take to answer, and how long a name may take to be looked up. Default 5 s; at least
     /// 1 ms. The handshakes of the layers have [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) after
     /// that.

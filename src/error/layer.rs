@@ -38,6 +38,17 @@ pub enum LayerError {
         /// The limit, in bytes.
         max: usize,
     },
+    /// The peer's compressed bytes stand for more than they may.
+    #[error(
+        "compressed bytes stand for more than {max_ratio} times their length and {allowance} bytes beyond that"
+    )]
+    #[non_exhaustive]
+    Expansion {
+        /// The most plain bytes for each compressed one.
+        max_ratio: u32,
+        /// The most plain bytes beyond that.
+        allowance: usize,
+    },
     /// [`Session::push_layer`](crate::Session::push_layer) was called when no layer could be pushed.
     #[error("cannot push a layer: {0}")]
     Misplaced(&'static str),

@@ -66,6 +66,19 @@ impl<'a> LayerIo<'a> {
         taken.len()
     }
 
+    /// Passes on the plain bytes that `write` writes to the front of the slice it is given, which is `most` bytes long, or
+    /// as long as there is room. It returns how many they are.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn plain_with<R>(&mut self, most: usize, write: impl FnOnce(&mut [u8]) -> (usize, R)) -> R {
+        let (start, most) = (self.plain.len(), most.min(self.room));
+        self.plain.resize(start + most, 0);
+        let (made, outcome) = write(self.plain.get_mut(start..).unwrap_or_default());
+        let made = made.min(most);
+        self.plain.truncate(start + made);
+        self.room -= made;
+        outcome
+    }
+
     /// Returns how many plain bytes may still be passed on in this call; 64 KiB at its beginning.
     #[inline]
     #[must_use]

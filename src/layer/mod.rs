@@ -9,9 +9,13 @@
 //! ([`Session::push_layer`](crate::Session::push_layer)). Each new layer is placed between the previous ones and the
 //! framing; a session has 8 at most.
 
+#[cfg(feature = "deflate")]
+mod deflate;
 mod factories;
 mod io;
 
+#[cfg(feature = "deflate")]
+pub use deflate::{Deflate, DeflateWindow};
 pub use io::LayerIo;
 
 pub(crate) use factories::LayerFactories;

@@ -228,6 +228,13 @@ impl<F> Server<F> {
         self
     }
 
+    /// Compresses both directions of each connection, as [`layer`](Self::layer) with
+    /// [`Deflate::layer`](crate::Deflate::layer) does.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(self, deflate: crate::Deflate) -> Self {
+        self.layer(move |_| deflate.layer())
+    }
+
     /// Sets where connections live, and so how many handlers there are: one on each shard. Handlers share only what
     /// they keep behind an `Arc` (see [`serve`](Self::serve)).
     pub fn strategy(mut self, strategy: impl ForkingStrategy + 'static) -> Self {

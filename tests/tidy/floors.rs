@@ -17,6 +17,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "addr",
         "contained",
         "decode",
+        "deflate",
         "encode",
         "formats",
         "error",

@@ -13,7 +13,7 @@ use crate::{
     framing::LengthPrefix,
     handler::PacketHandler,
     id::ShardId,
-    reactor::{DatagramConfig, DatagramLoop, Gate, Service, Sys},
+    reactor::{DatagramConfig, DatagramPort, Gate, Service, Sys},
     session::Carrier,
     shard::{Beyond, Framings, OtherFramings, Shard},
     strategy::ForkingStrategy,
@@ -107,7 +107,7 @@ fn assemble<P: Platform, H: PacketHandler + 'static>(
     let ServiceSeed { handler, shard, number, mailbox, registry, here, reporter, .. } = seed;
     let most = intake.peers_per_shard;
     let gate = Gate::new(registry.admission.clone(), here, most, intake.beyond, strategy, reporter);
-    let service = DatagramLoop::new(
+    let service = DatagramPort::serve(
         sys,
         DatagramConfig {
             shard: Shard::new(handler, shard),

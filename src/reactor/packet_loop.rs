@@ -1,0 +1,409 @@
+use std::{collections::VecDeque, io, sync::Arc};
+
+use super::{
+    Flow, Ready, Service, Sys,
+    service::Step,
+    shares::{COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, SLOW_TURN, TIMER_SHARE, WRITE_SHARE},
+};
+use crate::{
+    buffer::ReceiveBuffer,
+    error::CloseReason,
+    framing::LengthPrefix,
+    handler::PacketHandler,
+    id::{Key, ShardId},
+    metrics::Counters,
+    session::{Effect, Effects, TimerPurpose},
+    shard::{Alarm, Command, Ended, FanOut, LocalTurn, SessionAccess, Shard, take_local},
+    sync::Mailbox,
+    time::Tick,
+    timer_wheel::Fired,
+};
+
+/// A shard whose sessions have no stream of their own: their packets come and go whole, through a [`Port`].
+pub(crate) struct PacketLoop<Y: Sys, H: PacketHandler, P: Port<Y, H>> {
+    desk: Desk<H, P::Io>,
+    port: P,
+    mailbox: Arc<Mailbox<Command<Y::Stream>>>,
+    /// Busy services of this thread in this turn.
+    busy: Tick,
+    ready: Vec<Ready>,
+    // What is left of these when their share of the turn is used up waits for the next turn.
+    commands: VecDeque<Command<Y::Stream>>,
+    unfinished: VecDeque<Key>,
+    dirty: VecDeque<Key>,
+    /// The last one is the earliest.
+    due: Vec<Fired<TimerPurpose>>,
+}
+
+/// The sessions, as a port sees them.
+pub(crate) struct Desk<H: PacketHandler, T> {
+    pub(super) shard: Shard<H, LengthPrefix, T>,
+    /// When this turn began.
+    pub(super) began: Tick,
+    /// The sessions that were served in this turn.
+    served: Vec<Key>,
+}
+
+/// A session of a [`Port`], while it is visited.
+pub(crate) type Visit<'a, H, T> = SessionAccess<'a, H, LengthPrefix, T>;
+
+/// What the sessions of a shard share to send and receive their packets.
+pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
+    /// The place of one session in it.
+    type Io;
+
+    /// Notes what the events of this turn say.
+    fn take_events(&mut self, events: &[Ready], counters: &mut Counters);
+
+    /// Receives packets, and hands them to their sessions. `share` is the part of the turn that it may take.
+    fn read(&mut self, desk: &mut Desk<H, Self::Io>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
+
+    /// Sends what a session has to send.
+    fn transmit(&mut self, sys: &mut Y, access: &mut Visit<'_, H, Self::Io>);
+
+    /// Returns a session that had to wait and may send now, once for each time it waited.
+    fn next_waiting(&mut self) -> Option<Key>;
+
+    /// Returns `true` if work is left that no event will announce.
+    fn has_work(&self) -> bool;
+
+    /// Returns when there is something to do, if nothing happens before.
+    fn deadline(&self) -> Option<Tick>;
+
+    /// Returns `true` if a peer may only seem to be silent, because what it sends was not read yet.
+    fn hides_input(&self, now: Tick) -> bool;
+
+    /// Forgets a session that has ended. Its `on_close` was called.
+    fn forget(&mut self, ended: Ended<Self::Io>, shard: &Shard<H, LengthPrefix, Self::Io>);
+
+    /// A turn is over.
+    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, Self::Io>);
+
+    /// There are no new sessions any more.
+    fn stop(&mut self, now: Tick, counters: &mut Counters);
+}
+
+impl<H: PacketHandler, T> Desk<H, T> {
+    /// Called after a session was served. It must not be blamed for a silence during which its shard was busy with a
+    /// callback: what was stamped just before the callback counts from now.
+    pub(super) fn note_served(&mut self, key: Key) {
+        self.served.push(key);
+        if self.shard.clock().is_outdated() {
+            self.restamp();
+        }
+    }
+
+    #[cold]
+    fn restamp(&mut self) {
+        let to = self.shard.clock().stamp();
+        let Some(from) = self.shard.clock().take_outdated() else { return };
+        for key in &self.served {
+            self.shard.restamp(*key, from, to);
+        }
+    }
+
+    /// Tells the port of the sessions that have ended.
+    pub(super) fn close_ended<Y: Sys, P: Port<Y, H, Io = T>>(&mut self, port: &mut P) {
+        while let Some(ended) = self.shard.poll_ended() {
+            port.forget(ended, &self.shard);
+        }
+    }
+}
+
+impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
+    pub(super) fn new(
+        shard: Shard<H, LengthPrefix, P::Io>,
+        port: P,
+        mailbox: Arc<Mailbox<Command<Y::Stream>>>,
+    ) -> Box<Self> {
+        let mut desk = Desk { shard, began: 0, served: Vec::new() };
+        desk.began = desk.shard.clock().read();
+        Box::new(Self {
+            desk,
+            port,
+            mailbox,
+            busy: 1,
+            ready: Vec::new(),
+            commands: VecDeque::new(),
+            unfinished: VecDeque::new(),
+            dirty: VecDeque::new(),
+            due: Vec::new(),
+        })
+    }
+
+    /// Returns `true` if work is left that no event will announce.
+    fn has_work(&self) -> bool {
+        let nothing_left = self.commands.is_empty() && self.unfinished.is_empty() && self.dirty.is_empty();
+        !nothing_left || !self.due.is_empty() || self.port.has_work()
+    }
+
+    /// Returns the part of a turn that is left of this one beside other services.
+    fn share(&self, share: Tick) -> Tick {
+        if self.busy > 1 { (share / self.busy).max(1) } else { share }
+    }
+
+    fn begin_part(&mut self, share: Tick) {
+        let share = self.share(share);
+        self.desk.shard.clock().begin_part(share);
+    }
+
+    /// Serves the sessions that waited for their next share, and receives.
+    fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.port.take_events(&self.ready, self.desk.shard.counters());
+        self.desk.shard.take_unfinished(&mut self.unfinished);
+        self.begin_part(READ_SHARE);
+        for _ in 0..self.unfinished.len() {
+            let Some(key) = self.unfinished.pop_front() else { break };
+            self.resume(sys, key);
+            if self.desk.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        let share = self.share(READ_SHARE);
+        self.port.read(&mut self.desk, share, sys, buffer);
+    }
+
+    /// Goes on with a session without an event.
+    fn resume(&mut self, sys: &mut Y, key: Key) {
+        self.visit(sys, key, |access| {
+            access.begin_serving();
+            access.handle_resumed();
+        });
+        self.desk.note_served(key);
+    }
+
+    /// Visits a session, and sends what it has to send.
+    fn visit(&mut self, sys: &mut Y, key: Key, body: impl FnOnce(&mut Visit<'_, H, P::Io>)) {
+        let port = &mut self.port;
+        self.desk.shard.with_session(key, |access| {
+            body(access);
+            port.transmit(sys, access);
+        });
+    }
+
+    fn write(&mut self, sys: &mut Y, key: Key) {
+        self.visit(sys, key, |_| {});
+    }
+
+    /// Carries out a command. Returns what is left of it for the next turn, before which no other may be taken.
+    fn handle_command(&mut self, sys: &mut Y, command: Command<Y::Stream>) -> Option<Command<Y::Stream>> {
+        let shard = &mut self.desk.shard;
+        match command {
+            Command::FanOut(fan_out) => return self.fan_out(sys, fan_out).map(Command::FanOut),
+            Command::Session(key, mut command) => {
+                shard.handle_command(key, &mut command);
+                shard.discard_command(Command::<Y::Stream>::Session(key, command));
+            }
+            Command::ClosePeer(peer, why) => {
+                shard.close_peer(peer, why.as_ref());
+                shard.discard_command(Command::<Y::Stream>::ClosePeer(peer, why));
+            }
+            Command::Execute(job) => shard.run(job),
+            Command::Shutdown(grace) => {
+                self.stop();
+                self.desk.shard.shut_down(grace);
+            }
+            Command::SumUpLog => shard.sum_up_log(),
+            Command::Abort => {
+                self.stop();
+                self.desk.shard.cut();
+            }
+            Command::Dial(dial) => shard.refuse_dial(dial),
+            // Nothing here accepts, or looks up names.
+            Command::Adopt(_) | Command::Found(..) | Command::HangUp(_) => {}
+        }
+        None
+    }
+
+    /// Passes a packet on to many sessions. Returns what is left.
+    fn fan_out(&mut self, sys: &mut Y, fan_out: Box<FanOut>) -> Option<Box<FanOut>> {
+        let port = &mut self.port;
+        self.desk.shard.fan_out(fan_out, |access, fan_out| {
+            access.take_from(fan_out);
+            port.transmit(sys, access);
+        })
+    }
+
+    /// Takes what callbacks have posted to this shard since it last did.
+    fn take_local(&mut self) {
+        if take_local(&mut self.commands) {
+            self.mailbox.note_leftover(true);
+        }
+    }
+
+    fn stop(&mut self) {
+        let shard = &mut self.desk.shard;
+        self.port.stop(self.desk.began, shard.counters());
+        shard.stop_dials();
+        shard.refuse_dials();
+    }
+
+    fn obey(&mut self, sys: &mut Y) {
+        self.mailbox.take(&mut self.commands);
+        self.begin_part(COMMAND_SHARE);
+        for _ in 0..COMMANDS_PER_TURN {
+            if self.commands.is_empty() {
+                // What the last one has posted.
+                self.take_local();
+            }
+            let Some(command) = self.commands.pop_front() else { break };
+            // What callbacks send to other sessions meanwhile must not overtake what is left, of this command too.
+            self.mailbox.note_leftover(command.is_for_many() || !self.commands.is_empty());
+            if let Some(rest) = self.handle_command(sys, command) {
+                self.commands.push_front(rest);
+                break;
+            }
+            if self.desk.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        self.mailbox.note_leftover(!self.commands.is_empty());
+    }
+
+    fn expire(&mut self, sys: &mut Y) {
+        self.desk.shard.take_due(&mut self.due);
+        if self.due.is_empty() {
+            return;
+        }
+        self.begin_part(TIMER_SHARE);
+        let hidden = self.port.hides_input(self.desk.began);
+        while let Some(fired) = self.due.pop() {
+            match self.desk.shard.handle_timer(fired) {
+                Some(Alarm::Judge(key)) => {
+                    self.visit(sys, key, |access| {
+                        access.judge_unless(hidden);
+                    });
+                    self.desk.note_served(key);
+                }
+                Some(Alarm::Write(key)) => {
+                    self.write(sys, key);
+                    self.desk.note_served(key);
+                }
+                Some(Alarm::Dials) => self.desk.shard.refuse_dials(),
+                Some(Alarm::Dial(..)) | None => {}
+            }
+            if self.desk.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    fn flush(&mut self, sys: &mut Y) {
+        self.desk.shard.take_dirty(&mut self.dirty);
+        self.begin_part(WRITE_SHARE);
+        while let Some(key) = self.port.next_waiting() {
+            self.visit(sys, key, |access| {
+                access.handle_writable();
+            });
+            if self.desk.shard.clock().is_part_over() {
+                return;
+            }
+        }
+        while let Some(key) = self.dirty.pop_front() {
+            self.write(sys, key);
+            if self.desk.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+}
+
+impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoop<Y, H, P> {
+    fn shard(&self) -> ShardId {
+        self.desk.shard.id()
+    }
+
+    fn start(&mut self) -> Result<(), CloseReason> {
+        self.desk.shard.start()
+    }
+
+    fn judge_last_turn(&mut self) {
+        let Desk { shard, began, .. } = &mut self.desk;
+        // The clock never goes back.
+        let took = shard.clock().read().wrapping_sub(*began);
+        if shard.clock().is_outdated() {
+            self.desk.restamp();
+        }
+        self.desk.served.clear();
+        let shard = &mut self.desk.shard;
+        if took > SLOW_TURN {
+            shard.note_slow_turn(took);
+        }
+        shard.note_turn();
+    }
+
+    fn poll_deadline(&mut self) -> (Tick, Option<Tick>) {
+        let now = self.desk.shard.clock().now();
+        if self.has_work() {
+            return (now, Some(0));
+        }
+        let deadlines = [self.port.deadline(), self.desk.shard.poll_deadline()];
+        (now, deadlines.into_iter().flatten().min())
+    }
+
+    fn fall_asleep(&self) -> bool {
+        self.mailbox.fall_asleep()
+    }
+
+    fn wake_up(&mut self, expected: Option<Tick>) {
+        self.mailbox.wake_up();
+        self.desk.began = self.desk.shard.clock().wake(expected);
+        self.desk.shard.begin_watching();
+    }
+
+    fn ready(&mut self) -> &mut Vec<Ready> {
+        &mut self.ready
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || self.has_work()
+    }
+
+    fn run(&mut self, step: Step, busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        self.busy = busy;
+        if busy > 1 || self.desk.shard.clock().is_watched() {
+            self.desk.shard.pass_over();
+        }
+        let _turn = LocalTurn::begin(&self.mailbox);
+        match step {
+            Step::Read => self.read(sys, buffer),
+            Step::Accept => {}
+            Step::Obey => self.obey(sys),
+            Step::Expire => self.expire(sys),
+            Step::Flush => self.flush(sys),
+        }
+        self.take_local();
+    }
+
+    fn outgoing(&mut self) -> &mut Effects {
+        self.desk.shard.outgoing()
+    }
+
+    fn apply(&mut self, effect: Effect, packet: &[u8]) {
+        self.desk.shard.apply(effect, packet);
+    }
+
+    fn end_turn(&mut self, _sys: &mut Y) -> io::Result<Flow> {
+        self.desk.close_ended(&mut self.port);
+        let shard = &mut self.desk.shard;
+        self.port.end_turn(shard);
+        shard.counters().mailbox = self.commands.len() as u64;
+        shard.end_turn();
+        Ok(if shard.is_finished() { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn finish(mut self: Box<Self>, _sys: &mut Y) {
+        self.stop();
+        self.desk.shard.cut();
+        self.commands.extend(self.mailbox.close());
+        for command in std::mem::take(&mut self.commands) {
+            self.desk.shard.discard_command(command);
+        }
+        self.desk.close_ended(&mut self.port);
+        let Self { desk: Desk { mut shard, .. }, port, .. } = *self;
+        drop(port);
+        shard.counters().mailbox = 0;
+        shard.end_turn();
+        shard.end();
+    }
+}

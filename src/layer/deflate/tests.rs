@@ -116,7 +116,7 @@ fn a_session_at_rest_holds_what_its_window_needs() -> Tested {
         layer.flush(&mut wire)?;
         let (mut plain, mut requests) = (Vec::new(), Default::default());
         let mut answer = BytesMut::new();
-        let mut io = LayerIo::new(&mut plain, &mut answer, &mut requests);
+        let mut io = LayerIo::new(&mut plain, &mut answer, &mut requests, 1024);
         assert_eq!(layer.received(&wire, &mut io)?, wire.len());
         assert_eq!((&plain[..], layer.buffered()), (&b"hello"[..], at_rest));
         if window == DeflateWindow::PerBatch {
@@ -199,7 +199,7 @@ fn empty_batches_are_taken_a_few_at_a_time() -> Tested {
     let wire = LAST_BLOCK.repeat(100);
     let mut layer = deflate.layer();
     let (mut plain, mut answer, mut requests) = (Vec::new(), BytesMut::new(), Default::default());
-    let mut io = LayerIo::new(&mut plain, &mut answer, &mut requests);
+    let mut io = LayerIo::new(&mut plain, &mut answer, &mut requests, 1024);
     assert_eq!(layer.received(&wire, &mut io)?, LAST_BLOCK.len() * BATCHES_PER_CALL as usize);
     let mut driver = driver(&deflate);
     assert_eq!(driver.receive(&wire)?, b"");

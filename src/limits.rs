@@ -18,6 +18,7 @@ pub(crate) const MOST_DIALS: usize = 1 << 15;
 /// | [`outbox_packets`](Self::outbox_packets) | 1,024 | the oldest packet that may be dropped goes |
 /// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers the most is closed |
 /// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
+/// | [`packet_budget`](Self::packet_budget) | 64 | the same |
 /// | [`mailbox_commands`](Self::mailbox_commands) | 65,536 | sends from other threads return `MailboxFull` |
 /// | [`mailbox_bytes`](Self::mailbox_bytes) | 64 MiB | the same |
 /// | [`fanout_budget`](Self::fanout_budget) | 4,096 sessions, 1 MiB | a broadcast continues in the next turn |
@@ -50,6 +51,7 @@ pub struct Limits {
     pub(crate) outbox_packets: usize,
     pub(crate) shard_memory: usize,
     pub(crate) read_budget: usize,
+    pub(crate) packet_budget: u32,
     pub(crate) mailbox_commands: usize,
     pub(crate) mailbox_bytes: usize,
     /// Sessions, and bytes.
@@ -78,6 +80,7 @@ impl Default for Limits {
             outbox_packets: 1_024,
             shard_memory: 256 * MIB,
             read_budget: 256 * KIB,
+            packet_budget: 64,
             mailbox_commands: 65_536,
             mailbox_bytes: 64 * MIB,
             fanout_budget: (4_096, MIB),
@@ -156,11 +159,22 @@ impl Limits {
     }
 
     /// Bytes read from one session in one turn of the event loop, so that no session keeps the others waiting. Default
-    /// 256 KiB. In one turn the handler also gets no more than 64 packets of one session; the rest waits for the next
-    /// turn.
+    /// 256 KiB.
     #[must_use]
     pub fn read_budget(mut self, bytes: usize) -> Self {
         self.read_budget = bytes;
+        self
+    }
+
+    /// Packets of one session that are handed out in one turn, whatever their length, for the same reason: even an empty
+    /// one costs a callback. The rest waits for the next turn. Default 64, at most 2^32 - 1.
+    ///
+    /// More are worthwhile where one session brings packets for very many others, which are written to at the end of
+    /// the turn: with few packets in each turn, each of the others is written to more often, and less at a time.
+    /// Packets that take long end a session's share all the same: all sessions of a thread have 10 ms of a turn.
+    #[must_use]
+    pub fn packet_budget(mut self, packets: usize) -> Self {
+        self.packet_budget = u32::try_from(packets).unwrap_or(u32::MAX);
         self
     }
 
@@ -306,6 +320,7 @@ impl Limits {
             ("limits.outbox_packets", self.outbox_packets),
             ("limits.shard_memory", self.shard_memory),
             ("limits.read_budget", self.read_budget),
+            ("limits.packet_budget", self.packet_budget as usize),
             ("limits.mailbox_commands", self.mailbox_commands),
             ("limits.mailbox_bytes", self.mailbox_bytes),
             ("limits.fanout_budget", self.fanout_budget.0.min(self.fanout_budget.1)),
@@ -366,5 +381,7 @@ mod tests {
         assert_eq!(idle.validate().map_err(|(option, _)| option), Err("limits.idle_timeout"));
         let frame = Limits::default().frame(0);
         assert_eq!(frame.validate().map_err(|(option, _)| option), Err("limits.frame"));
+        let packets = Limits::default().packet_budget(0);
+        assert_eq!(packets.validate().map_err(|(option, _)| option), Err("limits.packet_budget"));
     }
 }

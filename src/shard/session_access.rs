@@ -6,12 +6,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, SessionId},
     session::ShardCore,
-    time::MAX_STRIDE,
 };
-
-/// Frames handed out of one session in one turn, whatever their length: even an empty one costs a callback. A higher
-/// number gains nothing, since a turn costs only as much as a few frames.
-const FRAMES_PER_TURN: u32 = 64;
 
 /// What is left of a session's share of the turn: frames, granted in parts, so that the clock is read in
 /// between.
@@ -27,9 +22,9 @@ pub(super) struct Share {
 impl Share {
     #[inline]
     fn new(core: &ShardCore) -> Self {
-        const { assert!(MAX_STRIDE <= FRAMES_PER_TURN) };
-        let granted = core.clock.credit();
-        Self { frames: granted, granted, more: FRAMES_PER_TURN.wrapping_sub(granted) }
+        let budget = core.limits.packet_budget;
+        let granted = core.clock.credit().min(budget);
+        Self { frames: granted, granted, more: budget.wrapping_sub(granted) }
     }
 
     /// What was granted is used up: grants more, if the share and the time allow it.
@@ -47,7 +42,7 @@ impl Share {
     /// The visit of a session is over: tells the clock how much was done.
     #[inline]
     fn end(&self, core: &mut ShardCore, key: Key) {
-        // Neither wraps: no more is used than was granted, which is at most 64.
+        // Neither wraps: no more is used than was granted, which is at most one stride.
         if core.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1)) {
             core.end_visit(key);
         }

@@ -169,6 +169,7 @@ impl Run {
             .outbox_low(high / 2)
             .outbox_hard(200_000)
             .read_budget(rng.between(1, 10_000) as usize)
+            .packet_budget(Rng::new(seed ^ 0xb0d6).between(1, 100) as usize)
             .stall_timeout(Duration::from_secs(3_600))
             .close_timeout(Duration::from_secs(3_600))
             .handshake_timeout(Duration::from_secs(3_600))

@@ -24,6 +24,9 @@ use crate::{
 
 /// How many server links there may be, those included that have not proved their key yet.
 const SERVER_LINKS: usize = 1024;
+/// Frames of one server that are forwarded in one turn: what they bring for one client is written to it at once, so many
+/// of them cost fewer writes. As many as come with one read of small ones.
+const SERVER_FRAMES: usize = 4096;
 /// How often connections are closed while a gateway drains.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
@@ -136,8 +139,12 @@ fn server_side(
         first.map(|(addr, dialect, keys)| (vec![addr], Some(Door { dialect, keys }))).unwrap_or_default();
     let after = |door: &Door| framing.clone().after(door.dialect.answer_len());
     let server = Server::bind(addr)?;
-    let server =
-        server.limits(of_both(limits).connections(SERVER_LINKS).first_packet_timeout(limits.handshake));
+    let server = server.limits(
+        of_both(limits)
+            .connections(SERVER_LINKS)
+            .first_packet_timeout(limits.handshake)
+            .packet_budget(SERVER_FRAMES),
+    );
     let mut doors = vec![];
     let mut server = match door {
         Some(door) => {

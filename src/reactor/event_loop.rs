@@ -9,7 +9,7 @@ use super::{
     service::{STEPS, Step},
     token::service_of,
 };
-use crate::{buffer::ReceiveBuffer, id::ShardId, sync::has_answers_left, time::Tick};
+use crate::{buffer::ReceiveBuffer, id::ShardId, session::Effects, sync::has_answers_left, time::Tick};
 
 /// The loop of one thread: a poll, and one shard of each service.
 ///
@@ -121,15 +121,19 @@ impl<Y: Sys> EventLoop<Y> {
     fn pass_on(&mut self, number: usize) {
         let mut next = Some(number);
         while let Some(number) = next {
-            self.pass_on_once(number);
+            let Some(Some(from)) = self.services.get_mut(number) else { break };
+            let mut effects = std::mem::take(from.outgoing());
+            self.hand_over(&mut effects);
+            if let Some(Some(from)) = self.services.get_mut(number) {
+                from.outgoing().reuse(effects);
+            }
             let mut services = self.services.iter_mut();
             next = services.position(|place| place.as_mut().is_some_and(|it| !it.outgoing().is_empty()));
         }
     }
 
-    fn pass_on_once(&mut self, number: usize) {
-        let Some(Some(from)) = self.services.get_mut(number) else { return };
-        let mut effects = std::mem::take(from.outgoing());
+    /// Gives each service what was asked of its sessions.
+    fn hand_over(&mut self, effects: &mut Effects) {
         effects.drain(|effect, packet| {
             if let Some(to) = service_with(&mut self.services, effect.session().shard()) {
                 to.apply(effect, packet);
@@ -139,9 +143,6 @@ impl<Y: Sys> EventLoop<Y> {
                 }
             }
         });
-        if let Some(Some(from)) = self.services.get_mut(number) {
-            from.outgoing().reuse(effects);
-        }
     }
 
     /// Ends a service that goes on no longer, or has failed.
@@ -153,7 +154,8 @@ impl<Y: Sys> EventLoop<Y> {
         mut ended: impl FnMut(usize, io::Result<()>),
     ) -> Flow {
         if let Some(service) = self.services.get_mut(number).and_then(Option::take) {
-            service.finish(&mut self.sys);
+            let mut left = service.finish(&mut self.sys);
+            self.hand_over(&mut left);
         }
         ended(number, outcome.map(drop));
         self.flow()
@@ -169,7 +171,8 @@ impl<Y: Sys> EventLoop<Y> {
     fn fail(&mut self, error: &io::Error, mut ended: impl FnMut(usize, io::Result<()>)) {
         for (number, place) in self.services.iter_mut().enumerate() {
             if let Some(service) = place.take() {
-                service.finish(&mut self.sys);
+                // Nobody is left to be told anything.
+                drop(service.finish(&mut self.sys));
                 ended(number, Err(copy_of(error)));
             }
         }

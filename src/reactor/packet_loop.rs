@@ -392,18 +392,20 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
         Ok(if shard.is_finished() { Flow::Stop } else { Flow::Continue })
     }
 
-    fn finish(mut self: Box<Self>, _sys: &mut Y) {
+    fn finish(mut self: Box<Self>, _sys: &mut Y) -> Effects {
         self.stop();
         self.desk.shard.cut();
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {
-            self.desk.shard.discard_command(command);
+            self.desk.shard.give_up(command);
         }
         self.desk.close_ended(&mut self.port);
         let Self { desk: Desk { mut shard, .. }, port, .. } = *self;
         drop(port);
         shard.counters().mailbox = 0;
         shard.end_turn();
+        let left = std::mem::take(shard.outgoing());
         shard.end();
+        left
     }
 }

@@ -93,8 +93,9 @@ pub(crate) trait Service<Y: Sys> {
         self.end_turn(sys)
     }
 
-    /// Called after the last turn, or when the poll has failed: closes every session and drops the user's values.
-    fn finish(self: Box<Self>, sys: &mut Y);
+    /// Called after the last turn, or when the poll has failed: closes every session and drops the user's values. Returns
+    /// what is still to be done for sessions of other services on this thread.
+    fn finish(self: Box<Self>, sys: &mut Y) -> Effects;
 }
 
 /// What a service does after a turn.

@@ -423,17 +423,19 @@ where
         Ok(if lonely || self.shard.is_finished() { Flow::Stop } else { Flow::Continue })
     }
 
-    fn finish(mut self: Box<Self>, sys: &mut Y) {
+    fn finish(mut self: Box<Self>, sys: &mut Y) -> Effects {
         self.stop_accepting();
         self.stop_dialling();
         self.shard.cut();
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {
-            self.shard.discard(command);
+            self.shard.give_up(command);
         }
         self.close_ended(sys);
         self.shard.counters().mailbox = 0;
         self.shard.end_turn();
+        let left = std::mem::take(self.shard.outgoing());
         self.shard.end();
+        left
     }
 }

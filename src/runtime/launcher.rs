@@ -148,7 +148,7 @@ impl<P: Platform> ThreadLauncher<P> {
                     registrations.push(Some(registration));
                 }
                 Err(error) => {
-                    services.into_iter().for_each(|service| service.finish(&mut sys));
+                    services.into_iter().for_each(|service| drop(service.finish(&mut sys)));
                     return Err(error);
                 }
             }

@@ -124,7 +124,7 @@ impl ShardCore {
     /// A session that `signal` was for has ended: if it asks for a link, there will be none.
     pub(crate) fn answer_for_ended(&mut self, ended: Key, signal: LinkSignal) {
         if let LinkSignal::Join { from } = signal {
-            debug_assert_ne!(from.key, ended, "a session is not linked to itself");
+            debug_assert_ne!(from, self.id_of(ended), "a session is not linked to itself");
             self.signal(from, LinkSignal::Gone(None));
         }
     }

@@ -1,7 +1,7 @@
 //! Passing packets of linked sessions on, without a callback for each.
 
 use super::{
-    SessionAccess, Shard,
+    Command, SessionAccess, Shard,
     input::{Finder, Found, Stop},
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     framing::{Framing, Stage, U32Header},
     handler::PacketHandler,
     id::{Key, SessionId},
-    session::LinkSignal,
+    session::{LinkSignal, SessionCommand},
     time::Tick,
 };
 
@@ -32,6 +32,16 @@ where
     pub(super) fn answer_for_ended(&mut self, ended: Key, signal: LinkSignal) {
         self.core.answer_for_ended(ended, signal);
         self.apply_effects();
+    }
+
+    /// Drops a command that will never be carried out. A session that asks in it for a link is told that it gets none.
+    pub(crate) fn give_up<S>(&mut self, command: Command<S>) {
+        if let Command::Session(key, command) = &command {
+            if let SessionCommand::Link(signal) = **command {
+                self.answer_for_ended(*key, signal);
+            }
+        }
+        self.core.count_discarded(command.discard());
     }
 }
 

@@ -14,6 +14,7 @@ mod dials;
 mod differential;
 mod dribble;
 mod effects;
+mod ends_of_services;
 mod events;
 mod failing_calls;
 mod failing_starts;

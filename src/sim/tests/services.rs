@@ -27,20 +27,20 @@ use crate::{
 };
 
 /// A thread with two services, each with a listener.
-struct Two {
-    network: Network,
-    log: Log,
-    registries: Vec<Arc<ShardRegistry<SimPlatform>>>,
+pub(super) struct Two {
+    pub(super) network: Network,
+    pub(super) log: Log,
+    pub(super) registries: Vec<Arc<ShardRegistry<SimPlatform>>>,
     listeners: Vec<usize>,
     thread: RunningThread<SimPlatform>,
-    ended: Option<Result<(), ServeError>>,
+    pub(super) ended: Option<Result<(), ServeError>>,
 }
 
 /// Makes something else of the handler of one service.
-type Change = Box<dyn FnMut(&mut Probe)>;
+pub(super) type Change = Box<dyn FnMut(&mut Probe)>;
 
 impl Two {
-    fn start(limits: &Limits, sizes: Sizes, mut change: [Change; 2]) -> Self {
+    pub(super) fn start(limits: &Limits, sizes: Sizes, mut change: [Change; 2]) -> Self {
         let network = Network::new(1, sizes);
         network.lock().waits = true;
         let log = Log::new(network.clone());
@@ -86,16 +86,16 @@ impl Two {
         Self { network, log, registries, listeners, thread, ended: None }
     }
 
-    fn connect(&self, service: usize) -> Conn {
+    pub(super) fn connect(&self, service: usize) -> Conn {
         self.network.lock().connect(self.listeners[service])
     }
 
-    fn say(&self, conn: Conn, packet: &[u8]) {
+    pub(super) fn say(&self, conn: Conn, packet: &[u8]) {
         self.network.lock().say(conn, &frame(packet));
     }
 
     /// Turns until this time.
-    fn run_until(&mut self, tick: u64) {
+    pub(super) fn run_until(&mut self, tick: u64) {
         self.network.lock().horizon = tick;
         for _ in 0..10_000 {
             if self.ended.is_some() || self.network.lock().now >= tick {
@@ -114,7 +114,7 @@ impl Two {
 /// What users are known by to the other service.
 type Known = Arc<Mutex<Vec<SessionId>>>;
 
-fn users_and_admin() -> Two {
+pub(super) fn users_and_admin() -> Two {
     users_and_admin_with(&Limits::default(), Sizes::default())
 }
 
@@ -250,30 +250,10 @@ fn a_session_is_closed_with_the_linked_one_of_another_service() {
     assert_eq!(kinds, [CloseKind::Shutdown, CloseKind::LinkLost, CloseKind::LinkLost]);
 }
 
-#[test]
-fn each_service_ends_for_itself_and_the_thread_with_the_last() {
-    let mut two = users_and_admin();
-    let (user, admin) = (two.connect(0), two.connect(1));
-    two.run_until(10);
-    two.registries[0].stop(Stop::Within(Duration::from_millis(100)));
-    two.network.lock().at(15, move |net| net.leave(user));
-    two.run_until(50);
-    assert!(two.registries[0].shards().is_empty() && two.ended.is_none());
-    two.say(admin, b"nobody hears it");
-    two.run_until(60);
-    assert_eq!(two.network.lock().hear_all(admin), frame(b"done"));
-    two.registries[1].stop(Stop::Now);
-    two.run_until(70);
-    assert!(matches!(two.ended, Some(Ok(()))), "{:?}", two.ended);
-    assert!(two.registries[1].shards().is_empty());
-    assert_eq!(two.network.lock().streams(), 0, "descriptors");
-    two.log.assert_balanced(true);
-}
-
 /// A session of the other service, once it is open.
-type Other = Arc<Mutex<Option<SessionHandle>>>;
+pub(super) type Other = Arc<Mutex<Option<SessionHandle>>>;
 
-fn knowing(other: &Other) -> Change {
+pub(super) fn knowing(other: &Other) -> Change {
     let other = other.clone();
     Box::new(move |probe| {
         let other = other.clone();
@@ -284,7 +264,7 @@ fn knowing(other: &Other) -> Change {
     })
 }
 
-fn handle(other: &Other) -> SessionHandle {
+pub(super) fn handle(other: &Other) -> SessionHandle {
     other.lock().unwrap_or_else(PoisonError::into_inner).clone().expect("it is open")
 }
 
@@ -337,32 +317,6 @@ fn what_a_job_sends_to_another_service_by_id_is_not_overtaken_by_what_it_sends_t
     two.run_until(20);
     let expected = [frame(b"1"), frame(b"2"), frame(b"3")].concat();
     assert_eq!(two.network.lock().hear_all(receiver), expected);
-}
-
-#[test]
-fn what_is_sent_to_a_service_that_has_ended_goes_nowhere() {
-    let other = Other::default();
-    let to = other.clone();
-    let outcomes = Arc::<Mutex<Vec<_>>>::default();
-    let noted = outcomes.clone();
-    let relay = move |probe: &mut Probe| {
-        let (to, noted) = (to.clone(), noted.clone());
-        probe.packet = Box::new(move |session, packet| {
-            let sent = (session.send_to(handle(&to).id(), packet), session.close_session(handle(&to).id()));
-            noted.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
-            Ok(())
-        });
-    };
-    let mut two = Two::start(&Limits::default(), Sizes::default(), [knowing(&other), Box::new(relay)]);
-    let (_gone, asks) = (two.connect(0), two.connect(1));
-    two.run_until(10);
-    two.registries[0].stop(Stop::Now);
-    two.run_until(20);
-    assert!(two.registries[0].shards().is_empty());
-    two.say(asks, b"hello?");
-    two.run_until(30);
-    let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert_eq!(outcomes, [(Ok(()), Ok(()))]);
 }
 
 #[test]

@@ -462,12 +462,13 @@ impl Connection {
         framing: &dyn FramingSlot,
         core: &ShardCore,
     ) -> Arc<HandleState> {
-        let (queued, broken) = (self.queued(), self.is_broken());
+        let (queued, broken, overflow) = (self.queued(), self.is_broken(), self.overflow());
         let closing = self.status.has_block(ReadBlock::CLOSING);
         let kind = self.reason().map_or(CloseKind::Local, CloseReason::kind);
         let make = || {
             let handle_state = HandleState::new(self.key, core.mailbox.clone(), overhead(framing));
             handle_state.set_backlog(queued);
+            handle_state.set_overflow(overflow);
             if closing {
                 handle_state.shut(kind);
             } else if broken {

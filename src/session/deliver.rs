@@ -23,6 +23,11 @@ pub(crate) enum SessionCommand {
         overflow: Option<Overflow>,
     },
     Close(Option<Why>),
+    /// A packet that had to be sent found so many bytes of so many that may wait.
+    CloseFull {
+        queued: usize,
+        limit: usize,
+    },
     Abort,
     Pause,
     Resume,

@@ -101,15 +101,26 @@ impl SessionHandle {
         self.post(payload, None, None).map_err(|unsent| unsent.error)
     }
 
-    /// As [`send`](Self::send), where `overflow` says what becomes of the packet if, on the shard, there is no room for
-    /// it.
+    /// As [`send`](Self::send), where `overflow` says what becomes of the packet if there is no room for it.
     ///
     /// # Errors
-    /// As for [`send`](Self::send): a packet that finds the limit exceeded here is not sent, whatever `overflow` says.
-    /// If it is refused or dropped later, that is counted ([`Metrics`](crate::Metrics)).
+    /// As for [`send`](Self::send), with these differences where it returns [`SendError::Full`]:
+    /// - [`Overflow::Close`]: the session is closed, with [`CloseReason::Send`](crate::CloseReason::Send).
+    /// - [`Overflow::DropOldest`] and [`Overflow::Latest`]: a full outbox is no error, because the shard makes room in
+    ///   it. This is returned only when twice [`Limits::outbox_hard`](crate::Limits::outbox_hard) waits for the session,
+    ///   most of it in the mailbox: the shard is behind. The same holds for [`send`](Self::send) where the session
+    ///   drops packets ([`Session::set_overflow`](crate::Session::set_overflow)).
+    ///
+    /// What is refused or dropped later, on the shard, is counted ([`Metrics`](crate::Metrics)); what is refused here is
+    /// not.
     pub fn send_as(&self, packet: impl Encode, overflow: Overflow) -> Result<(), SendError> {
         let payload = self.payload_of(packet)?;
-        self.post(payload, None, Some(overflow)).map_err(|unsent| unsent.error)
+        let sent = self.post(payload, None, Some(overflow)).map_err(|unsent| unsent.error);
+        if let (Err(SendError::Full { queued, limit }), Overflow::Close) = (&sent, overflow) {
+            // Behind what was sent before. If the mailbox has no room for that either, the next packet decides.
+            let _ = self.deliver(SessionCommand::CloseFull { queued: *queued, limit: *limit });
+        }
+        sent
     }
 
     /// Sends a packet and returns a ticket that tells when it was written to the kernel, or why it was not. A tracked
@@ -254,7 +265,7 @@ impl SessionHandle {
             return Err(Unsent { error: SendError::Closed, completion });
         }
         let held = payload.len().saturating_add(if completion.is_some() { TICKET } else { 0 });
-        let (reserved, limit) = (state.reserved_for(held), state.shard.outbox_limit());
+        let (reserved, limit) = (state.reserved_for(held), state.limit(overflow));
         if let Err(queued) = state.quota.reserve(reserved, limit) {
             return Err(Unsent { error: SendError::Full { queued, limit }, completion });
         }

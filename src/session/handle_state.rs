@@ -1,9 +1,10 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
 };
 
 use crate::{
+    buffer::Overflow,
     error::CloseKind,
     id::{Key, SessionId},
     session::{
@@ -22,6 +23,8 @@ pub(crate) struct HandleState {
     overhead: AtomicUsize,
     /// 0 while the session is open; then why it is not, by the number of the kind and one more, and [`SHUT`].
     end: AtomicU8,
+    /// What the session is sent may be dropped, unless a packet has a choice of its own.
+    drops: AtomicBool,
     /// The channels that the session is in.
     pub(crate) memberships: Memberships,
 }
@@ -33,8 +36,9 @@ const _: () = assert!(CloseKind::ALL.len() < SHUT as usize);
 impl HandleState {
     /// `overhead` is the length of a frame beyond its payload, in bytes.
     pub(crate) fn new(key: Key, shard: Arc<dyn Deliver>, overhead: usize) -> Self {
-        let (overhead, end) = (AtomicUsize::new(overhead), AtomicU8::new(0));
-        Self { key, shard, quota: Quota::new(), overhead, end, memberships: Memberships::default() }
+        let (overhead, end, drops) = (AtomicUsize::new(overhead), AtomicU8::new(0), AtomicBool::new(false));
+        let (quota, memberships) = (Quota::new(), Memberships::default());
+        Self { key, shard, quota, overhead, end, drops, memberships }
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -64,6 +68,20 @@ impl HandleState {
     /// Called when the session has another framing.
     pub(crate) fn set_overhead(&self, bytes: usize) {
         self.overhead.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Called when the session has another choice for packets that have none of their own.
+    pub(super) fn set_overflow(&self, overflow: Overflow) {
+        self.drops.store(overflow.drops(), Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes may wait for the session, in the mailbox and in the outbox, if a packet with this choice
+    /// is among them. One that may be dropped, or for which others are, is not refused because the outbox is full: that
+    /// is for the shard to decide. It allows what handles send twice the limit, so no more than that waits.
+    pub(super) fn limit(&self, overflow: Option<Overflow>) -> usize {
+        let drops = overflow.map_or_else(|| self.drops.load(Ordering::Relaxed), Overflow::drops);
+        let hard = self.shard.outbox_limit();
+        if drops { hard.saturating_mul(2) } else { hard }
     }
 
     /// Makes handles refuse further packets, because the session closes for a reason of this kind. The last counts.

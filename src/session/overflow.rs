@@ -108,6 +108,9 @@ impl Connection {
 
     /// Sets what becomes of packets for which there is no room.
     pub(crate) fn set_overflow(&mut self, overflow: Overflow) {
+        if let Some(handle_state) = self.handle_state() {
+            handle_state.set_overflow(overflow);
+        }
         if overflow == Overflow::Close {
             self.status.remove(Flags::OWN_OVERFLOW);
             return;

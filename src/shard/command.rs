@@ -215,6 +215,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 self.send(payload, completion.take(), *reserved, *overflow);
             }
             SessionCommand::Close(why) => self.close(CloseReason::asked(why.take())),
+            SessionCommand::CloseFull { queued, limit } if !self.slot.connection.is_closing() => {
+                let error = SendError::Full { queued: *queued, limit: *limit };
+                self.slot.connection.close_full(error, self.core);
+            }
+            SessionCommand::CloseFull { .. } => {}
             SessionCommand::Abort => self.terminate(CloseReason::Local, Ending::Reset),
             SessionCommand::Pause => self.slot.connection.pause(self.core),
             SessionCommand::Resume => self.slot.connection.resume(self.core),

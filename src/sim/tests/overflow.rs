@@ -368,3 +368,79 @@ fn under_faults_and_through_layers_packets_are_lost_whole_or_not_at_all() {
         assert_eq!((metrics.buffered, metrics.sessions), (0, 1));
     }
 }
+
+/// As many packets of 1,000 bytes as a handle takes while the shard does not turn.
+fn send_all_at_once(
+    handle: &SessionHandle,
+    send: impl Fn(&SessionHandle, &[u8]) -> Result<(), SendError>,
+) -> (usize, SendError) {
+    for number in 0..100 {
+        if let Err(error) = send(handle, &[number; 996]) {
+            return (number.into(), error);
+        }
+    }
+    panic!("a handle takes whatever it gets")
+}
+
+#[test]
+fn a_handle_leaves_it_to_the_shard_to_make_room_among_what_may_be_dropped() {
+    type Send = fn(&SessionHandle, &[u8]) -> Result<(), SendError>;
+    let ways: [(Overflow, Send); 3] = [
+        (Overflow::Close, |handle, packet| handle.send_as(packet, Overflow::DropOldest)),
+        (Overflow::Close, |handle, packet| handle.send_as(packet, Overflow::Latest(packet[0].into()))),
+        (Overflow::DropOldest, |handle, packet| handle.send(packet)),
+    ];
+    for (own, send) in ways {
+        let handles = Arc::new(Mutex::new(Vec::new()));
+        let mut world = World::new(setup(), |probe| {
+            let handles = handles.clone();
+            probe.open = Box::new(move |session, ()| {
+                handles.lock().unwrap_or_else(PoisonError::into_inner).push(session.handle());
+                session.set_overflow(own);
+                Ok(())
+            });
+        });
+        let conn = world.connect();
+        world.run_for(1);
+        let handle = handles.lock().unwrap_or_else(PoisonError::into_inner)[0].clone();
+        // The network has 1,000 bytes, and what may be dropped fills the outbox.
+        for number in 0..20 {
+            assert_eq!(send(&handle, &[number; 996]), Ok(()));
+            world.run_for(1);
+        }
+        let before = world.metrics().queued as usize;
+        assert!((HIGH / 2..=HIGH).contains(&before), "{before} bytes");
+        let (took, error) = send_all_at_once(&handle, send);
+        let SendError::Full { queued, limit } = error else { panic!("{error}") };
+        assert_eq!(limit, 2 * HARD);
+        assert!(queued <= limit && queued + 1_000 > limit, "{queued} bytes");
+        assert!(took > HARD / 1_000, "{took} packets: more than of what is kept");
+        world.run_for(1);
+        let metrics = world.metrics();
+        assert_eq!((metrics.overflow_closed, metrics.sessions), (0, 1));
+        let heard = read_all(&mut world, conn);
+        assert_eq!(heard.len() % 1_000, 0, "all are whole");
+        let last = heard.chunks(1_000).last().map(|packet| usize::from(packet[4]));
+        assert_eq!(last, Some(took - 1), "the latest was kept");
+        assert_eq!(world.metrics().sessions, 1);
+    }
+}
+
+#[test]
+fn a_handle_at_the_limit_refuses_a_packet_or_closes_the_session_as_the_packet_says() {
+    let (mut world, conns, handles) = with_handles(setup(), 2);
+    let full = SendError::Full { queued: HARD, limit: HARD };
+    for handle in &handles {
+        assert_eq!(send_all_at_once(handle, |handle, packet| handle.send(packet)), (20, full.clone()));
+    }
+    assert_eq!(handles[0].send_as("x", Overflow::Refuse), Err(full.clone()));
+    assert_eq!(handles[1].send_as("x", Overflow::Close), Err(full.clone()));
+    assert_eq!(handles[1].send_as("x", Overflow::Close), Err(full));
+    world.run_for(1);
+    assert!(handles[0].is_open() && !handles[1].is_open());
+    assert_eq!(world.metrics().overflow_closed, 1);
+    assert_eq!(world.log.count(&Callback::Closing(CloseKind::Send)), 1);
+    for conn in conns {
+        assert_eq!(read_all(&mut world, conn).len(), 20 * 1_000, "what was sent before arrives");
+    }
+}

@@ -393,7 +393,13 @@ where
             _ => {}
         }
         self.busy = 1;
-        STEPS.into_iter().for_each(|step| self.take(step, sys, buffer));
+        // Not in a loop, which the compiler does not unroll.
+        let [first, second, third, fourth, last] = STEPS;
+        self.take(first, sys, buffer);
+        self.take(second, sys, buffer);
+        self.take(third, sys, buffer);
+        self.take(fourth, sys, buffer);
+        self.take(last, sys, buffer);
         self.take_local();
         self.end_turn(sys)
     }

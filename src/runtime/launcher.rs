@@ -26,8 +26,11 @@ use crate::{
     session::{Carrier, CoreConfig, Deliver, ShardCore},
     shard::{Command, Framings, ShardConfig},
     strategy::ForkingStrategy,
-    sync::{DeferredAnswers, Mailbox, MailboxLimits, Wake},
+    sync::{DeferredAnswers, Mailbox, MailboxLimits, Wake, give_answers},
 };
+
+/// Turns after which a thread is marked again as one that runs its shards: so many make that disappear beside them.
+const TURNS: usize = 1024;
 
 /// Makes the handler of a shard: the first half where the server is started, the second on the shard's own thread.
 pub trait HandlerFactory<H>: Send {
@@ -122,7 +125,7 @@ impl<P: Platform> ThreadLauncher<P> {
     pub(crate) fn run(self) -> Result<(), ServeError> {
         let mut thread = self.begin()?;
         loop {
-            if let Some(ended) = thread.turn() {
+            if let Some(ended) = thread.run_turns(TURNS) {
                 return ended;
             }
         }
@@ -159,28 +162,37 @@ impl<P: Platform> ThreadLauncher<P> {
 
 impl<P: Platform> RunningThread<P> {
     /// Runs one turn. Returns how the thread ended if it was the last.
+    #[cfg(test)]
     pub(crate) fn turn(&mut self) -> Option<Result<(), ServeError>> {
-        let mut answers = std::mem::take(&mut self.answers);
-        let ended = answers.during(|| self.run_turn());
-        self.answers = answers;
-        ended
+        self.run_turns(1)
     }
 
-    fn run_turn(&mut self) -> Option<Result<(), ServeError>> {
-        let Self { event_loop, registrations, outcome, .. } = self;
+    /// Runs that many turns, or fewer if the last is among them: then it returns how the thread ended.
+    fn run_turns(&mut self, turns: usize) -> Option<Result<(), ServeError>> {
+        let Self { event_loop, registrations, answers, outcome } = self;
         let running = event_loop.as_mut()?;
-        let mut failed = None;
-        let turned = catch_unwind(AssertUnwindSafe(|| {
-            running.turn(|number, ended| {
-                let registration = registrations.get_mut(number).and_then(Option::take);
-                if let (Some(registration), Err(error)) = (registration, ended) {
-                    failed = Some(registration.fail(ServeError::system("poll")(error)));
+        let mut note_end = |number, ended| {
+            let registration: Option<ShardRegistration<P>> =
+                registrations.get_mut(number).and_then(Option::take);
+            if let (Some(registration), Err(error)) = (registration, ended) {
+                let error = registration.fail(ServeError::system("poll")(error));
+                *outcome = std::mem::replace(outcome, Ok(())).and(Err(error));
+            }
+        };
+        let turned = answers.during(|| {
+            catch_unwind(AssertUnwindSafe(|| {
+                for left in (0..turns).rev() {
+                    if running.turn(&mut note_end) == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                    // Those of the last one are given below.
+                    if left > 0 {
+                        give_answers();
+                    }
                 }
-            })
-        }));
-        if let Some(error) = failed {
-            *outcome = std::mem::replace(outcome, Ok(())).and(Err(error));
-        }
+                Flow::Continue
+            }))
+        });
         match turned {
             Ok(Flow::Continue) => return None,
             Ok(Flow::Stop) => {}

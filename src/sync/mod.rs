@@ -21,7 +21,7 @@ pub use ticket::SendTicket;
 
 pub(crate) use admission::{Admission, AdmissionPermit, DepositedPermits, Full};
 pub(crate) use quota::{Freed, Quota};
-pub(crate) use shard_thread::{DeferredAnswers, has_answers_left, is_on_a_shard};
+pub(crate) use shard_thread::{DeferredAnswers, give_answers, has_answers_left, is_on_a_shard};
 #[cfg(test)]
 pub(crate) use ticket::tests::Gone;
 pub(crate) use ticket::{Addressee, Completion, TICKET};

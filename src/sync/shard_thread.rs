@@ -20,7 +20,7 @@ enum State {
     /// It runs no shard.
     Elsewhere,
     /// It runs a turn, and nothing is to be answered yet.
-    Turn,
+    OnShard,
     /// It runs a turn, and something is to be answered at its end.
     Owing,
 }
@@ -33,18 +33,19 @@ enum State {
 #[derive(Default)]
 pub(crate) struct DeferredAnswers(Vec<Answer>);
 
-/// Marks this thread as one that runs a turn, until it is dropped.
-struct Turn {
+/// Marks this thread as one that runs turns, until it is dropped.
+struct ShardThread {
     /// Of the turn within which this one runs, if there is one: a callback may serve another server.
     outer: (State, Vec<Answer>),
 }
 
 impl DeferredAnswers {
-    /// Runs a turn, and then gives the answers that were due before its end.
+    /// Runs a turn, or several with [`give_answers`] between them, and then gives the answers that were due before the
+    /// end.
     #[inline]
-    pub(crate) fn during<R>(&mut self, turn: impl FnOnce() -> R) -> R {
-        let _marked = Turn::begin(mem::take(&mut self.0));
-        let returned = turn();
+    pub(crate) fn during<R>(&mut self, turns: impl FnOnce() -> R) -> R {
+        let _marked = ShardThread::begin(mem::take(&mut self.0));
+        let returned = turns();
         if has_answers_left() {
             self.give();
         }
@@ -53,7 +54,7 @@ impl DeferredAnswers {
 
     #[cold]
     fn give(&mut self) {
-        take().into_iter().for_each(Answer::give);
+        give_due();
         self.0 = take();
     }
 
@@ -63,11 +64,11 @@ impl DeferredAnswers {
     }
 }
 
-impl Turn {
+impl ShardThread {
     #[inline]
     fn begin(left: Vec<Answer>) -> Self {
         let outer = (STATE.get(), if has_answers_left() { take() } else { Vec::new() });
-        STATE.set(State::Turn);
+        STATE.set(State::OnShard);
         if !left.is_empty() {
             owe(left);
         }
@@ -75,7 +76,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ShardThread {
     #[inline]
     fn drop(&mut self) {
         // Something is left only if the turn panicked.
@@ -97,10 +98,24 @@ impl Drop for DeferredAnswers {
     }
 }
 
+/// A turn of this thread is over, and the next one follows: gives the answers that were due.
+#[inline]
+pub(crate) fn give_answers() {
+    if has_answers_left() {
+        give_due();
+    }
+}
+
+/// What becomes due meanwhile is left to the next turn.
+#[cold]
+fn give_due() {
+    take().into_iter().for_each(Answer::give);
+}
+
 /// Takes what is to be answered at the end of this turn.
 #[cold]
 fn take() -> Vec<Answer> {
-    STATE.set(State::Turn);
+    STATE.set(State::OnShard);
     DEFERRED.try_with(RefCell::take).unwrap_or_default()
 }
 

@@ -262,7 +262,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         id::{Key, ServerNumber, ShardId},
-        sync::shard_thread::DeferredAnswers,
+        sync::shard_thread::{DeferredAnswers, give_answers, has_answers_left},
     };
 
     /// A session that was aborted by this side, and counts panics.
@@ -356,6 +356,27 @@ pub(crate) mod tests {
         assert_eq!(notes.lock().map(|notes| notes.len()).ok(), Some(0));
         answers.during(|| ());
         assert_eq!(notes.lock().map(|notes| notes.len()).ok(), Some(1));
+    }
+
+    #[test]
+    fn of_several_turns_each_gives_its_answers_at_its_own_end() {
+        let notes = Arc::<Mutex<Vec<Outcome>>>::default();
+        let given = || notes.lock().map(|notes| notes.len()).ok();
+        let next = calling(&notes);
+        let first = Completion::calling(Box::new(move |_| next.written()), Arc::<Gone>::default());
+        let second = calling(&notes);
+        let mut answers = DeferredAnswers::default();
+        answers.during(|| {
+            drop((first, second));
+            assert_eq!(given(), Some(0));
+            give_answers();
+            assert_eq!(given(), Some(1), "what the first closure has made due is left to the next turn");
+            assert!(has_answers_left(), "so the poll of the next turn does not wait");
+            give_answers();
+            assert_eq!(given(), Some(2));
+            assert!(!has_answers_left() && is_on_a_shard());
+        });
+        assert!(answers.is_empty() && !is_on_a_shard());
     }
 
     #[test]

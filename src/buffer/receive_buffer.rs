@@ -1,4 +1,6 @@
-/// The one buffer that a shard receives into.
+use crate::time::Tick;
+
+/// The one buffer that the shards of a thread receive into.
 ///
 /// ```text
 ///            tail of the session   received now
@@ -8,13 +10,20 @@
 /// ```
 ///
 /// Both halves have the same length, which grows from 512 bytes to 64 KiB as reads fill the space: of thousands of threads
-/// with a session each, few need more than the least.
+/// with a session each, few need more than the least. A while after it has grown it is as small as in the beginning again.
 ///
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
 /// but only if it is short compared with them: so no read copies more than a fixed multiple of what it brought.
 pub(crate) struct ReceiveBuffer {
     /// Divided in the middle, which needs no check of its length.
     bytes: Box<[u8]>,
+    /// The space that it returns to.
+    least: usize,
+    /// When it does so; `None` until it is known that it has grown.
+    until: Option<Tick>,
+    /// When it last did so, and how long it had been larger then (milliseconds); 0 at first.
+    shrunk_at: Tick,
+    pause: Tick,
 }
 
 /// Bytes that one `recv` may bring, to begin with.
@@ -23,6 +32,12 @@ const FIRST_SPACE: usize = 512;
 const SPACE: usize = 64 * 1024;
 /// How many times its size the buffer grows to when a read has filled it.
 const GROWTH: usize = 8;
+/// For how long the buffer stays larger (milliseconds). Whether that is still needed shows only when it is smaller: then a
+/// read fills it, and it grows again.
+const PAUSE: Tick = 1_000;
+/// It stays twice as long each time, and at most so long, if it had to grow again within this time: to grow takes some
+/// microseconds.
+const LONGEST_PAUSE: Tick = 64_000;
 /// A tail of this length costs nothing measurable to copy, however little was received.
 const SHORT_TAIL: usize = 512;
 
@@ -32,7 +47,11 @@ impl ReceiveBuffer {
     }
 
     fn with_space(space: usize) -> Self {
-        Self { bytes: vec![0; 2 * space].into_boxed_slice() }
+        Self { bytes: Self::bytes(space), least: space, until: None, shrunk_at: 0, pause: 0 }
+    }
+
+    fn bytes(space: usize) -> Box<[u8]> {
+        vec![0; 2 * space].into_boxed_slice()
     }
 
     /// The space to receive into.
@@ -52,14 +71,36 @@ impl ReceiveBuffer {
 
     /// From now on the space is the largest: no datagram is cut. What the buffer holds is lost.
     pub(crate) fn open_wide(&mut self) {
-        if self.bytes.len() < 2 * SPACE {
+        if self.least < SPACE {
             *self = Self::with_space(SPACE);
         }
     }
 
     #[cold]
     fn enlarge(&mut self) {
-        *self = Self::with_space((self.bytes.len() / 2 * GROWTH).min(SPACE));
+        self.bytes = Self::bytes((self.bytes.len() / 2 * GROWTH).min(SPACE));
+    }
+
+    /// Called before each wait of the thread, at the time `now`: a buffer that has been larger for long enough shrinks.
+    /// Returns when to call this again at the latest, even if nothing happens until then.
+    #[inline]
+    pub(crate) fn poll_deadline(&mut self, now: Tick) -> Option<Tick> {
+        if self.bytes.len() == 2 * self.least { None } else { self.review(now) }
+    }
+
+    #[inline(never)]
+    fn review(&mut self, now: Tick) -> Option<Tick> {
+        let until = *self.until.get_or_insert_with(|| {
+            let again = self.pause > 0 && now.saturating_sub(self.shrunk_at) <= LONGEST_PAUSE;
+            self.pause = if again { (2 * self.pause).min(LONGEST_PAUSE) } else { PAUSE };
+            now.saturating_add(self.pause)
+        });
+        if now < until {
+            return Some(until);
+        }
+        self.bytes = Self::bytes(self.least);
+        (self.until, self.shrunk_at) = (None, now);
+        None
     }
 
     /// The `n` bytes that were received.
@@ -134,5 +175,53 @@ mod tests {
         }
         assert_eq!(spaces, [FIRST_SPACE, 8 * FIRST_SPACE, 64 * FIRST_SPACE, SPACE]);
         assert!(scratch.joined(&[0; SPACE], SPACE).is_some());
+    }
+
+    /// Fills the space as a read does, at the time `now`, and returns when the buffer is to be looked at again.
+    fn fill(buffer: &mut ReceiveBuffer, now: Tick) -> Option<Tick> {
+        buffer.grow();
+        buffer.poll_deadline(now)
+    }
+
+    #[test]
+    fn a_buffer_that_has_grown_is_as_small_as_before_after_a_second_even_if_nothing_happens() {
+        let mut buffer = ReceiveBuffer::new();
+        assert_eq!(buffer.poll_deadline(5), None, "there is nothing to wait for");
+        assert_eq!(fill(&mut buffer, 10), Some(10 + PAUSE));
+        assert_eq!(fill(&mut buffer, 500), Some(10 + PAUSE), "that it grows further puts nothing off");
+        assert_eq!(buffer.space().len(), 64 * FIRST_SPACE);
+        assert_eq!(buffer.poll_deadline(9 + PAUSE), Some(10 + PAUSE));
+        assert_eq!(buffer.space().len(), 64 * FIRST_SPACE);
+        assert_eq!(buffer.poll_deadline(10 + PAUSE), None);
+        assert_eq!(buffer.space().len(), FIRST_SPACE);
+        assert_eq!(buffer.poll_deadline(Tick::MAX), None);
+    }
+
+    #[test]
+    fn a_buffer_that_grows_again_and_again_shrinks_ever_more_seldom() {
+        let mut buffer = ReceiveBuffer::new();
+        let (mut now, mut pauses) = (0, Vec::new());
+        for _ in 0..9 {
+            let until = fill(&mut buffer, now).expect("it has grown");
+            pauses.push((until - now) / PAUSE);
+            assert_eq!(buffer.poll_deadline(until), None);
+            now = until + 1;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        now += LONGEST_PAUSE;
+        assert_eq!(fill(&mut buffer, now), Some(now + PAUSE), "it was small for long enough");
+    }
+
+    #[test]
+    fn a_buffer_for_datagrams_stays_as_large_as_one_may_be() {
+        let mut buffer = ReceiveBuffer::new();
+        assert!(fill(&mut buffer, 0).is_some());
+        buffer.open_wide();
+        assert_eq!(buffer.poll_deadline(0), None);
+        assert_eq!(buffer.poll_deadline(2 * PAUSE), None);
+        assert_eq!(buffer.space().len(), SPACE);
+        buffer.space()[..3].copy_from_slice(b"abc");
+        buffer.open_wide();
+        assert_eq!(buffer.received(3), b"abc", "to ask for it again loses nothing");
     }
 }

@@ -6,7 +6,7 @@ use std::{
 use super::{
     Flow, Ready, Service, Sys,
     accept_failure::copy_of,
-    service::{STEPS, Step},
+    service::{STEPS, Step, earlier},
     token::service_of,
 };
 use crate::{buffer::ReceiveBuffer, id::ShardId, session::Effects, sync::has_answers_left, time::Tick};
@@ -77,14 +77,19 @@ impl<Y: Sys> EventLoop<Y> {
 
     /// Returns how long the poll may wait and when it is to end: at once while work is left, else at the next deadline.
     fn wait(&mut self) -> (Option<Duration>, Option<Tick>) {
-        let (mut wait, mut expected) = (None, None);
+        let (mut left, mut expected, mut now) = (None, None, 0);
+        let mut note = |now: Tick, deadline: Option<Tick>| {
+            left = earlier(left, deadline.map(|deadline| deadline.saturating_sub(now)));
+            expected = earlier(expected, deadline);
+        };
         for service in self.services.iter_mut().flatten() {
             service.judge_last_turn();
-            let (now, Some(deadline)) = service.poll_deadline() else { continue };
-            let left = Duration::from_millis(deadline.saturating_sub(now));
-            wait = Some(wait.map_or(left, |wait: Duration| wait.min(left)));
-            expected = Some(expected.map_or(deadline, |expected: Tick| expected.min(deadline)));
+            let deadline;
+            (now, deadline) = service.poll_deadline();
+            note(now, deadline);
         }
+        note(now, self.buffer.poll_deadline(now));
+        let wait = left.map(Duration::from_millis);
         if wait == Some(Duration::ZERO) || has_answers_left() {
             return (Some(Duration::ZERO), expected);
         }

@@ -78,6 +78,7 @@ pub(crate) trait Service<Y: Sys> {
     fn turn(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) -> io::Result<Flow> {
         self.judge_last_turn();
         let (now, deadline) = self.poll_deadline();
+        let deadline = earlier(deadline, buffer.poll_deadline(now));
         let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
         if wait != Some(Duration::ZERO) && (has_answers_left() || !self.fall_asleep()) {
             wait = Some(Duration::ZERO);
@@ -96,6 +97,15 @@ pub(crate) trait Service<Y: Sys> {
     /// Called after the last turn, or when the poll has failed: closes every session and drops the user's values. Returns
     /// what is still to be done for sessions of other services on this thread.
     fn finish(self: Box<Self>, sys: &mut Y) -> Effects;
+}
+
+/// Returns the earlier of two deadlines.
+#[inline]
+pub(crate) fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (only, None) | (None, only) => only,
+    }
 }
 
 /// What a service does after a turn.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Acceptor, Connector, Flow, Ready, Service, Sys,
-    service::{STEPS, Step},
+    service::{STEPS, Step, earlier},
     session_io::{find_error, flush, handle_event, note, pass_on, serve},
     shares::SLOW_TURN,
     token::{FIRST_DIAL, dial_of, listener_of, session_of, session_token},
@@ -340,10 +340,7 @@ where
         }
         let deadline = self.shard.poll_deadline();
         let acceptor = self.acceptor.as_ref().filter(|acceptor| acceptor.is_active());
-        match acceptor.and_then(Acceptor::deadline) {
-            Some(resume) => (now, Some(deadline.map_or(resume, |deadline| deadline.min(resume)))),
-            None => (now, deadline),
-        }
+        (now, earlier(deadline, acceptor.and_then(Acceptor::deadline)))
     }
 
     #[inline(always)]
@@ -381,6 +378,7 @@ where
         let _turn = LocalTurn::begin(&self.mailbox);
         self.judge_last_turn();
         let (now, deadline) = self.poll_deadline();
+        let deadline = earlier(deadline, buffer.poll_deadline(now));
         let mut wait = deadline.map(|at| Duration::from_millis(at.saturating_sub(now)));
         if wait != Some(Duration::ZERO) && (has_answers_left() || !self.fall_asleep()) {
             wait = Some(Duration::ZERO);

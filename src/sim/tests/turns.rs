@@ -327,3 +327,20 @@ fn no_peer_is_judged_by_the_time_in_which_its_packets_wait_for_their_turn() {
         }
     }
 }
+
+#[test]
+fn a_loop_that_has_read_much_at_once_wakes_up_once_to_give_memory_back_and_then_rests() {
+    let mut world = World::new(flood_setup(), |probe| echo(probe, 1_000));
+    let conn = world.connect();
+    for (at, len, wake_ups) in [(100, 100, 0), (200_000, 20_000, 1), (400_000, 100, 0)] {
+        world.run_until(at);
+        world.net().say(conn, &frame(&vec![1; len]));
+        world.run_for(500);
+        assert_eq!(world.net().hear_all(conn).len(), frame(&vec![1; len]).len());
+        world.run_for(100);
+        let turns = world.metrics().turns;
+        world.run_for(100_000);
+        // The last turn is that at the end of the run.
+        assert_eq!(world.metrics().turns - turns, wake_ups + 1, "after {len} bytes");
+    }
+}

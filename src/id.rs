@@ -83,6 +83,18 @@ impl SessionId {
         let key = Key { slot: part(1), generation: part(0) };
         Self { server: ServerNumber(part(3)), shard: ShardId(part(2)), key }
     }
+
+    /// Returns a number that follows from the id alone, and is far from those of ids next to it: all numbers are about
+    /// equally frequent. By the mixing function of SplitMix64 (Steele, Lea and Flood, 2014).
+    pub(crate) fn scattered(self) -> u64 {
+        let bits = self.to_u128();
+        [(bits >> u64::BITS) as u64, bits as u64].into_iter().fold(0, |mixed: u64, half| {
+            let mixed = (mixed ^ half).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        })
+    }
 }
 
 /// The number of a server among all that the process has ever had.
@@ -209,6 +221,25 @@ mod tests {
             assert_eq!(SessionId::from_u128(bits).to_u128(), bits);
         }
         assert_eq!(SessionId::from_u128(id.to_u128()), id);
+    }
+
+    #[test]
+    fn the_numbers_of_ids_next_to_each_other_are_scattered_evenly() {
+        let id = |server, shard, slot, generation| {
+            ServerNumber(server).id(ShardId(shard), Key { slot, generation }).scattered()
+        };
+        let ways: [fn(u32) -> [u32; 4]; 4] =
+            [|n| [n, 0, 0, 0], |n| [1, n, 0, 0], |n| [1, 0, n, 0], |n| [1, 0, 0, n]];
+        for way in ways {
+            let mut counts = [0; 10];
+            for number in 0..10_000 {
+                let [server, shard, slot, generation] = way(number);
+                let scattered = id(server, shard, slot, generation);
+                assert_eq!(scattered, id(server, shard, slot, generation), "it follows from the id alone");
+                counts[((u128::from(scattered) * 10) >> 64) as usize] += 1;
+            }
+            assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) const MOST_DIALS: usize = 1 << 15;
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off; UDP: 60 s | `on_idle` is called, which closes by default |
 /// | [`max_age`](Self::max_age) | off | the session ends with `MaxAge` |
+/// | [`max_age_spread`](Self::max_age_spread) | a tenth of `max_age` | how much earlier sessions may end |
 /// | [`stall_timeout`](Self::stall_timeout) | 30 s | the session ends with `Stalled` |
 /// | [`first_packet_timeout`](Self::first_packet_timeout) | off | the session ends with `FirstPacket` |
 /// | [`packet_timeout`](Self::packet_timeout) | off | the session ends with `SlowPacket` |
@@ -62,6 +63,8 @@ pub struct Limits {
     pub(crate) session_timers: usize,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
+    /// `None`: a tenth of `max_age`.
+    pub(crate) max_age_spread: Option<Duration>,
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) first_packet_timeout: Option<Duration>,
     pub(crate) packet_timeout: Option<Duration>,
@@ -90,6 +93,7 @@ impl Default for Limits {
             session_timers: 16,
             idle_timeout: None,
             max_age: None,
+            max_age_spread: None,
             stall_timeout: Some(Duration::from_secs(30)),
             first_packet_timeout: None,
             packet_timeout: None,
@@ -254,12 +258,33 @@ impl Limits {
 
     /// How long a session may be open, counted from when `on_open` returned; then it is closed gracefully with
     /// [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). For servers whose clients are to connect anew now and then,
-    /// because credentials expire or connections are to be spread over more machines.
-    /// [`Session::set_max_age`](crate::Session::set_max_age) sets another for one session. At least 1 ms. Default: off
-    /// (`None`).
+    /// because credentials expire or connections are to be spread over more machines. Each session ends somewhat
+    /// earlier, see [`max_age_spread`](Self::max_age_spread); [`Session::set_max_age`](crate::Session::set_max_age) sets
+    /// another age for one session, exactly. At least 1 ms. Default: off (`None`).
     #[must_use]
     pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.max_age = age.into();
+        self
+    }
+
+    /// By how much less than [`max_age`](Self::max_age) a session may be open. Each session has an age of its own between
+    /// both, evenly distributed and derived from its id: clients that have connected together, after a restart for
+    /// example, are not sent away together, to come back together. Less than `max_age`; without `max_age` it has no
+    /// effect. Default: a tenth of `max_age`. Zero means that all sessions reach the same age.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use framewire::Limits;
+    ///
+    /// // Sessions end after 50 to 60 minutes.
+    /// let limits = Limits::default()
+    ///     .max_age(Duration::from_secs(60 * 60))
+    ///     .max_age_spread(Duration::from_secs(10 * 60));
+    /// # assert!(format!("{limits:?}").contains("600"));
+    /// ```
+    #[must_use]
+    pub fn max_age_spread(mut self, spread: Duration) -> Self {
+        self.max_age_spread = Some(spread);
         self
     }
 
@@ -351,6 +376,12 @@ impl Limits {
                 return Err((option, "under 1 ms, the granularity of timers".into()));
             }
         }
+        if let (Some(age), Some(spread)) = (self.max_age, self.max_age_spread) {
+            if spread >= age {
+                let why = format!("{spread:?} is not less than limits.max_age ({age:?})");
+                return Err(("limits.max_age_spread", why));
+            }
+        }
         if self.dials > MOST_DIALS {
             return Err(("limits.dials", format!("{} dials; at most {MOST_DIALS} are possible", self.dials)));
         }
@@ -379,6 +410,11 @@ mod tests {
         );
         let idle = Limits::default().idle_timeout(Duration::ZERO);
         assert_eq!(idle.validate().map_err(|(option, _)| option), Err("limits.idle_timeout"));
+        let spread = Limits::default().max_age(Duration::from_secs(1)).max_age_spread(Duration::from_secs(1));
+        assert_eq!(
+            spread.validate(),
+            Err(("limits.max_age_spread", "1s is not less than limits.max_age (1s)".to_owned()))
+        );
         let frame = Limits::default().frame(0);
         assert_eq!(frame.validate().map_err(|(option, _)| option), Err("limits.frame"));
         let packets = Limits::default().packet_budget(0);

@@ -128,8 +128,8 @@ pub enum CloseReason {
         /// How long ago the last byte came from the peer or, if that is later, reading began or was resumed.
         silence: Duration,
     },
-    /// The session was open for [`Limits::max_age`](crate::Limits::max_age), or for the
-    /// [maximum age of the session](crate::Session::set_max_age).
+    /// The session was open for as long as it may be: [`Limits::max_age`](crate::Limits::max_age), less its part of the
+    /// [spread](crate::Limits::max_age_spread), or the [maximum age of its own](crate::Session::set_max_age).
     #[error("open for {0:?}, the maximum age")]
     MaxAge(Duration),
     /// The peer did not read: the kernel took no byte of a non-empty outbox for

@@ -129,7 +129,7 @@ impl Connection {
 
     /// Returns the maximum age that applies.
     pub(crate) fn max_age(&self, core: &ShardCore) -> Option<Tick> {
-        self.own_timeouts(core).max_age.or(core.timeouts.max_age)
+        self.own_timeouts(core).max_age.or(core.timeouts.max_age(core.id_of(self.key)))
     }
 
     /// Returns when the next beat is due.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::{
-    id::SlotNumber,
+    id::{SessionId, SlotNumber},
     limits::Limits,
     session::{
         Connection, ShardCore, TimerPurpose,
@@ -15,7 +15,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Timeouts {
     pub(super) idle: Option<Tick>,
-    pub(super) max_age: Option<Tick>,
+    max_age: Option<Tick>,
+    max_age_spread: Tick,
     pub(crate) stall: Option<Tick>,
     first_packet: Option<Tick>,
     packet: Option<Tick>,
@@ -30,11 +31,19 @@ impl Timeouts {
         self.packet.is_some()
     }
 
+    /// Returns the maximum age of this session, which is less than that of the limits by its own part of the spread.
+    pub(super) fn max_age(&self, session: SessionId) -> Option<Tick> {
+        let part = (u128::from(self.max_age_spread) * u128::from(session.scattered())) >> u64::BITS;
+        self.max_age.map(|age| age.saturating_sub(part as Tick).max(1))
+    }
+
     pub(crate) fn new(limits: &Limits) -> Self {
         let optional = |timeout: Option<Duration>| timeout.map(ticks);
+        let max_age = optional(limits.max_age);
         Self {
             idle: optional(limits.idle_timeout),
-            max_age: optional(limits.max_age),
+            max_age,
+            max_age_spread: optional(limits.max_age_spread).or(max_age.map(|age| age / 10)).unwrap_or(0),
             stall: optional(limits.stall_timeout),
             first_packet: optional(limits.first_packet_timeout),
             packet: optional(limits.packet_timeout),
@@ -207,5 +216,27 @@ impl Connection {
         let rare = self.rare().filter(|_| self.status.has(Flags::DISCARDING));
         let block = if self.is_layered() { self.block_since() } else { None };
         kept.into_iter().chain(rare.map(|rare| rare.discarding_since)).chain(block).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_0_and_never_more_than_the_limit() {
+        let ages = |age: u64, spread: Option<u64>| {
+            let mut limits = Limits::default().max_age(Duration::from_micros(age));
+            limits.max_age_spread = spread.map(Duration::from_micros);
+            let timeouts = Timeouts::new(&limits);
+            let ages = (0..1_000).filter_map(|id| timeouts.max_age(SessionId::from_u128(id)));
+            ages.fold((Tick::MAX, 0), |(least, most), age| (least.min(age), most.max(age)))
+        };
+        assert_eq!(ages(1_000, None), (1, 1));
+        assert_eq!(ages(1_500, Some(1_499)), (1, 2));
+        assert_eq!(ages(10_000, Some(9_999)), (1, 10));
+        assert_eq!(ages(1_000_000, None), (901, 1_000));
+        assert_eq!(ages(1_000_000, Some(0)), (1_000, 1_000));
+        assert_eq!(Timeouts::new(&Limits::default()).max_age(SessionId::from_u128(7)), None);
     }
 }

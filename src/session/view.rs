@@ -321,7 +321,8 @@ impl Session<'_> {
 
     /// Sets the maximum age of this session, in place of [`Limits::max_age`](crate::Limits::max_age): so long after
     /// `on_open` has returned, it is closed gracefully with [`CloseReason::MaxAge`]; at once, if it is older already.
-    /// `None` means no limit. Less than 1 ms counts as 1 ms.
+    /// `None` means no limit. Less than 1 ms counts as 1 ms. Nothing is subtracted from it
+    /// ([`Limits::max_age_spread`](crate::Limits::max_age_spread)).
     pub fn set_max_age(&mut self, age: impl Into<Option<Duration>>) {
         self.connection.set_max_age(age.into(), self.core);
     }

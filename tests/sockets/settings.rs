@@ -22,6 +22,7 @@ fn a_setting_that_cannot_work_is_named() {
         ("limits.outbox_high", limits.clone().outbox_high(8 << 20)),
         ("limits.idle_timeout", limits.clone().idle_timeout(Duration::ZERO)),
         ("limits.max_age", limits.clone().max_age(Duration::from_micros(999))),
+        ("limits.max_age_spread", limits.clone().max_age(Duration::MAX).max_age_spread(Duration::MAX)),
         ("limits.stall_timeout", limits.clone().stall_timeout(Duration::from_nanos(1))),
         ("limits.connections_per_peer", limits.clone().connections_per_peer(0)),
         ("limits.fanout_budget", limits.clone().fanout_budget(0, 1)),

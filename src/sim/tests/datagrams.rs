@@ -149,7 +149,7 @@ fn a_session_that_is_refused_by_on_open_is_tried_again_with_the_next_datagram() 
 
 #[test]
 fn timers_heartbeats_and_ages_come_to_the_millisecond() {
-    let mut world = with(Limits::default().max_age(ms(400)), |probe| {
+    let mut world = with(Limits::default().max_age(ms(400)).max_age_spread(ms(0)), |probe| {
         probe.open = Box::new(|session, ()| {
             session.set_heartbeat(Heartbeat::every(ms(100), "beat")?);
             Ok(session.set_timer(TimerId(7), ms(250))?)

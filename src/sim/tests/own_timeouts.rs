@@ -50,7 +50,7 @@ fn a_negotiated_idle_timeout_counts_from_the_last_byte_and_may_be_set_again() {
 
 #[test]
 fn a_session_is_closed_gracefully_at_its_maximum_age_however_busy_it_is() {
-    let limits = Limits::default().max_age(ms(1_000));
+    let limits = Limits::default().max_age(ms(1_000)).max_age_spread(ms(0));
     let mut world = World::new(Setup { limits, ..Setup::default() }, |probe| {
         let mut own = Some(ms(400));
         probe.open = Box::new(move |session, ()| {
@@ -91,4 +91,32 @@ fn a_maximum_age_that_has_passed_when_it_is_set_ends_the_session_at_once_and_non
     world.net().leave(ever);
     world.run_to_rest();
     world.assert_empty();
+}
+
+/// When sessions end that have connected together.
+fn ends_of(sessions: usize, limits: Limits) -> Vec<u64> {
+    let mut world = World::new(Setup { limits: limits.linger_timeout(ms(0)), ..Setup::default() }, |_| ());
+    (0..sessions).for_each(|_| {
+        world.connect();
+    });
+    world.run_to_rest();
+    world.assert_empty();
+    world.log.times(&Callback::Closing(CloseKind::MaxAge))
+}
+
+#[test]
+fn sessions_that_connect_together_reach_their_maximum_age_spread_over_its_last_tenth() {
+    let ends = ends_of(500, Limits::default().max_age(ms(100_000)));
+    assert_eq!(ends.len(), 500);
+    assert!(ends.iter().all(|at| (90_000..=100_000).contains(at)), "{ends:?}");
+    let in_second = |second: u64| ends.iter().filter(|at| **at / 1_000 == second).count();
+    let most = (90..100).map(in_second).max();
+    assert!((90..100).all(|second| in_second(second) >= 20) && most <= Some(100), "50 a second: {ends:?}");
+    assert_eq!(
+        ends_of(500, Limits::default().max_age(ms(100_000)).max_age_spread(ms(0))),
+        vec![100_000; 500]
+    );
+    let half = ends_of(500, Limits::default().max_age(ms(1_000)).max_age_spread(ms(500)));
+    assert!(half.iter().all(|at| (500..=1_000).contains(at)), "{half:?}");
+    assert!(half.iter().any(|at| *at < 550) && half.iter().any(|at| *at > 950), "{half:?}");
 }

@@ -1,7 +1,8 @@
 //! What a forwarded message costs, and what an idle client and a virtual connection hold, beside an echo server.
 //!
 //! `cargo bench -p framewire-gateway --bench forward` runs 5 rounds of 1,000 clients with 2 virtual connections each, 64
-//! bytes, and 3 servers that echo, with 1 and 16 messages in flight on each client. Arguments behind `--`:
+//! bytes, and 3 servers that echo, with 1 and 16 messages in flight on each client; before that as many rounds of idle
+//! clients with 16 virtual connections each, for their memory, each in a gateway of its own. Arguments behind `--`:
 //! `--clients N`, `--rounds N`, `--seconds S` for each run, and `--echo COMMAND`: an echo server to compare with, which
 //! speaks a big-endian u32 of length and the payload on `{port}`. Without it the comparison is `lab_echo`, the echo of
 //! framewire's own examples (`cargo build --release --example lab_echo` first).
@@ -34,6 +35,8 @@ use load::Load;
 /// IDs of the servers behind the gateway.
 const SERVERS: [u32; 3] = [1, 2, 3];
 const PER_CLIENT: usize = 2;
+/// The virtual connections of each client that idles.
+const IDLE_PER_CLIENT: usize = 16;
 const IN_FLIGHT: [usize; 2] = [1, 16];
 
 struct Args {
@@ -137,22 +140,57 @@ fn server(addr: SocketAddr, id: u32) -> TcpStream {
     stream
 }
 
+/// Connects servers and clients, who have no virtual connections yet.
+fn connect(clients: SocketAddr, servers: SocketAddr, count: usize) -> Load {
+    let servers: Vec<TcpStream> = SERVERS.iter().map(|id| server(servers, *id)).collect();
+    thread::sleep(Duration::from_millis(200));
+    Load::of_gateway(clients, servers, count)
+}
+
+/// Bytes for each idle client, for each of its idle virtual connections, and for each client after all have left.
+fn idle_memory(count: usize) -> [u64; 3] {
+    let (gateway, clients, servers) = gateway();
+    let empty = gateway.memory();
+    let mut idle = connect(clients, servers, count);
+    let links = gateway.memory();
+    idle.dial(IDLE_PER_CLIENT, &SERVERS);
+    let connections = gateway.memory();
+    drop(idle);
+    thread::sleep(Duration::from_secs(1));
+    let left = gateway.memory();
+    let count = count as u64;
+    [
+        links.saturating_sub(empty) / count,
+        connections.saturating_sub(links) / (count * IDLE_PER_CLIENT as u64),
+        left.saturating_sub(empty) / count,
+    ]
+}
+
 fn main() {
     let args = args();
+    let rounds: Vec<_> = (0..args.rounds).map(|_| idle_memory(args.clients)).collect();
+    for (what, at) in
+        [("an idle client", 0), ("an idle virtual connection", 1), ("a client that has left", 2)]
+    {
+        let mut bytes: Vec<u64> = rounds.iter().map(|round| round[at]).collect();
+        bytes.sort_unstable();
+        let (least, most) = (bytes[0], bytes[bytes.len() - 1]);
+        println!(
+            "{} clients with {IDLE_PER_CLIENT} each: {} B for {what} ({least} to {most}, {} rounds)",
+            args.clients,
+            bytes[bytes.len() / 2],
+            args.rounds
+        );
+    }
     let (gateway, clients, servers) = gateway();
     let (echo, echo_addr) = echo(&args.echo.clone().unwrap_or_else(lab_echo));
     let empty = gateway.memory();
-    let servers: Vec<TcpStream> = SERVERS.iter().map(|id| server(servers, *id)).collect();
-    thread::sleep(Duration::from_millis(200));
-    let mut through = Load::of_gateway(clients, servers, args.clients);
-    let links = gateway.memory();
+    let mut through = connect(clients, servers, args.clients);
     through.dial(PER_CLIENT, &SERVERS);
-    let connections = gateway.memory();
+    let before = gateway.memory();
     println!(
-        "{} clients: {} B for an idle link, {} B for an idle virtual connection",
-        args.clients,
-        (links - empty) / args.clients as u64,
-        connections.saturating_sub(links) / (args.clients * PER_CLIENT) as u64,
+        "before the load: {} B for a client with its connections",
+        (before - empty) / args.clients as u64
     );
     let mut direct = Load::of_echo(echo_addr, args.clients);
     for in_flight in IN_FLIGHT {

@@ -13,12 +13,7 @@ mod links;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use framewire::SessionId;
 use slab::Slab;
@@ -26,10 +21,11 @@ use slab::Slab;
 use crate::{
     Side,
     counters::Traffic,
+    ids::IdMap,
     limits::GatewayLimits,
-    queue::{EndSlot, SendQueue},
+    queue::{EndSlot, NO_END, QueuePool, SendQueue},
     registry::LinkAddr,
-    threads::{Batch, EndAddr, Message, Shared, Thread},
+    threads::{Batch, Message, Shared, Thread},
 };
 
 /// The place of a link in its hub.
@@ -45,14 +41,14 @@ pub(crate) struct Hub {
     limits: Arc<GatewayLimits>,
     links: Slab<Link>,
     ends: Slab<End>,
+    /// The ends on this thread, by their connection's ID.
+    conns: IdMap<Ends>,
     generation: u32,
     /// Links of each side that have something to send or to do.
     dirty: [Vec<LinkSlot>; 2],
     /// Threads that have got their first message since they were last called.
     calls: Vec<u16>,
-    /// Empty queues.
-    #[expect(clippy::vec_box, reason = "links take them as they are, in their boxes")]
-    queues: Vec<Box<SendQueue>>,
+    queues: QueuePool,
 }
 
 /// One connection of the outside world.
@@ -62,45 +58,68 @@ struct Link {
     /// The client's number, or the ID that the server claims.
     id: u32,
     generation: u32,
-    /// The ends that are open or dialed, by their connection's ID, and those that were closed lately.
-    conns: HashMap<u32, Place, BuildHasherDefault<IdHasher>>,
-    /// Connection IDs that were given to the peer and that it has not dialed yet, the newest last.
-    issued: VecDeque<u32>,
-    /// Connections that were closed lately, the newest last.
-    closed: VecDeque<u32>,
+    /// The first of its ends, which are a list.
+    first: EndSlot,
+    /// `None` while there are none, as in most of the time.
+    ids: Option<Box<Ids>>,
+    /// `None` while nothing waits.
     queue: Option<Box<SendQueue>>,
     /// Counted for servers only.
     traffic: Option<Arc<Traffic>>,
-    /// How many of its ends ask that it is not read from.
+    /// For how many reasons of its ends it is not read from.
     holds: u32,
     is_dirty: bool,
-    /// It is to be ended.
-    ending: Option<LinkEnd>,
+    /// It is to be ended: too much waits for it.
+    is_stuck: bool,
     strays: Meter,
     dials: Meter,
 }
 
-/// Where a connection of a link is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    End(EndSlot),
-    /// It was closed: what is still in flight is discarded.
-    Closed,
+/// Connection IDs that a link had, or may have.
+#[derive(Debug, Default)]
+struct Ids {
+    /// Given to the peer, which has not dialed them yet, the newest last.
+    issued: VecDeque<u32>,
+    /// Closed lately, the newest last: what is still in flight for them is discarded.
+    closed: VecDeque<u32>,
 }
 
-/// One end of a virtual connection.
+/// The ends of a connection on one thread, by their side; [`NO_END`] for one that is elsewhere.
+#[derive(Debug, Clone, Copy)]
+struct Ends([EndSlot; 2]);
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self([NO_END; 2])
+    }
+}
+
+/// One end of a virtual connection. There are very many.
 struct End {
     conn: u32,
     link: LinkSlot,
+    /// Its neighbours in the list of the link.
+    next: EndSlot,
+    previous: EndSlot,
     /// Bytes that wait for this end in the queue of its link.
-    queued: usize,
+    queued: u32,
     stage: Stage,
-    /// Its peer asks that the link is not read from: so many times.
-    held: u32,
+    /// The [`Hold`]s on it.
+    held: u8,
     /// It asks that its peer's link is not read from.
     holding: bool,
 }
 
+/// Why a link is not read from because of one of its ends. The values are bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Too much waits at the other end.
+    Peer = 1,
+    /// Too much is on its way to the other end's thread.
+    Road = 2,
+}
+
+/// The peer's address is spelled out, which is shorter than an [`EndAddr`] would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Its link has dialed; the other end is not there yet.
@@ -109,11 +128,12 @@ enum Stage {
     },
     /// The end of a server that a client has dialed, until the client was told.
     Waiting {
-        peer: EndAddr,
-        client: u32,
+        thread: u16,
+        end: EndSlot,
     },
     Open {
-        peer: EndAddr,
+        thread: u16,
+        end: EndSlot,
     },
     /// Over, but some of its bytes still wait.
     Gone,
@@ -158,25 +178,6 @@ impl Meter {
     }
 }
 
-/// Connection IDs are counted up by the gateway itself, so nobody can choose those that collide.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        // Fibonacci hashing: the high bits, which choose the group, depend on all of the ID.
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-}
-
 impl Hub {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (thread, own) = shared.add_thread();
@@ -189,10 +190,11 @@ impl Hub {
             limits,
             links: Slab::new(),
             ends: Slab::new(),
+            conns: IdMap::default(),
             generation: 0,
             dirty: [Vec::new(), Vec::new()],
             calls: Vec::new(),
-            queues: Vec::new(),
+            queues: QueuePool::default(),
         }
     }
 
@@ -268,14 +270,15 @@ impl Hub {
             }
             Message::Connected { end, conn, peer } => self.connected(end, conn, peer),
             Message::Refused { end, conn } => self.refused(end, conn),
-            Message::Confirm { end, conn } => self.confirmed(end, conn),
+            Message::Confirm { end, conn, client } => self.confirmed(end, conn, client),
             Message::Frame { end, conn, .. } => self.deliver(end, conn, frame),
             Message::Close { end, conn } => self.closed_by_peer(end, conn),
-            Message::Hold { end, conn } => self.hold(end, conn),
-            Message::Release { end, conn } => self.release(end, conn),
+            Message::Hold { end, conn } => self.hold(end, conn, Hold::Peer),
+            Message::Release { end, conn } => self.release(end, conn, Hold::Peer),
             Message::Echo { from, conn } => {
-                self.tell(from.thread, Message::Release { end: from.end, conn }, &[]);
+                self.tell(from.thread, Message::Echoed { end: from.end, conn }, &[]);
             }
+            Message::Echoed { end, conn } => self.release(end, conn, Hold::Road),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod blocking;
 mod counters;
 mod gateway;
 mod hub;
+mod ids;
 mod keys;
 mod limits;
 mod links;

@@ -6,7 +6,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Side, counters::Traffic, limits::GatewayLimits};
+use crate::{
+    Side,
+    counters::Traffic,
+    ids::{self, IdMap},
+    limits::GatewayLimits,
+};
 
 /// Names a link: the thread that it lives on, and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,29 +44,40 @@ pub(crate) struct Registry(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    clients: HashMap<u32, Entry>,
-    /// The newest link with an ID is the last one.
-    servers: HashMap<u32, Vec<Entry>>,
-    connections: HashMap<u32, Connection>,
+    clients: IdMap<Client>,
+    /// By a number of the registry's own: IDs may be used twice.
+    servers: IdMap<Server>,
+    /// The servers with an ID, the newest last.
+    ids: HashMap<u32, Vec<u32>>,
+    connections: IdMap<Connection>,
     last_client: u32,
+    last_server: u32,
     last_connection: u32,
     is_draining: bool,
 }
 
+/// There are very many.
 #[derive(Debug)]
-struct Entry {
+struct Client {
+    link: LinkAddr,
+    /// Its virtual connections, those included that are being opened.
+    connections: u32,
+}
+
+#[derive(Debug)]
+struct Server {
+    id: u32,
     link: LinkAddr,
     /// Its virtual connections, those included that are being opened.
     connections: usize,
-    /// What goes over the link of a server.
-    traffic: Option<Arc<Traffic>>,
+    traffic: Arc<Traffic>,
 }
 
-/// The ends of a virtual connection.
+/// The ends of a virtual connection, by their numbers here. There are very many.
 #[derive(Debug, Clone, Copy)]
 struct Connection {
-    client: (u32, LinkAddr),
-    server: (u32, LinkAddr),
+    client: u32,
+    server: u32,
 }
 
 /// One end of a connection that is dialed.
@@ -81,14 +97,17 @@ impl Registry {
             return None;
         }
         let id = next_free(last_client, |id| clients.contains_key(&id));
-        clients.insert(id, Entry { link, connections: 0, traffic: None });
+        clients.insert(id, Client { link, connections: 0 });
         Some(id)
     }
 
     /// Registers a server: from now on it gets the dials to that ID.
     pub(crate) fn add_server(&self, id: u32, link: LinkAddr, traffic: Arc<Traffic>) {
-        let entry = Entry { link, connections: 0, traffic: Some(traffic) };
-        self.lock().servers.entry(id).or_default().push(entry);
+        let mut inner = self.lock();
+        let Inner { servers, last_server, .. } = &mut *inner;
+        let number = next_free(last_server, |number| servers.contains_key(&number));
+        servers.insert(number, Server { id, link, connections: 0, traffic });
+        inner.ids.entry(id).or_default().push(number);
     }
 
     /// Forgets a link. An older server with the same ID gets the dials again.
@@ -96,15 +115,23 @@ impl Registry {
         let mut inner = self.lock();
         match side {
             Side::Client => {
-                if inner.clients.get(&id).is_some_and(|entry| entry.link == link) {
+                if inner.clients.get(&id).is_some_and(|client| client.link == link) {
                     inner.clients.remove(&id);
+                    ids::shrink(&mut inner.clients);
                 }
             }
             Side::Server => {
-                let Some(entries) = inner.servers.get_mut(&id) else { return };
-                entries.retain(|entry| entry.link != link);
-                if entries.is_empty() {
-                    inner.servers.remove(&id);
+                let Inner { servers, ids, .. } = &mut *inner;
+                let Some(numbers) = ids.get_mut(&id) else { return };
+                numbers.retain(|number| {
+                    let is_gone = servers.get(number).is_none_or(|server| server.link == link);
+                    if is_gone {
+                        servers.remove(number);
+                    }
+                    !is_gone
+                });
+                if numbers.is_empty() {
+                    ids.remove(&id);
                 }
             }
         }
@@ -138,13 +165,15 @@ impl Registry {
             Side::Server => (remote, dialer.id),
         };
         let client = inner.clients.get_mut(&client_id).ok_or(Refusal::NoRemote)?;
-        let servers = inner.servers.get_mut(&server_id).ok_or(Refusal::NoRemote)?;
-        let server = match dialer.side {
-            Side::Client => servers.last_mut(),
-            Side::Server => servers.iter_mut().find(|entry| entry.link == dialer.link),
+        let numbers = inner.ids.get(&server_id).ok_or(Refusal::NoRemote)?;
+        let is_dialer = |number: &&u32| inner.servers.get(number).is_some_and(|own| own.link == dialer.link);
+        let number = match dialer.side {
+            Side::Client => numbers.last(),
+            Side::Server => numbers.iter().find(is_dialer),
         };
-        let server = server.ok_or(Refusal::NoRemote)?;
-        if client.connections >= limits.connections_per_client {
+        let number = *number.ok_or(Refusal::NoRemote)?;
+        let server = inner.servers.get_mut(&number).ok_or(Refusal::NoRemote)?;
+        if client.connections as usize >= limits.connections_per_client.min(u32::MAX as usize) {
             return Err(Refusal::ClientFull);
         }
         if server.connections >= limits.connections_per_server {
@@ -152,24 +181,22 @@ impl Registry {
         }
         client.connections += 1;
         server.connections += 1;
-        let ends = Connection { client: (client_id, client.link), server: (server_id, server.link) };
-        inner.connections.insert(connection, ends);
+        inner.connections.insert(connection, Connection { client: client_id, server: number });
         Ok(match dialer.side {
-            Side::Client => ends.server.1,
-            Side::Server => ends.client.1,
+            Side::Client => server.link,
+            Side::Server => client.link,
         })
     }
 
     /// A connection is over: takes it from the counts of both ends. Does so once, whichever end tells it first.
     pub(crate) fn disconnect(&self, connection: u32) {
         let mut inner = self.lock();
-        let Some(ends) = inner.connections.remove(&connection) else { return };
-        let client = inner.clients.get_mut(&ends.client.0).filter(|entry| entry.link == ends.client.1);
-        if let Some(client) = client {
+        let Some(Connection { client, server }) = inner.connections.remove(&connection) else { return };
+        ids::shrink(&mut inner.connections);
+        if let Some(client) = inner.clients.get_mut(&client) {
             client.connections = client.connections.saturating_sub(1);
         }
-        let servers = inner.servers.get_mut(&ends.server.0).into_iter().flatten();
-        for server in servers.filter(|entry| entry.link == ends.server.1) {
+        if let Some(server) = inner.servers.get_mut(&server) {
             server.connections = server.connections.saturating_sub(1);
         }
     }
@@ -182,13 +209,14 @@ impl Registry {
     /// Returns the IDs of the servers, each with its connections, and the numbers of clients and connections.
     pub(crate) fn census(&self) -> Census {
         let inner = self.lock();
-        let servers = inner.servers.iter().flat_map(|(id, entries)| {
-            entries.iter().rev().enumerate().map(|(age, entry)| ServerEntry {
-                id: *id,
+        let servers = inner.ids.values().flat_map(|numbers| {
+            let servers = numbers.iter().rev().filter_map(|number| inner.servers.get(number));
+            servers.enumerate().map(|(age, server)| ServerEntry {
+                id: server.id,
                 takes_dials: age == 0,
-                connections: entry.connections,
-                frames: entry.traffic.as_ref().map_or(0, |traffic| traffic.frames.get()),
-                bytes: entry.traffic.as_ref().map_or(0, |traffic| traffic.bytes.get()),
+                connections: server.connections,
+                frames: server.traffic.frames.get(),
+                bytes: server.traffic.bytes.get(),
             })
         });
         let mut servers: Vec<_> = servers.collect();
@@ -198,6 +226,13 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the bytes of the tables of clients and of connections.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (ids::memory(&inner.clients), ids::memory(&inner.connections))
     }
 
     #[cfg(test)]

@@ -44,6 +44,7 @@ pub(crate) enum Message {
     Confirm {
         end: EndSlot,
         conn: u32,
+        client: u32,
     },
     /// Forward a frame, which follows in the batch.
     Frame {
@@ -60,14 +61,18 @@ pub(crate) enum Message {
         end: EndSlot,
         conn: u32,
     },
-    /// Undoes one `Hold`.
+    /// Undoes a `Hold`.
     Release {
         end: EndSlot,
         conn: u32,
     },
-    /// Send back a `Release`: everything before this was taken.
+    /// Send back an `Echoed`: everything before this was taken.
     Echo {
         from: EndAddr,
+        conn: u32,
+    },
+    Echoed {
+        end: EndSlot,
         conn: u32,
     },
 }

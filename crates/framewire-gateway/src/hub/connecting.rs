@@ -1,10 +1,10 @@
 //! Virtual connections that are opened and closed.
 
-use super::{End, Hub, LinkSlot, Place, Stage, second};
+use super::{End, Hold, Hub, LinkSlot, Stage, second};
 use crate::{
-    Side,
+    Side, ids,
     protocol::Command,
-    queue::EndSlot,
+    queue::{EndSlot, NO_END},
     registry::{Dialer, LinkAddr, Refusal},
     threads::{EndAddr, Message},
 };
@@ -24,13 +24,17 @@ impl Hub {
     fn try_dial(&mut self, slot: LinkSlot, conn: u32, remote: u32) -> Result<LinkAddr, Refusal> {
         let addr = self.addr(slot).ok_or(Refusal::NoRemote)?;
         let link = self.links.get_mut(slot as usize).ok_or(Refusal::NoRemote)?;
-        let issued = link.issued.iter().position(|issued| *issued == conn).ok_or(Refusal::NotIssued)?;
+        let ids = link.ids.as_mut().ok_or(Refusal::NotIssued)?;
+        let issued = ids.issued.iter().position(|issued| *issued == conn).ok_or(Refusal::NotIssued)?;
         if link.side == Side::Client && link.dials.count(second()) > self.limits.dials_per_second {
             return Err(Refusal::TooOften);
         }
         let dialer = Dialer { side: link.side, id: link.id, link: addr };
         let target = self.shared.registry.connect(conn, dialer, remote, &self.limits)?;
-        link.issued.remove(issued);
+        ids.issued.remove(issued);
+        if ids.issued.is_empty() && ids.closed.is_empty() {
+            link.ids = None;
+        }
         Ok(target)
     }
 
@@ -55,12 +59,59 @@ impl Hub {
     }
 
     fn add_end(&mut self, link: LinkSlot, conn: u32, stage: Stage) -> EndSlot {
-        let end = End { conn, link, queued: 0, stage, held: 0, holding: false };
-        let slot = self.ends.insert(end) as EndSlot;
+        let (mut next, mut side) = (NO_END, Side::Server);
+        let slot = self.ends.vacant_key() as EndSlot;
         if let Some(link) = self.links.get_mut(link as usize) {
-            link.conns.insert(conn, Place::End(slot));
+            next = std::mem::replace(&mut link.first, slot);
+            side = link.side;
         }
+        if let Some(next) = self.ends.get_mut(next as usize) {
+            next.previous = slot;
+        }
+        self.ends.insert(End {
+            conn,
+            link,
+            next,
+            previous: NO_END,
+            queued: 0,
+            stage,
+            held: 0,
+            holding: false,
+        });
+        self.conns.entry(conn).or_default().0[side.index()] = slot;
         slot
+    }
+
+    /// Takes an end out of the list of its link and out of the connections.
+    fn unlink(&mut self, slot: EndSlot) {
+        let Some(end) = self.ends.get(slot as usize) else { return };
+        let End { conn, link, next, previous, .. } = *end;
+        if let Some(next) = self.ends.get_mut(next as usize) {
+            next.previous = previous;
+        }
+        match self.ends.get_mut(previous as usize) {
+            Some(previous) => previous.next = next,
+            None => {
+                if let Some(link) = self.links.get_mut(link as usize) {
+                    link.first = next;
+                }
+            }
+        }
+        let Some(ends) = self.conns.get_mut(&conn) else { return };
+        ends.0.iter_mut().filter(|end| **end == slot).for_each(|end| *end = NO_END);
+        if ends.0 == [NO_END; 2] {
+            self.conns.remove(&conn);
+            ids::shrink(&mut self.conns);
+        }
+    }
+
+    /// Frees the place of an end that is over and for which nothing waits.
+    pub(super) fn free_end(&mut self, slot: EndSlot) {
+        self.ends.try_remove(slot as usize);
+        if ids::is_sparse(self.ends.len(), self.ends.capacity()) {
+            // As far as the ends that are left allow it.
+            self.ends.shrink_to_fit();
+        }
     }
 
     /// A link of this thread was dialed.
@@ -70,11 +121,8 @@ impl Hub {
             return;
         }
         let is_client = self.is_client(target.slot);
-        let stage = if is_client {
-            Stage::Open { peer: dialer }
-        } else {
-            Stage::Waiting { peer: dialer, client: dialer_id }
-        };
+        let EndAddr { thread, end } = dialer;
+        let stage = if is_client { Stage::Open { thread, end } } else { Stage::Waiting { thread, end } };
         let end = self.add_end(target.slot, conn, stage);
         if is_client {
             self.opened(target.slot, conn, dialer_id);
@@ -93,22 +141,24 @@ impl Hub {
             self.tell(peer.thread, Message::Close { end: peer.end, conn }, &[]);
             return;
         };
-        end.stage = Stage::Open { peer };
+        end.stage = Stage::Open { thread: peer.thread, end: peer.end };
         let link = end.link;
         if self.is_client(link) {
             self.opened(link, conn, remote);
-            self.tell(peer.thread, Message::Confirm { end: peer.end, conn }, &[]);
+            let client = self.id(link).unwrap_or_default();
+            self.tell(peer.thread, Message::Confirm { end: peer.end, conn, client }, &[]);
         } else {
             self.command(link, Command::Accept { conn, remote });
         }
     }
 
     /// The client that has dialed was told that the connection is open: now the server is.
-    pub(super) fn confirmed(&mut self, slot: EndSlot, conn: u32) {
-        let Some(end) = self.ends.get_mut(slot as usize).filter(|end| end.conn == conn) else { return };
-        let Stage::Waiting { peer, client } = end.stage else { return };
-        end.stage = Stage::Open { peer };
-        let link = end.link;
+    pub(super) fn confirmed(&mut self, slot: EndSlot, conn: u32, client: u32) {
+        let waiting = self.ends.get_mut(slot as usize).filter(|end| end.conn == conn);
+        let Some(waiting) = waiting else { return };
+        let Stage::Waiting { thread, end } = waiting.stage else { return };
+        waiting.stage = Stage::Open { thread, end };
+        let link = waiting.link;
         self.command(link, Command::Accept { conn, remote: client });
     }
 
@@ -117,10 +167,8 @@ impl Hub {
         let Some(end) = self.ends.get(slot as usize).filter(|end| end.conn == conn) else { return };
         let Stage::Dialing { .. } = end.stage else { return };
         let link = end.link;
-        self.ends.remove(slot as usize);
-        if let Some(link) = self.links.get_mut(link as usize) {
-            link.conns.remove(&conn);
-        }
+        self.unlink(slot);
+        self.free_end(slot);
         self.shared.registry.disconnect(conn);
         self.put_back(link, conn);
         self.count_refusal(Refusal::NoRemote);
@@ -134,10 +182,16 @@ impl Hub {
 
     /// The peer of a link closes one of its connections. Silence if it has no such connection.
     pub(super) fn close(&mut self, slot: LinkSlot, conn: u32) {
-        let place = self.links.get(slot as usize).and_then(|link| link.conns.get(&conn));
-        if let Some(Place::End(end)) = place {
-            self.close_both(*end);
+        if let Some(end) = self.links.get(slot as usize).and_then(|link| self.end_of(slot, link.side, conn)) {
+            self.close_both(end);
         }
+    }
+
+    /// Returns the end of a connection on this link. For a link that has none, the connection does not exist.
+    #[inline]
+    pub(super) fn end_of(&self, slot: LinkSlot, side: Side, conn: u32) -> Option<EndSlot> {
+        let end = self.conns.get(&conn)?.0[side.index()];
+        self.ends.get(end as usize).is_some_and(|end| end.link == slot).then_some(end)
     }
 
     /// Closes a connection: both peers are told.
@@ -163,15 +217,17 @@ impl Hub {
         let end = self.ends.get_mut(slot as usize).filter(|end| end.is_live())?;
         let (link, conn, peer, held) = (end.link, end.conn, end.peer(), end.held);
         (end.stage, end.held) = (Stage::Gone, 0);
-        if end.queued == 0 {
-            self.ends.remove(slot as usize);
+        let is_over = end.queued == 0;
+        self.unlink(slot);
+        if is_over {
+            self.free_end(slot);
         }
         self.shared.registry.disconnect(conn);
         if peer.is_some() && self.is_client(link) {
             self.own.counters.closed.add(1);
         }
         self.remember_closed(link, conn);
-        self.unhold(link, held);
+        self.unhold(link, held.count_ones());
         if let Some(peer) = peer.filter(|_| tell_peer) {
             self.tell(peer.thread, Message::Close { end: peer.end, conn }, &[]);
         }
@@ -189,10 +245,14 @@ impl End {
         self.stage != Stage::Gone
     }
 
+    pub(super) fn is_held(&self, hold: Hold) -> bool {
+        self.held & hold as u8 != 0
+    }
+
     /// Returns the other end, if there is one.
     pub(super) fn peer(&self) -> Option<EndAddr> {
         match self.stage {
-            Stage::Open { peer } | Stage::Waiting { peer, .. } => Some(peer),
+            Stage::Open { thread, end } | Stage::Waiting { thread, end } => Some(EndAddr { thread, end }),
             Stage::Dialing { .. } | Stage::Gone => None,
         }
     }

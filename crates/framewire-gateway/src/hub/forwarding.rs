@@ -1,10 +1,10 @@
 //! Frames of virtual connections, and who is not read from while they wait.
 
-use super::{Hub, LinkEnd, LinkSlot, Place, Stage, second};
+use super::{Hold, Hub, LinkEnd, LinkSlot, Stage, second};
 use crate::{
     Side,
     protocol::Command,
-    queue::EndSlot,
+    queue::{EndSlot, NO_END},
     threads::{EndAddr, Message},
 };
 
@@ -15,15 +15,15 @@ impl Hub {
     /// The link has to end: it sends too many frames for connections that it is no end of.
     pub(super) fn forward(&mut self, slot: LinkSlot, conn: u32, frame: &[u8]) -> Result<(), LinkEnd> {
         let Some(link) = self.links.get(slot as usize) else { return Ok(()) };
-        let end = match link.conns.get(&conn).copied() {
-            Some(Place::End(end)) => end,
-            Some(Place::Closed) => {
+        let place = self.conns.get(&conn).map_or(NO_END, |ends| ends.0[link.side.index()]);
+        let Some(end) = self.ends.get(place as usize).filter(|end| end.link == slot) else {
+            if link.ids.as_ref().is_some_and(|ids| ids.closed.contains(&conn)) {
                 self.own.counters.late.add(1);
                 return Ok(());
             }
-            None => return self.stray(slot, conn),
+            return self.stray(slot, conn);
         };
-        let Some(Stage::Open { peer }) = self.ends.get(end as usize).map(|end| end.stage) else {
+        let (is_on_the_road, Stage::Open { thread, end: peer }) = (end.is_held(Hold::Road), end.stage) else {
             return self.stray(slot, conn);
         };
         if let Some(traffic) = &link.traffic {
@@ -31,16 +31,16 @@ impl Hub {
         }
         self.own.counters.frames.add(1);
         self.own.counters.bytes.add(frame.len() as u64);
-        if peer.thread == self.thread {
-            self.deliver(peer.end, conn, frame);
+        if thread == self.thread {
+            self.deliver(peer, conn, frame);
             return Ok(());
         }
-        let message = Message::Frame { end: peer.end, conn, len: frame.len() as u32 };
-        if self.tell(peer.thread, message, frame) > self.limits.thread_queue {
+        let message = Message::Frame { end: peer, conn, len: frame.len() as u32 };
+        if self.tell(thread, message, frame) > self.limits.thread_queue && !is_on_the_road {
             // Until the other thread has taken what waits.
-            self.hold(end, conn);
-            let from = EndAddr { thread: self.thread, end };
-            self.tell(peer.thread, Message::Echo { from, conn }, &[]);
+            self.hold(place, conn, Hold::Road);
+            let from = EndAddr { thread: self.thread, end: place };
+            self.tell(thread, Message::Echo { from, conn }, &[]);
         }
         Ok(())
     }
@@ -70,18 +70,20 @@ impl Hub {
             Side::Client => limits.client_queue,
             Side::Server => limits.server_queue,
         };
-        let queue = link.queue.get_or_insert_with(|| self.queues.pop().unwrap_or_default());
+        let queue = link.queue.get_or_insert_with(|| self.queues.take(side));
         let over = |queued: usize, most| queued > 0 && queued.saturating_add(frame.len()) > most;
-        if over(end.queued, limits.connection_queue) || over(queue.len(), most) {
+        // Few frames are longer than a field of 32 bits counts.
+        let connection_queue = limits.connection_queue.min(u32::MAX as usize);
+        if over(end.queued as usize, connection_queue) || over(queue.len(), most) {
             self.own.counters.overflows.add(1);
             return self.close_both(slot);
         }
         if let Some(traffic) = &link.traffic {
             traffic.add(frame.len());
         }
-        queue.push(Some(slot), frame);
-        end.queued += frame.len();
-        let is_high = end.queued > limits.connection_queue / 2 || queue.len() > most / 2;
+        queue.push(slot, frame);
+        end.queued = end.queued.saturating_add(frame.len() as u32);
+        let is_high = end.queued as usize > connection_queue / 2 || queue.len() > most / 2;
         let mut hold = None;
         if side == Side::Server && is_high && !end.holding {
             end.holding = true;
@@ -96,10 +98,10 @@ impl Hub {
     }
 
     /// The other side of this end asks that its link is not read from.
-    pub(super) fn hold(&mut self, slot: EndSlot, conn: u32) {
+    pub(super) fn hold(&mut self, slot: EndSlot, conn: u32, hold: Hold) {
         let held = self.ends.get_mut(slot as usize).filter(|end| end.conn == conn && end.is_live());
-        let Some(end) = held else { return };
-        end.held += 1;
+        let Some(end) = held.filter(|end| !end.is_held(hold)) else { return };
+        end.held |= hold as u8;
         let slot = end.link;
         let Some(link) = self.links.get_mut(slot as usize) else { return };
         link.holds += 1;
@@ -109,11 +111,11 @@ impl Hub {
         }
     }
 
-    /// Undoes one [`hold`](Self::hold).
-    pub(super) fn release(&mut self, slot: EndSlot, conn: u32) {
-        let held = self.ends.get_mut(slot as usize).filter(|end| end.conn == conn && end.held > 0);
+    /// Undoes a [`hold`](Self::hold).
+    pub(super) fn release(&mut self, slot: EndSlot, conn: u32, hold: Hold) {
+        let held = self.ends.get_mut(slot as usize).filter(|end| end.conn == conn && end.is_held(hold));
         let Some(end) = held else { return };
-        end.held -= 1;
+        end.held &= !(hold as u8);
         let link = end.link;
         self.unhold(link, 1);
     }
@@ -142,12 +144,11 @@ impl Hub {
         let Some(mut queue) = self.links.get_mut(slot as usize).and_then(|link| link.queue.take()) else {
             return;
         };
-        let ends = &mut self.ends;
         queue.remove(len, |slot, len| {
-            let Some(end) = ends.get_mut(slot as usize) else { return };
+            let Some(end) = self.ends.get_mut(slot as usize) else { return };
             end.queued = end.queued.saturating_sub(len);
             if end.queued == 0 && !end.is_live() {
-                ends.remove(slot as usize);
+                self.free_end(slot);
             }
         });
         let mut holding = std::mem::take(&mut queue.holding);
@@ -155,9 +156,10 @@ impl Hub {
             holding.retain(|end| !self.let_go(*end, slot));
         }
         queue.holding = holding;
+        let Some(link) = self.links.get_mut(slot as usize) else { return };
         if queue.is_empty() {
-            self.keep_queue(queue);
-        } else if let Some(link) = self.links.get_mut(slot as usize) {
+            self.queues.give_back(link.side, queue);
+        } else {
             link.queue = Some(queue);
         }
     }
@@ -166,7 +168,7 @@ impl Hub {
     fn let_go(&mut self, slot: EndSlot, link: LinkSlot) -> bool {
         let end = self.ends.get_mut(slot as usize).filter(|end| end.link == link && end.holding);
         let Some(end) = end else { return true };
-        if end.queued > self.limits.connection_queue / 4 {
+        if end.queued as usize > self.limits.connection_queue / 4 {
             return false;
         }
         end.holding = false;

@@ -1,27 +1,23 @@
 //! Links that come and go, and what one of them sends.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use framewire::SessionId;
 
-use super::{Hub, Link, LinkEnd, LinkSlot, Meter, Place};
+use super::{Hub, Link, LinkEnd, LinkSlot, Meter};
 use crate::{
     Side,
     counters::Traffic,
+    ids,
     protocol::{Command, split},
-    queue::SendQueue,
+    queue::NO_END,
 };
 
 /// Connection IDs that a server may have been given and not dialed yet; older ones are forgotten.
 const ISSUED_TO_SERVER: usize = 4096;
-/// Connections that were closed lately and are remembered, for each link of a server.
-const CLOSED_OF_SERVER: usize = 4096;
-/// Queues that are kept for the next frames.
-const KEPT_QUEUES: usize = 64;
+/// Connections that were closed lately and are remembered, for each link of a server. They are searched one by one, but
+/// only for frames of connections that the link has not.
+const MOST_CLOSED: usize = 4096;
 /// Bytes of commands that may wait beside a full queue.
 const COMMANDS: usize = 64 * 1024;
 
@@ -67,14 +63,13 @@ impl Hub {
             side,
             id,
             generation: self.generation,
-            conns: HashMap::default(),
-            issued: VecDeque::new(),
-            closed: VecDeque::new(),
+            first: NO_END,
+            ids: None,
             queue: None,
             traffic: None,
             holds: 0,
             is_dirty: false,
-            ending: None,
+            is_stuck: false,
             strays: Meter::default(),
             dials: Meter::default(),
         };
@@ -88,14 +83,16 @@ impl Hub {
         self.sent(slot, waits);
         let Some(link) = self.links.get(slot as usize) else { return };
         self.shared.registry.remove(link.side, link.id, addr);
-        let ends = link.conns.values().filter_map(|place| match place {
-            Place::End(end) => Some(*end),
-            Place::Closed => None,
-        });
-        for end in ends.collect::<Vec<_>>() {
-            self.remove_end(end, true);
+        // An end that is removed is taken out of the list.
+        while let Some(end) = self.links.get(slot as usize).map(|link| link.first) {
+            if self.remove_end(end, true).is_none() {
+                break;
+            }
         }
-        self.links.remove(slot as usize);
+        self.links.try_remove(slot as usize);
+        if ids::is_sparse(self.links.len(), self.links.capacity()) {
+            self.links.shrink_to_fit();
+        }
     }
 
     /// Handles one whole frame that a link has received.
@@ -141,27 +138,25 @@ impl Hub {
             _ => ISSUED_TO_SERVER,
         };
         let Some(link) = self.links.get_mut(slot as usize) else { return };
-        while link.issued.len() >= most.max(1) {
-            link.issued.pop_front();
+        let ids = link.ids.get_or_insert_default();
+        while ids.issued.len() >= most.max(1) {
+            ids.issued.pop_front();
         }
-        link.issued.push_back(conn);
+        ids.issued.push_back(conn);
     }
 
     /// Remembers for a while that a connection of this link was closed.
     pub(super) fn remember_closed(&mut self, slot: LinkSlot, conn: u32) {
         let most = match self.links.get(slot as usize).map(|link| link.side) {
-            Some(Side::Client) => self.limits.connections_per_client,
-            _ => CLOSED_OF_SERVER,
+            Some(Side::Client) => self.limits.connections_per_client.min(MOST_CLOSED),
+            _ => MOST_CLOSED,
         };
         let Some(link) = self.links.get_mut(slot as usize) else { return };
-        while link.closed.len() >= most.max(1) {
-            let oldest = link.closed.pop_front();
-            if let Some(oldest) = oldest.filter(|oldest| link.conns.get(oldest) == Some(&Place::Closed)) {
-                link.conns.remove(&oldest);
-            }
+        let ids = link.ids.get_or_insert_default();
+        while ids.closed.len() >= most.max(1) {
+            ids.closed.pop_front();
         }
-        link.closed.push_back(conn);
-        link.conns.insert(conn, Place::Closed);
+        ids.closed.push_back(conn);
     }
 
     /// Sends a command to the peer of a link.
@@ -169,11 +164,11 @@ impl Hub {
         let frame = command.frame();
         let most = self.queue_limit(slot) + COMMANDS;
         let Some(link) = self.links.get_mut(slot as usize) else { return };
-        let queue = link.queue.get_or_insert_with(|| self.queues.pop().unwrap_or_default());
+        let queue = link.queue.get_or_insert_with(|| self.queues.take(link.side));
         if queue.len() + frame.len() <= most {
-            queue.push(None, &frame);
-        } else if link.ending.is_none() {
-            link.ending = Some(LinkEnd::Stuck);
+            queue.push(NO_END, &frame);
+        } else if !link.is_stuck {
+            link.is_stuck = true;
             self.own.counters.links_stuck.add(1);
         }
         self.mark(slot);
@@ -184,13 +179,6 @@ impl Hub {
         match self.links.get(slot as usize).map(|link| link.side) {
             Some(Side::Client) => self.limits.client_queue,
             _ => self.limits.server_queue,
-        }
-    }
-
-    pub(super) fn keep_queue(&mut self, mut queue: Box<SendQueue>) {
-        if self.queues.len() < KEPT_QUEUES {
-            queue.clear();
-            self.queues.push(queue);
         }
     }
 
@@ -219,7 +207,7 @@ impl Hub {
 
     /// Returns why the link has to end, if it has to.
     pub(crate) fn ending(&self, slot: LinkSlot) -> Option<LinkEnd> {
-        self.links.get(slot as usize)?.ending
+        self.links.get(slot as usize)?.is_stuck.then_some(LinkEnd::Stuck)
     }
 
     /// Returns the client's number or the server's ID.

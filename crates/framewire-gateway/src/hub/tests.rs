@@ -1,3 +1,5 @@
+mod memory;
+
 use super::*;
 use crate::protocol::{Command, WholeFrames, put_frame};
 use bytes::BytesMut;

@@ -103,7 +103,7 @@
 //! | what concerns a whole shard | [`ShardContext`], in [`PacketHandler::on_start`], [`PacketHandler::on_shard_timer`] and [`ServerHandle::execute_with`] |
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
-//! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be) |
+//! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be); [`Dial::to_udp`] |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; `Deflate` by the [feature](#features) `deflate` |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |

@@ -106,6 +106,15 @@ impl fmt::Display for Name {
 }
 
 impl Target {
+    /// Returns `true` for a Unix socket.
+    pub(crate) fn is_path(&self) -> bool {
+        match self {
+            Self::Path(_) => true,
+            Self::Text(text) => text.starts_with("unix:"),
+            Self::Host(..) | Self::Addr(_) => false,
+        }
+    }
+
     /// Returns the address to connect to, or the name that has to be looked up for it.
     ///
     /// # Errors

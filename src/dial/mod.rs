@@ -18,8 +18,10 @@ pub(crate) use upstream::{Kept, UpstreamSide};
 use crate::{
     addr::{BindAddr, NewConnection, Target},
     contained::Contained,
+    error::DialError,
     framing::{AnyFraming, Framing},
     layer::{Layer, LayerFactories},
+    session::Carrier,
 };
 
 /// How long one address is tried.
@@ -54,6 +56,8 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 /// **Several addresses** are tried in turn, each with the whole timeout, and so are all addresses of a name. Names are
 /// looked up on a thread of their own, which the server starts when it meets the first name; no shard waits for it.
 ///
+/// **Over UDP**, see [`to_udp`](Self::to_udp).
+///
 /// ```
 /// use framewire::{Dial, LengthPrefix};
 ///
@@ -65,6 +69,7 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 #[must_use = "it is given to `connect`"]
 pub struct Dial {
     pub(crate) targets: Vec<Target>,
+    pub(crate) carrier: Carrier,
     pub(crate) framing: Option<Contained<AnyFraming>>,
     pub(crate) layers: LayerFactories,
     pub(crate) timeout: Duration,
@@ -77,8 +82,67 @@ impl Dial {
     /// `"example.com:7000"`, `"unix:/run/chat.sock"`, `("example.com", 7000)`, a `SocketAddr`, a path, or an array, slice
     /// or `Vec` of these. What is no address is found when the dial begins, and reported as [`DialError::Address`](crate::DialError::Address).
     pub fn to(addrs: impl BindAddr) -> Self {
+        Self::over(Carrier::Streams, addrs)
+    }
+
+    /// Opens a session over UDP with the peer at an address, in the forms that [`to`](Self::to) takes (but a path), for a
+    /// server on UDP: [`Server::bind_udp`](crate::Server::bind_udp), or [`Server::unbound_udp`](crate::Server::unbound_udp) for
+    /// one that has no address of its own. From then on it is a session as any other of that server: a datagram is a packet,
+    /// it counts for [`Limits::connections`](crate::Limits::connections), and it ends after
+    /// [`Limits::idle_timeout`](crate::Limits::idle_timeout) without a datagram from the peer.
+    ///
+    /// ```
+    /// use std::{sync::mpsc::channel, time::Duration};
+    /// use framewire::{Dial, Server, packet_fn, session_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let echo = Server::bind_udp("127.0.0.1:0")?
+    ///     .spawn(packet_fn(|session, packet| Ok(session.send(packet)?)))?;
+    ///
+    /// let (heard, replies) = channel();
+    /// let client = session_fn(
+    ///     |session| Ok(session.send("hello")?),
+    ///     move |_, (), reply| Ok(heard.send(reply.to_vec())?),
+    /// );
+    /// let client = Server::unbound_udp().spawn(client)?;
+    /// let _upstream = client.connect(Dial::to_udp(echo.local_addr().ok_or("not IP")?))?;
+    /// assert_eq!(replies.recv()?, b"hello");
+    ///
+    /// client.stop(Duration::from_secs(5))?;
+    /// echo.stop(Duration::from_secs(5))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// **It says nothing of the peer.** Nothing is sent to make such a connection, and nothing is awaited:
+    /// [`on_open`](crate::PacketHandler::on_open) is called at once, whether the peer is there or not. [`timeout`](Self::timeout)
+    /// is for looking a name up alone. Of several addresses, the first that this machine can send to is taken: it has a route
+    /// to it.
+    ///
+    /// **Its socket.** With a [`SingleReactor`](crate::SingleReactor), a server that is bound to an address of the same family
+    /// (IPv4 or IPv6) sends from there, from the first if there are several, so that the peer sees the server's own
+    /// address; if that peer has a session there already, the dial fails ([`DialError::Known`](crate::DialError::Known)). In all other
+    /// cases the session has a socket of its own, at a port that the system chooses, and takes a descriptor: from a server
+    /// that is not bound, and from one on a [`WorkerPool`](crate::WorkerPool), whose workers share their port, so that a reply
+    /// to it could come to any of them.
+    ///
+    /// **When nobody is there.** A socket of its own is told when the peer's machine replies that nobody is bound to that port
+    /// (ICMP "port unreachable"): the session ends with [`CloseReason::Io`](crate::CloseReason::Io), of the kind
+    /// [`ConnectionRefused`](std::io::ErrorKind::ConnectionRefused). One that sends from the server's address is not told, on
+    /// most systems; it ends by its idle timeout, as sessions of peers that came to us do. A dial that
+    /// [reconnects](Self::reconnect) then opens the next session after its pause, and of several addresses takes the next one.
+    ///
+    /// There are no [framings](Self::framing) and no [layers](Self::layer): with one, or from a server that is not on UDP, the
+    /// dial fails with [`DialError::Unsuited`](crate::DialError::Unsuited), and so does a dial that is not for UDP from a server
+    /// on UDP.
+    pub fn to_udp(addrs: impl BindAddr) -> Self {
+        Self::over(Carrier::Datagrams, addrs)
+    }
+
+    fn over(carrier: Carrier, addrs: impl BindAddr) -> Self {
         Self {
             targets: addrs.targets(),
+            carrier,
             framing: None,
             layers: LayerFactories::default(),
             timeout: TIMEOUT,
@@ -134,6 +198,40 @@ impl Dial {
     pub fn while_down(mut self, sends: WhileDown) -> Self {
         self.while_down = sends;
         self
+    }
+
+    /// Looks whether a server on this `carrier` can make the connection.
+    ///
+    /// # Errors
+    /// What of it cannot be done there.
+    pub(crate) fn check(&self, carrier: Carrier) -> Result<(), DialError> {
+        let unsuited = |why| Err(DialError::Unsuited { why });
+        match (self.carrier, carrier) {
+            (Carrier::Streams, Carrier::Streams) => return Ok(()),
+            (Carrier::Datagrams, Carrier::Datagrams) => {}
+            (Carrier::Streams, Carrier::Datagrams) => {
+                return unsuited(
+                    "a server on UDP makes no connections over TCP; use Dial::to_udp, or a server that is not on UDP \
+                     beside it, in a Reactor",
+                );
+            }
+            (Carrier::Datagrams, Carrier::Streams) => {
+                return unsuited(
+                    "only a server on UDP reaches peers over UDP; make it with Server::bind_udp or \
+                     Server::unbound_udp",
+                );
+            }
+        }
+        if self.framing.is_some() {
+            return unsuited("over UDP a datagram is a packet; leave out Dial::framing");
+        }
+        if self.layers.len() > 0 {
+            return unsuited("a layer transforms a stream, and UDP has none; leave out Dial::layer");
+        }
+        match self.targets.iter().find(|target| target.is_path()) {
+            Some(path) => Err(DialError::Address { text: path.to_string(), why: "UDP has no paths" }),
+            None => Ok(()),
+        }
     }
 }
 

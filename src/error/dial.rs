@@ -52,10 +52,23 @@ pub enum DialError {
         /// The timeout.
         after: Duration,
     },
-    /// The server serves UDP, and makes no connections. A [`Reactor`](crate::Reactor) can have an
-    /// [unbound](crate::Server::unbound) server beside it that does.
-    #[error("a server on UDP makes no connections; use an unbound server beside it, in a Reactor")]
-    Udp,
+    /// The dial asks for what its server does not have: [UDP](crate::Dial::to_udp) of a server that is not on UDP, or the
+    /// reverse; a framing or a layer over UDP.
+    #[error("{why}")]
+    #[non_exhaustive]
+    Unsuited {
+        /// What that is, and what to do.
+        why: &'static str,
+    },
+    /// A server on UDP has a session with that peer already, over the socket that the dial was to use.
+    #[error(
+        "there is a session with {addr} already, over the same socket; send to that one, or dial from another server"
+    )]
+    #[non_exhaustive]
+    Known {
+        /// The peer.
+        addr: Addr,
+    },
     /// There is a connection, but no session came of it: one of its layers failed, or took too long, or its framing or
     /// its layers could not be made.
     #[error("connected to {addr}, and no session came of it: {reason}")]

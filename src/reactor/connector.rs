@@ -9,7 +9,11 @@ use std::{
 
 use slab::Slab;
 
-use super::{Connecting, SocketOptions, Sys, token::dial_token};
+use super::{
+    Connecting, SocketOptions, Sys,
+    token::dial_token,
+    way::{Streams, Way},
+};
 use crate::{
     addr::{Addr, Endpoints, Name, Resolved, Target},
     dial::{Backoff, Dial, NewDial, UpstreamSide},
@@ -35,9 +39,10 @@ const KNOCK_AGAIN: Duration = Duration::from_millis(10);
 ///
 /// It has no more entries than the shard has dials under way, which are limited by
 /// [`Limits::dials`](crate::Limits::dials).
-pub(crate) struct Connector<Y: Sys> {
+pub(crate) struct Connector<Y: Sys, W: Way<Y> = Streams> {
+    way: W,
     config: ConnectorConfig,
-    entries: Slab<Entry<Y::Stream>>,
+    entries: Slab<Entry<W::Io>>,
     by_id: HashMap<DialId, u32>,
     /// Who waits for a name that is being looked up.
     names: HashMap<Name, Vec<u32>>,
@@ -118,7 +123,7 @@ pub(super) enum Progress<T> {
 }
 
 /// A connection that was made.
-pub(super) struct Connected<T> {
+pub(crate) struct Connected<T> {
     pub(super) incoming: Incoming<T>,
     pub(super) dial: Rc<Dial>,
     pub(super) polled: Polled,
@@ -142,9 +147,9 @@ pub(super) struct Remains {
     pub(super) upstream: Option<UpstreamSide>,
 }
 
-impl<Y: Sys> Connector<Y> {
-    pub(crate) fn new(config: ConnectorConfig) -> Self {
-        Self { config, entries: Slab::new(), by_id: HashMap::new(), names: HashMap::new() }
+impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
+    pub(crate) fn new(way: W, config: ConnectorConfig) -> Self {
+        Self { way, config, entries: Slab::new(), by_id: HashMap::new(), names: HashMap::new() }
     }
 
     /// Takes in a dial. Returns its number.
@@ -175,12 +180,12 @@ impl<Y: Sys> Connector<Y> {
     }
 
     /// Tries the next address.
-    pub(super) fn advance(&mut self, sys: &mut Y, number: u32) -> Progress<Y::Stream> {
+    pub(super) fn advance(&mut self, sys: &mut Y, number: u32) -> Progress<W::Io> {
         let Some(entry) = self.entries.get_mut(number as usize) else { return Progress::Unchanged };
         loop {
             if let Some(addr) = entry.addrs.pop_front() {
                 let left = entry.dial.timeout;
-                if let Some(progress) = entry.try_addr(sys, &self.config, number, addr, left) {
+                if let Some(progress) = entry.try_addr(sys, &self.way, &self.config, number, addr, left) {
                     return progress;
                 }
                 continue;
@@ -209,10 +214,10 @@ impl<Y: Sys> Connector<Y> {
     }
 
     /// The socket of a dial has an event, or seems to.
-    pub(super) fn handle_ready(&mut self, sys: &mut Y, number: u32) -> Progress<Y::Stream> {
+    pub(super) fn handle_ready(&mut self, sys: &mut Y, number: u32) -> Progress<W::Io> {
         let Some(entry) = self.entries.get_mut(number as usize) else { return Progress::Unchanged };
         let Stage::Connecting { io, addr } = &mut entry.stage else { return Progress::Unchanged };
-        let error = match sys.finish_connect(io) {
+        let error = match self.way.finish_connect(sys, io) {
             Ok(Connecting::UnderWay) => return Progress::Unchanged,
             Ok(Connecting::Done) => {
                 let addr = addr.clone();
@@ -220,7 +225,7 @@ impl<Y: Sys> Connector<Y> {
                 else {
                     return Progress::Unchanged;
                 };
-                match entry.connected(sys, io, addr, Polled::AsDial) {
+                match entry.connected(sys, &self.way, io, addr, Polled::AsDial) {
                     Ok(connected) => return Progress::Connected(connected),
                     Err(error) => error,
                 }
@@ -232,7 +237,7 @@ impl<Y: Sys> Connector<Y> {
     }
 
     /// The timer of a dial is due.
-    pub(super) fn handle_timer(&mut self, sys: &mut Y, number: u32, timer: TimerKey) -> Progress<Y::Stream> {
+    pub(super) fn handle_timer(&mut self, sys: &mut Y, number: u32, timer: TimerKey) -> Progress<W::Io> {
         let Some(entry) = self.entries.get_mut(number as usize) else { return Progress::Unchanged };
         if entry.timer.take_if(|own| *own == timer).is_none() {
             return Progress::Unchanged;
@@ -242,7 +247,7 @@ impl<Y: Sys> Connector<Y> {
             Stage::Connecting { addr, .. } => DialError::TimedOut { addr, after },
             Stage::Knocking { addr, left } if left.is_zero() => DialError::TimedOut { addr, after },
             Stage::Knocking { addr, left } => {
-                if let Some(progress) = entry.try_addr(sys, &self.config, number, addr, left) {
+                if let Some(progress) = entry.try_addr(sys, &self.way, &self.config, number, addr, left) {
                     return progress;
                 }
                 return self.advance(sys, number);
@@ -328,8 +333,10 @@ impl<Y: Sys> Connector<Y> {
         let entry = self.entries.get_mut(number as usize)?;
         let pause = entry.backoff.as_mut()?.next_delay()?;
         (entry.stage, entry.permit, entry.error) = (Stage::Waiting, None, None);
-        entry.addrs.clear();
-        entry.targets = entry.dial.targets.iter().cloned().collect();
+        if !W::IS_BLIND || entry.addrs.is_empty() && entry.targets.is_empty() {
+            entry.addrs.clear();
+            entry.targets = entry.dial.targets.iter().cloned().collect();
+        }
         Some(pause)
     }
 
@@ -398,9 +405,10 @@ impl<T> Entry<T> {
     }
 
     /// Tries one address, which has so much time `left`. Returns `None` if it has failed already.
-    fn try_addr<Y: Sys<Stream = T>>(
+    fn try_addr<Y: Sys, W: Way<Y, Io = T>>(
         &mut self,
         sys: &mut Y,
+        way: &W,
         config: &ConnectorConfig,
         number: u32,
         addr: Addr,
@@ -410,13 +418,13 @@ impl<T> Entry<T> {
             self.error = Some(full);
             return None;
         }
-        let error = match sys.connect(&addr, &config.options) {
-            Ok((io, Connecting::Done)) => match self.connected(sys, io, addr, Polled::NotYet) {
+        let error = match way.connect(sys, &addr, &config.options) {
+            Ok((io, Connecting::Done)) => match self.connected(sys, way, io, addr, Polled::NotYet) {
                 Ok(connected) => return Some(Progress::Connected(connected)),
                 Err(error) => error,
             },
             Ok((mut io, Connecting::UnderWay)) => {
-                match sys.register(&mut io, dial_token(config.service, number)) {
+                match way.register(sys, &mut io, dial_token(config.service, number)) {
                     Ok(()) => {
                         self.stage = Stage::Connecting { io, addr };
                         return Some(Progress::Waits(left));
@@ -448,17 +456,18 @@ impl<T> Entry<T> {
         Ok(())
     }
 
-    fn connected<Y: Sys<Stream = T>>(
+    fn connected<Y: Sys, W: Way<Y, Io = T>>(
         &mut self,
         sys: &mut Y,
+        way: &W,
         io: T,
         peer: Addr,
         polled: Polled,
     ) -> Result<Connected<T>, DialError> {
-        let local = sys.local_addr(&io).map_err(|error| DialError::connect(peer.clone(), error))?;
+        let local = way.local_addr(sys, &io).map_err(|error| DialError::connect(peer.clone(), error))?;
         if local == peer && local.ip().is_some() {
-            // Where nobody listens on a port from which the system also chooses ours, TCP connects us to ourselves.
-            let itself = io::Error::new(ErrorKind::ConnectionRefused, "nobody listens there");
+            // Where nobody listens on a port from which the system also chooses ours, it connects us to ourselves.
+            let itself = io::Error::new(ErrorKind::ConnectionRefused, "nobody else listens there");
             return Err(DialError::connect(peer, itself));
         }
         let Some(permit) = self.permit.take() else {

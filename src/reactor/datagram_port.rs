@@ -1,40 +1,52 @@
-use std::{io, net::SocketAddr};
+use std::{collections::VecDeque, io, net::SocketAddr};
 
 use super::{
     DatagramConfig, Gate, PacketLoop, Ready, Sys,
+    connector::Connected,
+    datagram_dials::Datagrams,
+    own_socket::{self, Left, OwnSocket, PeerOf},
     packet_loop::{Desk, Port, Visit},
+    placing::PlacedDial,
     shared_socket::{SharedSocket, transmit},
-    token::{listener_of, listener_token},
+    token::{listener_of, listener_token, session_of, session_token},
 };
 use crate::{
     addr::{Addr, Endpoints},
     buffer::ReceiveBuffer,
-    error::RefusalCause,
+    dial::NewDial,
+    error::{DialError, RefusalCause},
     framing::LengthPrefix,
     handler::PacketHandler,
     id::Key,
     metrics::Counters,
-    shard::{Ended, Incoming, Peer, Shard},
+    shard::{Ended, Incoming, Peer, Shard, Via},
     sync::AdmissionPermit,
     time::Tick,
 };
 
 /// Datagrams that are read from one socket in one turn; the rest waits for the next, behind timers and commands.
 const DATAGRAMS_PER_TURN: usize = 256;
+/// Datagrams that are read in one visit of a session that has a socket of its own.
+const DATAGRAMS_PER_VISIT: usize = 64;
 /// After so long in which the sockets were never read to their end, a peer that has not been heard is taken for silent:
 /// what was sent so long ago was read or dropped (milliseconds).
 const FLOODED: Tick = 1000;
 
-/// The sockets that the peers of a shard share: it reads each for all of them.
+/// The sockets that the peers of a shard share: it reads each for all of them. A peer that was dialled may have one to
+/// itself.
 ///
 /// ```text
 /// socket → recv_from → Peers (address → session) → session → on_packet → outbox → send_to → socket
 /// ```
 pub(crate) struct DatagramPort<Y: Sys> {
+    /// The number of its service on the thread, which its tokens carry.
+    number: u8,
     sockets: Vec<SharedSocket<Y>>,
     gate: Gate,
     longest: usize,
     most_waiting: usize,
+    /// The sessions whose own sockets have events, each once.
+    signalled: VecDeque<Key>,
     /// Since when some socket was not read to its end.
     unread_since: Option<Tick>,
 }
@@ -50,13 +62,15 @@ impl<Y: Sys> DatagramPort<Y> {
             sys.register_datagrams(&mut io, listener_token(config.number, number))?;
             sockets.push(SharedSocket::new(io, local));
         }
-        let DatagramConfig { gate, longest, most_waiting, shard, mailbox, .. } = config;
-        Ok(PacketLoop::new(shard, Self { sockets, gate, longest, most_waiting, unread_since: None }, mailbox))
+        let DatagramConfig { number, gate, connector, longest, most_waiting, shard, mailbox, .. } = config;
+        let (signalled, unread_since) = (VecDeque::new(), None);
+        let port = Self { number, sockets, gate, longest, most_waiting, signalled, unread_since };
+        Ok(PacketLoop::new(shard, port, connector, mailbox))
     }
 
     fn read_socket<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, Peer>,
+        desk: &mut Desk<H, PeerOf<Y>>,
         sys: &mut Y,
         buffer: &mut ReceiveBuffer,
         at: usize,
@@ -81,11 +95,66 @@ impl<Y: Sys> DatagramPort<Y> {
         }
     }
 
+    /// The own socket of a session has an event.
+    fn signal<H: PacketHandler>(&mut self, event: &Ready, shard: &mut Shard<H, LengthPrefix, PeerOf<Y>>) {
+        let key = session_of(event.token);
+        let Some(Peer { via: Via::Own(own), .. }) = shard.io(key) else {
+            shard.counters().stale_events += 1;
+            return;
+        };
+        if own.note(event) {
+            self.signalled.push_back(key);
+        }
+    }
+
+    /// Reads the own sockets of sessions, each up to a limit.
+    fn read_signalled<H: PacketHandler>(
+        &mut self,
+        desk: &mut Desk<H, PeerOf<Y>>,
+        sys: &mut Y,
+        buffer: &mut ReceiveBuffer,
+    ) {
+        buffer.open_wide();
+        for _ in 0..self.signalled.len() {
+            let Some(key) = self.signalled.pop_front() else { break };
+            if self.serve_own(desk, sys, buffer, key) == Left::More
+                && desk.shard.io(key).is_some_and(OwnSocket::list_again)
+            {
+                self.signalled.push_back(key);
+            }
+            if desk.shard.clock().is_part_over() {
+                break;
+            }
+        }
+    }
+
+    /// Serves a session that has a socket of its own.
+    fn serve_own<H: PacketHandler>(
+        &mut self,
+        desk: &mut Desk<H, PeerOf<Y>>,
+        sys: &mut Y,
+        buffer: &mut ReceiveBuffer,
+        key: Key,
+    ) -> Left {
+        let (longest, most) = (self.longest, self.most_waiting);
+        let mut left = Left::More;
+        for _ in 0..DATAGRAMS_PER_VISIT {
+            let served =
+                desk.shard.with_session(key, |access| own_socket::serve(sys, buffer, longest, most, access));
+            left = served.unwrap_or(Left::Nothing);
+            if left == Left::Nothing || desk.shard.clock().is_part_over() {
+                break;
+            }
+        }
+        desk.note_served(key);
+        left
+    }
+
     /// Hands a datagram of `n` bytes to the session of its peer, a new one if need be, and sends what follows from it.
     #[inline]
     fn handle_datagram<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, Peer>,
+        desk: &mut Desk<H, PeerOf<Y>>,
         sys: &mut Y,
         buffer: &mut ReceiveBuffer,
         at: usize,
@@ -111,7 +180,7 @@ impl<Y: Sys> DatagramPort<Y> {
     #[cold]
     fn begin_session<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, Peer>,
+        desk: &mut Desk<H, PeerOf<Y>>,
         at: usize,
         from: SocketAddr,
     ) -> Option<Key> {
@@ -124,7 +193,7 @@ impl<Y: Sys> DatagramPort<Y> {
         };
         let socket = self.sockets.get_mut(at)?;
         let endpoints = Endpoints::new(Addr::Ip(from), socket.local.clone(), at);
-        let io = Peer { addr: from, socket: at as u16 };
+        let io = Peer { addr: from, via: Via::Shared(at as u16) };
         desk.shard.counters().accepted += 1;
         let key = desk.shard.insert(Incoming { io, endpoints, permit })?;
         socket.peers.insert(from, key);
@@ -134,7 +203,7 @@ impl<Y: Sys> DatagramPort<Y> {
 
     fn admit<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, Peer>,
+        desk: &mut Desk<H, PeerOf<Y>>,
         from: SocketAddr,
     ) -> Result<AdmissionPermit, RefusalCause> {
         if desk.shard.is_stopping() {
@@ -153,12 +222,13 @@ impl<Y: Sys> DatagramPort<Y> {
 }
 
 impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
-    type Io = Peer;
+    type Io = PeerOf<Y>;
+    type Way = Datagrams;
 
-    fn take_events(&mut self, events: &[Ready], counters: &mut Counters) {
+    fn take_events(&mut self, events: &[Ready], shard: &mut Shard<H, LengthPrefix, PeerOf<Y>>) {
         for event in events {
             let Some(socket) = listener_of(event.token).and_then(|at| self.sockets.get_mut(at)) else {
-                counters.stale_events += 1;
+                self.signal(event, shard);
                 continue;
             };
             // Reading takes a pending error, too.
@@ -167,21 +237,29 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
         }
     }
 
-    /// Reads each socket, a part of what it has at most.
-    fn read(&mut self, desk: &mut Desk<H, Peer>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+    /// Reads each socket, a part of what it has at most: those of single sessions first, then the others.
+    fn read(&mut self, desk: &mut Desk<H, PeerOf<Y>>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+        if !self.signalled.is_empty() {
+            desk.shard.clock().begin_part(share);
+            self.read_signalled(desk, sys, buffer);
+        }
         let share = share / self.sockets.len().max(1) as Tick;
         for at in 0..self.sockets.len() {
             desk.shard.clock().begin_part(share.max(1));
             self.read_socket(desk, sys, buffer, at);
         }
-        let unread = self.sockets.iter().any(SharedSocket::is_to_be_read);
+        let unread = !self.signalled.is_empty() || self.sockets.iter().any(SharedSocket::is_to_be_read);
         self.unread_since = unread.then(|| self.unread_since.unwrap_or(desk.began));
     }
 
     #[inline]
-    fn transmit(&mut self, sys: &mut Y, access: &mut Visit<'_, H, Peer>) {
-        let Some(socket) = self.sockets.get_mut(usize::from(access.io().socket)) else { return };
-        transmit(sys, socket, access, self.most_waiting);
+    fn transmit(&mut self, sys: &mut Y, access: &mut Visit<'_, H, PeerOf<Y>>) {
+        let Via::Shared(at) = access.io().via else {
+            return own_socket::transmit(sys, access, self.most_waiting);
+        };
+        if let Some(socket) = self.sockets.get_mut(usize::from(at)) {
+            transmit(sys, socket, access, self.most_waiting);
+        }
     }
 
     fn next_waiting(&mut self) -> Option<Key> {
@@ -189,7 +267,8 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
     }
 
     fn has_work(&self) -> bool {
-        self.sockets.iter().any(|socket| socket.is_to_be_read() || socket.is_to_be_written())
+        let is_busy = |socket: &SharedSocket<Y>| socket.is_to_be_read() || socket.is_to_be_written();
+        !self.signalled.is_empty() || self.sockets.iter().any(is_busy)
     }
 
     fn deadline(&self) -> Option<Tick> {
@@ -200,14 +279,57 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
         self.unread_since.is_some_and(|since| now < since + FLOODED)
     }
 
-    fn forget(&mut self, ended: Ended<Peer>, shard: &Shard<H, LengthPrefix, Peer>) {
-        let Peer { addr, socket } = ended.io;
-        if let Some(socket) = self.sockets.get_mut(usize::from(socket)) {
-            socket.peers.remove(addr, |key| shard.has(key));
-        }
+    fn place_dial(&mut self, dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial {
+        self.gate.place_dial(dial, counters)
     }
 
-    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, Peer>) {
+    fn adopt_dialled(
+        &mut self,
+        desk: &mut Desk<H, PeerOf<Y>>,
+        sys: &mut Y,
+        connected: Connected<PeerOf<Y>>,
+    ) -> Result<Key, DialError> {
+        let Connected { incoming, dial, .. } = connected;
+        let addr = incoming.io.addr;
+        let shared = match incoming.io.via {
+            Via::Shared(at) => Some(usize::from(at)),
+            Via::Own(_) => None,
+        };
+        let known = shared.and_then(|at| self.sockets.get_mut(at)?.peers.find(addr));
+        if known.is_some_and(|key| desk.shard.has(key)) {
+            return Err(DialError::Known { addr: Addr::Ip(addr) });
+        }
+        let key = desk.shard.insert_dialled(incoming, &dial)?;
+        if let Some(socket) = shared.and_then(|at| self.sockets.get_mut(at)) {
+            socket.peers.insert(addr, key);
+        }
+        let token = session_token(self.number, key);
+        desk.shard.with_session(key, |access| {
+            let registered = match &mut access.io().via {
+                Via::Shared(_) => Ok(()),
+                Via::Own(own) => own.register(sys, token),
+            };
+            match registered {
+                Ok(()) => access.open(),
+                Err(error) => access.refuse(error),
+            }
+        });
+        desk.note_served(key);
+        Ok(key)
+    }
+
+    fn forget(&mut self, ended: Ended<PeerOf<Y>>, shard: &Shard<H, LengthPrefix, PeerOf<Y>>) {
+        let Ended { io: Peer { addr, via }, permit, .. } = ended;
+        let shared = if let Via::Shared(at) = via { self.sockets.get_mut(usize::from(at)) } else { None };
+        if let Some(socket) = shared {
+            socket.peers.remove(addr, |key| shard.has(key));
+        }
+        // Closed first, if it is its own: who sees that the session has left the counts finds its descriptor free.
+        drop(via);
+        drop(permit);
+    }
+
+    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, PeerOf<Y>>) {
         for socket in &mut self.sockets {
             socket.prune(shard.len(), |key| shard.has(key));
         }

@@ -57,23 +57,31 @@ impl BoundDatagrams {
     pub(crate) fn open(self, options: &SocketOptions) -> io::Result<(DatagramSocket, Addr)> {
         let Self { socket, addr } = self;
         set_buffers(&socket, options)?;
-        #[cfg(unix)]
-        let socket = DatagramSocket(socket.into());
-        #[cfg(not(unix))]
-        let socket = DatagramSocket(net::UdpSocket::from_std(socket.into()));
-        Ok((socket, Addr::Ip(addr)))
+        Ok((DatagramSocket { inner: to_inner(socket), is_connected: false }, Addr::Ip(addr)))
     }
 }
 
-/// A UDP socket, which many peers share.
 #[cfg(unix)]
-#[derive(Debug)]
-pub(crate) struct DatagramSocket(OwnedFd);
+fn to_inner(socket: Socket) -> Inner {
+    socket.into()
+}
 
-/// A UDP socket, which many peers share.
 #[cfg(not(unix))]
+fn to_inner(socket: Socket) -> Inner {
+    net::UdpSocket::from_std(socket.into())
+}
+
+#[cfg(unix)]
+type Inner = OwnedFd;
+#[cfg(not(unix))]
+type Inner = net::UdpSocket;
+
+/// A UDP socket, which many peers share, or which is connected to one.
 #[derive(Debug)]
-pub(crate) struct DatagramSocket(net::UdpSocket);
+pub(crate) struct DatagramSocket {
+    inner: Inner,
+    is_connected: bool,
+}
 
 /// Linux tells the length of a datagram also where it was cut; elsewhere the space to receive into is larger than any.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -82,18 +90,28 @@ const RECV_FLAGS: RecvFlags = RecvFlags::TRUNC;
 const RECV_FLAGS: RecvFlags = RecvFlags::empty();
 
 impl DatagramSocket {
+    /// A socket at a port that the system chooses, connected to this peer, with its own address.
+    pub(crate) fn connect(to: SocketAddr, options: &SocketOptions) -> io::Result<(Self, Addr)> {
+        let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        set_buffers(&socket, options)?;
+        socket.connect(&to.into())?;
+        let local = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
+        Ok((Self { inner: to_inner(socket), is_connected: true }, Addr::Ip(local)))
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         #[cfg(unix)]
-        return SourceFd(&self.0.as_raw_fd()).register(registry, token, interest);
+        return SourceFd(&self.inner.as_raw_fd()).register(registry, token, interest);
         #[cfg(not(unix))]
-        return self.0.register(registry, token, interest);
+        return self.inner.register(registry, token, interest);
     }
 
     #[cfg(unix)]
     #[inline]
     pub(crate) fn recv_from(&mut self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (_, len, from) = rustix::net::recvfrom(&self.0, into, RECV_FLAGS)?;
+        let (_, len, from) = rustix::net::recvfrom(&self.inner, into, RECV_FLAGS)?;
         let from = from.and_then(|from| SocketAddr::try_from(from).ok());
         Ok((len, from.ok_or(ErrorKind::AddrNotAvailable)?))
     }
@@ -101,17 +119,23 @@ impl DatagramSocket {
     #[cfg(unix)]
     #[inline]
     pub(crate) fn send_to(&mut self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        rustix::net::sendto(&self.0, datagram, SEND_FLAGS, &to)?;
+        if self.is_connected {
+            rustix::net::send(&self.inner, datagram, SEND_FLAGS)?;
+        } else {
+            rustix::net::sendto(&self.inner, datagram, SEND_FLAGS, &to)?;
+        }
         Ok(())
     }
 
     #[cfg(not(unix))]
     pub(crate) fn recv_from(&mut self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.0.recv_from(into)
+        self.inner.recv_from(into)
     }
 
     #[cfg(not(unix))]
     pub(crate) fn send_to(&mut self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        self.0.send_to(datagram, to).map(|_| ())
+        let sent =
+            if self.is_connected { self.inner.send(datagram) } else { self.inner.send_to(datagram, to) };
+        sent.map(|_| ())
     }
 }

@@ -5,19 +5,22 @@ use std::{
 
 use crate::{dial::NewDial, id::ShardId, shard::Incoming};
 
+/// Hands connections that are to be made over to other threads.
+pub(crate) trait DispatchDials: Send {
+    /// Hands it to a standing shard.
+    fn send_dial(&mut self, shard: ShardId, dial: Box<NewDial>) -> io::Result<()>;
+
+    /// Hands it to a new shard.
+    fn fork_dial(&mut self, dial: Box<NewDial>) -> io::Result<()>;
+}
+
 /// Hands connections over to other threads.
-pub(crate) trait Dispatch<T>: Send {
+pub(crate) trait Dispatch<T>: DispatchDials {
     /// Hands connections to a standing shard, all together; if that fails, all are dropped.
     fn send(&mut self, shard: ShardId, batch: Drain<'_, Incoming<T>>) -> io::Result<()>;
 
     /// Hands a connection to a new shard.
     fn fork(&mut self, incoming: Incoming<T>) -> Result<(), HandOverError<T>>;
-
-    /// Hands a connection that is to be made to a standing shard.
-    fn send_dial(&mut self, shard: ShardId, dial: Box<NewDial>) -> io::Result<()>;
-
-    /// Hands a connection that is to be made to a new shard.
-    fn fork_dial(&mut self, dial: Box<NewDial>) -> io::Result<()>;
 }
 
 /// No thread could be started for a connection. It may be tried again.
@@ -38,7 +41,9 @@ impl<T> Dispatch<T> for NoDispatch {
     fn fork(&mut self, _incoming: Incoming<T>) -> Result<(), HandOverError<T>> {
         Err(HandOverError { error: ErrorKind::NotConnected.into(), incoming: None })
     }
+}
 
+impl DispatchDials for NoDispatch {
     fn send_dial(&mut self, _shard: ShardId, _dial: Box<NewDial>) -> io::Result<()> {
         Err(ErrorKind::NotConnected.into())
     }

@@ -4,32 +4,35 @@ use std::{
     sync::Arc,
 };
 
-use super::peers::Idlest;
+use super::{dispatch::DispatchDials, peers::Idlest};
 use crate::{
     addr::Addr,
     contained::Contained,
     error::{RefusalCause, panic_message},
     events::Reporter,
-    framing::LengthPrefix,
+    framing::Framing,
     handler::PacketHandler,
     id::{Key, ShardId},
     metrics::Counters,
-    shard::{Beyond, Peer, Shard},
+    shard::{Beyond, Shard},
     strategy::ForkingStrategy,
     sync::{Admission, AdmissionPermit, Full},
     time::Tick,
 };
 
+/// A strategy, and what hands over what it has placed elsewhere.
+pub(crate) type Placing = (Contained<Box<dyn ForkingStrategy>>, Box<dyn DispatchDials>);
+
 /// Who may become a peer of a shard.
 pub(crate) struct Gate {
-    admission: Arc<Admission>,
+    pub(super) admission: Arc<Admission>,
     /// The shard, as the counts know it.
-    here: ShardId,
+    pub(super) here: ShardId,
     /// Peers that the shard may have.
     most_here: usize,
     beyond: Beyond,
-    /// On the thread of the acceptor, until the service stops.
-    strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
+    /// On the thread of the acceptor, until the service stops: who places dials, and hands them over.
+    pub(super) strategy: Option<Placing>,
     idlest: Idlest,
     reporter: Reporter,
 }
@@ -40,7 +43,7 @@ impl Gate {
         here: ShardId,
         most_here: usize,
         beyond: Beyond,
-        strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
+        strategy: Option<Placing>,
         reporter: Reporter,
     ) -> Self {
         Self { admission, here, most_here, beyond, strategy, idlest: Idlest::default(), reporter }
@@ -63,13 +66,17 @@ impl Gate {
     }
 
     /// Returns the session that is to end so that another has room, if there is one.
-    pub(super) fn choose<H: PacketHandler>(&mut self, shard: &Shard<H, LengthPrefix, Peer>) -> Option<Key> {
+    pub(super) fn choose<H, F, T>(&mut self, shard: &Shard<H, F, T>) -> Option<Key>
+    where
+        H: PacketHandler,
+        F: Framing + Clone,
+    {
         (self.beyond == Beyond::ForgetIdlest).then(|| self.idlest.next(shard))?
     }
 
     /// Nobody is admitted any more.
     pub(super) fn stop(&mut self, now: Tick, counters: &mut Counters) {
-        if let Some(strategy) = self.strategy.take() {
+        if let Some((strategy, _)) = self.strategy.take() {
             stop_strategy(strategy, &self.reporter, now, counters);
         }
     }

@@ -118,6 +118,14 @@ impl Sys for MioSys {
         stream.send_vectored(slices)
     }
 
+    fn connect_datagrams(
+        &mut self,
+        to: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<(DatagramSocket, Addr)> {
+        DatagramSocket::connect(to, options)
+    }
+
     #[inline]
     fn recv_from(&mut self, socket: &mut DatagramSocket, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         socket.recv_from(into)

@@ -1,13 +1,18 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    Flow, Ready, Service, Sys,
+    Connector, Flow, Ready, Service, Sys,
+    connector::Connected,
+    dialling::Dialling,
+    placing::PlacedDial,
     service::Step,
     shares::{COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, SLOW_TURN, TIMER_SHARE, WRITE_SHARE},
+    way::Way,
 };
 use crate::{
     buffer::ReceiveBuffer,
-    error::CloseReason,
+    dial::NewDial,
+    error::{CloseReason, DialError},
     framing::LengthPrefix,
     handler::PacketHandler,
     id::{Key, ShardId},
@@ -23,6 +28,7 @@ use crate::{
 pub(crate) struct PacketLoop<Y: Sys, H: PacketHandler, P: Port<Y, H>> {
     desk: Desk<H, P::Io>,
     port: P,
+    connector: Connector<Y, P::Way>,
     mailbox: Arc<Mailbox<Command<Y::Stream>>>,
     /// Busy services of this thread in this turn.
     busy: Tick,
@@ -52,8 +58,11 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
     /// The place of one session in it.
     type Io;
 
+    /// How sessions with chosen peers are opened.
+    type Way: Way<Y, Io = Self::Io>;
+
     /// Notes what the events of this turn say.
-    fn take_events(&mut self, events: &[Ready], counters: &mut Counters);
+    fn take_events(&mut self, events: &[Ready], shard: &mut Shard<H, LengthPrefix, Self::Io>);
 
     /// Receives packets, and hands them to their sessions. `share` is the part of the turn that it may take.
     fn read(&mut self, desk: &mut Desk<H, Self::Io>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
@@ -72,6 +81,20 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
 
     /// Returns `true` if a peer may only seem to be silent, because what it sends was not read yet.
     fn hides_input(&self, now: Tick) -> bool;
+
+    /// Finds a thread for a dial that another one asked for.
+    fn place_dial(&mut self, dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial;
+
+    /// Opens a session with a chosen peer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn adopt_dialled(
+        &mut self,
+        desk: &mut Desk<H, Self::Io>,
+        sys: &mut Y,
+        connected: Connected<Self::Io>,
+    ) -> Result<Key, DialError>;
 
     /// Forgets a session that has ended. Its `on_close` was called.
     fn forget(&mut self, ended: Ended<Self::Io>, shard: &Shard<H, LengthPrefix, Self::Io>);
@@ -114,6 +137,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     pub(super) fn new(
         shard: Shard<H, LengthPrefix, P::Io>,
         port: P,
+        connector: Connector<Y, P::Way>,
         mailbox: Arc<Mailbox<Command<Y::Stream>>>,
     ) -> Box<Self> {
         let mut desk = Desk { shard, began: 0, served: Vec::new() };
@@ -121,6 +145,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
         Box::new(Self {
             desk,
             port,
+            connector,
             mailbox,
             busy: 1,
             ready: Vec::new(),
@@ -149,7 +174,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
 
     /// Serves the sessions that waited for their next share, and receives.
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
-        self.port.take_events(&self.ready, self.desk.shard.counters());
+        self.port.take_events(&self.ready, &mut self.desk.shard);
         self.desk.shard.take_unfinished(&mut self.unfinished);
         self.begin_part(READ_SHARE);
         for _ in 0..self.unfinished.len() {
@@ -208,9 +233,11 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
                 self.stop();
                 self.desk.shard.cut();
             }
-            Command::Dial(dial) => shard.refuse_dial(dial),
-            // Nothing here accepts, or looks up names.
-            Command::Adopt(_) | Command::Found(..) | Command::HangUp(_) => {}
+            Command::Dial(dial) => self.take_dial(sys, dial),
+            Command::Found(name, found) => self.note_found(sys, &name, &found),
+            Command::HangUp(dial) => self.hang_up(dial),
+            // Nothing here accepts.
+            Command::Adopt(_) => {}
         }
         None
     }
@@ -232,10 +259,8 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     }
 
     fn stop(&mut self) {
-        let shard = &mut self.desk.shard;
-        self.port.stop(self.desk.began, shard.counters());
-        shard.stop_dials();
-        shard.refuse_dials();
+        self.port.stop(self.desk.began, self.desk.shard.counters());
+        self.stop_dialling();
     }
 
     fn obey(&mut self, sys: &mut Y) {
@@ -279,8 +304,9 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
                     self.write(sys, key);
                     self.desk.note_served(key);
                 }
-                Some(Alarm::Dials) => self.desk.shard.refuse_dials(),
-                Some(Alarm::Dial(..)) | None => {}
+                Some(Alarm::Dials) => self.dial(sys),
+                Some(Alarm::Dial(number, timer)) => self.expire_dial(sys, number, timer),
+                None => {}
             }
             if self.desk.shard.clock().is_part_over() {
                 break;
@@ -305,6 +331,35 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
                 break;
             }
         }
+    }
+}
+
+impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Dialling<Y> for PacketLoop<Y, H, P> {
+    type Handler = H;
+    type Framing = LengthPrefix;
+    type Way = P::Way;
+
+    fn shard_mut(&mut self) -> &mut Shard<H, LengthPrefix, P::Io> {
+        &mut self.desk.shard
+    }
+
+    fn connector_mut(&mut self) -> &mut Connector<Y, P::Way> {
+        &mut self.connector
+    }
+
+    fn place_dial(&mut self, dial: Box<NewDial>) -> PlacedDial {
+        self.port.place_dial(dial, self.desk.shard.counters())
+    }
+
+    fn adopt_dialled(
+        &mut self,
+        sys: &mut Y,
+        number: u32,
+        connected: Connected<P::Io>,
+    ) -> Result<(), DialError> {
+        let key = self.port.adopt_dialled(&mut self.desk, sys, connected)?;
+        self.connector.note_session(number, key);
+        Ok(())
     }
 }
 

@@ -1,12 +1,6 @@
 use std::{collections::HashMap, net::SocketAddr};
 
-use crate::{
-    framing::Framing,
-    handler::PacketHandler,
-    id::Key,
-    shard::{Peer, Shard},
-    time::Tick,
-};
+use crate::{framing::Framing, handler::PacketHandler, id::Key, shard::Shard, time::Tick};
 
 /// The sessions of the peers of one socket, by their addresses. The hash is keyed: addresses can be forged so that they
 /// would collide in any other.
@@ -66,10 +60,11 @@ pub(super) struct Idlest {
 
 impl Idlest {
     /// Returns the session that was silent for longest, if there is any.
-    pub(super) fn next<H: PacketHandler, F: Framing + Clone>(
-        &mut self,
-        shard: &Shard<H, F, Peer>,
-    ) -> Option<Key> {
+    pub(super) fn next<H, F, T>(&mut self, shard: &Shard<H, F, T>) -> Option<Key>
+    where
+        H: PacketHandler,
+        F: Framing + Clone,
+    {
         for _ in 0..2 {
             while let Some((heard, key)) = self.list.pop() {
                 if shard.heard(key) == Some(heard) {

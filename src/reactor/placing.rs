@@ -6,18 +6,20 @@ use std::{
     sync::Arc,
 };
 
-use super::{Acceptor, Sys};
+use super::{Acceptor, Gate, Sys, dispatch::DispatchDials};
 use crate::{
     addr::Addr,
+    contained::Contained,
     dial::NewDial,
     error::{DialError, panic_message},
-    id::DialId,
+    id::{DialId, ShardId},
     metrics::Counters,
-    strategy::{Placement, ShardLoads},
+    strategy::{ForkingStrategy, Placement, ShardLoads},
+    sync::Admission,
 };
 
 /// Where a connection is to be made.
-pub(super) enum PlacedDial {
+pub(crate) enum PlacedDial {
     /// On this thread.
     Here(Box<NewDial>),
     /// On another one.
@@ -28,7 +30,35 @@ pub(super) enum PlacedDial {
 
 impl<Y: Sys> Acceptor<Y> {
     /// Places a connection that is to be made, and counts it, so that the next is placed with regard to it.
-    pub(super) fn place_dial(&mut self, mut dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial {
+    pub(super) fn place_dial(&mut self, dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial {
+        let (admission, here) = (&self.admission, self.here);
+        Placer { strategy: &mut self.strategy, dispatch: &mut *self.dispatch, admission, here }
+            .place(dial, counters)
+    }
+}
+
+impl Gate {
+    /// As that of an [`Acceptor`].
+    pub(super) fn place_dial(&mut self, dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial {
+        let Some((strategy, dispatch)) = &mut self.strategy else {
+            return PlacedDial::Nowhere(dial.id, DialError::Stopped);
+        };
+        let (admission, here) = (&self.admission, self.here);
+        Placer { strategy, dispatch: &mut **dispatch, admission, here }.place(dial, counters)
+    }
+}
+
+/// What decides where a connection is made, and hands it over.
+struct Placer<'a, D: ?Sized> {
+    strategy: &'a mut Contained<Box<dyn ForkingStrategy>>,
+    dispatch: &'a mut D,
+    admission: &'a Admission,
+    /// The shard of this thread.
+    here: ShardId,
+}
+
+impl<D: DispatchDials + ?Sized> Placer<'_, D> {
+    fn place(mut self, mut dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial {
         let id = dial.id;
         let shard = match self.ask_for_place(counters) {
             Placement::On(shard) if shard.index() < self.admission.standing() => Some(shard),
@@ -60,7 +90,7 @@ impl<Y: Sys> Acceptor<Y> {
     }
 
     fn ask_for_place(&mut self, counters: &mut Counters) -> Placement {
-        let (strategy, loads) = (&mut self.strategy, ShardLoads::new(&self.admission));
+        let (strategy, loads) = (&mut *self.strategy, ShardLoads::new(self.admission));
         catch_unwind(AssertUnwindSafe(|| strategy.place_dial(loads))).unwrap_or_else(|panic| {
             counters.panics += 1;
             tracing::error!(panic = panic_message(panic), "the forking strategy panicked in place_dial");

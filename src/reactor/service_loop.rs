@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Acceptor, Connector, Flow, Ready, Service, Sys,
+    dialling::Dialling,
     service::{STEPS, Step, earlier},
     session_io::{find_error, flush, handle_event, note, pass_on, serve},
     shares::SLOW_TURN,

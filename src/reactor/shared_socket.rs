@@ -3,15 +3,8 @@ use std::{
     io::{self, ErrorKind},
 };
 
-use super::{Sys, peers::Peers};
-use crate::{
-    addr::Addr,
-    framing::LengthPrefix,
-    handler::PacketHandler,
-    id::Key,
-    shard::{Peer, SessionAccess},
-    time::Tick,
-};
+use super::{Sys, own_socket::PeerOf, packet_loop::Visit, peers::Peers};
+use crate::{addr::Addr, handler::PacketHandler, id::Key, time::Tick};
 
 /// So many calls in a row that fail make a socket pause.
 const FAILURES: u32 = 64;
@@ -83,11 +76,7 @@ impl<Y: Sys> SharedSocket<Y> {
 
     /// A session has something to send, and the kernel takes nothing: it waits, if not too much does.
     #[cold]
-    fn keep_waiting<H: PacketHandler>(
-        &mut self,
-        access: &mut SessionAccess<'_, H, LengthPrefix, Peer>,
-        most: usize,
-    ) {
+    fn keep_waiting<H: PacketHandler>(&mut self, access: &mut Visit<'_, H, PeerOf<Y>>, most: usize) {
         if access.wait_for_socket(most) {
             self.waiting.push_back(access.key());
         }
@@ -107,7 +96,7 @@ impl<Y: Sys> SharedSocket<Y> {
 pub(super) fn transmit<Y: Sys, H: PacketHandler>(
     sys: &mut Y,
     socket: &mut SharedSocket<Y>,
-    access: &mut SessionAccess<'_, H, LengthPrefix, Peer>,
+    access: &mut Visit<'_, H, PeerOf<Y>>,
     most_waiting: usize,
 ) {
     access.begin_flush();

@@ -55,11 +55,19 @@ pub(crate) trait Sys {
 
     fn send_vectored(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Makes a socket for datagrams that go to this address and come from it, and returns it with its own address. An error
+    /// that the other side reports is found by a later call.
+    fn connect_datagrams(
+        &mut self,
+        to: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<(Self::Datagrams, Addr)>;
+
     /// Receives one datagram. Returns its length, even if that is more than fits, and who has sent it.
     fn recv_from(&mut self, socket: &mut Self::Datagrams, into: &mut [u8])
     -> io::Result<(usize, SocketAddr)>;
 
-    /// Sends one datagram, whole or not at all.
+    /// Sends one datagram, whole or not at all; through a socket that is connected, to where that is.
     fn send_to(&mut self, socket: &mut Self::Datagrams, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
 
     /// Ends the stream in the sending direction.

@@ -9,6 +9,7 @@ use crate::{
     id::ShardId,
     reactor::{
         Acceptor, AcceptorConfig, Connector, ConnectorConfig, Lifetime, Service, ServiceConfig, ServiceLoop,
+        Streams,
     },
     shard::{Command, Shard, ShardConfig},
     sync::Mailbox,
@@ -58,7 +59,7 @@ where
             )
         });
         let acceptor = acceptor.transpose().map_err(ServeError::system("poll a listener"))?;
-        let connector = Connector::new(connector);
+        let connector = Connector::new(Streams, connector);
         let read_budget = registry.limits.read_budget;
         Ok(ServiceLoop::new(ServiceConfig {
             shard,

@@ -1,19 +1,23 @@
-use std::{marker::PhantomData, sync::Arc, vec};
+use std::{io, marker::PhantomData, sync::Arc, vec};
 
 use super::{
     HandlerFactory, Platform, ShardRegistry, StartService,
     assemble::ServiceSeed,
+    hand_over::hand_dial,
     launcher::{LaunchShard, ShardLauncher},
     platform::SysOf,
 };
 use crate::{
     addr::Addr,
     contained::Contained,
+    dial::NewDial,
     error::ServeError,
     framing::LengthPrefix,
     handler::PacketHandler,
     id::ShardId,
-    reactor::{DatagramConfig, DatagramPort, Gate, Service, Sys},
+    reactor::{
+        Connector, DatagramConfig, DatagramPort, Datagrams, DispatchDials, Gate, Placing, Service, Sys,
+    },
     session::Carrier,
     shard::{Beyond, Framings, OtherFramings, Shard},
     strategy::ForkingStrategy,
@@ -72,7 +76,8 @@ where
         let strategy = if thread == ShardId::ACCEPTOR { self.strategy.take() } else { None };
         let strategy = strategy.map(|mut strategy| {
             strategy.on_start(&self.addrs);
-            strategy
+            let dispatch: Box<dyn DispatchDials> = Box::new(ToWorkers(self.registry.clone()));
+            (strategy, dispatch)
         });
         // In an outbox, and on its way to the handler, a datagram stands behind its length.
         let own = Contained::new(LengthPrefix::u32_be().max(intake.longest));
@@ -97,14 +102,30 @@ where
     }
 }
 
+/// Hands dials to the threads of workers: no peer has a thread of its own.
+struct ToWorkers<P: Platform>(Arc<ShardRegistry<P>>);
+
+impl<P: Platform> DispatchDials for ToWorkers<P> {
+    fn send_dial(&mut self, shard: ShardId, dial: Box<NewDial>) -> io::Result<()> {
+        hand_dial(&self.0, shard, dial)
+    }
+
+    fn fork_dial(&mut self, _dial: Box<NewDial>) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "a UDP peer has no thread of its own"))
+    }
+}
+
 fn assemble<P: Platform, H: PacketHandler + 'static>(
     sys: &mut P::Sys,
     seed: ServiceSeed<'_, P, H, LengthPrefix>,
     sockets: Sockets<P>,
     intake: Intake,
-    strategy: Option<Contained<Box<dyn ForkingStrategy>>>,
+    strategy: Option<Placing>,
 ) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
-    let ServiceSeed { handler, shard, number, mailbox, registry, here, reporter, .. } = seed;
+    let ServiceSeed { handler, shard, number, mailbox, registry, here, reporter, connector, .. } = seed;
+    // Where several threads have sockets at one address, a reply may come to any of them.
+    let is_alone = registry.admission.standing() == 1;
+    let from = sockets.iter().filter(|_| is_alone).map(|(_, addr)| addr.clone()).collect();
     let most = intake.peers_per_shard;
     let gate = Gate::new(registry.admission.clone(), here, most, intake.beyond, strategy, reporter);
     let service = DatagramPort::serve(
@@ -114,6 +135,7 @@ fn assemble<P: Platform, H: PacketHandler + 'static>(
             number,
             sockets,
             gate,
+            connector: Connector::new(Datagrams::from(from), connector),
             longest: intake.longest,
             most_waiting: registry.limits.outbox_hard,
             mailbox,

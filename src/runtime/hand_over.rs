@@ -17,7 +17,7 @@ use crate::{
     framing::Framing,
     handler::PacketHandler,
     id::ShardId,
-    reactor::{Dispatch, HandOverError},
+    reactor::{Dispatch, DispatchDials, HandOverError},
     shard::{Command, Framings, Incoming},
     sync::MailboxClosed,
 };
@@ -61,17 +61,33 @@ where
             HandOverError { error, incoming }
         })
     }
+}
 
+impl<P, H, F> DispatchDials for HandOver<P, H, F>
+where
+    P: Platform,
+    H: PacketHandler + 'static,
+    F: Framing + Clone + Send + 'static,
+{
     fn send_dial(&mut self, shard: ShardId, dial: Box<NewDial>) -> io::Result<()> {
-        let shard = self.registry.numbers.on_thread(shard);
-        let member = self.registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
-        let posted = member.mailbox.post_control(Command::Dial(dial));
-        posted.map_err(|_| io::ErrorKind::NotConnected.into())
+        hand_dial(&self.registry, shard, dial)
     }
 
     fn fork_dial(&mut self, dial: Box<NewDial>) -> io::Result<()> {
         self.fork_for(None, Command::Dial(dial)).map_err(|(error, _)| error)
     }
+}
+
+/// Hands a dial to a standing shard, by the number of its thread.
+pub(super) fn hand_dial<P: Platform>(
+    registry: &ShardRegistry<P>,
+    thread: ShardId,
+    dial: Box<NewDial>,
+) -> io::Result<()> {
+    let shard = registry.numbers.on_thread(thread);
+    let member = registry.member(shard).ok_or(io::ErrorKind::NotConnected)?;
+    let posted = member.mailbox.post_control(Command::Dial(dial));
+    posted.map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
 /// Why no thread was started, and what it was to do first, unless that is lost.

@@ -14,7 +14,7 @@ impl ServerHandle {
     /// one thread, on the worker with the fewest sessions, or on a thread of its own. A handle to several services, as a
     /// [`Reactor`](crate::Reactor) has one, connects for the first of them.
     ///
-    /// [`Server::unbound`](crate::Server::unbound) has an example.
+    /// [`Server::unbound`](crate::Server::unbound) has an example, and [`Dial::to_udp`](crate::Dial::to_udp) one over UDP.
     ///
     /// # Errors
     /// [`QueryError::NotRunning`] if the server does not run (yet, or any more), [`QueryError::Busy`] if the mailbox of the

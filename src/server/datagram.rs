@@ -84,6 +84,8 @@ impl Server<Unframed> {
     /// [`WorkerPool`](crate::WorkerPool) each worker has one (`SO_REUSEPORT`), and the kernel assigns each peer to a worker by a
     /// hash of its address. [`ThreadPerConnection`](crate::ThreadPerConnection) is refused.
     ///
+    /// **Dials.** The server itself opens sessions with peers by [`Dial::to_udp`](crate::Dial::to_udp).
+    ///
     /// **What UDP does not promise.** Datagrams may be lost, repeated, or overtake each other: "written" in a
     /// [`SendTicket`](crate::SendTicket) means that the kernel has taken one. The address of a peer can be forged: it proves nothing
     /// about the sender, each forged address takes the place of a peer until it is forgotten, and whatever the handler
@@ -95,25 +97,23 @@ impl Server<Unframed> {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn bind_udp(addrs: impl BindAddr) -> Result<Server<Datagram>, ServeError> {
-        let sockets = bind::bind_udp(addrs)?;
+        Ok(Self::with_datagrams(bind::bind_udp(addrs)?))
+    }
+
+    /// A server on UDP that is bound to no address: its sessions are those that it dials, each over a socket of its own.
+    /// [`Dial::to_udp`](crate::Dial::to_udp) has an example.
+    pub fn unbound_udp() -> Server<Datagram> {
+        Self::with_datagrams(Vec::new())
+    }
+
+    fn with_datagrams(sockets: Vec<BoundDatagrams>) -> Server<Datagram> {
         let server = Self::with_sockets(Vec::new());
         let Self { others, layers, strategy, limits, options, on_signal, publisher, .. } = server;
         let handle =
             ServerHandle::new(sockets.iter().map(BoundDatagrams::addr).collect(), publisher.hub().clone());
         let framing = Datagram { sockets, beyond: Beyond::default() };
         let sockets = Vec::new();
-        Ok(Server {
-            sockets,
-            framing,
-            others,
-            layers,
-            strategy,
-            limits,
-            options,
-            on_signal,
-            handle,
-            publisher,
-        })
+        Server { sockets, framing, others, layers, strategy, limits, options, on_signal, handle, publisher }
     }
 }
 

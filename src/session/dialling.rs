@@ -39,7 +39,8 @@ impl Session<'_> {
     ///
     /// # Errors
     /// [`DialError::TooMany`] if [`Limits::dials`](crate::Limits::dials) are under way on this shard,
-    /// [`DialError::Stopped`] if the server is stopping. Everything else is reported by `on_dial_failed`.
+    /// [`DialError::Stopped`] if the server is stopping, [`DialError::Unsuited`] if it asks for what this server does not
+    /// have. Everything else is reported by `on_dial_failed`.
     pub fn connect(&mut self, dial: Dial) -> Result<DialId, DialError> {
         let (_, _, core) = self.parts();
         core.dial(dial)
@@ -74,8 +75,9 @@ impl ShardCore {
     /// Records a dial.
     ///
     /// # Errors
-    /// If there are too many, or the shard is stopping.
+    /// If it cannot be made here, there are too many, or the shard is stopping.
     pub(crate) fn dial(&mut self, dial: Dial) -> Result<DialId, DialError> {
+        dial.check(self.carrier)?;
         self.dials.enter(self.limits.dials)?;
         let dial = NewDial::new(dial);
         let id = dial.id;

@@ -6,12 +6,12 @@ use super::{Command, Ending, SessionAccess, Shard};
 use crate::{
     addr::Addr,
     buffer::ReceiveBuffer,
-    dial::{DialStep, NewDial},
-    error::{CloseReason, DialError, RefusalCause},
+    error::{CloseReason, RefusalCause},
     framing::Framing,
     handler::PacketHandler,
     id::Key,
     log::logged,
+    session::ShardCore,
     time::Tick,
 };
 
@@ -19,13 +19,21 @@ use crate::{
 /// (milliseconds).
 const LOOK_AGAIN: Tick = 10;
 
-/// What a session has of the socket that it shares with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Peer {
+/// The other end of a session over datagrams. `S` is a socket that the session has to itself.
+#[derive(Debug)]
+pub(crate) struct Peer<S> {
     /// Where its datagrams come from, and go to.
     pub(crate) addr: SocketAddr,
-    /// The number of the socket.
-    pub(crate) socket: u16,
+    pub(crate) via: Via<S>,
+}
+
+/// Through which socket the datagrams of a session go.
+#[derive(Debug)]
+pub(crate) enum Via<S> {
+    /// The one with this number, which it shares with others.
+    Shared(u16),
+    /// Its own.
+    Own(Box<S>),
 }
 
 /// What is done with a new UDP peer when there are as many as there may be.
@@ -75,6 +83,14 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     #[inline]
     pub(crate) fn handle_datagram_sent(&mut self, len: usize) {
         self.slot.connection.handle_datagram_sent(len, self.core);
+    }
+
+    /// A datagram is longer than `limit`.
+    #[cold]
+    pub(crate) fn refuse_datagram(&mut self, len: usize, limit: usize) {
+        if let Some(peer) = self.endpoints().peer().socket_addr() {
+            self.core.refuse_datagram(peer, len, limit);
+        }
     }
 
     /// That datagram, of `len` bytes, cannot be sent. The session stays: the next may get through.
@@ -130,35 +146,14 @@ where
         self.slots.get(key).is_some()
     }
 
+    /// Returns what a session has of its socket.
+    pub(crate) fn io(&mut self, key: Key) -> Option<&mut T> {
+        self.slots.get_mut(key).map(|slot| &mut slot.io)
+    }
+
     /// Drops a command that was carried out, or never will be, from a mailbox to which sockets are posted.
     pub(crate) fn discard_command<S>(&mut self, command: Command<S>) {
         self.core.count_discarded(command.discard());
-    }
-
-    /// Lets the dials fail that callbacks have asked for: there is nothing here that could make a connection.
-    #[cold]
-    pub(crate) fn refuse_dials(&mut self) {
-        // One that a callback asks for meanwhile is refused in the next turn.
-        let under_way = self.core.dials.under_way();
-        for _ in 0..=under_way {
-            match self.poll_dial_step() {
-                Some(DialStep::Begin(dial)) => {
-                    self.leave_dial();
-                    self.refuse_dial(dial);
-                }
-                Some(_) => {}
-                None => break,
-            }
-        }
-        self.arm_dials();
-    }
-
-    /// Lets a dial fail that comes from elsewhere.
-    #[cold]
-    pub(crate) fn refuse_dial(&mut self, dial: Box<NewDial>) {
-        let id = dial.id;
-        self.core.count_discarded(dial.discard());
-        self.tell_dial_failed(id, &DialError::Udp);
     }
 
     /// A new peer gets no session.
@@ -171,12 +166,7 @@ where
     /// A datagram is longer than `limit`.
     #[cold]
     pub(crate) fn refuse_datagram(&mut self, peer: SocketAddr, len: usize, limit: usize) {
-        self.core.counters.datagrams_too_long += 1;
-        let now = self.core.clock.now();
-        logged!(
-            self.core.reporter.gate, now, Datagram DEBUG,
-            %peer, len, limit, "a datagram is too long, dropping it"
-        );
+        self.core.refuse_datagram(peer, len, limit);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -196,5 +186,16 @@ where
     /// Ends a session so that another has room.
     pub(crate) fn forget_peer(&mut self, key: Key) {
         self.terminate(key, CloseReason::Forgotten, Ending::Close);
+    }
+}
+
+impl ShardCore {
+    fn refuse_datagram(&mut self, peer: SocketAddr, len: usize, limit: usize) {
+        self.counters.datagrams_too_long += 1;
+        let now = self.clock.now();
+        logged!(
+            self.reporter.gate, now, Datagram DEBUG,
+            %peer, len, limit, "a datagram is too long, dropping it"
+        );
     }
 }

@@ -63,6 +63,14 @@ where
         made
     }
 
+    /// Looks whether a dial can be made here.
+    ///
+    /// # Errors
+    /// What of it cannot.
+    pub(crate) fn check_dial(&self, dial: &Dial) -> Result<(), DialError> {
+        dial.check(self.core.carrier)
+    }
+
     /// Counts a dial that comes from elsewhere.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
 pub use datagram::Beyond;
-pub(crate) use datagram::Peer;
+pub(crate) use datagram::{Peer, Via};
 pub(crate) use fan_out::{FanOut, Recipients};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use local_queue::{LocalTurn, post, take_local};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Call, Net, Network, Probe, Setup, SimFd, SimSys, World,
+    Answer, Call, Net, Network, Probe, Setup, SimFd, SimSys, World,
     faults::{errno, error},
     network::What,
     platform::Probes,
@@ -30,6 +30,8 @@ pub(super) struct Inlet {
     pub(super) errors: VecDeque<i32>,
     /// The send buffer is full.
     pub(super) is_jammed: bool,
+    /// Its peer, if it is connected to one.
+    peer: Option<SocketAddr>,
 }
 
 impl Inlet {
@@ -60,6 +62,9 @@ impl Net {
         }
         let (early, twice) = (self.rng.chance(self.faults.overtake), self.rng.chance(self.faults.repeat));
         let refused = self.rng.chance(self.faults.refuse);
+        if self.peer_of(socket).is_some_and(|peer| peer != from) {
+            return;
+        }
         let Some(What::Datagrams(inlet)) =
             self.fds.get_mut(socket).and_then(Option::as_mut).map(|fd| &mut fd.what)
         else {
@@ -110,6 +115,39 @@ impl Net {
         }
     }
 
+    /// Returns the peer to which a socket is connected.
+    fn peer_of(&self, fd: usize) -> Option<SocketAddr> {
+        match self.fds.get(fd).and_then(Option::as_ref).map(|fd| &fd.what) {
+            Some(What::Datagrams(inlet)) => inlet.peer,
+            _ => None,
+        }
+    }
+
+    /// Returns the sockets that are connected to this peer.
+    pub(crate) fn sockets_to(&self, peer: SocketAddr) -> Vec<usize> {
+        (0..self.fds.len()).filter(|fd| self.peer_of(*fd) == Some(peer)).collect()
+    }
+
+    /// Where connections are refused in any other way than because nobody listens, there is no route.
+    pub(super) fn connect_datagrams(&mut self, to: SocketAddr) -> io::Result<(usize, Addr)> {
+        self.begin(Call::Connect)?;
+        match self.far_ends.get(&Addr::Ip(to)) {
+            Some((Answer::Refuse(why), _)) if *why != errno::ECONNREFUSED => return Err(error(*why)),
+            _ => {}
+        }
+        let fd = self.open(What::Datagrams(Box::new(Inlet { peer: Some(to), ..Inlet::default() })));
+        let fd = fd.map_err(error)?;
+        self.progress += 1;
+        Ok((fd, Addr::Ip(([10, 0, 0, 1], 40_000 + fd as u16).into())))
+    }
+
+    /// A datagram was sent to a peer that refuses it: the socket is told, if it is still there.
+    fn report_refusal(&mut self, fd: usize, peer: SocketAddr) {
+        if self.peer_of(fd) == Some(peer) {
+            self.fail_receiving(fd, errno::ECONNREFUSED);
+        }
+    }
+
     pub(super) fn recv_from(&mut self, fd: usize, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.begin_call(Call::Recv, fd)?;
         self.progress += 1;
@@ -125,13 +163,26 @@ impl Net {
 
     pub(super) fn send_to(&mut self, fd: usize, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         self.begin_call(Call::Send, fd)?;
-        if self.inlet(fd).is_jammed {
+        let peer = self.peer_of(fd);
+        let inlet = self.inlet(fd);
+        if peer.is_some() {
+            if let Some(failed) = inlet.errors.pop_front() {
+                return Err(error(failed));
+            }
+        }
+        if inlet.is_jammed {
             return Err(error(errno::EAGAIN));
         }
         if datagram.len() > self.sizes.datagram {
             return Err(error(errno::EMSGSIZE));
         }
         self.progress += 1;
+        let answer = self.far_ends.get(&Addr::Ip(to)).copied();
+        if let (Some(peer), Some((Answer::Refuse(_), after))) = (peer, answer) {
+            let due = self.now + after;
+            self.at(due, move |net| net.report_refusal(fd, peer));
+            return Ok(());
+        }
         if !self.rng.chance(self.faults.lose) {
             self.outlets.entry(to).or_default().push_back(datagram.to_vec());
         }
@@ -155,7 +206,8 @@ impl World {
         beyond: Beyond,
         factory: Contained<Probes>,
     ) -> Result<(), ServeError> {
-        let sockets: Vec<_> = (0..setup.workers.max(1)).map(|_| vec![self.network.datagrams()]).collect();
+        let one_each = |_| (0..setup.listeners).map(|_| self.network.datagrams()).collect();
+        let sockets: Vec<Vec<_>> = (0..setup.workers.max(1)).map(one_each).collect();
         self.listeners.extend(sockets.iter().flatten().map(|(fd, _)| fd.number));
         let strategy = Contained::new(setup.strategy(&self.network));
         let intake = Intake { longest: setup.limits.frame, peers_per_shard: usize::MAX, beyond };

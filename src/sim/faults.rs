@@ -163,6 +163,7 @@ pub(crate) mod errno {
     pub(crate) const EMFILE: i32 = 24;
     pub(crate) const EPIPE: i32 = 32;
     pub(crate) const EPROTO: i32 = 71;
+    pub(crate) const ENETUNREACH: i32 = 101;
     pub(crate) const ECONNABORTED: i32 = 103;
     pub(crate) const ECONNRESET: i32 = 104;
     pub(crate) const ENOBUFS: i32 = 105;

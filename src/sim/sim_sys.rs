@@ -195,6 +195,11 @@ impl Sys for SimSys {
         done
     }
 
+    fn connect_datagrams(&mut self, to: SocketAddr, _options: &SocketOptions) -> io::Result<(SimFd, Addr)> {
+        let connected = self.network.lock().connect_datagrams(to);
+        connected.map(|(number, addr)| (self.fd(number), addr))
+    }
+
     fn recv_from(&mut self, socket: &mut SimFd, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let mut net = self.network.lock();
         let done = net.recv_from(socket.number, into);

@@ -15,6 +15,7 @@ mod prometheus_endpoint;
 mod push;
 mod reconnecting_client;
 mod resp_server;
+mod udp_client;
 mod udp_echo;
 
 use custom_framing::{Cobs, MAX};

@@ -18,6 +18,7 @@ mod changes_of_framing;
 mod channels;
 mod close_reasons;
 mod closures;
+mod datagram_dials;
 mod datagrams;
 #[cfg(unix)]
 mod detached;

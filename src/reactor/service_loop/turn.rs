@@ -9,6 +9,7 @@ use crate::{
     reactor::{
         Acceptor, Sys,
         acceptor::Placed,
+        dialling::Dialling,
         service::Step,
         session_io::flush,
         shares::{ACCEPT_SHARE, COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, TIMER_SHARE, WRITE_SHARE},

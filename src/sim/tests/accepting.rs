@@ -14,7 +14,7 @@ use crate::{
     id::ShardId,
     limits::Limits,
     metrics::Counters,
-    reactor::{Acceptor, AcceptorConfig, Dispatch, HandOverError, NoDispatch, Placed},
+    reactor::{Acceptor, AcceptorConfig, Dispatch, DispatchDials, HandOverError, NoDispatch, Placed},
     shard::Incoming,
     sim::{Call, Fail, Heard, Network, Setup, SimFd, SimSys, Sizes, World, errno, frame},
     strategy::{Detached, ForkingStrategy, Placement, ShardLoads, WorkerPool},
@@ -173,7 +173,9 @@ impl Dispatch<SimFd> for Counting {
     fn fork(&mut self, _incoming: Incoming<SimFd>) -> Result<(), HandOverError<SimFd>> {
         Err(HandOverError { error: io::ErrorKind::NotConnected.into(), incoming: None })
     }
+}
 
+impl DispatchDials for Counting {
     fn send_dial(&mut self, _shard: ShardId, _dial: Box<NewDial>) -> io::Result<()> {
         Err(io::ErrorKind::NotConnected.into())
     }

@@ -221,7 +221,7 @@ fn nobody_is_connected_to_itself() {
     world.dial(to(&[addr(1)]));
     world.run_to_rest();
     let (_, error) = failure(&world);
-    assert!(error.to_string().contains("192.0.2.1:1: nobody listens there"), "{error}");
+    assert!(error.to_string().contains("192.0.2.1:1: nobody else listens there"), "{error}");
     assert_eq!(world.log.lines(), []);
     end(world);
 }

@@ -6,6 +6,7 @@ mod beats_on_the_wire;
 mod broadcast;
 mod bytes;
 mod closing;
+mod datagram_dials;
 mod datagram_limits;
 mod datagrams;
 mod datagrams_at_random;

@@ -73,7 +73,7 @@
 //! 4  facade    server: bind, serve, watch, stop · channel · blocking: clients that wait · testing: for your own framings and handlers · guide: nothing but text
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
-//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · handler: the callbacks · dial: connections to be made
+//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · websocket · handler: the callbacks · dial: connections to be made
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
 //!              addr · encode, decode, formats: packets and values · deflate · contained: panics · error · events, log: what operators are told · id · limits · metrics · slots · time
 //! ```
@@ -105,7 +105,7 @@
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
 //! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be); [`Dial::to_udp`] |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
-//! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; `Deflate` by the [feature](#features) `deflate` |
+//! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; [`Sniff`] tells by the first bytes which of several protocols a peer speaks; `Deflate` by the [feature](#features) `deflate` |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
 //! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
@@ -153,6 +153,7 @@
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
 //! | `deflate` | `Deflate`: a [`Layer`] that compresses both directions | flate2 1, in pure Rust |
 //! | `prometheus` | a [`ServerHandle`] is a `Collector` | prometheus-client 0.26 |
+//! | `websocket` | `websocket`: WebSockets for browsers, on a port of their own or on that of other clients | httparse 1, sha1 0.11, base64 0.23, getrandom 0.3 |
 //! | `signals` | `Server::stop_on_signal`: SIGINT and SIGTERM end the server (Unix) | signal-hook 0.4 |
 //!
 //! The documentation of each says what a hostile packet can cost. `internals` exposes the internal types that this
@@ -162,7 +163,7 @@
 //!
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
-//! - No HTTP, gRPC or WebSocket: use hyper, tonic or tungstenite.
+//! - No HTTP or gRPC: use hyper or tonic.
 //! - No TLS yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
@@ -211,6 +212,8 @@ mod dial;
 mod handler;
 mod layer;
 mod session;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 // Floor 2: many sessions.
 mod shard;
@@ -262,7 +265,7 @@ pub use handler::{PacketFn, PacketHandler, SessionFn, Then, packet_fn, session_f
 pub use id::{DialId, SessionId, ShardId};
 #[cfg(feature = "deflate")]
 pub use layer::{Deflate, DeflateWindow};
-pub use layer::{Layer, LayerIo};
+pub use layer::{Layer, LayerIo, Sniff, SniffLayer, Sniffed};
 pub use limits::Limits;
 pub use metrics::{Metrics, Rates, Sample, SampleKind};
 pub use server::{

@@ -15,6 +15,8 @@ pub(crate) use new_dial::NewDial;
 pub(crate) use reconnect::Backoff;
 pub(crate) use upstream::{Kept, UpstreamSide};
 
+#[cfg(feature = "websocket")]
+use crate::websocket::WebSocketClient;
 use crate::{
     addr::{BindAddr, NewConnection, Target},
     contained::Contained,
@@ -174,6 +176,12 @@ impl Dial {
     #[cfg(feature = "deflate")]
     pub fn deflate(self, deflate: crate::Deflate) -> Self {
         self.layer(move |_| deflate.layer())
+    }
+
+    /// Opens a WebSocket on the connection, by a [layer](Self::layer). Its messages are packets, whatever the framing is.
+    #[cfg(feature = "websocket")]
+    pub fn websocket(self, websocket: WebSocketClient) -> Self {
+        self.layer(move |_| websocket.layer())
     }
 
     /// Sets how long each address may take to answer, and how long a name may take to be looked up. Default 5 s; at least

@@ -19,6 +19,8 @@ mod fixed;
 mod length_field;
 mod length_header;
 mod length_prefix;
+#[cfg(feature = "websocket")]
+mod messages;
 mod netstring;
 mod policy;
 mod raw;
@@ -36,6 +38,8 @@ pub use length_field::{ByteOrder, LengthField, LengthFieldBuilder};
 pub use length_header::LengthHeader;
 pub(crate) use length_header::U32Header;
 pub use length_prefix::LengthPrefix;
+#[cfg(feature = "websocket")]
+pub use messages::{MessageKind, Messages};
 pub use netstring::Netstring;
 pub use policy::DEFAULT_MAX_FRAME;
 pub use raw::Raw;
@@ -45,6 +49,9 @@ pub use varint::VarintPrefix;
 
 pub(crate) use any::AnyFraming;
 pub(crate) use deframer::{Found, NoPacket, Stage, no_packet, packet};
+
+#[cfg(feature = "websocket")]
+pub(crate) use messages::PartHeader;
 
 use std::ops::Range;
 
@@ -123,6 +130,20 @@ pub trait Framing {
     /// crate have one.
     #[doc(hidden)]
     fn length_header(&self) -> Option<&LengthHeader> {
+        None
+    }
+
+    /// Returns the framing itself, if it is that of WebSocket messages.
+    #[cfg(feature = "websocket")]
+    #[doc(hidden)]
+    fn messages(&self) -> Option<&Messages> {
+        None
+    }
+
+    /// As `messages`, to be changed.
+    #[cfg(feature = "websocket")]
+    #[doc(hidden)]
+    fn messages_mut(&mut self) -> Option<&mut Messages> {
         None
     }
 

@@ -2,7 +2,9 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use crate::{addr::Addr, framing::Framing};
+#[cfg(feature = "websocket")]
+use crate::websocket::{CloseFrame, Request};
+use crate::{addr::Addr, error::LayerError, framing::Framing};
 
 /// Plain bytes that a layer may pass on in one call, so that the output of a decompressor is handed out before it grows
 /// further.
@@ -25,9 +27,21 @@ pub(crate) struct LayerRequests {
     pub(crate) open: bool,
     pub(crate) done: bool,
     pub(crate) end: bool,
+    /// Why it ends.
+    pub(crate) failure: Option<Box<LayerError>>,
     pub(crate) peer: Option<Addr>,
     pub(crate) protocol: Option<Box<[u8]>>,
     pub(crate) framing: Option<Box<dyn Framing>>,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: Option<WebSocketNews>,
+}
+
+/// What a WebSocket layer has found out.
+#[cfg(feature = "websocket")]
+#[derive(Debug)]
+pub(crate) enum WebSocketNews {
+    Upgrade(Box<Request>),
+    PeerClose(Box<CloseFrame>),
 }
 
 impl LayerRequests {
@@ -40,6 +54,10 @@ impl LayerRequests {
     /// Returns `true` if something about the connection was reported.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        if self.websocket.is_some() {
+            return true;
+        }
         self.peer.is_some() | self.protocol.is_some() | self.framing.is_some()
     }
 }
@@ -93,6 +111,15 @@ impl<'a> LayerIo<'a> {
         self.plain.get_mut(self.before..).unwrap_or_default()
     }
 
+    /// Takes back the last `len` bytes that were passed on in this call, because they have turned out to be invalid.
+    #[cfg(feature = "websocket")]
+    #[cold]
+    pub(crate) fn take_back(&mut self, len: usize) {
+        let end = self.plain.len().saturating_sub(len).max(self.before);
+        self.room += self.plain.len() - end;
+        self.plain.truncate(end);
+    }
+
     /// Returns [`Limits::frame`](crate::Limits::frame), in bytes, for a layer that cuts the stream into messages itself.
     #[inline]
     #[must_use]
@@ -124,6 +151,15 @@ impl<'a> LayerIo<'a> {
         self.requests.end = true;
     }
 
+    /// Ends the plain stream here as [`end`](Self::end) does, but with an error, for which the session is then closed: the
+    /// peer has violated the protocol, and is told so. Other than after an error of
+    /// [`received`](crate::Layer::received), our side still works: replies to what came before are sent, and then
+    /// [`Layer::end`](crate::Layer::end) is called.
+    pub fn fail(&mut self, error: impl Into<LayerError>) {
+        self.requests.failure = Some(Box::new(error.into()));
+        self.end();
+    }
+
     /// Sets the address that [`Session::peer_addr`](crate::Session::peer_addr) returns from now on, for example from a
     /// PROXY header. [`Limits::connections_per_peer`](crate::Limits::connections_per_peer) still counts by the address
     /// of the socket.
@@ -136,6 +172,18 @@ impl<'a> LayerIo<'a> {
     /// offered [`Limits::frame`](crate::Limits::frame) as its maximum. If several layers set one, the last counts.
     pub fn set_framing(&mut self, framing: impl Framing + 'static) {
         self.requests.framing = Some(Box::new(framing));
+    }
+
+    /// Keeps the request of a WebSocket for `on_open`.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn set_upgrade(&mut self, request: Request) {
+        self.requests.websocket = Some(WebSocketNews::Upgrade(Box::new(request)));
+    }
+
+    /// The peer has sent a close frame.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn set_peer_close(&mut self, frame: CloseFrame) {
+        self.requests.websocket = Some(WebSocketNews::PeerClose(Box::new(frame)));
     }
 
     /// Sets the negotiated protocol (ALPN, a WebSocket subprotocol), which

@@ -13,13 +13,17 @@
 mod deflate;
 mod factories;
 mod io;
+mod sniff;
 
 #[cfg(feature = "deflate")]
 pub use deflate::{Deflate, DeflateWindow};
 pub use io::LayerIo;
+pub use sniff::{Sniff, SniffLayer, Sniffed};
 
 pub(crate) use factories::LayerFactories;
 pub(crate) use io::LayerRequests;
+#[cfg(feature = "websocket")]
+pub(crate) use io::WebSocketNews;
 
 use bytes::BytesMut;
 

@@ -28,13 +28,15 @@ pub use transport::Transport;
 pub(crate) use bind::bind;
 
 use self::{signals::OnSignal, start::Starting};
+#[cfg(feature = "websocket")]
+use crate::websocket::WebSocket;
 use crate::{
     addr::{Addr, BindAddr, NewConnection},
     error::ServeError,
     events::Publisher,
     framing::Framing,
     handler::PacketHandler,
-    layer::{Layer, LayerFactories},
+    layer::{Layer, LayerFactories, Sniff},
     limits::Limits,
     reactor::{BoundSocket, SocketOptions},
     shard::OtherFramings,
@@ -233,6 +235,32 @@ impl<F> Server<F> {
     #[cfg(feature = "deflate")]
     pub fn deflate(self, deflate: crate::Deflate) -> Self {
         self.layer(move |_| deflate.layer())
+    }
+
+    /// Tells by the first bytes of each connection what its peer speaks, so that one port serves several protocols:
+    /// [`Sniff`] says how. It is a [layer](Self::layer).
+    pub fn sniff(self, sniff: Sniff) -> Self {
+        self.layer(move |_| sniff.layer())
+    }
+
+    /// Takes every connection as a WebSocket, by a [layer](Self::layer). Its messages are packets, whatever the framing of
+    /// the server is; with [`Messages`](crate::websocket::Messages) as the framing, a session takes no memory for another.
+    ///
+    /// ```no_run
+    /// use framewire::{Server, packet_fn, websocket::{Messages, WebSocket}};
+    ///
+    /// # fn main() -> Result<(), framewire::ServeError> {
+    /// Server::bind("127.0.0.1:8080")?
+    ///     .framing(Messages::new())
+    ///     .websocket(WebSocket::new())
+    ///     .serve(packet_fn(|session, message| Ok(session.send(message)?)))
+    /// # }
+    /// ```
+    ///
+    /// For browsers and other clients on one port, see [`sniff`](Self::sniff); for TLS, add its layer before.
+    #[cfg(feature = "websocket")]
+    pub fn websocket(self, websocket: WebSocket) -> Self {
+        self.layer(move |_| websocket.layer())
     }
 
     /// Sets where connections live, and so how many handlers there are: one on each shard. Handlers share only what

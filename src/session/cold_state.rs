@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+#[cfg(feature = "websocket")]
+use crate::websocket::{CloseFrame, Request};
 use crate::{
     buffer::Overflow,
     contained::Contained,
@@ -35,6 +37,12 @@ pub(super) struct RareState {
     pub(super) overflow: Overflow,
     /// The protocol that the layers have negotiated with the peer.
     pub(super) protocol: Option<Box<[u8]>>,
+    /// The request of a WebSocket, until `on_open` has returned.
+    #[cfg(feature = "websocket")]
+    pub(super) upgrade: Option<Box<Request>>,
+    /// The close frame of the peer.
+    #[cfg(feature = "websocket")]
+    pub(super) peer_close: Option<Box<CloseFrame>>,
 }
 
 /// A timer that the handler has set, and its key in the wheel.

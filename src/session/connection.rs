@@ -419,7 +419,15 @@ impl Connection {
     /// Returns a snapshot of the session; `started` is the time of tick 0.
     pub(crate) fn info(&self, id: SessionId, started: Instant) -> SessionInfo {
         let (peer, local) = (self.endpoints.peer(), self.endpoints.local());
-        SessionInfo { id, peer, local, origin: self.endpoints.origin(), stats: self.stats(started) }
+        SessionInfo {
+            id,
+            peer,
+            local,
+            origin: self.endpoints.origin(),
+            stats: self.stats(started),
+            #[cfg(feature = "websocket")]
+            peer_close: self.peer_close().cloned(),
+        }
     }
 
     /// Returns the counters of the session; `origin` is the time of tick 0.

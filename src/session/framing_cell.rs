@@ -2,6 +2,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::BytesMut;
 
+#[cfg(feature = "websocket")]
+use crate::framing::Messages;
 use crate::{
     encode::Encode,
     error::discard,
@@ -64,6 +66,22 @@ impl<F: Framing> Framing for FramingCell<F> {
         match self {
             Self::Own(framing) => framing.length_header(),
             Self::Swapped(framing) => framing.length_header(),
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    fn messages(&self) -> Option<&Messages> {
+        match self {
+            Self::Own(framing) => framing.messages(),
+            Self::Swapped(framing) => framing.messages(),
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    fn messages_mut(&mut self) -> Option<&mut Messages> {
+        match self {
+            Self::Own(framing) => framing.messages_mut(),
+            Self::Swapped(framing) => framing.messages_mut(),
         }
     }
 

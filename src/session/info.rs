@@ -1,3 +1,5 @@
+#[cfg(feature = "websocket")]
+use crate::websocket::CloseFrame;
 use crate::{
     addr::{Addr, Origin},
     id::SessionId,
@@ -19,4 +21,7 @@ pub struct SessionInfo {
     pub origin: Origin,
     /// The session's counters.
     pub stats: SessionStats,
+    /// The close frame that the peer of a WebSocket has sent, once it has.
+    #[cfg(feature = "websocket")]
+    pub peer_close: Option<CloseFrame>,
 }

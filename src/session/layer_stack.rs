@@ -38,6 +38,8 @@ pub(super) struct LayerStack {
     ready: u8,
     /// The one in which the plain stream has ended. It receives nothing more, and neither do those below.
     ended: Option<usize>,
+    /// Why it has ended, if that is an error.
+    failure: Option<Box<LayerError>>,
 }
 
 struct Entry {
@@ -237,6 +239,7 @@ impl LayerStack {
             self.has_begun = false;
         }
         if ends {
+            self.failure = pass.asked.failure.take();
             self.end_plain(level);
             return Ok(Step::Up);
         }
@@ -285,6 +288,9 @@ impl LayerStack {
     /// # Errors
     /// If a layer is in the middle of a handshake or a block, or refuses the end.
     pub(super) fn end_input(&mut self) -> Result<(), LayerError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(*failure);
+        }
         let (open, first) = (self.open, self.ended.map_or(0, |at| at + 1));
         for (level, entry) in self.layers.iter_mut().enumerate().skip(first) {
             let unread = entry.unread.as_ref().map_or(0, |unread| unread.as_slice().len());

@@ -289,6 +289,10 @@ impl Connection {
         if let Some(protocol) = asked.protocol {
             self.rare_or_new().protocol = Some(protocol);
         }
+        #[cfg(feature = "websocket")]
+        if let Some(news) = asked.websocket {
+            self.note_websocket(news);
+        }
         let Some(layered) = self.layered_mut() else { return };
         if asked.framing.is_some() {
             layered.framing = asked.framing;

@@ -31,6 +31,8 @@ mod transmit;
 mod values;
 mod view;
 mod waiting;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use handle::SessionHandle;
 pub use heartbeat::{Heartbeat, HeartbeatError};

@@ -57,6 +57,16 @@ impl<'a> Session<'a> {
         (self.connection, self.framing, self.core)
     }
 
+    #[cfg(feature = "websocket")]
+    pub(super) fn framing(&self) -> &dyn FramingSlot {
+        self.framing
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn framing_mut(&mut self) -> &mut dyn FramingSlot {
+        self.framing
+    }
+
     /// The header of the framing, which the callback may have replaced.
     #[inline]
     pub(crate) fn header(&self) -> U32Header {

@@ -21,6 +21,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         let opened = guarded("on_open", || self.handler.on_open(&mut session));
         self.core.end_callback(watch, Some(id), "on_open");
+        #[cfg(feature = "websocket")]
+        self.slot.connection.forget_upgrade();
         match opened {
             Ok(state) => {
                 self.slot.state = Some(Contained::new(state));

@@ -72,6 +72,12 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         let mut framing = Contained::new(framing);
         let adopted: Result<(), CloseReason> = guard("framing", || {
             framing.offer_max(limit);
+            #[cfg(feature = "websocket")]
+            if let (Some(own), Some(new)) = (slot.framing.messages_mut(), framing.messages()) {
+                // What was made for each session of the server need not be on the heap.
+                own.clone_from(new);
+                return Ok(());
+            }
             slot.framing.swap(framing.into_inner());
             Ok(())
         });

@@ -113,9 +113,15 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     }
 
     fn send_beat(&mut self, heartbeat: &Heartbeat) {
-        let (connection, framing, core) = (&mut self.slot.connection, &*self.slot.framing, &mut *self.core);
-        let sent =
-            guard("encode", || Ok::<_, CloseReason>(connection.enqueue(framing, heartbeat.packet(), core)));
+        let (slot, core) = (&mut *self.slot, &mut *self.core);
+        let (connection, framing) = (&mut slot.connection, &mut *slot.framing);
+        let sent = guard("encode", || {
+            #[cfg(feature = "websocket")]
+            if framing.messages().is_some() {
+                return Ok(connection.enqueue_ping(framing, heartbeat.packet(), core));
+            }
+            Ok::<_, CloseReason>(connection.enqueue(framing, heartbeat.packet(), core))
+        });
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.close(error.into()),

@@ -43,6 +43,7 @@ pub struct LayerDriver<L> {
     wire: BytesMut,
     is_open: bool,
     has_ended: bool,
+    failure: Option<LayerError>,
     is_done: bool,
     frame: usize,
 }
@@ -63,6 +64,7 @@ impl<L: Layer> LayerDriver<L> {
             wire: BytesMut::new(),
             is_open: false,
             has_ended: false,
+            failure: None,
             is_done: false,
             frame: DEFAULT_MAX_FRAME,
         };
@@ -107,6 +109,7 @@ impl<L: Layer> LayerDriver<L> {
         let used = used?.min(self.unread.len());
         self.unread.drain(..used);
         self.has_ended |= asked.end;
+        self.failure = self.failure.take().or(asked.failure.map(|failure| *failure));
         self.is_done |= asked.done && !asked.end;
         self.is_open |= asked.open || asked.end || self.plain.len() > before;
         Ok(is_full || used > 0 && !self.unread.is_empty())
@@ -115,8 +118,12 @@ impl<L: Layer> LayerDriver<L> {
     /// Notifies the layer that the peer has ended its side.
     ///
     /// # Errors
-    /// What the layer returns; [`LayerError::Truncated`] if it is still opening, or has left bytes unread.
+    /// What the layer returns, or [has failed](LayerIo::fail) with; [`LayerError::Truncated`] if it is still opening, or
+    /// has left bytes unread.
     pub fn receive_end(&mut self) -> Result<(), LayerError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         if self.has_ended || self.is_done {
             return Ok(());
         }

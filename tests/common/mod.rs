@@ -4,6 +4,7 @@
 
 mod client;
 mod journal;
+pub(crate) mod websocket;
 
 use std::{
     io,

@@ -52,3 +52,5 @@ mod timers;
 mod two_servers;
 #[cfg(unix)]
 mod unix_sockets;
+#[cfg(feature = "websocket")]
+mod websockets;

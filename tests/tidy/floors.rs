@@ -32,7 +32,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "testing::law",
     ],
     // 1, one session as a machine.
-    &["session", "layer", "handler", "dial"],
+    &["session", "layer", "websocket", "handler", "dial"],
     // 2, many sessions as a machine.
     &["shard", "strategy"],
     // 3, the world: polls, sockets, the clock, threads.

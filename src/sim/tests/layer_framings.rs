@@ -131,3 +131,39 @@ fn a_layer_is_told_why_the_session_closes_before_it_ends_our_side() {
     world.run_to_rest();
     world.assert_empty();
 }
+
+#[test]
+fn a_layer_that_fails_by_request_lets_earlier_replies_out_and_ends_behind_them() {
+    struct Strict;
+    impl Layer for Strict {
+        fn received(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
+            io.open();
+            let (fine, rest) =
+                wire.split_at(wire.iter().position(|byte| *byte == b'!').unwrap_or(wire.len()));
+            io.plain(fine);
+            if !rest.is_empty() {
+                io.fail(LayerError::malformed("a mark", rest));
+            }
+            Ok(fine.len())
+        }
+
+        fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
+            wire.extend_from_slice(plain);
+            Ok(())
+        }
+
+        fn end(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {
+            wire.extend_from_slice(b"bye");
+            Ok(())
+        }
+    }
+    let mut world = World::new(Setup { layers: layers(|| Strict), ..Setup::default() }, |_| ());
+    let conn = world.connect();
+    say(&world, conn, &[&frame(b"hello")[..], b"!more"].concat());
+    assert_eq!(hear_to_end(&mut world, conn), Some([&frame(b"hello")[..], b"bye"].concat()));
+    assert_eq!(world.log.count(&Callback::End), 0, "it is an error, not the peer's end");
+    world.net().end(conn);
+    world.run_for(10);
+    assert_eq!(kinds(&world), [CloseKind::Layer]);
+    finish(world, conn);
+}

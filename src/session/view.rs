@@ -24,7 +24,7 @@ use crate::{
 /// None of these methods calls another callback: whatever follows from them happens after the callback has returned.
 pub struct Session<'a> {
     pub(super) connection: &'a mut Connection,
-    framing: &'a mut dyn FramingSlot,
+    pub(super) framing: &'a mut dyn FramingSlot,
     pub(super) core: &'a mut ShardCore,
     /// Of the framing: what most sends need of it.
     header: U32Header,
@@ -55,16 +55,6 @@ impl<'a> Session<'a> {
     /// What it consists of.
     pub(super) fn parts(&mut self) -> (&mut Connection, &dyn FramingSlot, &mut ShardCore) {
         (self.connection, self.framing, self.core)
-    }
-
-    #[cfg(feature = "websocket")]
-    pub(super) fn framing(&self) -> &dyn FramingSlot {
-        self.framing
-    }
-
-    #[cfg(feature = "websocket")]
-    pub(super) fn framing_mut(&mut self) -> &mut dyn FramingSlot {
-        self.framing
     }
 
     /// The header of the framing, which the callback may have replaced.

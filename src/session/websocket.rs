@@ -20,14 +20,14 @@ impl Session<'_> {
     /// Returns what kind of message the present packet is, in `on_packet`. `None` if packets are not WebSocket messages.
     #[must_use]
     pub fn message_kind(&self) -> Option<MessageKind> {
-        self.framing().messages().map(crate::websocket::Messages::received)
+        self.framing.messages().map(crate::websocket::Messages::received)
     }
 
     /// Sets how packets are sent from now on, whoever sends them: this callback, a handle, a channel. Packets that were
     /// sent before stay as they are. As text, a packet that is not UTF-8 is refused with [`SendError::Encode`]. Does
     /// nothing if packets are not WebSocket messages.
     pub fn set_message_kind(&mut self, kind: MessageKind) {
-        if let Some(messages) = self.framing_mut().messages_mut() {
+        if let Some(messages) = self.framing.messages_mut() {
             messages.sends = kind;
         }
     }
@@ -37,8 +37,7 @@ impl Session<'_> {
     /// # Errors
     /// As for `send`.
     pub fn send_message(&mut self, kind: MessageKind, packet: impl Encode) -> Result<(), SendError> {
-        let before =
-            self.framing_mut().messages_mut().map(|messages| std::mem::replace(&mut messages.sends, kind));
+        let before = self.framing.messages_mut().map(|messages| std::mem::replace(&mut messages.sends, kind));
         let sent = self.send(packet);
         if let Some(before) = before {
             self.set_message_kind(before);

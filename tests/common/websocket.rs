@@ -108,7 +108,10 @@ impl WebSocketPeer {
     /// Everything up to the end of the stream, which is no reset.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        (&self.socket).read_to_end(&mut rest).map(|_| rest).unwrap_or_else(|error: io::Error| panic!("{error}"))
+        (&self.socket)
+            .read_to_end(&mut rest)
+            .map(|_| rest)
+            .unwrap_or_else(|error: io::Error| panic!("{error}"))
     }
 
     pub(crate) fn assert_end(&mut self) {

@@ -3,8 +3,8 @@
 use std::{sync::mpsc, time::Duration};
 
 use framewire::{
-    CloseKind, CloseReason, Dial, DialError, DialId, Failure, Handled, Heartbeat, LengthPrefix, Limits, PacketHandler,
-    Separator, Server, Session, SessionInfo, ShardContext, Sniff, SingleReactor, packet_fn,
+    CloseKind, CloseReason, Dial, DialError, DialId, Failure, Handled, Heartbeat, LengthPrefix, Limits,
+    PacketHandler, Separator, Server, Session, SessionInfo, ShardContext, SingleReactor, Sniff, packet_fn,
     websocket::{CloseFrame, MessageKind, Messages, Response, WebSocket, WebSocketClient},
 };
 
@@ -75,10 +75,11 @@ fn a_request_is_readable_in_on_open_and_can_be_refused(on: On) {
         }
     }
 
-    let websocket = WebSocket::new().protocols(["chat.v2", "chat.v1"]).check(|request| match request.origin() {
-        Some("https://good.example") => Ok(()),
-        _ => Err(Response::new(403).body("text/plain", "not from there")),
-    });
+    let websocket =
+        WebSocket::new().protocols(["chat.v2", "chat.v1"]).check(|request| match request.origin() {
+            Some("https://good.example") => Ok(()),
+            _ => Err(Response::new(403).body("text/plain", "not from there")),
+        });
     let server = on.bind().framing(Messages::new()).websocket(websocket);
     let served = Served::start(server, Greeter);
     let fields = "Origin: https://good.example\r\nSec-WebSocket-Protocol: chat.v1\r\n";
@@ -162,7 +163,8 @@ fn close_codes_go_both_ways(on: On) {
 }
 
 fn one_port_serves_websockets_and_other_clients(on: On) {
-    let websocket = WebSocket::new().send_as(MessageKind::Text).http(|_| Response::new(200).body("text/html", "<p>hi"));
+    let websocket =
+        WebSocket::new().send_as(MessageKind::Text).http(|_| Response::new(200).body("text/html", "<p>hi"));
     let sniff = Sniff::new().websocket(websocket);
     let limits = Limits::default().handshake_timeout(Duration::from_millis(300));
     let server = on.bind().framing(Separator::lines()).limits(limits).sniff(sniff);
@@ -205,7 +207,8 @@ fn a_heartbeat_is_a_ping(on: On) {
         }
     }
 
-    let beat = Heartbeat::every(Duration::from_millis(20), "beat").expect("the period is possible").lost_after(50);
+    let beat =
+        Heartbeat::every(Duration::from_millis(20), "beat").expect("the period is possible").lost_after(50);
     let server = on.bind().framing(LengthPrefix::u8()).sniff(Sniff::new().websocket(WebSocket::new()));
     let served = Served::start(server, Watchful(beat));
     let mut peer = WebSocketPeer::open(&served.addr(), "/");
@@ -259,7 +262,7 @@ impl PacketHandler for Dialling {
     type State = ();
 
     fn on_start(&mut self, shard: &mut ShardContext<'_, ()>) {
-        shard.connect(self.dial.clone());
+        shard.connect(self.dial.clone()).expect("a thread may dial");
     }
 
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled {
@@ -288,10 +291,12 @@ fn a_dialled_websocket_carries_messages(on: On) {
         _ => Err(Response::new(404)),
     });
     let (sender, closes) = mpsc::channel();
-    let served = Served::start(on.bind().framing(Messages::new()).websocket(websocket), Mirrored(Closing(sender)));
+    let served =
+        Served::start(on.bind().framing(Messages::new()).websocket(websocket), Mirrored(Closing(sender)));
     let addr = served.addr().as_socket().expect("TCP");
     let dial = |target: &str, tell: &mpsc::Sender<String>| {
-        let client = WebSocketClient::new(&addr.to_string(), target).and_then(|client| client.protocols(["p"]));
+        let client =
+            WebSocketClient::new(&addr.to_string(), target).and_then(|client| client.protocols(["p"]));
         let dial = Dial::to(addr).websocket(client.expect("it is fine"));
         let handler = Dialling { dial, tell: tell.clone() };
         let server = Server::unbound().framing(LengthPrefix::u32_be()).strategy(SingleReactor::new());
@@ -302,7 +307,10 @@ fn a_dialled_websocket_carries_messages(on: On) {
     let client = dial("/", &tell);
     assert_eq!(told(), "Some(Text) 5 Some([112])");
     assert_eq!(told(), "Some(Binary) 70000 Some([112])");
-    assert_eq!(closes.recv_timeout(crate::common::PATIENCE).expect("closed"), "PeerClosed Some((4005, \"done\"))");
+    assert_eq!(
+        closes.recv_timeout(crate::common::PATIENCE).expect("closed"),
+        "PeerClosed Some((4005, \"done\"))"
+    );
     client.stop(Duration::from_secs(5)).expect("it stops");
     let client = dial("/nowhere", &tell);
     let error = told();

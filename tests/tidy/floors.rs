@@ -329,11 +329,11 @@ mod tests {
             not_pictured(&Source::new("src/lib.rs", &text))
         };
         assert_eq!(
-            picture("shard · strategy: many", "session · layer · handler · dial"),
+            picture("shard · strategy: many", "session · layer · websocket · handler · dial"),
             Vec::<String>::new()
         );
         assert_eq!(
-            picture("shard", "session · layer · handler · dial · strategy"),
+            picture("shard", "session · layer · websocket · handler · dial · strategy"),
             ["src/lib.rs: the picture of the floors does not show strategy on floor 2"]
         );
     }

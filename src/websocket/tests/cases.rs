@@ -145,7 +145,7 @@ fn fragments() -> Vec<Case> {
     vec![
         case("5.1", &[frame(PING, b"fragment1"), second.clone()], &[FAILS]),
         case("5.2", &[frame(PONG, b"fragment1"), second.clone()], &[FAILS]),
-        case("5.3 to 5.5", &[first.clone(), second.clone()], &[whole_text.clone()]),
+        case("5.3 to 5.5", &[first.clone(), second.clone()], std::slice::from_ref(&whole_text)),
         case(
             "5.6 to 5.8",
             &[first.clone(), ping("ping payload"), second.clone()],
@@ -184,7 +184,7 @@ fn texts() -> Vec<Case> {
             &[frame(TEXT, &fine.as_bytes()[..8]), frame(FIN, &fine.as_bytes()[8..])],
             &[said(fine)],
         ),
-        case("6.3.2", &[[&greek[..], b"\xed\xa0\x80edited"].concat()].map(text), &[INVALID]),
+        case("6.3.2", &[[greek, b"\xed\xa0\x80edited"].concat()].map(text), &[INVALID]),
         case("6.4.1", &[frame(TEXT, greek), frame(CONTINUATION, b"\xf4\x90\x80\x80"), ping("")], &[INVALID]),
         case(
             "6.4.2",
@@ -203,6 +203,14 @@ fn texts() -> Vec<Case> {
     sent[0][0] |= TEXT;
     sent.push(frame(FIN, b""));
     cases.push(case("6.2.3", &sent, &[said(fine)]));
+    cases.extend(characters());
+    cases
+}
+
+/// 6.5 to 6.23: characters at the edges of what there is, and sequences that are none.
+fn characters() -> Vec<Case> {
+    const INVALID: Want = Want::Close(1007);
+    let mut cases = Vec::new();
     let valid = [
         "\u{0}",
         "\u{80}",

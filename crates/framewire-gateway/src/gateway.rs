@@ -53,6 +53,7 @@ pub struct Gateway {
     admin: Vec<String>,
     limits: GatewayLimits,
     workers: usize,
+    reuse_port: bool,
 }
 
 impl Gateway {
@@ -93,13 +94,23 @@ impl Gateway {
         self
     }
 
+    /// Gives each worker listeners of its own (`SO_REUSEPORT`), for clients, servers and the status page: it accepts for
+    /// itself, and no link is handed over. Worthwhile where very many clients come and go; the kernel spreads them by a
+    /// hash of their addresses, which is uneven for few. TCP only; [`spawn`](Self::spawn) fails without
+    /// [`workers`](Self::workers).
+    pub fn reuse_port(mut self) -> Self {
+        self.reuse_port = true;
+        self
+    }
+
     /// Binds the addresses, and starts the gateway on threads of its own.
     ///
     /// # Errors
     /// [`ServeError::Bind`] and [`ServeError::Address`] if an address cannot be bound, also if there is none of a side;
-    /// otherwise as for [`Server::spawn`].
+    /// [`ServeError::Config`] for [`reuse_port`](Self::reuse_port) without workers, or with an address that is not one of
+    /// TCP; otherwise as for [`Server::spawn`].
     pub fn spawn(self) -> Result<RunningGateway, ServeError> {
-        let Self { clients, servers, admin, limits, workers } = self;
+        let Self { clients, servers, admin, limits, workers, reuse_port } = self;
         let framing = WholeFrames::new(limits.max_length);
         let client_limits = of_both(&limits).connections(limits.clients).idle_timeout(limits.ping_interval);
         let clients = Server::bind(clients)?.limits(client_limits).framing(framing.clone());
@@ -110,10 +121,10 @@ impl Gateway {
         let threads = Arc::new(Threads::new(shared.clone(), [clients.handle(), servers.handle()]));
         let doors = Arc::new(RwLock::new(doors));
         let (here, there, valid) = (threads.clone(), threads.clone(), doors.clone());
-        let mut reactor = if workers == 0 {
-            Reactor::new(SingleReactor::new())
-        } else {
-            Reactor::new(WorkerPool::new(workers))
+        let mut reactor = match (workers, reuse_port) {
+            (0, false) => Reactor::new(SingleReactor::new()),
+            (_, false) => Reactor::new(WorkerPool::new(workers)),
+            (_, true) => Reactor::new(WorkerPool::new(workers).reuse_port()),
         };
         reactor = reactor
             .service(clients, per_shard(move |_| ClientLinks::new(Local::of(&here))))

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::protocol::DEFAULT_MAX_LENGTH;
+use crate::protocol::{DEFAULT_MAX_LENGTH, LENGTH};
 
 /// What a gateway allows. Everything that clients and servers can make it hold is bounded by one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct GatewayLimits {
     /// Frames in one second for virtual connections that do not exist, after which a link is ended. Default 1,000.
     pub strays_per_second: u32,
     /// Bytes that wait for one virtual connection at an end that does not read. At this bound a connection towards a
-    /// client is closed; at half of it, a client is not read from that sends to a server. A single frame may be larger.
-    /// Default 262,144.
+    /// client is closed; at half of it, a client is not read from that sends to a server. A single frame may be larger,
+    /// and what was on its way from another thread comes on top of it for a server. Default 262,144.
     pub connection_queue: usize,
     /// Bytes that wait for one client, for all of its virtual connections together: above this the connections that
     /// bring more are closed. Default 2,097,152.
@@ -27,13 +27,22 @@ pub struct GatewayLimits {
     /// Bytes that wait for one server, for all of its virtual connections together. At half of it those clients are not
     /// read from that send more; above it their connections are closed. Default 33,554,432.
     pub server_queue: usize,
-    /// Bytes on their way from one thread to another, above which the links that send them are not read from. Default
-    /// 4,194,304.
+    /// Bytes on their way to one thread from the others, above which the links that send them are not read from: each of
+    /// these may bring one more frame. Default 4,194,304.
     pub thread_queue: usize,
     /// The time in which a server must have answered its challenge. Default 3 s.
     pub handshake: Duration,
     /// After so much silence a peer gets a ping; after as much again without any frame its link ends. Default 30 s.
     pub ping_interval: Duration,
+}
+
+impl GatewayLimits {
+    /// Bytes that one connection may have on its way to another thread before it has heard there that it is held: what
+    /// that thread has taken last, and what has come since.
+    pub(crate) fn road(&self) -> usize {
+        let frame = LENGTH.saturating_add(self.max_length as usize);
+        self.thread_queue.saturating_add(frame).saturating_mul(2)
+    }
 }
 
 impl Default for GatewayLimits {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Peer, WORKERS, audit, message, start, wait_until};
+use common::{PATIENCE, Peer, THREADS, Threads, audit, message, start, wait_until};
 use framewire_gateway::{GatewayLimits, RunningGateway, protocol::Command};
 
 /// A frame of this size fills kernel buffers soon.
@@ -39,8 +39,8 @@ fn flood(peer: &mut Peer, conn: u32, most: usize) -> usize {
 
 #[test]
 fn a_client_that_does_not_read_loses_its_connection_and_the_server_keeps_its_link() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let mut server = Peer::server(&gateway, 1);
         let (mut slow, mut bystander) = (Peer::client(&gateway), Peer::client(&gateway));
         let (flooded, quiet) = (slow.dial(1, &mut server), slow.dial(1, &mut server));
@@ -76,8 +76,8 @@ fn a_client_that_does_not_read_loses_its_connection_and_the_server_keeps_its_lin
 
 #[test]
 fn a_server_that_does_not_read_stops_its_senders_and_loses_nothing() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let (mut slow, mut quick) = (Peer::server(&gateway, 1), Peer::server(&gateway, 2));
         let (mut sender, mut bystander) = (Peer::client(&gateway), Peer::client(&gateway));
         let conn = sender.dial(1, &mut slow);
@@ -91,7 +91,7 @@ fn a_server_that_does_not_read_stops_its_senders_and_loses_nothing() {
             }
             sending.join().expect("no panic")
         });
-        assert!(written < 2000, "120 MB were taken for a server that does not read");
+        assert!(written < 2000, "120 MB were taken for a server that does not read, {threads:?}");
         assert!(gateway.metrics().holds > 0, "the sender is held, not dropped");
         for _ in 0..written {
             slow.expect(&message(conn, &[9; LARGE]));
@@ -104,8 +104,8 @@ fn a_server_that_does_not_read_stops_its_senders_and_loses_nothing() {
 
 #[test]
 fn nobody_can_send_on_or_close_a_connection_of_others() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
         let conn = client.dial(1, &mut server);
         let (mut thief, mut thieving) = (Peer::client(&gateway), Peer::server(&gateway, 2));
@@ -132,7 +132,7 @@ fn nobody_can_send_on_or_close_a_connection_of_others() {
 
 #[test]
 fn guesses_above_a_rate_end_the_link() {
-    let gateway = start(0, GatewayLimits { strays_per_second: 50, ..GatewayLimits::default() });
+    let gateway = start(Threads::One, GatewayLimits { strays_per_second: 50, ..GatewayLimits::default() });
     let mut guesser = Peer::client(&gateway);
     let began = Instant::now();
     let guess = message(77, b"guess");
@@ -148,8 +148,8 @@ fn guesses_above_a_rate_end_the_link() {
 
 #[test]
 fn data_after_a_close_does_not_cost_the_sender_its_link() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits { strays_per_second: 10, ..GatewayLimits::default() });
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits { strays_per_second: 10, ..GatewayLimits::default() });
         let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
         for _ in 0..5 {
             let conn = client.dial(1, &mut server);
@@ -170,8 +170,8 @@ fn data_after_a_close_does_not_cost_the_sender_its_link() {
 
 #[test]
 fn the_other_ends_hear_at_once_of_a_link_that_is_gone() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let mut server = Peer::server(&gateway, 1);
         let mut clients: Vec<Peer> = (0..10).map(|_| Peer::client(&gateway)).collect();
         let conns: Vec<u32> = clients.iter_mut().map(|client| client.dial(1, &mut server)).collect();
@@ -194,8 +194,8 @@ fn the_other_ends_hear_at_once_of_a_link_that_is_gone() {
 
 #[test]
 fn an_older_server_with_the_same_id_keeps_its_connections_and_is_found_again() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let mut client = Peer::client(&gateway);
         let mut older = Peer::server(&gateway, 1);
         let kept = client.dial(1, &mut older);
@@ -214,9 +214,9 @@ fn an_older_server_with_the_same_id_keeps_its_connections_and_is_found_again() {
 
 #[test]
 fn a_server_dials_clients_within_their_limit() {
-    for workers in WORKERS {
+    for &threads in THREADS {
         let limits = GatewayLimits { connections_per_client: 2, ..GatewayLimits::default() };
-        let gateway = start(workers, limits);
+        let gateway = start(threads, limits);
         let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
         let dialed = client.dial(1, &mut server);
         let conn = server.new_conn();
@@ -240,7 +240,7 @@ fn a_server_dials_clients_within_their_limit() {
 
 #[test]
 fn a_flood_of_commands_holds_up_nobody() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
     let conn = client.dial(1, &mut server);
     let flooder = Peer::client(&gateway);
@@ -269,8 +269,8 @@ fn a_flood_of_commands_holds_up_nobody() {
 
 #[test]
 fn links_that_come_and_go_leave_nothing_behind() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let mut server = Peer::server(&gateway, 1);
         for round in 0..200 {
             let mut client = Peer::client(&gateway);
@@ -297,7 +297,7 @@ fn connections(gateway: &RunningGateway) -> usize {
 
 #[test]
 fn a_peer_that_leaves_in_the_middle_of_a_frame_does_no_harm() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
     let conn = client.dial(1, &mut server);
     let frame = message(conn, b"never whole");

@@ -4,13 +4,15 @@ mod common;
 
 use std::time::Duration;
 
-use common::{KEY, PATIENCE, Peer, WORKERS, audit, client_addr, message, server_addr, start, wait_until};
+use common::{
+    KEY, PATIENCE, Peer, THREADS, Threads, audit, client_addr, message, server_addr, start, wait_until,
+};
 use framewire_gateway::{Dialect, Gateway, GatewayLimits, Keys, protocol::Command};
 
 #[test]
 fn a_conversation_is_the_documented_bytes() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let mut server = Peer::connect(server_addr(&gateway));
         let challenge: [u8; 8] = server.take();
         let answer = Dialect::Md5.answer(&challenge, &[0; 16], KEY.as_bytes(), 1);
@@ -41,7 +43,7 @@ fn a_conversation_is_the_documented_bytes() {
 
 #[test]
 fn frames_may_be_cut_and_glued_anywhere() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
     let conn = client.dial(1, &mut server);
     let stream = [message(conn, b"one"), message(conn, b""), message(conn, b"three")].concat();
@@ -65,7 +67,7 @@ fn frames_may_be_cut_and_glued_anywhere() {
 
 #[test]
 fn the_first_frame_may_ride_in_the_segment_of_the_answer() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let mut server = Peer::connect(server_addr(&gateway));
     let challenge: [u8; 8] = server.take();
     let answer = Dialect::Md5.answer(&challenge, &[0; 16], KEY.as_bytes(), 1);
@@ -77,8 +79,8 @@ fn the_first_frame_may_ride_in_the_segment_of_the_answer() {
 
 #[test]
 fn the_limit_is_on_length_alone_and_exact_before_the_body_arrives() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits { max_length: 1000, ..GatewayLimits::default() });
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits { max_length: 1000, ..GatewayLimits::default() });
         let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
         let conn = client.dial(1, &mut server);
         client.say(conn, &[7; 996]);
@@ -93,7 +95,7 @@ fn the_limit_is_on_length_alone_and_exact_before_the_body_arrives() {
 
 #[test]
 fn what_breaks_the_protocol_ends_its_link_and_no_other() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let (mut bystander, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
     let conn = bystander.dial(1, &mut server);
     let broken: [&[u8]; 12] = [
@@ -127,7 +129,7 @@ fn what_breaks_the_protocol_ends_its_link_and_no_other() {
 #[test]
 fn a_wrong_digest_ends_the_link_at_once_and_half_of_one_at_the_deadline() {
     let limits = GatewayLimits { handshake: Duration::from_millis(300), ..GatewayLimits::default() };
-    let gateway = start(0, limits);
+    let gateway = start(Threads::One, limits);
     let mut wrong = Peer::connect(server_addr(&gateway));
     wrong.prove(b"another key", 1);
     wrong.expect_silent_end();
@@ -145,7 +147,7 @@ fn a_wrong_digest_ends_the_link_at_once_and_half_of_one_at_the_deadline() {
 
 #[test]
 fn keys_are_replaced_while_servers_stay() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let mut old = Peer::server(&gateway, 1);
     gateway.set_keys(0, Keys::new(["new key", KEY]).unwrap());
     let both = Peer::server(&gateway, 2);
@@ -188,7 +190,7 @@ fn the_hmac_dialect_is_required_where_it_is_asked_for() {
 #[test]
 fn a_silent_peer_is_pinged_and_ends_one_interval_after_an_unanswered_ping() {
     let limits = GatewayLimits { ping_interval: Duration::from_millis(200), ..GatewayLimits::default() };
-    let gateway = start(0, limits);
+    let gateway = start(Threads::One, limits);
     let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
     for _ in 0..3 {
         client.expect_command(Command::Ping);
@@ -206,8 +208,8 @@ fn a_silent_peer_is_pinged_and_ends_one_interval_after_an_unanswered_ping() {
 
 #[test]
 fn a_drain_closes_connections_spread_over_its_time_and_takes_nobody_in() {
-    for workers in WORKERS {
-        let gateway = start(workers, GatewayLimits::default());
+    for &threads in THREADS {
+        let gateway = start(threads, GatewayLimits::default());
         let (mut client, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
         let conns: Vec<u32> = (0..10).map(|_| client.dial(1, &mut server)).collect();
         gateway.drain(Duration::from_millis(300));
@@ -232,7 +234,7 @@ fn a_drain_closes_connections_spread_over_its_time_and_takes_nobody_in() {
 
 #[test]
 fn an_address_that_cannot_be_bound_is_named() {
-    let gateway = start(0, GatewayLimits::default());
+    let gateway = start(Threads::One, GatewayLimits::default());
     let taken = client_addr(&gateway);
     let other = Gateway::new().clients(taken.to_string());
     let refused = other.clone().servers("127.0.0.1:0", Dialect::Md5, Keys::open_to_all()).spawn();

@@ -75,8 +75,15 @@ impl Hub {
         // Few frames are longer than a field of 32 bits counts.
         let connection_queue = limits.connection_queue.min(u32::MAX as usize);
         if over(end.queued as usize, connection_queue) || over(queue.len(), most) {
-            self.own.counters.overflows.add(1);
-            return self.close_both(slot);
+            let road = match end.peer() {
+                Some(peer) if side == Side::Server && peer.thread != self.thread => limits.road(),
+                _ => 0,
+            };
+            let beyond = |most: usize| most.saturating_add(road).min(u32::MAX as usize);
+            if over(end.queued as usize, beyond(connection_queue)) || over(queue.len(), beyond(most)) {
+                self.own.counters.overflows.add(1);
+                return self.close_both(slot);
+            }
         }
         if let Some(traffic) = &link.traffic {
             traffic.add(frame.len());

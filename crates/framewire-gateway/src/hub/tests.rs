@@ -1,4 +1,5 @@
 mod memory;
+mod threads;
 
 use super::*;
 use crate::protocol::{Command, WholeFrames, put_frame};
@@ -422,25 +423,6 @@ fn a_held_link_is_free_again_when_the_connection_ends() {
         }
         world.audit();
     }
-}
-
-#[test]
-fn what_is_on_its_way_to_another_thread_is_bounded() {
-    let mut world = World::new(2, GatewayLimits { thread_queue: 1000, ..GatewayLimits::default() });
-    let (client, server) = (world.client(0), world.server(1, 7));
-    let conn = world.open(client, server);
-    let mut frame = BytesMut::new();
-    put_frame(conn, &[3; 92], u32::MAX, &mut frame).unwrap();
-    let mut sent = 0;
-    while !world.hubs[0].is_held(client.1) {
-        assert!(sent < 100, "it is never held");
-        world.hubs[0].frame(client.1, &frame).unwrap();
-        sent += 1;
-    }
-    assert_eq!(sent, 11, "of 100 bytes each");
-    world.settle();
-    assert!(!world.hubs[0].is_held(client.1), "the other thread has taken them");
-    assert_eq!(world.received(server).len(), sent);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use thiserror::Error;
 pub(crate) struct Config {
     /// Threads beside the one that accepts.
     pub(crate) workers: usize,
+    /// Each worker accepts for itself, with `SO_REUSEPORT`.
+    pub(crate) reuse_port: bool,
     /// How long virtual connections are closed for, one after the other, before the program ends, in seconds.
     pub(crate) drain: f64,
     /// What links then have to take what waits for them, in seconds.
@@ -111,6 +113,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             workers: 0,
+            reuse_port: false,
             drain: 5.0,
             grace: 5.0,
             clients: Clients::default(),
@@ -175,6 +178,8 @@ pub(crate) enum ConfigError {
         "servers at {0}: there is no file of keys; give one with `keys`, or take every peer with `open_to_all`"
     )]
     NoKeys(String),
+    #[error("reuse_port gives each worker a listener of its own, but there are no workers: give at least 1")]
+    NobodyAccepts,
     #[error("there is no address for servers: give at least one [[servers]]")]
     NoServers,
     #[error(
@@ -194,6 +199,12 @@ impl Config {
     /// Returns the gateway that is asked for.
     pub(crate) fn gateway(&self) -> Result<Gateway, ConfigError> {
         let mut gateway = Gateway::new().workers(self.workers).limits(self.limits.limits()?);
+        if self.reuse_port {
+            if self.workers == 0 {
+                return Err(ConfigError::NobodyAccepts);
+            }
+            gateway = gateway.reuse_port();
+        }
         for listen in &self.clients.listen {
             gateway = gateway.clients(listen);
         }
@@ -326,6 +337,16 @@ mod tests {
             assert!(matches!(page(everywhere), Err(ConfigError::OpenPage(_))), "{everywhere}");
         }
         assert!(matches!(parse("servers = []").unwrap().gateway(), Err(ConfigError::NoServers)));
+    }
+
+    #[test]
+    fn listeners_of_each_worker_need_workers() {
+        let with = |workers: usize| {
+            let text = format!("reuse_port = true\nworkers = {workers}\n[[servers]]\nopen_to_all = true\n");
+            parse(&text).unwrap().gateway()
+        };
+        assert!(matches!(with(0), Err(ConfigError::NobodyAccepts)));
+        assert!(with(1).is_ok());
     }
 
     #[test]

@@ -58,6 +58,9 @@ struct Args {
     /// Threads beside the one that accepts; 0: one thread does everything
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Each worker accepts for itself (SO_REUSEPORT, TCP only)
+    #[arg(long)]
+    reuse_port: bool,
     /// Seconds over which virtual connections are closed before the program ends
     #[arg(long, value_name = "SECONDS")]
     drain: Option<f64>,
@@ -96,6 +99,7 @@ impl Args {
             config.admin.listen.clone_from(listen);
         }
         config.workers = self.workers.unwrap_or(config.workers);
+        config.reuse_port |= self.reuse_port;
         config.drain = self.drain.unwrap_or(config.drain);
         config.log.level = self.log_level.unwrap_or(config.log.level);
         config.log.format = self.log_format.unwrap_or(config.log.format);

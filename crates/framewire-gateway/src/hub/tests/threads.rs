@@ -1,0 +1,81 @@
+//! Ends on different threads, which hear of each other late.
+
+use super::*;
+
+/// A frame of `len` bytes, header included.
+fn frame(conn: u32, len: usize) -> BytesMut {
+    let mut frame = BytesMut::new();
+    put_frame(conn, &vec![3; len - 8], u32::MAX, &mut frame).expect("short enough");
+    frame
+}
+
+#[test]
+fn what_was_on_its_way_when_a_server_became_slow_is_taken_and_nothing_is_lost() {
+    let limits = GatewayLimits { thread_queue: 1_000, max_length: 100, ..small() };
+    let mut world = World::new(2, limits);
+    let (client, server) = (world.client(0), world.server(1, 7));
+    let conn = world.open(client, server);
+    let frame = frame(conn, 100);
+    let (mut sent, mut batch) = (0, Batch::default());
+    // Twice, what one thread sends before the other can tell it that the server is slow.
+    for taken in 0..2 {
+        while !world.hubs[0].is_held(client.1) && sent < 10 * (taken + 1) {
+            world.hubs[0].frame(client.1, &frame).unwrap();
+            sent += 1;
+        }
+        world.hubs[1].take_messages(&mut batch);
+    }
+    assert_eq!(sent, 20, "ten times the bound of a connection, in two batches");
+    world.settle();
+    assert!(world.hubs[0].is_held(client.1));
+    assert_eq!(world.received(server), vec![message(conn, &[3; 92]); sent], "in order");
+    assert!(!world.hubs[0].is_held(client.1), "it is read from again");
+    assert_eq!(world.shared.metrics().overflows, 0);
+    world.audit();
+}
+
+#[test]
+fn a_connection_that_goes_on_all_the_same_is_closed_at_a_bound() {
+    let limits = GatewayLimits { thread_queue: 1_000, max_length: 100, ..small() };
+    let road = limits.road();
+    let mut world = World::new(2, limits);
+    let (client, server) = (world.client(0), world.server(1, 7));
+    let conn = world.open(client, server);
+    let frame = frame(conn, 100);
+    let mut sent = 0;
+    // A link that is held is not read from: this does not happen.
+    while world.shared.metrics().overflows == 0 {
+        assert!(sent * 100 <= road + 1_000, "{sent} frames are taken");
+        world.hubs[0].frame(client.1, &frame).unwrap();
+        world.settle();
+        sent += 1;
+    }
+    let told = world.received(server);
+    assert_eq!(told.last(), Some(&Heard::Command(Command::Close { conn })));
+    assert_eq!(
+        told.len(),
+        (100 + road) / 100 + 1,
+        "the bound of a connection, what was on its way, and the Close"
+    );
+    world.audit();
+}
+
+#[test]
+fn what_is_on_its_way_to_another_thread_is_bounded() {
+    let mut world = World::new(2, GatewayLimits { thread_queue: 1000, ..GatewayLimits::default() });
+    let (client, server) = (world.client(0), world.server(1, 7));
+    let conn = world.open(client, server);
+    let frame = frame(conn, 100);
+    let mut sent = 0;
+    while !world.hubs[0].is_held(client.1) {
+        assert!(sent < 100, "it is never held");
+        world.hubs[0].frame(client.1, &frame).unwrap();
+        sent += 1;
+    }
+    assert_eq!(sent, 11, "of 100 bytes each");
+    // What was read already is still taken.
+    world.hubs[0].frame(client.1, &frame).unwrap();
+    world.settle();
+    assert!(!world.hubs[0].is_held(client.1), "the other thread has taken them");
+    assert_eq!(world.received(server).len(), sent + 1);
+}

@@ -159,7 +159,8 @@ impl Members {
     /// As [`publish`](Self::publish), to all members; what becomes of the packet at each is told.
     pub(super) fn publish_tracked(&self, payload: &Bytes) -> PublishTicket {
         let session = |id: &SessionId| {
-            self.members.get(id).map(|member| member.handle.handle_state.clone() as Arc<dyn Addressee>)
+            let member = self.members.get(id)?;
+            Some((*id, member.handle.handle_state.clone() as Arc<dyn Addressee>))
         };
         let groups: Vec<&Group> = self.groups.values().collect();
         let sessions = groups.iter().flat_map(|group| &group.sessions).filter_map(session).collect();

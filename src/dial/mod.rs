@@ -2,6 +2,7 @@
 
 mod book;
 mod new_dial;
+mod parcel;
 mod reconnect;
 mod upstream;
 

@@ -4,18 +4,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
-
+use super::parcel::{Errand, Parcel, Returned};
 use crate::{
     encode::Encode,
-    error::SendError,
+    error::{Outcome, SendError},
     id::{DialId, SessionId},
     limits::Limits,
     session::{Deliver, SessionHandle},
+    sync::{Completion, SendTicket},
 };
-
-/// What a packet that is kept counts beside its own bytes: its place in the queue.
-const PLACE: usize = size_of::<Bytes>();
 
 /// A connection that [`ServerHandle::connect`](crate::ServerHandle::connect) makes, as other threads have it. With
 /// [`Dial::reconnect`](crate::Dial::reconnect) it outlives its connections: each of them is a session of its own. Clones
@@ -74,7 +71,8 @@ pub enum WhileDown {
     /// [`Limits::mailbox_bytes`](crate::Limits::mailbox_bytes), for which a session never has room. (One that its
     /// frame alone makes too long is dropped when it is connected.) What is kept when the upstream ends is dropped.
     Keep {
-        /// The most bytes of payload, and 32 for each packet.
+        /// The most bytes of payload, 40 for each packet, and 256 more for one that is
+        /// [tracked](Upstream::send_tracked).
         bytes: usize,
     },
 }
@@ -93,7 +91,7 @@ struct Line {
     /// The way to the shard that has it, once one has.
     shard: Option<Arc<dyn Deliver>>,
     /// Packets for the next connection.
-    kept: VecDeque<Bytes>,
+    kept: VecDeque<Parcel>,
     kept_bytes: usize,
 }
 
@@ -147,17 +145,84 @@ impl Upstream {
     /// While it is not connected, what [`WhileDown`] says. [`SendError::Closed`] when it has ended for good; and as
     /// [`SessionHandle::send`].
     pub fn send(&self, packet: impl Encode) -> Result<(), SendError> {
+        let parcel = Parcel::new(packet.into_payload()?);
+        self.submit(parcel).map_err(|(error, _)| error)
+    }
+
+    /// As [`send`](Self::send), and returns a ticket that tells when the packet was written to the kernel, or why it was
+    /// not. Every ticket is decided:
+    ///
+    /// - A packet that a connection has got is decided as [`SessionHandle::send_tracked`] says: if that connection breaks
+    ///   first, it is [`TicketError::Closed`](crate::TicketError::Closed), with the reason of its session. It is not sent
+    ///   again over the next one.
+    /// - A packet that is kept while there is no connection ([`WhileDown::Keep`]) is decided when it was written to a
+    ///   later one, however many attempts that takes. If the upstream ends before (it was closed or given up, or the
+    ///   server has stopped), it is [`TicketError::Refused`](crate::TicketError::Refused) with
+    ///   [`SendError::NotConnected`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use framewire::{SendError, TicketError, Upstream};
+    ///
+    /// /// Reports a reading, and tells whether it has left this machine.
+    /// fn report(hub: &Upstream, reading: u32) -> Result<bool, SendError> {
+    ///     let ticket = hub.send_tracked(reading.to_string())?;
+    ///     Ok(match ticket.wait_timeout(Duration::from_secs(10)) {
+    ///         Ok(()) => true,
+    ///         Err(TicketError::TimedOut(_)) => false, // it may still be sent
+    ///         Err(_) => false,
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_tracked(&self, packet: impl Encode) -> Result<SendTicket, SendError> {
         let payload = packet.into_payload()?;
+        let (ticket, completion, errand) = Errand::ticket();
+        self.submit(Parcel::tracked(payload, completion, errand)).map_err(|(error, _)| error)?;
+        Ok(ticket)
+    }
+
+    /// As [`send`](Self::send), and calls `done` with what became of the packet: what a ticket of
+    /// [`send_tracked`](Self::send_tracked) tells, in the way in which [`SessionHandle::send_then`] tells it. `done` is
+    /// called exactly once; if this method returns an error, with the same one
+    /// ([`TicketError::Closed`](crate::TicketError::Closed) if the upstream has ended for good).
+    ///
+    /// A packet that is kept when the upstream ends is told of on the thread that ends it: that of its shard, or the one
+    /// that calls [`close`](Self::close).
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_then(
+        &self,
+        packet: impl Encode,
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<(), SendError> {
+        let errand = Arc::<Errand>::default();
+        let completion = Completion::calling(Box::new(done), errand.clone());
+        let (payload, completion) = completion.encoding(|| Ok(packet.into_payload()?))?;
+        self.submit(Parcel::tracked(payload, completion, errand)).map_err(|(error, parcel)| {
+            parcel.refuse(error.clone());
+            error
+        })
+    }
+
+    /// Gives a packet to the session, or keeps it. One that is not taken comes back, so that nothing of it is dropped, or
+    /// told of, under the lock.
+    fn submit(&self, parcel: Parcel) -> Result<(), Returned> {
         let session = {
             let mut line = self.shared.line();
             match &line.state {
-                LineState::Closed => return Err(SendError::Closed),
+                LineState::Closed => return Err((SendError::Closed, parcel)),
                 LineState::Up(session) if line.kept.is_empty() => session.clone(),
-                _ => return line.keep(payload, &self.shared),
+                _ => return line.keep(parcel, &self.shared),
             }
         };
-        match session.send(payload.clone()) {
-            Err(SendError::Closed) => self.shared.line().keep_behind(&session, payload, &self.shared),
+        match parcel.post(&session) {
+            Err((SendError::Closed, parcel)) => {
+                self.shared.line().keep_behind(&session, parcel, &self.shared)
+            }
             sent => sent,
         }
     }
@@ -166,16 +231,13 @@ impl Upstream {
     /// Neither [`on_dial_failed`](crate::PacketHandler::on_dial_failed) nor another attempt follows. Packets that are kept
     /// are dropped. If the mailbox of its shard is full, the session is closed all the same, before what waits there.
     pub fn close(&self) {
-        let (before, shard) = self.shared.line().end();
-        if let LineState::Up(session) = before {
-            // Behind what was sent before. When the session has ended, the shard finds that the upstream is closed.
-            if session.close().is_ok() {
-                return;
-            }
-        }
-        if let Some(shard) = shard {
+        let Remains { state, shard, kept } = self.shared.line().end();
+        // Behind what was sent before. When the session has ended, the shard finds that the upstream is closed.
+        let is_told = matches!(state, LineState::Up(session) if session.close().is_ok());
+        if let Some(shard) = shard.as_ref().filter(|_| !is_told) {
             shard.hang_up(self.shared.id);
         }
+        kept.into_iter().for_each(|parcel| parcel.lose(shard.as_ref()));
     }
 }
 
@@ -193,20 +255,20 @@ impl Shared {
 
 impl Line {
     /// Keeps a packet for the next connection, if there is room for it here and will be there.
-    fn keep(&mut self, packet: Bytes, shared: &Shared) -> Result<(), SendError> {
+    fn keep(&mut self, parcel: Parcel, shared: &Shared) -> Result<(), Returned> {
         let (most, longest) = (shared.keep, shared.longest);
         if most == 0 {
-            return Err(SendError::NotConnected);
+            return Err((SendError::NotConnected, parcel));
         }
-        if packet.len() > longest {
-            return Err(SendError::Full { queued: 0, limit: longest });
+        if parcel.held() > longest {
+            return Err((SendError::Full { queued: 0, limit: longest }, parcel));
         }
-        let cost = packet.len().saturating_add(PLACE);
+        let cost = parcel.cost();
         if cost > most.saturating_sub(self.kept_bytes) {
-            return Err(SendError::Full { queued: self.kept_bytes, limit: most });
+            return Err((SendError::Full { queued: self.kept_bytes, limit: most }, parcel));
         }
         self.kept_bytes += cost;
-        self.kept.push_back(packet);
+        self.kept.push_back(parcel);
         Ok(())
     }
 
@@ -214,43 +276,61 @@ impl Line {
     fn keep_behind(
         &mut self,
         ended: &SessionHandle,
-        packet: Bytes,
+        parcel: Parcel,
         shared: &Shared,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), Returned> {
         match &self.state {
-            LineState::Closed => Err(SendError::Closed),
-            LineState::Up(session) if session != ended && self.kept.is_empty() => session.send(packet),
-            _ => self.keep(packet, shared),
+            LineState::Closed => Err((SendError::Closed, parcel)),
+            LineState::Up(session) if session != ended && self.kept.is_empty() => parcel.post(session),
+            _ => self.keep(parcel, shared),
         }
     }
 
-    /// Sends what was kept, as far as there is room.
-    fn deliver(&mut self) -> Kept {
+    /// Sends what was kept, as far as there is room. What there will never be room for goes to `hopeless`.
+    fn deliver(&mut self, hopeless: &mut Vec<Returned>) -> Kept {
         let LineState::Up(session) = &self.state else { return Kept::Nothing };
-        while let Some(packet) = self.kept.front() {
-            match session.send(packet.clone()) {
+        while let Some(parcel) = self.kept.pop_front() {
+            let cost = parcel.cost();
+            match parcel.post(session) {
                 // It has ended, which is told next: it waits for the next one.
-                Err(SendError::Closed) => return Kept::Nothing,
-                Err(SendError::Full { queued: 1.., .. } | SendError::MailboxFull { commands: 1.., .. }) => {
+                Err((SendError::Closed, parcel)) => {
+                    self.kept.push_front(parcel);
+                    return Kept::Nothing;
+                }
+                Err((
+                    SendError::Full { queued: 1.., .. } | SendError::MailboxFull { commands: 1.., .. },
+                    parcel,
+                )) => {
+                    self.kept.push_front(parcel);
                     return Kept::Some;
                 }
                 // What finds no room where nothing waits never will: it would hold up all that is behind it. Bytes need no
                 // encoding, so nothing else is refused here.
-                Ok(()) | Err(_) => {
-                    self.kept_bytes = self.kept_bytes.saturating_sub(packet.len() + PLACE);
-                    self.kept.pop_front();
-                }
+                Err(never) => hopeless.push(never),
+                Ok(()) => {}
             }
+            self.kept_bytes = self.kept_bytes.saturating_sub(cost);
         }
         // Buffers of a long time without a connection are not held for ever.
         self.kept = VecDeque::new();
         Kept::Nothing
     }
 
-    fn end(&mut self) -> (LineState, Option<Arc<dyn Deliver>>) {
-        (self.kept, self.kept_bytes) = (VecDeque::new(), 0);
-        (mem::replace(&mut self.state, LineState::Closed), self.shard.take())
+    fn end(&mut self) -> Remains {
+        self.kept_bytes = 0;
+        Remains {
+            state: mem::replace(&mut self.state, LineState::Closed),
+            shard: self.shard.take(),
+            kept: mem::take(&mut self.kept),
+        }
     }
+}
+
+/// What is left of an upstream that has ended.
+struct Remains {
+    state: LineState,
+    shard: Option<Arc<dyn Deliver>>,
+    kept: VecDeque<Parcel>,
 }
 
 /// An upstream, as the shard has it. When this is dropped, the upstream is closed.
@@ -269,11 +349,13 @@ impl UpstreamSide {
 
     /// It is connected, and gets what was kept. If it was closed before, the shard is told so by itself.
     pub(crate) fn go_up(&self, session: SessionHandle) -> Kept {
-        let mut line = self.shared.line();
-        if let LineState::Connecting = line.state {
-            line.state = LineState::Up(session);
+        {
+            let mut line = self.shared.line();
+            if let LineState::Connecting = line.state {
+                line.state = LineState::Up(session);
+            }
         }
-        line.deliver()
+        self.deliver()
     }
 
     /// Returns `true` if it was closed: no other attempt is made.
@@ -283,7 +365,10 @@ impl UpstreamSide {
 
     /// Sends what is left of what was kept.
     pub(crate) fn deliver(&self) -> Kept {
-        self.shared.line().deliver()
+        let mut hopeless = Vec::new();
+        let kept = self.shared.line().deliver(&mut hopeless);
+        hopeless.into_iter().for_each(|(error, parcel)| parcel.refuse(error));
+        kept
     }
 
     /// Its connection has ended, and another will be made.
@@ -297,14 +382,15 @@ impl UpstreamSide {
 
 impl Drop for UpstreamSide {
     fn drop(&mut self) {
-        let remains = self.shared.line().end();
-        drop(remains);
+        let Remains { shard, kept, .. } = self.shared.line().end();
+        kept.into_iter().for_each(|parcel| parcel.lose(shard.as_ref()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dial::parcel::PLACE;
 
     #[test]
     fn no_more_is_kept_than_was_allowed() {

@@ -1,9 +1,4 @@
-use std::{
-    error::Error,
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
-};
+use std::{error::Error, fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -11,7 +6,6 @@ use crate::{
     buffer::Overflow,
     encode::Encode,
     error::{Outcome, SendError},
-    framing::EncodeError,
     id::SessionId,
     session::{HandleState, SessionCommand, Undelivered},
     sync::{Completion, SendTicket, TICKET},
@@ -172,15 +166,8 @@ impl SessionHandle {
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Result<(), SendError> {
         let completion = Completion::calling(Box::new(done), self.handle_state.clone());
-        let sent = match catch_unwind(AssertUnwindSafe(|| self.payload_of(packet))) {
-            Ok(Ok(payload)) => self.post(payload, Some(completion), None),
-            Ok(Err(error)) => Err(Unsent { error, completion: Some(completion) }),
-            Err(panic) => {
-                completion.refused(EncodeError::because("its code panicked").into());
-                resume_unwind(panic)
-            }
-        };
-        sent.map_err(|Unsent { error, completion }| {
+        let (payload, completion) = completion.encoding(|| self.payload_of(packet))?;
+        self.post(payload, Some(completion), None).map_err(|Unsent { error, completion }| {
             if let Some(completion) = completion {
                 completion.refused(error.clone());
             }
@@ -254,7 +241,7 @@ impl SessionHandle {
         Ok(packet.into_payload()?)
     }
 
-    pub(super) fn post(
+    pub(crate) fn post(
         &self,
         payload: Bytes,
         completion: Option<Completion>,
@@ -279,9 +266,9 @@ impl SessionHandle {
 }
 
 /// Why a packet was not queued, and who is still to be told.
-pub(super) struct Unsent {
-    pub(super) error: SendError,
-    completion: Option<Completion>,
+pub(crate) struct Unsent {
+    pub(crate) error: SendError,
+    pub(crate) completion: Option<Completion>,
 }
 
 impl fmt::Debug for SessionHandle {

@@ -5,7 +5,7 @@ use std::sync::{
 
 use crate::{
     buffer::Overflow,
-    error::CloseKind,
+    error::{CloseKind, CloseReason, Logged},
     id::{Key, SessionId},
     session::{
         Deliver,
@@ -120,18 +120,15 @@ impl HandleState {
 }
 
 impl Addressee for HandleState {
-    fn id(&self) -> SessionId {
-        self.id()
-    }
-
     fn lost_by(&self) -> CloseKind {
         let number = (self.end.load(Ordering::Acquire) & !SHUT).checked_sub(1);
         let kind = number.and_then(|number| CloseKind::ALL.get(usize::from(number)));
         kind.copied().unwrap_or(CloseKind::Shutdown)
     }
 
-    fn count_panic(&self) {
+    fn report_panic(&self, panic: &CloseReason) {
         self.shard.count_panic();
+        tracing::error!(session = %self.id(), panic = %Logged(panic), "what was to be called with the fate of a packet panicked");
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) use datagram::Carrier;
 pub(crate) use deliver::{Deliver, Route, SessionCommand, Undelivered};
 pub(crate) use effects::{Effect, Effects};
 pub(crate) use framing_cell::{FramingCell, FramingSlot, overhead};
+pub(crate) use handle::Unsent;
 pub(crate) use handle_state::HandleState;
 pub(crate) use keep_alive::{BeatStep, KeepAlives};
 pub(crate) use layer_buffers::LayerBuffers;

@@ -32,10 +32,13 @@ pub struct PublishTicket {
 
 /// What the ticket and the packet share.
 pub(super) struct PublishState {
-    members: Vec<Arc<dyn Addressee>>,
+    members: Vec<Member>,
     told: Mutex<Told>,
     changed: Condvar,
 }
+
+/// A session, and what knows why it was lost.
+pub(crate) type Member = (SessionId, Arc<dyn Addressee>);
 
 /// Invariant: `pending` is the number of places of `outcomes` that are empty.
 struct Told {
@@ -50,7 +53,7 @@ impl PublishState {
 
     /// Returns the member with this number.
     pub(super) fn member(&self, at: u32) -> Option<&dyn Addressee> {
-        self.members.get(at as usize).map(|member| &**member)
+        self.members.get(at as usize).map(|(_, member)| &**member)
     }
 
     /// Tells what became of the packet at the member with this number, once.
@@ -67,7 +70,7 @@ impl PublishState {
 
 impl PublishTicket {
     /// Also returns what decides it, for each member in order.
-    pub(crate) fn of(members: Vec<Arc<dyn Addressee>>) -> (Self, impl Iterator<Item = Completion>) {
+    pub(crate) fn of(members: Vec<Member>) -> (Self, impl Iterator<Item = Completion>) {
         let count = members.len();
         let told = Told { outcomes: vec![None; count], pending: count };
         let state = Arc::new(PublishState { members, told: Mutex::new(told), changed: Condvar::new() });
@@ -88,6 +91,10 @@ impl PublishTicket {
         self.len() == 0
     }
 
+    fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.state.members.iter().map(|(id, _)| *id)
+    }
+
     /// Returns for how many members nothing is decided yet. Does not block.
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -98,7 +105,7 @@ impl PublishTicket {
     #[must_use]
     pub fn outcomes(&self) -> Vec<(SessionId, Option<Outcome>)> {
         let outcomes = self.state.lock().outcomes.clone();
-        self.state.members.iter().map(|member| member.id()).zip(outcomes).collect()
+        self.ids().zip(outcomes).collect()
     }
 
     /// Waits until everything is decided, and returns what became of the packet at each member, in no particular order:
@@ -132,7 +139,7 @@ impl PublishTicket {
         }
         let late = if may_wait { late } else { &TicketError::WouldDeadlock };
         let outcome = |known: &Option<Outcome>| known.clone().unwrap_or_else(|| Err(late.clone()));
-        self.state.members.iter().map(|member| member.id()).zip(told.outcomes.iter().map(outcome)).collect()
+        self.ids().zip(told.outcomes.iter().map(outcome)).collect()
     }
 }
 
@@ -150,12 +157,15 @@ mod tests {
     use super::*;
     use crate::{
         error::{CloseKind, SendError},
+        id::{Key, ServerNumber, ShardId},
         sync::{DeferredAnswers, Gone},
     };
 
     #[test]
     fn each_member_is_told_of_once_and_the_last_one_ends_the_wait() {
-        let members = (0..3).map(|_| Arc::<Gone>::default() as Arc<dyn Addressee>).collect();
+        let server = ServerNumber::next();
+        let id = |slot| server.id(ShardId(0), Key { slot, generation: 0 });
+        let members = (0..3).map(|slot| (id(slot), Arc::<Gone>::default() as Arc<dyn Addressee>)).collect();
         let (ticket, completions) = PublishTicket::of(members);
         let mut completions = completions.into_iter();
         let mut next = || completions.next().expect("there are three");

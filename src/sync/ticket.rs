@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     contained::{Contained, guard},
-    error::{CloseKind, CloseReason, Logged, Outcome, SendError, TicketError},
-    id::SessionId,
+    error::{CloseKind, CloseReason, Outcome, SendError, TicketError},
+    framing::EncodeError,
 };
 
 /// Tells what became of a packet sent with
@@ -54,13 +55,11 @@ struct TicketState {
 
 /// The session that a packet is for.
 pub(crate) trait Addressee: Send + Sync {
-    fn id(&self) -> SessionId;
-
     /// Returns why the session has lost what was to be written to it.
     fn lost_by(&self) -> CloseKind;
 
-    /// Counts a panic of a closure that was given with a packet.
-    fn count_panic(&self);
+    /// Logs and counts a panic of a closure that was given with a packet.
+    fn report_panic(&self, panic: &CloseReason);
 }
 
 impl TicketState {
@@ -187,6 +186,27 @@ impl Completion {
         }
     }
 
+    /// Calls what encodes the packet. If that fails or panics, this is told.
+    ///
+    /// # Errors
+    /// What `encode` returned.
+    pub(crate) fn encoding<R>(
+        self,
+        encode: impl FnOnce() -> Result<R, SendError>,
+    ) -> Result<(R, Self), SendError> {
+        match catch_unwind(AssertUnwindSafe(encode)) {
+            Ok(Ok(encoded)) => Ok((encoded, self)),
+            Ok(Err(error)) => {
+                self.refused(error.clone());
+                Err(error)
+            }
+            Err(panic) => {
+                self.refused(EncodeError::because("its code panicked").into());
+                resume_unwind(panic)
+            }
+        }
+    }
+
     /// The packet was dropped, as its sender allowed.
     pub(crate) fn dropped(self) {
         self.decide(Err(TicketError::Dropped));
@@ -245,8 +265,7 @@ impl Answer {
             Ok::<_, CloseReason>(())
         });
         if let Err(panic) = given {
-            session.count_panic();
-            tracing::error!(session = %session.id(), panic = %Logged(&panic), "what was to be called with the fate of a packet panicked");
+            session.report_panic(&panic);
         }
     }
 }
@@ -260,25 +279,18 @@ pub(crate) mod tests {
     };
 
     use super::*;
-    use crate::{
-        id::{Key, ServerNumber, ShardId},
-        sync::shard_thread::{DeferredAnswers, give_answers, has_answers_left},
-    };
+    use crate::sync::shard_thread::{DeferredAnswers, give_answers, has_answers_left};
 
     /// A session that was aborted by this side, and counts panics.
     #[derive(Default)]
     pub(crate) struct Gone(AtomicU32);
 
     impl Addressee for Gone {
-        fn id(&self) -> SessionId {
-            ServerNumber::next().id(ShardId(0), Key { slot: 0, generation: 0 })
-        }
-
         fn lost_by(&self) -> CloseKind {
             CloseKind::Local
         }
 
-        fn count_panic(&self) {
+        fn report_panic(&self, _: &CloseReason) {
             self.0.fetch_add(1, Relaxed);
         }
     }

@@ -9,8 +9,8 @@ use std::{
 use bytes::BytesMut;
 use framewire::{
     Addr, CloseKind, CloseReason, Dial, DialError, DialId, Handled, Layer, LayerError, LayerIo, LengthPrefix,
-    Origin, PacketHandler, Raw, Reconnect, RunningServer, SendError, Separator, Server, Session, SessionId,
-    SessionInfo, ShardContext, ShardId, SingleReactor, ThreadPerConnection, Unframed, Upstream,
+    Origin, PacketHandler, Raw, Reconnect, RunningServer, SendError, SendTicket, Separator, Server, Session,
+    SessionId, SessionInfo, ShardContext, ShardId, SingleReactor, ThreadPerConnection, Unframed, Upstream,
     UpstreamState, WhileDown, WorkerPool,
 };
 
@@ -316,13 +316,15 @@ fn clients_find_a_server_that_comes_back(on: On) {
     first.abort();
     first.wait().expect("it was asked to");
     until("all are lost", || upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Connecting));
-    upstreams.iter().for_each(|upstream| upstream.send("kept").expect("there is room"));
+    let send = |upstream: &Upstream| upstream.send_tracked("kept").expect("there is room");
+    let tickets: Vec<SendTicket> = upstreams.iter().map(send).collect();
     let second = bind(addr).spawn(echo()).expect("the address is free again");
     let mut echoes = 0;
     while echoes < clients {
         echoes += usize::from(matches!(dialler.next(), Seen::Packet(packet) if packet == b"kept"));
     }
     assert!(are_up());
+    assert!(tickets.iter().all(|ticket| ticket.wait_timeout(PATIENCE) == Ok(())), "they are written");
     assert_eq!((second.session_count(), dialler.running.session_count()), (clients, clients));
     dialler.finish();
     assert!(upstreams.iter().all(|upstream| upstream.state() == UpstreamState::Closed));

@@ -53,3 +53,4 @@ mod standstill;
 mod tickets;
 mod timeouts;
 mod turns;
+mod upstream_tickets;

@@ -1,11 +1,13 @@
 //! Addresses of peers, of any family, and what is known of a connection before it is a session.
 
+mod network;
 mod new_connection;
 mod origin;
 mod target;
 
-pub use self::{new_connection::NewConnection, origin::Origin, target::BindAddr};
+pub use self::{network::NetworkError, new_connection::NewConnection, origin::Origin, target::BindAddr};
 
+pub(crate) use self::network::Networks;
 pub(crate) use self::target::{Name, Resolved, Target};
 
 use std::{

@@ -105,6 +105,7 @@
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
 //! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be); [`Dial::to_udp`] |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
+//! | serving behind a proxy, or being one | [`Server::proxy_protocol`], [`Session::proxied`], [`Dial::proxy_header`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; [`Sniff`] tells by the first bytes which of several protocols a peer speaks; `Deflate` by the [feature](#features) `deflate` |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
@@ -238,7 +239,7 @@ mod sim;
 /// shares.
 pub use bytes;
 
-pub use addr::{Addr, BindAddr, NewConnection, Origin};
+pub use addr::{Addr, BindAddr, NetworkError, NewConnection, Origin};
 pub use buffer::Overflow;
 pub use channel::{Channel, Channels, Left};
 pub use decode::{Decode, DecodeError};
@@ -265,7 +266,7 @@ pub use handler::{PacketFn, PacketHandler, SessionFn, Then, packet_fn, session_f
 pub use id::{DialId, SessionId, ShardId};
 #[cfg(feature = "deflate")]
 pub use layer::{Deflate, DeflateWindow};
-pub use layer::{Layer, LayerIo, Sniff, SniffLayer, Sniffed};
+pub use layer::{Layer, LayerIo, ProxyHeader, ProxyProtocol, Sniff, SniffLayer, Sniffed, Untrusted};
 pub use limits::Limits;
 pub use metrics::{Metrics, Rates, Sample, SampleKind};
 pub use server::{

@@ -223,7 +223,8 @@ impl Limits {
         self
     }
 
-    /// Connections from one peer address (IP without port); more are refused. Default: no limit.
+    /// Connections from one peer address (IP without port); more are refused. Behind a [proxy](crate::ProxyProtocol),
+    /// those of one client of the proxy. Default: no limit.
     #[must_use]
     pub fn connections_per_peer(mut self, connections: usize) -> Self {
         self.connections_per_peer = Some(connections);

@@ -23,7 +23,7 @@ use crate::{
     contained::Contained,
     error::DialError,
     framing::{AnyFraming, Framing},
-    layer::{Layer, LayerFactories},
+    layer::{Layer, LayerFactories, ProxyHeader},
     session::Carrier,
 };
 
@@ -39,6 +39,7 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 /// |---|---|
 /// | [`framing`](Self::framing) | that of the server |
 /// | [`layer`](Self::layer) | none; those of the server are for accepted connections |
+/// | [`proxy_header`](Self::proxy_header) | none |
 /// | [`timeout`](Self::timeout) | 5 s for each address |
 /// | [`reconnect`](Self::reconnect) | never: the dial ends with its connection, or with its failure |
 /// | [`while_down`](Self::while_down) | what is sent while there is no connection is refused |
@@ -170,6 +171,25 @@ impl Dial {
         make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
     ) -> Self {
         self.layers.push(make);
+        self
+    }
+
+    /// Sends a header of the PROXY protocol before everything else, so that the other side knows for whom this connection is
+    /// made. It goes below all [layers](Self::layer), wherever this is called among them. A dial that
+    /// [reconnects](Self::reconnect) sends the same header each time.
+    ///
+    /// ```
+    /// use framewire::{Dial, Handled, ProxyHeader, Session};
+    ///
+    /// /// What a proxy does in `on_open`: the server behind it learns who the client is.
+    /// fn dial(session: &mut Session<'_>) {
+    ///     let header = ProxyHeader::v2(session.peer_addr(), session.local_addr());
+    ///     session.connect(Dial::to("10.0.0.2:7000").proxy_header(header));
+    /// }
+    /// # let _ = dial;
+    /// ```
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.layers.send_header(header);
         self
     }
 

@@ -2,7 +2,7 @@ use std::{error::Error, sync::Arc};
 
 use thiserror::Error;
 
-use crate::framing::BytesPreview;
+use crate::{addr::Addr, framing::BytesPreview};
 
 /// Why a [`Layer`](crate::Layer) failed, which closes its session with
 /// [`CloseReason::Layer`](crate::CloseReason::Layer).
@@ -37,6 +37,22 @@ pub enum LayerError {
         held: usize,
         /// The limit, in bytes.
         max: usize,
+    },
+    /// The connection does not come from a proxy that is trusted, see [`ProxyProtocol`](crate::ProxyProtocol).
+    #[error("{peer} is no trusted proxy; trust its network, or let it connect without one")]
+    #[non_exhaustive]
+    Untrusted {
+        /// Where it comes from.
+        peer: Addr,
+    },
+    /// A layer has found out who the peer is, and that peer has as many connections as
+    /// [`Limits::connections_per_peer`](crate::Limits::connections_per_peer) allows. The connection is reset, and counted
+    /// by [`RefusalCause::PeerLimit`](crate::RefusalCause::PeerLimit).
+    #[error("the peer has {limit} connections already, the limit")]
+    #[non_exhaustive]
+    PeerLimit {
+        /// The limit.
+        limit: usize,
     },
     /// The peer's compressed bytes stand for more than they may.
     #[error(

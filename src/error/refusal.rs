@@ -1,3 +1,5 @@
+use super::{CloseReason, LayerError};
+
 /// Why a connection was closed before it became an open session. Metrics count refused connections by this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -7,8 +9,8 @@ pub enum RefusalCause {
     /// Its peer has as many connections as [`Limits::connections_per_peer`](crate::Limits::connections_per_peer)
     /// allows.
     PeerLimit,
-    /// There are as many UDP peers as [`Limits::connections`](crate::Limits::connections) or the strategy allows. Counted
-    /// for each datagram of a peer that gets no session.
+    /// There are as many UDP peers as [`Limits::connections`](crate::Limits::connections) or the strategy allows.
+    /// Counted for each datagram of a peer that gets no session.
     Full,
     /// [`PacketHandler::on_open`](crate::PacketHandler::on_open) failed or panicked.
     Handler,
@@ -37,6 +39,14 @@ impl RefusalCause {
         Self::NoThread,
         Self::Shutdown,
     ];
+
+    /// The cause of a session that ends before its layers are open.
+    pub(crate) fn in_handshake(reason: &CloseReason) -> Self {
+        match reason {
+            CloseReason::Layer(LayerError::PeerLimit { .. }) => Self::PeerLimit,
+            _ => Self::Handshake,
+        }
+    }
 
     /// Returns the name in snake case, for logs and exporters: `peer_limit`.
     #[must_use]

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 #[cfg(feature = "websocket")]
 use crate::websocket::{CloseFrame, Request};
-use crate::{addr::Addr, error::LayerError, framing::Framing};
+use crate::{addr::Addr, error::LayerError, framing::Framing, layer::ProxyHeader};
 
 /// Plain bytes that a layer may pass on in one call, so that the output of a decompressor is handed out before it grows
 /// further.
@@ -30,6 +30,7 @@ pub(crate) struct LayerRequests {
     /// Why it ends.
     pub(crate) failure: Option<Box<LayerError>>,
     pub(crate) peer: Option<Addr>,
+    pub(crate) proxied: Option<Box<ProxyHeader>>,
     pub(crate) protocol: Option<Box<[u8]>>,
     pub(crate) framing: Option<Box<dyn Framing>>,
     #[cfg(feature = "websocket")]
@@ -58,7 +59,7 @@ impl LayerRequests {
         if self.websocket.is_some() {
             return true;
         }
-        self.peer.is_some() | self.protocol.is_some() | self.framing.is_some()
+        self.peer.is_some() | self.proxied.is_some() | self.protocol.is_some() | self.framing.is_some()
     }
 }
 
@@ -161,8 +162,9 @@ impl<'a> LayerIo<'a> {
     }
 
     /// Sets the address that [`Session::peer_addr`](crate::Session::peer_addr) returns from now on, for example from a
-    /// PROXY header. [`Limits::connections_per_peer`](crate::Limits::connections_per_peer) still counts by the address
-    /// of the socket.
+    /// header of a proxy. [`Limits::connections_per_peer`](crate::Limits::connections_per_peer) counts the session by that
+    /// address from now on; if there is no room for it, the session ends, with
+    /// [`LayerError::PeerLimit`](crate::LayerError::PeerLimit).
     pub fn set_peer_addr(&mut self, peer: impl Into<Addr>) {
         self.requests.peer = Some(peer.into());
     }
@@ -184,6 +186,11 @@ impl<'a> LayerIo<'a> {
     #[cfg(feature = "websocket")]
     pub(crate) fn set_peer_close(&mut self, frame: CloseFrame) {
         self.requests.websocket = Some(WebSocketNews::PeerClose(Box::new(frame)));
+    }
+
+    /// Sets what [`Session::proxied`](crate::Session::proxied) returns from now on.
+    pub(crate) fn set_proxied(&mut self, header: ProxyHeader) {
+        self.requests.proxied = Some(Box::new(header));
     }
 
     /// Sets the negotiated protocol (ALPN, a WebSocket subprotocol), which

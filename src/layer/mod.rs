@@ -13,17 +13,20 @@
 mod deflate;
 mod factories;
 mod io;
+mod proxy_protocol;
 mod sniff;
 
 #[cfg(feature = "deflate")]
 pub use deflate::{Deflate, DeflateWindow};
 pub use io::LayerIo;
+pub use proxy_protocol::{ProxyHeader, ProxyProtocol, Untrusted};
 pub use sniff::{Sniff, SniffLayer, Sniffed};
 
 pub(crate) use factories::LayerFactories;
 pub(crate) use io::LayerRequests;
 #[cfg(feature = "websocket")]
 pub(crate) use io::WebSocketNews;
+use proxy_protocol::HeaderSender;
 
 use bytes::BytesMut;
 

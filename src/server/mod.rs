@@ -36,7 +36,7 @@ use crate::{
     events::Publisher,
     framing::Framing,
     handler::PacketHandler,
-    layer::{Layer, LayerFactories, Sniff},
+    layer::{Layer, LayerFactories, ProxyProtocol, Sniff},
     limits::Limits,
     reactor::{BoundSocket, SocketOptions},
     shard::OtherFramings,
@@ -51,6 +51,7 @@ use crate::{
 /// | [`also`](Self::also) | none: all listeners have that framing |
 /// | [`strategy`](Self::strategy) | [`SingleReactor`] |
 /// | [`layer`](Self::layer) | none: frames go over the wire as they are |
+/// | [`proxy_protocol`](Self::proxy_protocol) | off: clients have the addresses of their connections |
 /// | [`limits`](Self::limits) | see [`Limits`] |
 /// | [`backlog`](Self::backlog) | 4096, which the kernel cuts to `net.core.somaxconn` |
 /// | [`nagle`](Self::nagle) | off: `TCP_NODELAY` is set |
@@ -227,6 +228,13 @@ impl<F> Server<F> {
         make: impl Fn(&NewConnection<'_>) -> L + Send + Sync + 'static,
     ) -> Self {
         self.layers.push(make);
+        self
+    }
+
+    /// Takes the address of each client from the proxy in front of this server. The header of the proxy comes before
+    /// everything else, so it is read below all [layers](Self::layer), wherever this is called among them. Call it once.
+    pub fn proxy_protocol(mut self, protocol: ProxyProtocol) -> Self {
+        self.layers.take_headers(protocol);
         self
     }
 

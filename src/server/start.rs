@@ -156,6 +156,7 @@ where
         let standing = facts.workers + 1;
         let most = most_connections(&limits, standing, facts.descriptors, services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
+        let admission = admission.behind(layers.proxies().clone());
         let registry = ShardRegistry::new(System, admission, limits, layers, options, numbers, publisher);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
         let addrs = handle.local_addrs();

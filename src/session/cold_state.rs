@@ -6,6 +6,7 @@ use crate::{
     buffer::Overflow,
     contained::Contained,
     error::CloseReason,
+    layer::ProxyHeader,
     session::{HandleState, TimerId, layered::Layered},
     time::Tick,
     timer_wheel::TimerKey,
@@ -35,6 +36,8 @@ pub(super) struct RareState {
     pub(super) discarding_since: Tick,
     /// What becomes of packets for which there is no room.
     pub(super) overflow: Overflow,
+    /// What a proxy has said about the connection.
+    pub(super) proxied: Option<Box<ProxyHeader>>,
     /// The protocol that the layers have negotiated with the peer.
     pub(super) protocol: Option<Box<[u8]>>,
     /// The request of a WebSocket, until `on_open` has returned.

@@ -196,7 +196,7 @@ impl Connection {
             return;
         }
         if self.is_opening() {
-            core.report_refusal(&self.endpoints, RefusalCause::Handshake, Some(&reason));
+            core.report_refusal(&self.endpoints, RefusalCause::in_handshake(&reason), Some(&reason));
         }
         self.unlink(reason.kind(), core);
         self.status.set_phase(Phase::Draining);

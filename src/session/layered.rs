@@ -13,7 +13,7 @@ use crate::{
     contained::Contained,
     error::{CloseReason, LayerError},
     framing::Framing,
-    layer::{Layer, LayerRequests},
+    layer::{Layer, LayerRequests, ProxyHeader},
     session::{
         Connection, ShardCore,
         layer_stack::{LayerStack, MOST_LAYERS, Pass},
@@ -269,6 +269,8 @@ impl Connection {
             layer_buffers.settle();
         }
         let is_settled = was_open && layered.wire.is_none() && layered.stack.is_calm();
+        let peer = asked.peer.as_ref();
+        let counted = peer.map_or(Ok(()), |peer| core.permits.recount(self.key.slot, peer));
         if !is_settled || asked.has_news() || core.timeouts.has_packet() {
             self.note_step(was_open, asked, core);
         }
@@ -277,6 +279,7 @@ impl Connection {
             let (id, then) = (core.id_of(self.key), "a layer that was done panicked when it was dropped");
             core.report_panic(id, &self.endpoints.peer(), &panic, then);
         }
+        counted.map_err(|limit| LayerError::PeerLimit { limit })?;
         outcome.map(|()| carried)
     }
 
@@ -285,6 +288,9 @@ impl Connection {
     fn note_step(&mut self, was_open: bool, asked: LayerRequests, core: &mut ShardCore) {
         if let Some(peer) = asked.peer {
             self.endpoints = self.endpoints.with_peer(peer);
+        }
+        if let Some(proxied) = asked.proxied {
+            self.rare_or_new().proxied = Some(proxied);
         }
         if let Some(protocol) = asked.protocol {
             self.rare_or_new().protocol = Some(protocol);
@@ -396,6 +402,11 @@ impl Connection {
     pub(crate) fn take_layers(&mut self) -> impl Iterator<Item = Contained<Box<dyn Layer>>> + use<> {
         let layered = self.cold.as_mut().and_then(|cold| cold.layered.take());
         layered.into_iter().flat_map(|layered| layered.stack.into_layers())
+    }
+
+    /// Returns what a proxy has said about the connection.
+    pub(crate) fn proxied(&self) -> Option<&ProxyHeader> {
+        self.rare()?.proxied.as_deref()
     }
 
     /// Returns the protocol that the layers have negotiated with the peer.

@@ -21,6 +21,7 @@ mod link;
 mod liveness;
 mod memberships;
 mod overflow;
+mod proxied;
 mod receive;
 mod reports;
 mod shard_context;

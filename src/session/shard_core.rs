@@ -13,6 +13,7 @@ use crate::{
         Carrier, Connection, Deliver, Effects, KeepAlives, LayerBuffers, Links, Route, Timeouts, TimerId,
         status::Flags,
     },
+    sync::DepositedPermits,
     time::{Clock, ShardClock, Tick},
     timer_wheel::{TimerKey, TimerWheel},
 };
@@ -37,6 +38,8 @@ pub(crate) struct ShardCore {
     pub(crate) keep_alives: KeepAlives,
     pub(crate) links: Links,
     pub(crate) counters: Counters,
+    /// Of the sessions. A socket is closed before it leaves the counts.
+    pub(crate) permits: DepositedPermits,
     /// Tells subscribers and the log.
     pub(crate) reporter: Reporter,
     pub(crate) layer_buffers: LayerBuffers,
@@ -118,6 +121,7 @@ impl ShardCore {
             keep_alives: KeepAlives::default(),
             links: Links::default(),
             counters: Counters::default(),
+            permits: DepositedPermits::default(),
             reporter: config.reporter,
             layer_buffers: LayerBuffers::default(),
             scratch: BytesMut::new(),

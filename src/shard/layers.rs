@@ -2,10 +2,10 @@
 
 use std::mem;
 
-use super::SessionAccess;
+use super::{Ending, SessionAccess};
 use crate::{
     contained::{Contained, guard},
-    error::CloseReason,
+    error::{CloseReason, LayerError},
     framing::Framing,
     handler::PacketHandler,
     session::FramingSlot,
@@ -37,6 +37,11 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             let (connection, core) = (&mut self.slot.connection, &mut *self.core);
             let stepped: Result<usize, CloseReason> =
                 guard("layer", || Ok(connection.step_layers(mem::take(&mut received), &mut plain, core)?));
+            if let Err(reason @ CloseReason::Layer(LayerError::PeerLimit { .. })) = stepped {
+                // As one that is refused when it is accepted.
+                self.terminate(reason, Ending::Reset);
+                break;
+            }
             if let Some(framing) = self.slot.connection.poll_framing() {
                 self.adopt(framing);
             }

@@ -43,7 +43,7 @@ use crate::{
     metrics::{Counters, SharedCounters},
     session::{Connection, FramingCell, ShardCore, TimerPurpose},
     slots::{Keyed, Slots},
-    sync::{AdmissionPermit, DepositedPermits},
+    sync::AdmissionPermit,
     time::{ShardClock, Tick, ticks},
 };
 
@@ -52,9 +52,8 @@ pub(crate) struct Shard<H: PacketHandler, F, T> {
     handler: Contained<H>,
     framings: Framings<F>,
     layers: LayerFactories,
-    /// Dropped before the permits: a socket is closed before it leaves the counts.
+    /// Dropped before the core, which has the permits: a socket is closed before it leaves the counts.
     slots: Slots<Slot<F, H::State, T>>,
-    permits: DepositedPermits,
     /// Boxed, because each move of it while the shard is made would take another 1.2 KiB of its thread's stack.
     core: Box<ShardCore>,
     published: Arc<SharedCounters>,
@@ -124,7 +123,6 @@ where
             framings,
             layers,
             slots: Slots::starting_at(first_generation),
-            permits: DepositedPermits::default(),
             core,
             published,
             ended: Vec::new(),
@@ -250,7 +248,7 @@ where
         let connection = |key| Connection::new(key, endpoints, now);
         let key =
             self.slots.insert_with(|key| Slot { connection: connection(key), framing, state: None, io });
-        self.permits.deposit(key.slot, permit);
+        self.core.permits.deposit(key.slot, permit);
         self.core.pool.fit(self.slots.len());
         for layer in layers {
             let Some(slot) = self.slots.get_mut(key) else { break };
@@ -384,7 +382,8 @@ where
         let id = self.core.id_of(key);
         self.core.report_end(id, slot.connection.endpoints(), &reason, draining);
         if opening {
-            self.core.report_refusal(slot.connection.endpoints(), RefusalCause::Handshake, Some(&reason));
+            let cause = RefusalCause::in_handshake(&reason);
+            self.core.report_refusal(slot.connection.endpoints(), cause, Some(&reason));
         }
         if let Some(state) = slot.state.take() {
             self.core.report_close(id, slot.connection.endpoints(), &reason);
@@ -396,7 +395,8 @@ where
         self.core.forget(id, endpoints, Contained::new(reason));
         layers.into_iter().for_each(|layer| self.core.forget(id, endpoints, layer));
         self.core.forget(id, endpoints, slot.framing);
-        self.ended.push(Ended { io: slot.io, permit: self.permits.withdraw(key.slot), how });
+        let permit = self.core.permits.withdraw(key.slot);
+        self.ended.push(Ended { io: slot.io, permit, how });
     }
 
     fn keys(&self) -> Vec<Key> {

@@ -172,6 +172,7 @@ impl World {
         }
         let standing = setup.workers + 1;
         let admission = Admission::new(standing, setup.connections, setup.limits.connections_per_peer);
+        let admission = admission.behind(setup.layers.proxies().clone());
         let platform = SimPlatform::new(&network);
         let registry = ShardRegistry::new(
             platform.clone(),

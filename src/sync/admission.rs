@@ -10,7 +10,10 @@ use std::{
     },
 };
 
-use crate::{addr::Addr, id::ShardId};
+use crate::{
+    addr::{Addr, Networks},
+    id::ShardId,
+};
 
 /// The connection counts and limits by which acceptors admit connections, shared by all threads of a server.
 ///
@@ -19,6 +22,8 @@ pub(crate) struct Admission {
     counts: Arc<Counts>,
     /// One for each standing shard, shared by its sessions; then that of the forked ones, and that of the detached.
     shares: Box<[Arc<Share>]>,
+    /// Proxies, whose connections count for the clients that they are found to come from.
+    proxies: Networks,
 }
 
 /// A connection's place in the counts: it travels with the connection, and is dropped after its socket is closed.
@@ -95,7 +100,13 @@ impl Admission {
         let shards = (0..standing).map(|shard| Place::Shard(ShardId(shard as u32)));
         let places = shards.chain([Place::Forked, Place::Detached]);
         let shares = places.map(|place| Arc::new(Share { counts: counts.clone(), place }));
-        Self { shares: shares.collect(), counts }
+        Self { shares: shares.collect(), counts, proxies: Networks::default() }
+    }
+
+    /// Connections from there count for no peer until it is known from whom they come.
+    pub(crate) fn behind(mut self, proxies: Networks) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -104,10 +115,14 @@ impl Admission {
 
     /// Returns `true` if the peer has as many connections as one peer may have.
     pub(crate) fn peer_is_full(&self, peer: &Addr) -> bool {
-        match (&self.counts.peers, peer.ip()) {
-            (Some(peers), Some(ip)) => peers.lock().get(&ip).is_some_and(|count| *count >= peers.max),
-            _ => false,
-        }
+        let counted = self.counted(peer);
+        counted.is_some_and(|(peers, ip)| peers.lock().get(&ip).is_some_and(|count| *count >= peers.max))
+    }
+
+    /// Returns the address for which a connection counts, and where, if there is a limit.
+    fn counted(&self, peer: &Addr) -> Option<(&Peers, IpAddr)> {
+        let (peers, ip) = (self.counts.peers.as_ref()?, peer.ip()?);
+        (!self.proxies.contain(peer)).then_some((peers, ip))
     }
 
     /// Counts one more session on that standing shard, or on a forked one (`None`), unless that would exceed a limit.
@@ -124,13 +139,13 @@ impl Admission {
         let counts = &*self.counts;
         let one_more = |total: usize| (total < counts.max_total).then_some(total + 1);
         counts.total.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full::Server)?;
-        let peer = match (&counts.peers, peer.ip()) {
-            (Some(peers), Some(ip)) if peers.enter(ip) => Some(ip),
-            (Some(_), Some(_)) => {
+        let peer = match self.counted(peer) {
+            Some((peers, ip)) if peers.enter(ip) => Some(ip),
+            Some(_) => {
                 counts.total.fetch_sub(1, Relaxed);
                 return Err(Full::Peer);
             }
-            _ => None,
+            None => None,
         };
         counts.of(place).fetch_add(1, Relaxed);
         let share = self.shares.get(match place {
@@ -175,6 +190,25 @@ impl DepositedPermits {
         if let Some(peer) = permit.peer {
             self.peers.insert(slot, peer);
         }
+    }
+
+    /// Counts the session in this slot for `peer` from now on, who it is found to come from.
+    ///
+    /// # Errors
+    /// Returns the limit if that peer has as many connections; then the session counts as before.
+    pub(crate) fn recount(&mut self, slot: u32, peer: &Addr) -> Result<(), usize> {
+        let peers = self.share.as_ref().and_then(|share| share.counts.peers.as_ref());
+        let (Some(peers), Some(ip)) = (peers, peer.ip()) else { return Ok(()) };
+        if self.peers.get(&slot) == Some(&ip) {
+            return Ok(());
+        }
+        if !peers.enter(ip) {
+            return Err(peers.max);
+        }
+        if let Some(before) = self.peers.insert(slot, ip) {
+            peers.leave(before);
+        }
+        Ok(())
     }
 
     /// Returns the permit of the session in this slot, which must have been deposited.
@@ -245,6 +279,8 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     type Tested = Result<(), std::net::AddrParseError>;
@@ -323,6 +359,29 @@ mod tests {
         drop(permits);
         assert_eq!((admission.detached(), admission.total()), (0, 0));
         assert!(!admission.peer_is_full(&peer));
+        Ok(())
+    }
+
+    #[test]
+    fn a_connection_from_a_proxy_counts_for_no_peer_until_its_own_is_known() -> Result<(), Box<dyn Error>> {
+        let admission = Admission::new(1, 10, Some(1)).behind(Networks::parse(["10.0.0.0/8"])?);
+        let (proxy, client) = (Addr::Ip("10.0.0.1:1000".parse()?), Addr::Ip("192.0.2.7:4711".parse()?));
+        let mut permits = DepositedPermits::default();
+        for slot in 0..3 {
+            permits.deposit(slot, admission.admit(Some(ShardId(0)), &proxy).map_err(|_| "it is full")?);
+        }
+        assert!(!admission.peer_is_full(&proxy));
+        assert_eq!((permits.recount(0, &client), permits.recount(1, &client)), (Ok(()), Err(1)));
+        assert_eq!(permits.recount(0, &client), Ok(()), "it is counted already");
+        assert!(admission.peer_is_full(&client));
+        drop(permits.withdraw(0));
+        assert_eq!(permits.recount(1, &client), Ok(()));
+        let other = Addr::Ip("192.0.2.8:4711".parse()?);
+        assert_eq!(permits.recount(1, &other), Ok(()));
+        assert!(!admission.peer_is_full(&client) && admission.peer_is_full(&other));
+        drop(permits);
+        assert_eq!(admission.total(), 0);
+        assert!(admission.counts.peers.as_ref().is_some_and(|peers| peers.lock().is_empty()));
         Ok(())
     }
 

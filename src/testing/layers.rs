@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use bytes::{BufMut, BytesMut};
 
 use crate::{
+    addr::Addr,
     error::LayerError,
-    layer::{Layer, LayerIo},
+    layer::{Layer, LayerIo, ProxyHeader, ProxyProtocol},
 };
 
 const HELLO: &[u8] = b"SCR1";
@@ -49,7 +50,8 @@ impl Direction {
     }
 }
 
-/// Scrambles both directions, behind a handshake of two steps: `SCR1` and `SCR3` from the peer, `SCR2` from us between them.
+/// Scrambles both directions, behind a handshake of two steps: `SCR1` and `SCR3` from the peer, `SCR2` from us
+/// between them.
 #[derive(Debug, Clone)]
 pub struct Scramble {
     awaits: Option<&'static [u8]>,
@@ -165,28 +167,6 @@ impl Layer for Scramble {
     }
 }
 
-/// Takes a line `FROM address` off the front of the stream, sets that address as the peer's, and is done.
-#[derive(Debug, Clone, Copy)]
-pub struct FromLine;
-
-impl Layer for FromLine {
-    fn received(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
-        let Some(end) = wire.iter().position(|byte| *byte == b'\n') else {
-            return if wire.len() > 64 { Err(LayerError::malformed("no FROM line", wire)) } else { Ok(0) };
-        };
-        let line = std::str::from_utf8(wire.get(..end).unwrap_or_default()).unwrap_or_default();
-        let peer: Option<SocketAddr> = line.strip_prefix("FROM ").and_then(|addr| addr.parse().ok());
-        io.set_peer_addr(peer.ok_or_else(|| LayerError::malformed("no FROM line", wire))?);
-        io.done();
-        Ok(end + 1)
-    }
-
-    fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
-        wire.extend_from_slice(plain);
-        Ok(())
-    }
-}
-
 /// The peer's side of a [`Scramble`].
 #[derive(Debug, Clone)]
 pub struct Scrambler {
@@ -263,20 +243,38 @@ impl Default for StackedPeer {
 }
 
 impl StackedPeer {
-    /// The layers of the server: a [`FromLine`], and two of [`Scramble`], by their place.
+    /// Whose headers the server takes: everybody's.
+    ///
+    /// # Panics
+    /// Never: these are networks.
+    pub fn proxies() -> ProxyProtocol {
+        match ProxyProtocol::trusting(["0.0.0.0/0", "::/0", "unix:"]) {
+            Ok(all) => all,
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+
+    /// The layers of the server, by their place: one that takes a header from everybody, as a server with
+    /// [`proxies`](Self::proxies) has it already, and two of [`Scramble`].
     #[must_use]
     pub fn layer(place: usize) -> Box<dyn Layer> {
         match place {
-            0 => Box::new(FromLine),
+            0 => Box::new(Self::proxies().receiver_from(Addr::Unix(None))),
             1 => Box::new(Scramble::new(OUTER)),
             _ => Box::new(Scramble::new(INNER)),
         }
     }
 
-    /// Returns what a peer sends first, with `from` as its address.
+    /// Returns what a peer sends first, with `from` as its address. The parity of its port decides on the version of
+    /// the header.
     pub fn greet(&mut self, from: SocketAddr) -> Vec<u8> {
-        let inner = self.inner.greet();
-        [format!("FROM {from}\n").into_bytes(), self.outer.greet(), self.outer.encode(&inner)].concat()
+        let header = match from.port() % 2 {
+            0 => ProxyHeader::v1(from, from),
+            _ => ProxyHeader::v2(from, from).with_checksum(),
+        };
+        let (mut wire, inner) = (BytesMut::new(), self.inner.greet());
+        header.encode(&mut wire);
+        [wire.to_vec(), self.outer.greet(), self.outer.encode(&inner)].concat()
     }
 
     /// Plain bytes as they are to be sent.

@@ -40,7 +40,8 @@ pub(crate) enum On {
     ThreadPerConnection,
     /// A single reactor behind a Unix socket.
     UnixSocket,
-    /// A worker pool, and layers between each socket and its framing: one that leaves, and two that scramble.
+    /// A worker pool, and layers between each socket and its framing: one that takes the header of a proxy, and two that
+    /// scramble.
     Layered,
 }
 
@@ -129,10 +130,10 @@ impl On {
                 let speak = SpeakLayers::to(&server.local_addrs());
                 let first = move |_: &NewConnection<'_>| {
                     let _while_it_serves = &speak;
-                    StackedPeer::layer(0)
+                    StackedPeer::layer(1)
                 };
-                let layer = |place| move |_: &NewConnection<'_>| StackedPeer::layer(place);
-                server.strategy(WorkerPool::new(2)).layer(first).layer(layer(1)).layer(layer(2))
+                let server = server.layer(first).layer(|_| StackedPeer::layer(2));
+                server.proxy_protocol(StackedPeer::proxies()).strategy(WorkerPool::new(2))
             }
         }
     }

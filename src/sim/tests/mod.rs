@@ -41,6 +41,7 @@ mod overflow;
 mod own_timeouts;
 mod pools;
 mod posts_to_the_own_shard;
+mod proxied;
 mod random;
 mod reconnects;
 mod regressions;

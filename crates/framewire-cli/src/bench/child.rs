@@ -15,6 +15,8 @@ const STARTUP: Duration = Duration::from_secs(15);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How much of what a server writes to its standard error is kept for an error report; bytes.
 const KEPT: usize = 2048;
+/// How long the end of that is waited for once the server has ended: what it has started may hold the pipe open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why a server did not start, or is no more.
 #[derive(Debug, Error)]
@@ -56,7 +58,7 @@ pub(crate) struct ServerChild {
     /// The process to be measured: the child, or what it started for us.
     pid: u32,
     addr: SocketAddr,
-    said: Arc<Mutex<Vec<u8>>>,
+    said: ErrorOutput,
 }
 
 impl ServerChild {
@@ -89,7 +91,10 @@ impl ServerChild {
     /// An error when the server has ended.
     pub(crate) fn check_alive(&mut self) -> Result<(), ChildError> {
         match self.child.try_wait() {
-            Ok(Some(status)) => Err(ChildError::Ended { status, said: self.said() }),
+            Ok(Some(status)) => {
+                self.said.wait_for_the_end();
+                Err(ChildError::Ended { status, said: self.said() })
+            }
             _ => Ok(()),
         }
     }
@@ -152,7 +157,7 @@ impl ServerChild {
 
     /// The end of what the server wrote to its standard error.
     fn said(&self) -> String {
-        let said = self.said.lock().map(|said| said.clone()).unwrap_or_default();
+        let said = self.said.kept();
         let text = String::from_utf8_lossy(&said);
         match text.trim() {
             "" => String::new(),
@@ -199,8 +204,28 @@ fn lines_of(from: Option<impl Read + Send + 'static>) -> Receiver<String> {
     receiver
 }
 
-fn keep_the_end(from: Option<impl Read + Send + 'static>) -> Arc<Mutex<Vec<u8>>> {
+/// The end of what a server writes to its standard error, read by a thread of its own.
+#[derive(Debug)]
+struct ErrorOutput {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Disconnected once everything was read.
+    end: Receiver<()>,
+}
+
+impl ErrorOutput {
+    fn kept(&self) -> Vec<u8> {
+        self.kept.lock().map(|kept| kept.clone()).unwrap_or_default()
+    }
+
+    /// A process can be gone before what it wrote last was read.
+    fn wait_for_the_end(&self) {
+        let _ = self.end.recv_timeout(LAST_WORDS);
+    }
+}
+
+fn keep_the_end(from: Option<impl Read + Send + 'static>) -> ErrorOutput {
     let kept = Arc::new(Mutex::new(Vec::new()));
+    let (reading, end) = channel();
     if let Some(mut from) = from {
         let kept = Arc::clone(&kept);
         std::thread::spawn(move || {
@@ -212,7 +237,8 @@ fn keep_the_end(from: Option<impl Read + Send + 'static>) -> Arc<Mutex<Vec<u8>>>
                     kept.drain(..excess);
                 }
             }
+            drop(reading);
         });
     }
-    kept
+    ErrorOutput { kept, end }
 }

@@ -18,19 +18,19 @@
 
 #[path = "forward/load.rs"]
 mod load;
+#[path = "support/process.rs"]
+mod process;
 
 use std::{
-    fs,
-    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use framewire_gateway::Dialect;
 use load::Load;
+use process::{Gateway, Measured};
 
 /// IDs of the servers behind the gateway.
 const SERVERS: [u32; 3] = [1, 2, 3];
@@ -64,52 +64,6 @@ fn args() -> Args {
     args
 }
 
-/// A process that is measured; killed when it is dropped.
-struct Measured {
-    child: Child,
-}
-
-impl Measured {
-    /// Nanoseconds of processor time that all of its threads have taken.
-    fn cpu(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("Linux");
-        let of = |path: PathBuf| -> u64 {
-            let text = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
-            text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
-        };
-        tasks.map(|task| of(task.expect("readable").path())).sum()
-    }
-
-    /// Bytes of memory that are its own.
-    fn memory(&self) -> u64 {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("Linux");
-        let line = rollup.lines().find(|line| line.starts_with("Pss:")).expect("a line");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
-    }
-}
-
-impl Drop for Measured {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn gateway() -> (Measured, SocketAddr, SocketAddr) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_framewire-gateway"))
-        .args(["--open-to-all", "--clients", "127.0.0.1:0", "--servers", "127.0.0.1:0", "--log-level", "off"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut addr = |before: &str| {
-        let line = lines.next().expect("a line").expect("a text");
-        line.strip_prefix(before).expect("an address").parse().expect("an address")
-    };
-    let (clients, servers) = (addr("clients at "), addr("servers at "));
-    (Measured { child }, clients, servers)
-}
-
 fn echo(command: &str) -> (Measured, SocketAddr) {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let command = command.replace("{port}", &port.to_string());
@@ -130,34 +84,24 @@ fn lab_echo() -> String {
     format!("{} --port {{port}}", target.join("examples/lab_echo").display())
 }
 
-/// Connects a server, which echoes whatever comes.
-fn server(addr: SocketAddr, id: u32) -> TcpStream {
-    let mut stream = TcpStream::connect(addr).expect("connected");
-    let mut challenge = [0; 8];
-    stream.read_exact(&mut challenge).expect("a challenge");
-    std::io::Write::write_all(&mut stream, &Dialect::Md5.answer(&challenge, &[0; 16], b"", id))
-        .expect("written");
-    stream
-}
-
 /// Connects servers and clients, who have no virtual connections yet.
-fn connect(clients: SocketAddr, servers: SocketAddr, count: usize) -> Load {
-    let servers: Vec<TcpStream> = SERVERS.iter().map(|id| server(servers, *id)).collect();
+fn connect(gateway: &Gateway, count: usize) -> Load {
+    let servers: Vec<TcpStream> = SERVERS.iter().map(|id| gateway.server(*id)).collect();
     thread::sleep(Duration::from_millis(200));
-    Load::of_gateway(clients, servers, count)
+    Load::of_gateway(gateway.clients, servers, count)
 }
 
 /// Bytes for each idle client, for each of its idle virtual connections, and for each client after all have left.
 fn idle_memory(count: usize) -> [u64; 3] {
-    let (gateway, clients, servers) = gateway();
-    let empty = gateway.memory();
-    let mut idle = connect(clients, servers, count);
-    let links = gateway.memory();
+    let gateway = Gateway::start();
+    let empty = gateway.process.memory();
+    let mut idle = connect(&gateway, count);
+    let links = gateway.process.memory();
     idle.dial(IDLE_PER_CLIENT, &SERVERS);
-    let connections = gateway.memory();
+    let connections = gateway.process.memory();
     drop(idle);
     thread::sleep(Duration::from_secs(1));
-    let left = gateway.memory();
+    let left = gateway.process.memory();
     let count = count as u64;
     [
         links.saturating_sub(empty) / count,
@@ -182,12 +126,12 @@ fn main() {
             args.rounds
         );
     }
-    let (gateway, clients, servers) = gateway();
+    let gateway = Gateway::start();
     let (echo, echo_addr) = echo(&args.echo.clone().unwrap_or_else(lab_echo));
-    let empty = gateway.memory();
-    let mut through = connect(clients, servers, args.clients);
+    let empty = gateway.process.memory();
+    let mut through = connect(&gateway, args.clients);
     through.dial(PER_CLIENT, &SERVERS);
-    let before = gateway.memory();
+    let before = gateway.process.memory();
     println!(
         "before the load: {} B for a client with its connections",
         (before - empty) / args.clients as u64
@@ -196,7 +140,7 @@ fn main() {
     for in_flight in IN_FLIGHT {
         let mut ratios = Vec::new();
         for _ in 0..args.rounds {
-            let forwarded = cost(&gateway, &mut through, in_flight, args.seconds) / 2.0;
+            let forwarded = cost(&gateway.process, &mut through, in_flight, args.seconds) / 2.0;
             let echoed = cost(&echo, &mut direct, in_flight, args.seconds);
             println!(
                 "{in_flight:>3} in flight: {forwarded:6.0} ns a forwarded message, {echoed:6.0} ns an echo"
@@ -211,7 +155,7 @@ fn main() {
             args.rounds
         );
     }
-    let after = gateway.memory();
+    let after = gateway.process.memory();
     println!("after the load: {} B for a client with its connections", (after - empty) / args.clients as u64);
 }
 

@@ -18,8 +18,8 @@ pub struct GatewayLimits {
     /// Frames in one second for virtual connections that do not exist, after which a link is ended. Default 1,000.
     pub strays_per_second: u32,
     /// Bytes that wait for one virtual connection at an end that does not read. At this bound a connection towards a
-    /// client is closed; at half of it, a client is not read from that sends to a server. A single frame may be larger,
-    /// and what was on its way from another thread comes on top of it for a server. Default 262,144.
+    /// client is closed; at half of it, a client is not read from that sends to a server. A single frame may be larger.
+    /// For a server one more frame comes on top of it, or what was on its way from another thread. Default 262,144.
     pub connection_queue: usize,
     /// Bytes that wait for one client, for all of its virtual connections together: above this the connections that
     /// bring more are closed. Default 2,097,152.
@@ -40,8 +40,12 @@ impl GatewayLimits {
     /// Bytes that one connection may have on its way to another thread before it has heard there that it is held: what
     /// that thread has taken last, and what has come since.
     pub(crate) fn road(&self) -> usize {
-        let frame = LENGTH.saturating_add(self.max_length as usize);
-        self.thread_queue.saturating_add(frame).saturating_mul(2)
+        self.thread_queue.saturating_add(self.frame()).saturating_mul(2)
+    }
+
+    /// Bytes of the largest frame, with its field LENGTH.
+    pub(crate) fn frame(&self) -> usize {
+        LENGTH.saturating_add(self.max_length as usize)
     }
 }
 

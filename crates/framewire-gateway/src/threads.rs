@@ -128,6 +128,12 @@ impl Thread {
         std::mem::swap(&mut *self.inbox(), batch);
     }
 
+    /// Returns how many messages wait.
+    #[cfg(test)]
+    pub(crate) fn inbox_len(&self) -> usize {
+        self.inbox().messages.len()
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Batch> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -75,11 +75,13 @@ impl Hub {
         // Few frames are longer than a field of 32 bits counts.
         let connection_queue = limits.connection_queue.min(u32::MAX as usize);
         if over(end.queued as usize, connection_queue) || over(queue.len(), most) {
-            let road = match end.peer() {
-                Some(peer) if side == Side::Server && peer.thread != self.thread => limits.road(),
-                _ => 0,
+            let more = match (side, end.peer()) {
+                (Side::Client, _) => 0,
+                (Side::Server, Some(peer)) if peer.thread != self.thread => limits.road(),
+                // The client is held behind this frame.
+                (Side::Server, _) => limits.frame(),
             };
-            let beyond = |most: usize| most.saturating_add(road).min(u32::MAX as usize);
+            let beyond = |most: usize| most.saturating_add(more).min(u32::MAX as usize);
             if over(end.queued as usize, beyond(connection_queue)) || over(queue.len(), beyond(most)) {
                 self.own.counters.overflows.add(1);
                 return self.close_both(slot);

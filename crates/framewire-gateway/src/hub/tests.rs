@@ -1,4 +1,5 @@
 mod memory;
+mod random;
 mod threads;
 
 use super::*;

@@ -35,6 +35,22 @@ fn what_was_on_its_way_when_a_server_became_slow_is_taken_and_nothing_is_lost() 
 }
 
 #[test]
+fn a_large_frame_behind_a_small_one_holds_its_client_and_is_taken() {
+    let limits = GatewayLimits { max_length: 100, ..small() };
+    for (mut world, other) in worlds(limits) {
+        let (client, server) = (world.client(0), world.server(other, 7));
+        let conn = world.open(client, server);
+        world.say(client, conn, b"small").unwrap();
+        assert!(!world.hubs[0].is_held(client.1), "below half of the bound");
+        world.say(client, conn, &[3; 96]).unwrap();
+        assert!(world.hubs[0].is_held(client.1), "above all of it");
+        assert_eq!(world.received(server), [message(conn, b"small"), message(conn, &[3; 96])]);
+        assert!(!world.hubs[0].is_held(client.1));
+        world.audit();
+    }
+}
+
+#[test]
 fn a_connection_that_goes_on_all_the_same_is_closed_at_a_bound() {
     let limits = GatewayLimits { thread_queue: 1_000, max_length: 100, ..small() };
     let road = limits.road();

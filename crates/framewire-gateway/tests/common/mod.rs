@@ -1,6 +1,11 @@
 //! Peers of a gateway that speak its protocol byte by byte.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[cfg(unix)]
+pub(crate) mod bystander;
+#[cfg(unix)]
+pub(crate) mod running;
+
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -67,7 +72,10 @@ impl Peer {
     }
 
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("connected");
+        Self::of(TcpStream::connect(addr).expect("connected"))
+    }
+
+    pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         stream.set_write_timeout(Some(PATIENCE)).expect("an option");

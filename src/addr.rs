@@ -14,9 +14,10 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr, SocketAddrV4},
     path::PathBuf,
+    sync::Arc,
 };
 
-use crate::id::DialId;
+use crate::id::{DialId, SessionId};
 
 /// The address of one end of a connection.
 ///
@@ -36,21 +37,29 @@ pub enum Addr {
     Ip(SocketAddr),
     /// A Unix socket and its path; `None` for an unnamed one, as clients usually have.
     Unix(Option<PathBuf>),
+    /// The other end of a stream that is [carried](crate::Streams). Shown as `10.0.0.1:7001#42`.
+    #[non_exhaustive]
+    Stream {
+        /// The address of the carrier's peer.
+        carrier: Arc<Addr>,
+        /// Who it is there, by a number: see [`NewStream::peer`](crate::NewStream::peer).
+        peer: u64,
+    },
 }
 
 impl Addr {
-    /// Returns the IP address, without the port; `None` for a Unix socket.
+    /// Returns the IP address, without the port; `None` for a Unix socket, and for a stream, whose carrier is not its peer.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|addr| addr.ip())
     }
 
-    /// Returns the IP address with the port; `None` for a Unix socket.
+    /// Returns the IP address with the port; `None` for a Unix socket and for a stream.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(addr) => Some(*addr),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Stream { .. } => None,
         }
     }
 }
@@ -74,6 +83,7 @@ impl fmt::Display for Addr {
                 Ok(())
             }
             Self::Unix(None) => write!(f, "unix:(unnamed)"),
+            Self::Stream { carrier, peer } => write!(f, "{carrier}#{peer}"),
         }
     }
 }
@@ -85,6 +95,25 @@ pub(crate) enum Endpoints {
     V4 { listener: u16, peer: SocketAddrV4, local: SocketAddrV4 },
     Other { listener: u16, addrs: Box<(Addr, Addr)> },
     Dialled(Box<Dialled>),
+    Carried(Box<Carried>),
+}
+
+/// The ends of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Carried {
+    carrier: Arc<CarrierEnds>,
+    number: u64,
+    /// Who is at the other end, unless its address is known better.
+    peer: Result<u64, Addr>,
+    tag: u64,
+}
+
+/// What the streams of a carrier have in common.
+#[derive(Debug)]
+pub(crate) struct CarrierEnds {
+    pub(crate) id: SessionId,
+    pub(crate) peer: Arc<Addr>,
+    pub(crate) local: Addr,
 }
 
 /// A connection that this side has made.
@@ -126,12 +155,20 @@ impl Endpoints {
         Self::Dialled(Box::new(Dialled { dial, progress: DialProgress::Opening, ends }))
     }
 
+    /// Of a stream.
+    pub(crate) fn carried(carrier: Arc<CarrierEnds>, number: u64, peer: u64, tag: u64) -> Self {
+        Self::Carried(Box::new(Carried { carrier, number, peer: Ok(peer), tag }))
+    }
+
     /// The same connection with another address of the peer.
     pub(crate) fn with_peer(&self, peer: Addr) -> Self {
         match self {
             Self::Dialled(dialled) => {
                 let ends = dialled.ends.with_peer(peer);
                 Self::Dialled(Box::new(Dialled { ends, ..**dialled }))
+            }
+            Self::Carried(carried) => {
+                Self::Carried(Box::new(Carried { peer: Err(peer), ..(**carried).clone() }))
             }
             Self::V4 { listener, .. } | Self::Other { listener, .. } => {
                 Self::new(peer, self.local(), (*listener).into())
@@ -141,17 +178,18 @@ impl Endpoints {
 
     pub(crate) fn are_unix(&self) -> bool {
         match self {
-            Self::V4 { .. } => false,
+            Self::V4 { .. } | Self::Carried(_) => false,
             Self::Other { addrs, .. } => matches!(addrs.0, Addr::Unix(_)),
             Self::Dialled(dialled) => dialled.ends.are_unix(),
         }
     }
 
-    /// Returns the number of the listener that accepted the connection; `None` for one that this side has made.
+    /// Returns the number of the listener that accepted the connection; `None` for one that this side has made, and for a
+    /// stream.
     pub(crate) fn listener(&self) -> Option<usize> {
         match self {
             Self::V4 { listener, .. } | Self::Other { listener, .. } => Some((*listener).into()),
-            Self::Dialled(_) => None,
+            Self::Dialled(_) | Self::Carried(_) => None,
         }
     }
 
@@ -162,6 +200,9 @@ impl Endpoints {
                 Origin::Accepted { listener: (*listener).into() }
             }
             Self::Dialled(dialled) => Origin::Dialled(dialled.dial),
+            Self::Carried(carried) => {
+                Origin::Carried { carrier: carried.carrier.id, stream: carried.number, tag: carried.tag }
+            }
         }
     }
 
@@ -175,6 +216,10 @@ impl Endpoints {
             Self::V4 { peer, .. } => Addr::Ip((*peer).into()),
             Self::Other { addrs, .. } => addrs.0.clone(),
             Self::Dialled(dialled) => dialled.ends.peer(),
+            Self::Carried(carried) => match &carried.peer {
+                Ok(peer) => Addr::Stream { carrier: carried.carrier.peer.clone(), peer: *peer },
+                Err(addr) => addr.clone(),
+            },
         }
     }
 
@@ -183,6 +228,7 @@ impl Endpoints {
             Self::V4 { local, .. } => Addr::Ip((*local).into()),
             Self::Other { addrs, .. } => addrs.1.clone(),
             Self::Dialled(dialled) => dialled.ends.local(),
+            Self::Carried(carried) => carried.carrier.local.clone(),
         }
     }
 }

@@ -104,6 +104,7 @@
 //! | where connections live | [`SingleReactor`], [`WorkerPool`], [`ThreadPerConnection`]; [`ForkingStrategy`] for your own, which may also take the socket ([`Placement::Detach`]) |
 //! | connecting | [`Dial`], by [`Session::connect`], [`ShardContext::connect`], or [`ServerHandle::connect`] with an [`Upstream`], which outlives its connections by [`Reconnect`]; [`Server::unbound`] for a server that only connects; [`DialError`] |
 //! | peers on UDP | [`Server::bind_udp`]: a peer is a session, a datagram a packet; [`Beyond`] (what happens to more peers than there may be); [`Dial::to_udp`] |
+//! | streams multiplexed over connections | [`Server::carried`]: sessions within sessions, by a [`Mux`] and [`Streams`]; [`NewStream`], [`StreamError`] |
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | serving behind a proxy, or being one | [`Server::proxy_protocol`], [`Session::proxied`], [`Dial::proxy_header`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; [`Sniff`] tells by the first bytes which of several protocols a peer speaks; `Deflate` by the [feature](#features) `deflate` |
@@ -247,7 +248,7 @@ pub use dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
     BroadcastError, CloseKind, CloseReason, DialError, Failure, Handled, JoinError, LayerError, LinkError,
-    Outcome, QueryError, RefusalCause, SendError, ServeError, TicketError,
+    Outcome, QueryError, RefusalCause, SendError, ServeError, StreamError, TicketError,
 };
 pub use events::{Event, Events};
 #[cfg(feature = "json")]
@@ -270,12 +271,12 @@ pub use layer::{Layer, LayerIo, ProxyHeader, ProxyProtocol, Sniff, SniffLayer, S
 pub use limits::Limits;
 pub use metrics::{Metrics, Rates, Sample, SampleKind};
 pub use server::{
-    Datagram, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Transport, Unframed,
+    Carried, Datagram, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Transport, Unframed,
     per_shard,
 };
 pub use session::{
-    Heartbeat, HeartbeatError, Session, SessionHandle, SessionInfo, SessionStats, ShardContext, TimerError,
-    TimerId,
+    Heartbeat, HeartbeatError, Mux, NewStream, Session, SessionHandle, SessionInfo, SessionStats,
+    ShardContext, Streams, TimerError, TimerId,
 };
 pub use shard::Beyond;
 pub use strategy::{

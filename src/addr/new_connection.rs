@@ -36,7 +36,7 @@ impl<'a> NewConnection<'a> {
 
     /// Returns which of the server's listeners accepted it: the index in
     /// [`Server::local_addrs`](crate::Server::local_addrs), which are in the order in which they were bound. `None` for
-    /// a connection that this side has made.
+    /// a connection that this side has made, and for a stream that is carried.
     #[must_use]
     pub fn listener(&self) -> Option<usize> {
         self.endpoints.listener()

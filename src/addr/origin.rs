@@ -1,4 +1,4 @@
-use crate::id::DialId;
+use crate::id::{DialId, SessionId};
 
 /// Where a session comes from, as [`Session::origin`](crate::Session::origin) returns it.
 ///
@@ -32,4 +32,14 @@ pub enum Origin {
     },
     /// This side has connected: the session comes of this [`Dial`](crate::Dial).
     Dialled(DialId),
+    /// It is a stream, which another session [carries](crate::Streams).
+    #[non_exhaustive]
+    Carried {
+        /// That session.
+        carrier: SessionId,
+        /// The number of the stream.
+        stream: u64,
+        /// What the handler of the carrier has given it: [`NewStream::tag`](crate::NewStream::tag).
+        tag: u64,
+    },
 }

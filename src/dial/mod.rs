@@ -24,7 +24,7 @@ use crate::{
     error::DialError,
     framing::{AnyFraming, Framing},
     layer::{Layer, LayerFactories, ProxyHeader},
-    session::Carrier,
+    session::Medium,
 };
 
 /// How long one address is tried.
@@ -73,7 +73,7 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 #[must_use = "it is given to `connect`"]
 pub struct Dial {
     pub(crate) targets: Vec<Target>,
-    pub(crate) carrier: Carrier,
+    pub(crate) medium: Medium,
     pub(crate) framing: Option<Contained<AnyFraming>>,
     pub(crate) layers: LayerFactories,
     pub(crate) timeout: Duration,
@@ -86,7 +86,7 @@ impl Dial {
     /// `"example.com:7000"`, `"unix:/run/chat.sock"`, `("example.com", 7000)`, a `SocketAddr`, a path, or an array, slice
     /// or `Vec` of these. What is no address is found when the dial begins, and reported as [`DialError::Address`](crate::DialError::Address).
     pub fn to(addrs: impl BindAddr) -> Self {
-        Self::over(Carrier::Streams, addrs)
+        Self::over(Medium::Streams, addrs)
     }
 
     /// Opens a session over UDP with the peer at an address, in the forms that [`to`](Self::to) takes (but a path), for a
@@ -140,13 +140,13 @@ impl Dial {
     /// dial fails with [`DialError::Unsuited`](crate::DialError::Unsuited), and so does a dial that is not for UDP from a server
     /// on UDP.
     pub fn to_udp(addrs: impl BindAddr) -> Self {
-        Self::over(Carrier::Datagrams, addrs)
+        Self::over(Medium::Datagrams, addrs)
     }
 
-    fn over(carrier: Carrier, addrs: impl BindAddr) -> Self {
+    fn over(medium: Medium, addrs: impl BindAddr) -> Self {
         Self {
             targets: addrs.targets(),
-            carrier,
+            medium,
             framing: None,
             layers: LayerFactories::default(),
             timeout: TIMEOUT,
@@ -229,22 +229,29 @@ impl Dial {
         self
     }
 
-    /// Looks whether a server on this `carrier` can make the connection.
+    /// Looks whether a server on this `medium` can make the connection.
     ///
     /// # Errors
     /// What of it cannot be done there.
-    pub(crate) fn check(&self, carrier: Carrier) -> Result<(), DialError> {
+    pub(crate) fn check(&self, medium: Medium) -> Result<(), DialError> {
         let unsuited = |why| Err(DialError::Unsuited { why });
-        match (self.carrier, carrier) {
-            (Carrier::Streams, Carrier::Streams) => return Ok(()),
-            (Carrier::Datagrams, Carrier::Datagrams) => {}
-            (Carrier::Streams, Carrier::Datagrams) => {
+        match (self.medium, medium) {
+            (Medium::Streams, Medium::Streams) => return Ok(()),
+            (Medium::Datagrams, Medium::Datagrams) => {}
+            (Medium::Streams, Medium::Datagrams) => {
                 return unsuited(
                     "a server on UDP makes no connections over TCP; use Dial::to_udp, or a server that is not on UDP \
                      beside it, in a Reactor",
                 );
             }
-            (Carrier::Datagrams, Carrier::Streams) => {
+            (_, Medium::Carriers) => {
+                return unsuited(
+                    "a stream is opened by the peer of its carrier; dial from the service of the carriers",
+                );
+            }
+            // Such a dial is not made.
+            (Medium::Carriers, Medium::Streams | Medium::Datagrams) => {}
+            (Medium::Datagrams, Medium::Streams) => {
                 return unsuited(
                     "only a server on UDP reaches peers over UDP; make it with Server::bind_udp or \
                      Server::unbound_udp",

@@ -9,6 +9,7 @@ mod link;
 mod logged;
 mod refusal;
 mod serve;
+mod stream;
 mod ticket;
 
 use std::{
@@ -30,6 +31,7 @@ pub use self::{
     link::LinkError,
     refusal::RefusalCause,
     serve::ServeError,
+    stream::StreamError,
     ticket::{Outcome, TicketError},
 };
 
@@ -182,6 +184,27 @@ pub enum CloseReason {
     /// [`Beyond::ForgetIdlest`](crate::Beyond::ForgetIdlest).
     #[error("there is no room for more peers, and this one was silent for longest")]
     Forgotten,
+    /// The session that [carried](crate::Streams) this stream closed, for a reason of this kind.
+    #[error("its carrier, session {carrier}, closed ({why:?})")]
+    #[non_exhaustive]
+    CarrierLost {
+        /// The session.
+        carrier: SessionId,
+        /// Why it closed.
+        why: CloseKind,
+    },
+    /// The session, a stream that is [carried](crate::Streams), took no packets while more came for it than
+    /// [may wait](crate::Server::inbox).
+    #[error("{waiting} bytes wait because it takes no packets, and {more} more have come; {limit} may wait")]
+    #[non_exhaustive]
+    InboxFull {
+        /// Bytes that wait.
+        waiting: usize,
+        /// Bytes that came in addition.
+        more: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The server was shut down.
     #[error("server shutdown")]
     Shutdown,
@@ -231,6 +254,8 @@ impl CloseReason {
             Self::Memory { .. } => CloseKind::Memory,
             Self::LinkLost { .. } => CloseKind::LinkLost,
             Self::Forgotten => CloseKind::Forgotten,
+            Self::CarrierLost { .. } => CloseKind::CarrierLost,
+            Self::InboxFull { .. } => CloseKind::InboxFull,
             Self::Shutdown => CloseKind::Shutdown,
         }
     }
@@ -296,13 +321,17 @@ pub enum CloseKind {
     LinkLost,
     /// See [`CloseReason::Forgotten`].
     Forgotten,
+    /// See [`CloseReason::CarrierLost`].
+    CarrierLost,
+    /// See [`CloseReason::InboxFull`].
+    InboxFull,
     /// See [`CloseReason::Shutdown`].
     Shutdown,
 }
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::PeerClosed,
         Self::Io,
         Self::Frame,
@@ -321,6 +350,8 @@ impl CloseKind {
         Self::Memory,
         Self::LinkLost,
         Self::Forgotten,
+        Self::CarrierLost,
+        Self::InboxFull,
         Self::Shutdown,
     ];
 
@@ -346,6 +377,8 @@ impl CloseKind {
             Self::Memory => "memory",
             Self::LinkLost => "link_lost",
             Self::Forgotten => "forgotten",
+            Self::CarrierLost => "carrier_lost",
+            Self::InboxFull => "inbox_full",
             Self::Shutdown => "shutdown",
         }
     }

@@ -66,7 +66,7 @@ impl BlockingSocket {
                 socket.connect(&SockAddr::unix(path)?).map_err(timed_out)?;
                 Self::new(socket)
             }
-            Addr::Unix(_) => Err(ErrorKind::Unsupported.into()),
+            Addr::Unix(_) | Addr::Stream { .. } => Err(ErrorKind::Unsupported.into()),
         }
     }
 

@@ -5,8 +5,8 @@ use super::{
     connector::Connected,
     datagram_dials::Datagrams,
     own_socket::{self, Left, OwnSocket, PeerOf},
-    packet_loop::{Desk, Port, Visit},
     placing::PlacedDial,
+    port::{Desk, Port, Visit},
     shared_socket::{SharedSocket, transmit},
     token::{listener_of, listener_token, session_of, session_token},
 };

@@ -6,10 +6,11 @@ use std::{
 use super::{
     Flow, Ready, Service, Sys,
     accept_failure::copy_of,
+    carriers::{Carriers, service_with},
     service::{STEPS, Step, earlier},
     token::service_of,
 };
-use crate::{buffer::ReceiveBuffer, id::ShardId, session::Effects, sync::has_answers_left, time::Tick};
+use crate::{buffer::ReceiveBuffer, session::Effects, sync::has_answers_left, time::Tick};
 
 /// The loop of one thread: a poll, and one shard of each service.
 ///
@@ -132,19 +133,38 @@ impl<Y: Sys> EventLoop<Y> {
             if let Some(Some(from)) = self.services.get_mut(number) {
                 from.outgoing().reuse(effects);
             }
-            let mut services = self.services.iter_mut();
-            next = services.position(|place| place.as_mut().is_some_and(|it| !it.outgoing().is_empty()));
+            let is_asking = |outgoing: &mut Effects| !outgoing.is_unasked();
+            // Carriers take what their streams send when they have told these everything.
+            next = self.find_outgoing(is_asking).or_else(|| {
+                let number = self.find_outgoing(Effects::take_carrying)?;
+                self.carry_out(number);
+                self.find_outgoing(|outgoing| !outgoing.is_empty())
+            });
+        }
+    }
+
+    fn find_outgoing(&mut self, is_it: impl Fn(&mut Effects) -> bool) -> Option<usize> {
+        let mut services = self.services.iter_mut();
+        services.position(|place| place.as_mut().is_some_and(|service| is_it(service.outgoing())))
+    }
+
+    /// Has the streams of this service send what they have over their carriers, which belong to other services.
+    fn carry_out(&mut self, number: usize) {
+        let Some(mut streams) = self.services.get_mut(number).and_then(Option::take) else { return };
+        streams.carry_out(&mut Carriers(&mut self.services));
+        if let Some(place) = self.services.get_mut(number) {
+            *place = Some(streams);
         }
     }
 
     /// Gives each service what was asked of its sessions.
     fn hand_over(&mut self, effects: &mut Effects) {
         effects.drain(|effect, packet| {
-            if let Some(to) = service_with(&mut self.services, effect.session().shard()) {
+            if let Some(to) = service_with(&mut self.services, effect.shard()) {
                 to.apply(effect, packet);
             } else if let Some(answer) = effect.answer_for_ended() {
-                if let Some(to) = service_with(&mut self.services, answer.session().shard()) {
-                    to.apply(answer, &[]);
+                if let Some(to) = service_with(&mut self.services, answer.shard()) {
+                    to.apply(answer, &mut []);
                 }
             }
         });
@@ -187,12 +207,4 @@ impl<Y: Sys> EventLoop<Y> {
     pub(crate) fn sys(&self) -> &Y {
         &self.sys
     }
-}
-
-/// Returns the service that this shard belongs to, if it has not ended.
-fn service_with<Y: Sys>(
-    services: &mut [Option<Box<dyn Service<Y>>>],
-    shard: ShardId,
-) -> Option<&mut Box<dyn Service<Y>>> {
-    services.iter_mut().flatten().find(|service| service.shard() == shard)
 }

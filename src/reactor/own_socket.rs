@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Ready, SocketOptions, Sys, packet_loop::Visit};
+use super::{Ready, SocketOptions, Sys, port::Visit};
 use crate::{
     addr::Addr,
     buffer::ReceiveBuffer,

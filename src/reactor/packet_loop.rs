@@ -1,13 +1,13 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    Connector, Flow, Ready, Service, Sys,
+    Carriers, Connector, Flow, Ready, Service, Sys,
     connector::Connected,
     dialling::Dialling,
     placing::PlacedDial,
+    port::{Desk, Port, Visit},
     service::Step,
     shares::{COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, SLOW_TURN, TIMER_SHARE, WRITE_SHARE},
-    way::Way,
 };
 use crate::{
     buffer::ReceiveBuffer,
@@ -15,10 +15,9 @@ use crate::{
     error::{CloseReason, DialError},
     framing::LengthPrefix,
     handler::PacketHandler,
-    id::{Key, ShardId},
-    metrics::Counters,
+    id::{Key, SessionId, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Alarm, Command, Ended, FanOut, LocalTurn, SessionAccess, Shard, take_local},
+    shard::{Alarm, Carry, Command, FanOut, LocalTurn, Shard, take_local},
     sync::Mailbox,
     time::Tick,
     timer_wheel::Fired,
@@ -39,98 +38,6 @@ pub(crate) struct PacketLoop<Y: Sys, H: PacketHandler, P: Port<Y, H>> {
     dirty: VecDeque<Key>,
     /// The last one is the earliest.
     due: Vec<Fired<TimerPurpose>>,
-}
-
-/// The sessions, as a port sees them.
-pub(crate) struct Desk<H: PacketHandler, T> {
-    pub(super) shard: Shard<H, LengthPrefix, T>,
-    /// When this turn began.
-    pub(super) began: Tick,
-    /// The sessions that were served in this turn.
-    served: Vec<Key>,
-}
-
-/// A session of a [`Port`], while it is visited.
-pub(crate) type Visit<'a, H, T> = SessionAccess<'a, H, LengthPrefix, T>;
-
-/// What the sessions of a shard share to send and receive their packets.
-pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
-    /// The place of one session in it.
-    type Io;
-
-    /// How sessions with chosen peers are opened.
-    type Way: Way<Y, Io = Self::Io>;
-
-    /// Notes what the events of this turn say.
-    fn take_events(&mut self, events: &[Ready], shard: &mut Shard<H, LengthPrefix, Self::Io>);
-
-    /// Receives packets, and hands them to their sessions. `share` is the part of the turn that it may take.
-    fn read(&mut self, desk: &mut Desk<H, Self::Io>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
-
-    /// Sends what a session has to send.
-    fn transmit(&mut self, sys: &mut Y, access: &mut Visit<'_, H, Self::Io>);
-
-    /// Returns a session that had to wait and may send now, once for each time it waited.
-    fn next_waiting(&mut self) -> Option<Key>;
-
-    /// Returns `true` if work is left that no event will announce.
-    fn has_work(&self) -> bool;
-
-    /// Returns when there is something to do, if nothing happens before.
-    fn deadline(&self) -> Option<Tick>;
-
-    /// Returns `true` if a peer may only seem to be silent, because what it sends was not read yet.
-    fn hides_input(&self, now: Tick) -> bool;
-
-    /// Finds a thread for a dial that another one asked for.
-    fn place_dial(&mut self, dial: Box<NewDial>, counters: &mut Counters) -> PlacedDial;
-
-    /// Opens a session with a chosen peer.
-    ///
-    /// # Errors
-    /// Why there is none.
-    fn adopt_dialled(
-        &mut self,
-        desk: &mut Desk<H, Self::Io>,
-        sys: &mut Y,
-        connected: Connected<Self::Io>,
-    ) -> Result<Key, DialError>;
-
-    /// Forgets a session that has ended. Its `on_close` was called.
-    fn forget(&mut self, ended: Ended<Self::Io>, shard: &Shard<H, LengthPrefix, Self::Io>);
-
-    /// A turn is over.
-    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, Self::Io>);
-
-    /// There are no new sessions any more.
-    fn stop(&mut self, now: Tick, counters: &mut Counters);
-}
-
-impl<H: PacketHandler, T> Desk<H, T> {
-    /// Called after a session was served. It must not be blamed for a silence during which its shard was busy with a
-    /// callback: what was stamped just before the callback counts from now.
-    pub(super) fn note_served(&mut self, key: Key) {
-        self.served.push(key);
-        if self.shard.clock().is_outdated() {
-            self.restamp();
-        }
-    }
-
-    #[cold]
-    fn restamp(&mut self) {
-        let to = self.shard.clock().stamp();
-        let Some(from) = self.shard.clock().take_outdated() else { return };
-        for key in &self.served {
-            self.shard.restamp(*key, from, to);
-        }
-    }
-
-    /// Tells the port of the sessions that have ended.
-    pub(super) fn close_ended<Y: Sys, P: Port<Y, H, Io = T>>(&mut self, port: &mut P) {
-        while let Some(ended) = self.shard.poll_ended() {
-            port.forget(ended, &self.shard);
-        }
-    }
 }
 
 impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
@@ -249,6 +156,14 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
             access.take_from(fan_out);
             port.transmit(sys, access);
         })
+    }
+
+    /// Sessions were served: the port learns which have ended, and streams may have something to send.
+    fn settle(&mut self) {
+        self.desk.close_ended(&mut self.port);
+        if self.port.has_to_carry() {
+            self.desk.shard.outgoing().note_carrying();
+        }
     }
 
     /// Takes what callbacks have posted to this shard since it last did.
@@ -428,14 +343,35 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
             Step::Flush => self.flush(sys),
         }
         self.take_local();
+        self.settle();
     }
 
     fn outgoing(&mut self) -> &mut Effects {
         self.desk.shard.outgoing()
     }
 
-    fn apply(&mut self, effect: Effect, packet: &[u8]) {
-        self.desk.shard.apply(effect, packet);
+    fn apply(&mut self, effect: Effect, packet: &mut [u8]) {
+        match effect {
+            Effect::Stream { carrier, about, .. } => {
+                if self.desk.shard.clock().is_watched() {
+                    self.desk.shard.pass_over();
+                }
+                let _turn = LocalTurn::begin(&self.mailbox);
+                self.port.handle_carrier(&mut self.desk, carrier, about, packet);
+                self.take_local();
+                self.settle();
+            }
+            effect => self.desk.shard.apply(effect, packet),
+        }
+    }
+
+    fn carry_out(&mut self, carriers: &mut Carriers<'_, Y>) {
+        self.port.carry_out(&mut self.desk, carriers);
+        self.settle();
+    }
+
+    fn carry(&mut self, carrier: SessionId, write: &mut dyn FnMut(&mut dyn Carry)) -> bool {
+        self.desk.shard.carry(carrier, write)
     }
 
     fn end_turn(&mut self, _sys: &mut Y) -> io::Result<Flow> {
@@ -444,7 +380,8 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
         self.port.end_turn(shard);
         shard.counters().mailbox = self.commands.len() as u64;
         shard.end_turn();
-        Ok(if shard.is_finished() { Flow::Stop } else { Flow::Continue })
+        let is_over = shard.is_finished() && !self.port.is_carrying();
+        Ok(if is_over { Flow::Stop } else { Flow::Continue })
     }
 
     fn finish(mut self: Box<Self>, _sys: &mut Y) -> Effects {

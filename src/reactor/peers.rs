@@ -1,19 +1,25 @@
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, hash::Hash};
 
 use crate::{framing::Framing, handler::PacketHandler, id::Key, shard::Shard, time::Tick};
 
-/// The sessions of the peers of one socket, by their addresses. The hash is keyed: addresses can be forged so that they
-/// would collide in any other.
-#[derive(Debug, Default)]
-pub(super) struct Peers {
-    sessions: HashMap<SocketAddr, Key>,
-    /// The peer that was found last: datagrams often come several at a time.
-    last: Option<(SocketAddr, Key)>,
+/// The sessions of the peers of one socket, by their addresses, or of the streams of one carrier, by their numbers. The
+/// hash is keyed: addresses can be forged, and numbers chosen, so that they would collide in any other.
+#[derive(Debug)]
+pub(super) struct Peers<A> {
+    sessions: HashMap<A, Key>,
+    /// The peer that was found last: packets often come several at a time.
+    last: Option<(A, Key)>,
 }
 
-impl Peers {
+impl<A> Default for Peers<A> {
+    fn default() -> Self {
+        Self { sessions: HashMap::new(), last: None }
+    }
+}
+
+impl<A: Copy + Eq + Hash> Peers<A> {
     #[inline]
-    pub(super) fn find(&mut self, addr: SocketAddr) -> Option<Key> {
+    pub(super) fn find(&mut self, addr: A) -> Option<Key> {
         match self.last {
             Some((last, key)) if last == addr => Some(key),
             _ => {
@@ -24,14 +30,14 @@ impl Peers {
         }
     }
 
-    pub(super) fn insert(&mut self, addr: SocketAddr, key: Key) {
+    pub(super) fn insert(&mut self, addr: A, key: Key) {
         self.sessions.insert(addr, key);
         self.last = Some((addr, key));
     }
 
     /// Removes a peer whose session has ended, unless it has another by now. A table that has become much too large
     /// shrinks.
-    pub(super) fn remove(&mut self, addr: SocketAddr, is_alive: impl Fn(Key) -> bool) {
+    pub(super) fn remove(&mut self, addr: A, is_alive: impl Fn(Key) -> bool) {
         if self.sessions.get(&addr).is_none_or(|key| is_alive(*key)) {
             return;
         }
@@ -41,6 +47,12 @@ impl Peers {
         if self.sessions.capacity() > 2 * most {
             self.sessions.shrink_to(most / 2);
         }
+    }
+
+    /// Removes all of them.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Key> + use<A> {
+        self.last = None;
+        std::mem::take(&mut self.sessions).into_values()
     }
 }
 
@@ -92,6 +104,8 @@ fn keep_idlest(list: &mut Vec<(Tick, Key)>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn key(slot: u32) -> Key {

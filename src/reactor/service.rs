@@ -3,12 +3,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Ready, Sys};
+use super::{Carriers, Ready, Sys};
 use crate::{
     buffer::ReceiveBuffer,
     error::CloseReason,
-    id::ShardId,
+    id::{SessionId, ShardId},
     session::{Effect, Effects},
+    shard::Carry,
     sync::has_answers_left,
     time::Tick,
 };
@@ -64,7 +65,16 @@ pub(crate) trait Service<Y: Sys> {
     fn outgoing(&mut self) -> &mut Effects;
 
     /// Executes what a callback of another service on this thread has asked of a session of this service.
-    fn apply(&mut self, effect: Effect, packet: &[u8]);
+    fn apply(&mut self, effect: Effect, packet: &mut [u8]);
+
+    /// Has its streams send what they have over their carriers, if its sessions are streams.
+    fn carry_out(&mut self, carriers: &mut Carriers<'_, Y>) {
+        let _ = carriers;
+    }
+
+    /// Visits a session that carries streams of another service on this thread, which takes what `write` gives it.
+    /// Returns `false` if it has ended.
+    fn carry(&mut self, carrier: SessionId, write: &mut dyn FnMut(&mut dyn Carry)) -> bool;
 
     /// # Errors
     /// The error with which the listeners have failed.

@@ -21,9 +21,9 @@ use crate::{
     error::CloseReason,
     framing::Framing,
     handler::PacketHandler,
-    id::{Key, ShardId},
+    id::{Key, SessionId, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Command, FanOut, Incoming, LocalTurn, Shard, take_local},
+    shard::{Carry, Command, FanOut, Incoming, LocalTurn, Shard, take_local},
     sync::{Mailbox, has_answers_left},
     time::Tick,
     timer_wheel::Fired,
@@ -407,11 +407,15 @@ where
         self.shard.outgoing()
     }
 
-    fn apply(&mut self, effect: Effect, packet: &[u8]) {
+    fn apply(&mut self, effect: Effect, packet: &mut [u8]) {
         if self.shard.clock().is_watched() {
             self.shard.pass_over();
         }
         self.shard.apply(effect, packet);
+    }
+
+    fn carry(&mut self, carrier: SessionId, write: &mut dyn FnMut(&mut dyn Carry)) -> bool {
+        self.shard.carry(carrier, write)
     }
 
     #[inline(always)]

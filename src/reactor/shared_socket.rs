@@ -1,9 +1,10 @@
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind},
+    net::SocketAddr,
 };
 
-use super::{Sys, own_socket::PeerOf, packet_loop::Visit, peers::Peers};
+use super::{Sys, own_socket::PeerOf, peers::Peers, port::Visit};
 use crate::{addr::Addr, handler::PacketHandler, id::Key, time::Tick};
 
 /// So many calls in a row that fail make a socket pause.
@@ -15,7 +16,7 @@ const PAUSE: Tick = 100;
 pub(super) struct SharedSocket<Y: Sys> {
     pub(super) io: Y::Datagrams,
     pub(super) local: Addr,
-    pub(super) peers: Peers,
+    pub(super) peers: Peers<SocketAddr>,
     /// It may have datagrams to read.
     pub(super) is_readable: bool,
     /// The kernel takes no datagram; an event will announce when it does.

@@ -269,7 +269,7 @@ impl Stream {
             Addr::Ip(addr) => (Socket::new(Domain::for_address(*addr), Type::STREAM, None)?, (*addr).into()),
             #[cfg(unix)]
             Addr::Unix(Some(path)) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
-            Addr::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+            Addr::Unix(_) | Addr::Stream { .. } => return Err(io::ErrorKind::Unsupported.into()),
         };
         socket.set_nonblocking(true)?;
         // Before it connects: the peer is told then how much it may send.

@@ -18,7 +18,7 @@ use crate::{
     reactor::{
         Connector, DatagramConfig, DatagramPort, Datagrams, DispatchDials, Gate, Placing, Service, Sys,
     },
-    session::Carrier,
+    session::Medium,
     shard::{Beyond, Framings, OtherFramings, Shard},
     strategy::ForkingStrategy,
     sync::Wake,
@@ -90,7 +90,7 @@ where
             &self.registry,
             waker,
             id,
-            Carrier::Datagrams,
+            Medium::Datagrams,
             framings,
             &mut *self.factory,
             Box::new(assemble),

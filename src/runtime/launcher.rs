@@ -23,7 +23,7 @@ use crate::{
     id::ShardId,
     metrics::SharedCounters,
     reactor::{ConnectorConfig, Dispatch, EventLoop, Flow, Lifetime, Service, Sys},
-    session::{Carrier, CoreConfig, Deliver, ShardCore},
+    session::{CoreConfig, Deliver, Medium, ShardCore},
     shard::{Command, Framings, ShardConfig},
     strategy::ForkingStrategy,
     sync::{DeferredAnswers, Mailbox, MailboxLimits, Wake, give_answers},
@@ -85,7 +85,7 @@ pub(super) struct ShardLauncher<P: Platform, H, F> {
     member: RegisteredShard<P>,
     framings: Framings<F>,
     make: Contained<Box<dyn FnOnce() -> H + Send>>,
-    carrier: Carrier,
+    medium: Medium,
     assemble: Assemble<P, H, F>,
     first: FirstCommand<StreamOf<P>>,
     registration: ShardRegistration<P>,
@@ -236,14 +236,14 @@ where
         registry: &Arc<ShardRegistry<P>>,
         waker: Arc<dyn Wake>,
         id: ShardId,
-        carrier: Carrier,
+        medium: Medium,
         framings: Framings<F>,
         factory: &mut dyn HandlerFactory<H>,
         assemble: Assemble<P, H, F>,
     ) -> Self {
         let make = Contained::new(factory.factory(id));
         let launcher = Self::new(registry, waker, id, Lifetime::Server, framings, make, assemble);
-        Self { carrier, ..launcher }
+        Self { medium, ..launcher }
     }
 
     /// For a shard of the connection that `first` is about.
@@ -286,8 +286,8 @@ where
             thread: Arc::new(OnceLock::new()),
         };
         let registration = ShardRegistration::begin(registry, id, lifetime, &member);
-        let (carrier, first) = (Carrier::Streams, FirstCommand::default());
-        Self { member, framings, make, carrier, assemble, first, registration }
+        let (medium, first) = (Medium::Streams, FirstCommand::default());
+        Self { member, framings, make, medium, assemble, first, registration }
     }
 }
 
@@ -311,7 +311,7 @@ where
         number: u8,
         neighbours: Arc<[Neighbour]>,
     ) -> Result<Begun<P>, ServeError> {
-        let Self { member, framings, make, carrier, assemble, first, registration } = *self;
+        let Self { member, framings, make, medium, assemble, first, registration } = *self;
         let _ = member.thread.set(thread::current().id());
         if let Some(first) = take(&first) {
             // If this thread gets no further, the connection is dropped with the mailbox.
@@ -320,7 +320,7 @@ where
         let made = catch_unwind(AssertUnwindSafe(|| {
             let reporter = registration.reporter(&member);
             let handler = make_handler(make)?;
-            let core = registration.core(sys, &member, carrier, reporter.clone(), neighbours);
+            let core = registration.core(sys, &member, medium, reporter.clone(), neighbours);
             let seed = registration.seed(handler, &member, framings, core, reporter, number);
             start(sys, assemble, seed)
         }));
@@ -412,7 +412,7 @@ impl<P: Platform> ShardRegistration<P> {
         &self,
         sys: &P::Sys,
         member: &RegisteredShard<P>,
-        carrier: Carrier,
+        medium: Medium,
         reporter: Reporter,
         neighbours: Arc<[Neighbour]>,
     ) -> Box<ShardCore> {
@@ -420,7 +420,7 @@ impl<P: Platform> ShardRegistration<P> {
         ShardCore::new(CoreConfig {
             server: registry.numbers.server(),
             shard: self.id,
-            carrier,
+            medium,
             limits: &registry.limits,
             clock: sys.clock(),
             origin: registry.numbers.origin(),

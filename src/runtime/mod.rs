@@ -16,6 +16,7 @@ mod resolver;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod start;
+mod streams;
 
 pub(crate) use datagrams::{DatagramParts, Intake, Sockets};
 pub(crate) use fan_out::Posted;
@@ -32,3 +33,4 @@ pub(crate) use resolver::{LookUp, Resolver};
 #[cfg(all(unix, feature = "signals"))]
 pub(crate) use signals::SignalThread;
 pub(crate) use start::{ServiceParts, StartService, start_workers};
+pub(crate) use streams::{Carrying, StreamParts};

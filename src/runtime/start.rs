@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     addr::Addr, contained::Contained, error::ServeError, framing::Framing, handler::PacketHandler,
-    id::ShardId, session::Carrier, shard::Framings, strategy::ForkingStrategy, sync::Wake,
+    id::ShardId, session::Medium, shard::Framings, strategy::ForkingStrategy, sync::Wake,
 };
 
 /// What is needed to start the shards of a service.
@@ -76,9 +76,9 @@ where
             self.workers.next()
         };
         let (id, framings) = (self.registry.numbers.on_thread(thread), self.framings.clone());
-        let (carrier, factory) = (Carrier::Streams, &mut *self.factory);
+        let (medium, factory) = (Medium::Streams, &mut *self.factory);
         let assemble = serve_streams(parts);
-        Box::new(ShardLauncher::standing(&self.registry, waker, id, carrier, framings, factory, assemble))
+        Box::new(ShardLauncher::standing(&self.registry, waker, id, medium, framings, factory, assemble))
     }
 
     fn registry(&self) -> &Arc<ShardRegistry<P>> {

@@ -2,6 +2,7 @@
 
 mod bind;
 mod broadcast;
+mod carried;
 mod connect;
 mod datagram;
 mod handle;
@@ -18,6 +19,7 @@ mod transport;
 
 use std::{fmt, time::Duration};
 
+pub use carried::Carried;
 pub use datagram::Datagram;
 pub use handle::ServerHandle;
 pub use handlers::{Handlers, PerShard, per_shard};

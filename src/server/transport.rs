@@ -1,11 +1,12 @@
-use super::{Datagram, Server, start};
+use super::{Carried, Datagram, Server, start};
 use crate::{
     contained::Contained, framing::Framing, handler::PacketHandler, runtime::HandlerFactory,
     strategy::ForkingStrategy,
 };
 
-/// What carries the packets of a server: a [`Framing`], which cuts them from streams ([`Server::bind`]), or datagrams
-/// ([`Server::bind_udp`]), each of which is one.
+/// What carries the packets of a server: a [`Framing`], which cuts them from streams ([`Server::bind`]), datagrams
+/// ([`Server::bind_udp`]), each of which is one, or sessions of another service ([`Server::carried`]), whose packets bring
+/// them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no framing",
     note = "a server is given one before it is served: `Server::bind(..)?.framing(Separator::lines())`",
@@ -60,5 +61,21 @@ impl sealed::Sealed for Datagram {
         S: HandlerFactory<H> + Clone + 'static,
     {
         super::datagram::service(server, factory)
+    }
+}
+
+impl Transport for Carried {}
+
+impl sealed::Sealed for Carried {
+    #[expect(private_interfaces, reason = "called by this module alone")]
+    fn service<H, S>(
+        server: Server<Self>,
+        factory: S,
+    ) -> (Box<dyn start::PendingService>, Contained<Box<dyn ForkingStrategy>>)
+    where
+        H: PacketHandler + 'static,
+        S: HandlerFactory<H> + Clone + 'static,
+    {
+        super::carried::service(server, factory)
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct RareState {
     pub(super) overflow: Overflow,
     /// What a proxy has said about the connection.
     pub(super) proxied: Option<Box<ProxyHeader>>,
+    /// The server shuts down, and it closes when none of the streams is left that it carries.
+    pub(super) closes_behind_streams: bool,
     /// The protocol that the layers have negotiated with the peer.
     pub(super) protocol: Option<Box<[u8]>>,
     /// The request of a WebSocket, until `on_open` has returned.

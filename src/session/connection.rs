@@ -1,5 +1,4 @@
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -116,57 +115,9 @@ impl Connection {
         self.status.is_closing()
     }
 
-    /// The connection has failed. What was received before is still handed out in later turns, within the time of a
-    /// graceful close, in case the peer continues to send.
-    ///
-    /// # Errors
-    /// Returns `error` if the session is to be terminated at once: it is not open, it has nothing more to hand out, or
-    /// it is paused, for an unknown time.
-    #[cold]
-    pub(crate) fn handle_broken(&mut self, error: io::Error, core: &mut ShardCore) -> Result<(), io::Error> {
-        if self.status.phase() != Phase::Open
-            || self.status.has_block(ReadBlock::PAUSED)
-            || self.status.has(Flags::END_TOLD)
-        {
-            return Err(error);
-        }
-        if self.status.insert(Flags::BROKEN) {
-            self.status.insert(Flags::READABLE | Flags::HANGUP);
-            let rare = self.rare_or_new();
-            rare.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
-            rare.reason = Some(Contained::new(CloseReason::io(error)));
-            if let Some(handle_state) = self.handle_state() {
-                handle_state.lose(CloseKind::Io);
-            }
-            self.discard_output(core);
-            core.read_later(self);
-        }
-        Ok(())
-    }
-
-    /// Returns `true` if a session whose connection has failed stays, because something is left to hand out.
-    #[cold]
-    pub(crate) fn outlives_break(&mut self, core: &mut ShardCore) -> bool {
-        self.discard_output(core);
-        let is_late = self.close_by(core.clock.lost()).is_some_and(|at| at <= core.clock.now());
-        let takes =
-            self.status.phase() == Phase::Open && !self.status.has_block(ReadBlock::PAUSED) && !is_late;
-        let lives = takes && self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED);
-        // Or when its partner takes packets again.
-        if lives && !self.is_held() {
-            core.read_later(self);
-        }
-        lives
-    }
-
     /// The last packet was handed out, and `on_end` is called.
     pub(crate) fn note_end_told(&mut self) {
         self.status.insert(Flags::END_TOLD);
-    }
-
-    /// Returns `true` if the connection has failed, so that nothing can be sent any more.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.status.has(Flags::BROKEN)
     }
 
     /// A shutdown has begun, and the session stays open until the grace period is over.
@@ -174,19 +125,6 @@ impl Connection {
         self.status.remove(Flags::SHUTDOWN);
         if self.status.has(Flags::READABLE | Flags::BACKLOG | Flags::ENDED) {
             core.read_later(self);
-        }
-    }
-
-    /// Discards what was to be sent over a connection that has failed.
-    #[cold]
-    fn discard_output(&mut self, core: &mut ShardCore) {
-        self.give_back_outbox(core);
-        if self.status.has(Flags::LAYERED) {
-            self.discard_wire(core);
-        }
-        self.status.remove(Flags::BLOCKED | Flags::DRAINED);
-        if self.status.has_block(ReadBlock::FULL) && !self.is_linked() {
-            self.lift(ReadBlock::FULL, core);
         }
     }
 

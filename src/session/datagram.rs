@@ -13,11 +13,13 @@ const HEADER: usize = 4;
 
 /// What carries the packets of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carrier {
+pub(crate) enum Medium {
     /// Streams of bytes, which a framing cuts.
     Streams,
     /// Datagrams: each is a packet.
     Datagrams,
+    /// Sessions of another service, whose packets bring them.
+    Carriers,
 }
 
 impl Connection {
@@ -89,7 +91,7 @@ impl Connection {
         }
     }
 
-    fn lose_datagram(&mut self, len: usize, core: &mut ShardCore) {
+    pub(crate) fn lose_datagram(&mut self, len: usize, core: &mut ShardCore) {
         if let Some(outbox) = &mut self.outbox {
             outbox.lose_tickets(len.saturating_add(HEADER));
         }

@@ -77,7 +77,7 @@ impl ShardCore {
     /// # Errors
     /// If it cannot be made here, there are too many, or the shard is stopping.
     pub(crate) fn dial(&mut self, dial: Dial) -> Result<DialId, DialError> {
-        dial.check(self.carrier)?;
+        dial.check(self.medium)?;
         self.dials.enter(self.limits.dials)?;
         let dial = NewDial::new(dial);
         let id = dial.id;

@@ -1,8 +1,8 @@
 use crate::{
     contained::Contained,
-    error::{CloseReason, SendError},
-    id::SessionId,
-    session::LinkSignal,
+    error::{CloseReason, SendError, StreamError},
+    id::{SessionId, ShardId},
+    session::{LinkSignal, StreamEffect},
 };
 
 /// What callbacks have asked of other sessions on their thread. It is done when the callback has returned, so that no
@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Effects {
     list: Vec<Effect>,
     bytes: Vec<u8>,
+    /// Streams have something to send over their carriers.
+    carries: bool,
 }
 
 /// What is asked of one session.
@@ -32,21 +34,31 @@ pub(crate) enum Effect {
     Pass { to: SessionId, len: usize },
     /// What another session says about their link.
     Signal { to: SessionId, signal: LinkSignal },
+    /// What a carrier tells the shard of its streams.
+    Stream { to: ShardId, carrier: SessionId, about: StreamEffect },
 }
 
 impl Effect {
-    /// Returns the session concerned.
-    pub(crate) fn session(&self) -> SessionId {
+    /// Returns the shard concerned.
+    pub(crate) fn shard(&self) -> ShardId {
         match self {
             Self::Send { to: session, .. }
             | Self::Close { session, .. }
             | Self::Pass { to: session, .. }
-            | Self::Signal { to: session, .. } => *session,
+            | Self::Signal { to: session, .. } => session.shard(),
+            Self::Stream { to, .. } => *to,
         }
     }
-}
 
-impl Effect {
+    /// How many of the bytes are its own.
+    fn len(&self) -> usize {
+        match self {
+            Self::Send { len, .. } | Self::Pass { len, .. } => *len,
+            Self::Stream { about: StreamEffect::Packets { len, .. }, .. } => *len,
+            Self::Close { .. } | Self::Signal { .. } | Self::Stream { .. } => 0,
+        }
+    }
+
     /// Returns what follows if the session's whole service has ended: a session that asks for a link gets none.
     pub(crate) fn answer_for_ended(&self) -> Option<Self> {
         match self {
@@ -62,9 +74,25 @@ impl Effect {
 const KEPT: usize = 64 * 1024;
 
 impl Effects {
+    /// Returns `true` if nothing is asked, and no stream has anything to send.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty() && !self.carries
+    }
+
+    /// Returns `true` if nothing is asked.
+    pub(crate) fn is_unasked(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Streams have something to send over their carriers.
+    pub(crate) fn note_carrying(&mut self) {
+        self.carries = true;
+    }
+
+    /// Returns `true` if they had.
+    pub(crate) fn take_carrying(&mut self) -> bool {
+        std::mem::take(&mut self.carries)
     }
 
     /// Records a packet for another session.
@@ -109,6 +137,54 @@ impl Effects {
         self.list.push(Effect::Signal { to, signal });
     }
 
+    /// Records what is never refused, because it is rare.
+    pub(crate) fn record(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    /// Records what a carrier tells its streams.
+    pub(crate) fn tell_stream(&mut self, effect: Effect, most: usize) -> Result<(), StreamError> {
+        if self.list.len() >= most {
+            return Err(StreamError::Full { packets: self.list.len(), bytes: self.bytes.len() });
+        }
+        self.list.push(effect);
+        Ok(())
+    }
+
+    /// Records a packet that has come for a stream of this carrier. Packets that follow each other share an effect, each
+    /// behind its length, as they stand in an inbox.
+    #[inline]
+    pub(crate) fn deliver(
+        &mut self,
+        to: ShardId,
+        carrier: SessionId,
+        stream: u64,
+        packet: &[u8],
+        (most, most_bytes): (usize, usize),
+    ) -> Result<(), StreamError> {
+        let (waiting, added) = (self.bytes.len(), packet.len().saturating_add(4));
+        let has_room = self.list.len() < most && added <= most_bytes.saturating_sub(waiting);
+        let size = u32::try_from(packet.len()).ok().filter(|_| has_room);
+        let full = StreamError::Full { packets: self.list.len(), bytes: waiting };
+        let size = size.ok_or(full)?;
+        self.bytes.extend_from_slice(&size.to_be_bytes());
+        self.bytes.extend_from_slice(packet);
+        if let Some(Effect::Stream {
+            to: shard,
+            carrier: of,
+            about: StreamEffect::Packets { stream: number, packets, len },
+        }) = self.list.last_mut()
+        {
+            if (*shard, *of, *number) == (to, carrier, stream) {
+                (*packets, *len) = (*packets + 1, *len + added);
+                return Ok(());
+            }
+        }
+        let about = StreamEffect::Packets { stream, packets: 1, len: added };
+        self.list.push(Effect::Stream { to, carrier, about });
+        Ok(())
+    }
+
     /// Records that another session is to be closed.
     pub(crate) fn close(
         &mut self,
@@ -124,14 +200,10 @@ impl Effects {
     }
 
     /// Hands each effect to `apply` in the order in which they were recorded, with its bytes.
-    pub(crate) fn drain(&mut self, mut apply: impl FnMut(Effect, &[u8])) {
-        let mut rest = self.bytes.as_slice();
+    pub(crate) fn drain(&mut self, mut apply: impl FnMut(Effect, &mut [u8])) {
+        let mut rest = self.bytes.as_mut_slice();
         for effect in self.list.drain(..) {
-            let len = match &effect {
-                Effect::Send { len, .. } | Effect::Pass { len, .. } => *len,
-                Effect::Close { .. } | Effect::Signal { .. } => 0,
-            };
-            let Some((packet, behind)) = rest.split_at_checked(len) else { break };
+            let Some((packet, behind)) = rest.split_at_mut_checked(effect.len()) else { break };
             rest = behind;
             apply(effect, packet);
         }
@@ -144,6 +216,7 @@ impl Effects {
             drained.list.is_empty() && self.list.is_empty(),
             "nothing is recorded while effects are applied"
         );
+        drained.carries |= self.carries;
         drained.bytes.shrink_to(KEPT);
         drained.list.shrink_to(KEPT / size_of::<Effect>());
         *self = drained;
@@ -175,6 +248,7 @@ mod tests {
             Effect::Close { session, .. } => seen.push((session.key.slot, b"close".into())),
             Effect::Pass { to, .. } => seen.push((to.key.slot, packet.to_vec())),
             Effect::Signal { to, .. } => seen.push((to.key.slot, b"signal".into())),
+            Effect::Stream { .. } => unreachable!("none was told anything"),
         });
         let expected = [(1, &b"one"[..]), (2, b"close"), (1, b""), (3, b"two")];
         assert_eq!(seen, expected.map(|(slot, packet)| (slot, packet.to_vec())));
@@ -202,7 +276,10 @@ mod tests {
         effects.signal(one, LinkSignal::End);
         assert!(effects.pass(one, b"two", BYTES) && effects.pass(other, b"three", BYTES));
         let mut seen = Vec::new();
-        effects.drain(|effect, packets| seen.push((effect.session().key.slot, packets.len())));
+        effects.drain(|effect, packets| match effect {
+            Effect::Pass { to, .. } | Effect::Signal { to, .. } => seen.push((to.key.slot, packets.len())),
+            _ => unreachable!("nothing else was recorded"),
+        });
         assert_eq!(seen, [(1, 8 + 3 + 8), (1, 0), (1, 8 + 3), (2, 8 + 5)]);
     }
 
@@ -211,6 +288,32 @@ mod tests {
         let mut effects = Effects::default();
         assert!(effects.pass(key(1), &[0; 100], 10));
         assert!(!effects.pass(key(1), &[0; 1], 10));
+    }
+
+    #[test]
+    fn packets_for_a_stream_stand_behind_their_lengths_and_share_an_effect() {
+        let (mut effects, carrier) = (Effects::default(), key(1));
+        let limits = (3, 26);
+        for (stream, packet) in [(1, &b"one"[..]), (1, b""), (2, b"two")] {
+            assert_eq!(effects.deliver(ShardId(1), carrier, stream, packet, limits), Ok(()));
+        }
+        let full = Err(StreamError::Full { packets: 2, bytes: 18 });
+        assert_eq!(effects.deliver(ShardId(1), carrier, 2, b"12345", limits), full);
+        let about = StreamEffect::End { stream: 1 };
+        assert_eq!(effects.tell_stream(Effect::Stream { to: ShardId(1), carrier, about }, 3), Ok(()));
+        let about = StreamEffect::End { stream: 2 };
+        let full = Err(StreamError::Full { packets: 3, bytes: 18 });
+        assert_eq!(effects.tell_stream(Effect::Stream { to: ShardId(1), carrier, about }, 3), full);
+        let mut seen = Vec::new();
+        effects.drain(|effect, packets| {
+            assert_eq!(effect.shard(), ShardId(1));
+            if let Effect::Stream { about: StreamEffect::Packets { stream, packets: count, .. }, .. } = effect
+            {
+                seen.push((stream, count, packets.to_vec()));
+            }
+        });
+        let expected = [(1, 2, b"\0\0\0\x03one\0\0\0\0".to_vec()), (2, 1, b"\0\0\0\x03two".to_vec())];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -349,8 +349,9 @@ impl Connection {
         }
     }
 
-    /// The session closes: so does its partner.
+    /// The session closes: so do its partner and the streams that it carries.
     pub(crate) fn unlink(&mut self, why: CloseKind, core: &mut ShardCore) {
+        self.lose_streams(why, core);
         if !self.is_linked() {
             return;
         }

@@ -10,7 +10,7 @@ use crate::{
     limits::Limits,
     metrics::Counters,
     session::{
-        Carrier, Connection, Deliver, Effects, KeepAlives, LayerBuffers, Links, Route, Timeouts, TimerId,
+        Connection, Deliver, Effects, KeepAlives, LayerBuffers, Links, Medium, Route, Timeouts, TimerId,
         status::Flags,
     },
     sync::DepositedPermits,
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct ShardCore {
     pub(super) server: ServerNumber,
     pub(crate) shard: ShardId,
-    pub(crate) carrier: Carrier,
+    pub(crate) medium: Medium,
     pub(crate) clock: ShardClock,
     /// The time of tick 0.
     pub(crate) origin: Instant,
@@ -89,7 +89,7 @@ pub(crate) enum TimerPurpose {
 pub(crate) struct CoreConfig<'a> {
     pub(crate) server: ServerNumber,
     pub(crate) shard: ShardId,
-    pub(crate) carrier: Carrier,
+    pub(crate) medium: Medium,
     pub(crate) limits: &'a Limits,
     pub(crate) clock: Box<dyn Clock>,
     /// The time of tick 0.
@@ -109,7 +109,7 @@ impl ShardCore {
         Box::new(Self {
             server: config.server,
             shard: config.shard,
-            carrier: config.carrier,
+            medium: config.medium,
             clock: ShardClock::new(config.clock),
             cut_at: None,
             origin: config.origin,

@@ -4,7 +4,7 @@ use std::ops::BitOr;
 /// from all others: why no packets are handed out, the phase, and the flags.
 ///
 /// ```text
-/// │ unused: 4 │ flags: 22 │ phase: 2 │ read blocks: 4 │
+/// │ unused: 3 │ flags: 23 │ phase: 2 │ read blocks: 4 │
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Status(u32);
@@ -93,6 +93,9 @@ impl Flags {
     pub(crate) const ENDING: Self = Self(1 << 26);
     /// Our side has been ended, and the peer's goes on.
     pub(crate) const END_SENT: Self = Self(1 << 27);
+
+    /// Streams are multiplexed over it.
+    pub(crate) const CARRIES: Self = Self(1 << 28);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {

@@ -234,6 +234,7 @@ impl Connection {
             return;
         }
         self.lift(ReadBlock::FULL, core);
+        self.release_streams(core);
         if self.status.phase() == Phase::Open {
             self.status.insert(Flags::DRAINED);
             core.flush_later(self);

@@ -16,7 +16,7 @@ impl Connection {
     /// size hint, if it has one, is checked before.
     ///
     /// If encoding fails or panics, nothing is left of it in the outbox.
-    pub(super) fn enqueue_value(
+    pub(crate) fn enqueue_value(
         &mut self,
         framing: &dyn FramingSlot,
         packet: &dyn Encode,

@@ -15,7 +15,7 @@ use crate::{
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
-    session::{Carrier, Connection, FramingSlot, Heartbeat, SessionCommand, SessionHandle, ShardCore},
+    session::{Connection, FramingSlot, Heartbeat, Medium, SessionCommand, SessionHandle, ShardCore},
     time::ticks,
 };
 
@@ -364,7 +364,7 @@ impl Session<'_> {
     /// ```
     pub fn set_framing(&mut self, framing: impl Framing + 'static) {
         let mut framing: Contained<Box<dyn Framing>> = Contained::new(Box::new(framing));
-        if self.core.carrier == Carrier::Datagrams {
+        if self.core.medium != Medium::Streams {
             return self.connection.close(CloseReason::Handler(Arc::new(NoStream)), self.core);
         }
         framing.offer_max(self.core.limits.frame);
@@ -385,7 +385,7 @@ impl Session<'_> {
     /// nothing if the session is closing. A UDP session has no layers: this closes it, with [`CloseReason::Handler`].
     pub fn push_layer(&mut self, layer: impl Layer + 'static) {
         let layer: Contained<Box<dyn Layer>> = Contained::new(Box::new(layer));
-        if self.core.carrier == Carrier::Datagrams {
+        if self.core.medium != Medium::Streams {
             return self.connection.close(CloseReason::Handler(Arc::new(NoStream)), self.core);
         }
         // What was sent before goes through the layers below, which are the user's code.
@@ -456,9 +456,11 @@ impl fmt::Debug for Session<'_> {
     }
 }
 
-/// What was asked of a UDP session can only be done to a stream.
+/// What was asked of a session over UDP, or over a carrier, can only be done to a stream of bytes.
 #[derive(Debug, Error)]
-#[error("a UDP session has no stream: a datagram is a packet, without a framing or layers")]
+#[error(
+    "only a stream of bytes has a framing and layers: a datagram is a packet, and so is what a carrier brings"
+)]
 struct NoStream;
 
 /// The counters of one session.

@@ -95,6 +95,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     pub(super) fn shut_down(&mut self) {
         match self.call("on_shutdown", |handler, session, state| handler.on_shutdown(session, state)) {
             Some(Then::Stay) => self.slot.connection.stay(self.core),
+            Some(Then::Close) if self.slot.connection.closes_behind_streams(self.core) => {}
             Some(Then::Close) | None => self.close(CloseReason::Shutdown),
         }
     }

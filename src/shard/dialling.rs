@@ -68,7 +68,7 @@ where
     /// # Errors
     /// What of it cannot.
     pub(crate) fn check_dial(&self, dial: &Dial) -> Result<(), DialError> {
-        dial.check(self.core.carrier)
+        dial.check(self.core.medium)
     }
 
     /// Counts a dial that comes from elsewhere.

@@ -44,6 +44,8 @@ where
                 self.with_session(to.key, |access| access.take_passed(packet));
             }
             Effect::Signal { to, signal } => self.signal(to, signal),
+            // For services that carry streams, which take it before.
+            Effect::Stream { .. } => {}
         }
     }
 }

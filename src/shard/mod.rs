@@ -4,6 +4,7 @@
 //! kept here as an opaque `T`, beside the session, so that one look-up finds both.
 
 mod callbacks;
+mod carried;
 mod command;
 mod context;
 mod datagram;
@@ -21,6 +22,7 @@ mod timers;
 
 use std::{collections::VecDeque, sync::Arc};
 
+pub(crate) use carried::{Carry, NotCarried, Stream};
 pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
 pub use datagram::Beyond;
 pub(crate) use datagram::{Peer, Via};

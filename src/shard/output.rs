@@ -86,8 +86,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The connection has failed: the session ends, when what was received before is handed out.
     #[cold]
     pub(crate) fn handle_broken(&mut self, error: io::Error) {
-        if let Err(error) = self.slot.connection.handle_broken(error, self.core) {
-            self.handle_failed(error);
+        if let Err(reason) = self.slot.connection.handle_broken(CloseReason::io(error), self.core) {
+            self.terminate(reason, Ending::Close);
         }
     }
 

@@ -39,10 +39,16 @@ impl Share {
         self.more -= self.granted;
     }
 
+    /// So many frames may be handed out in any case.
+    pub(super) fn grant(&mut self, frames: u32) {
+        let more = frames.saturating_sub(self.frames);
+        (self.frames, self.granted) = (self.frames + more, self.granted + more);
+    }
+
     /// The visit of a session is over: tells the clock how much was done.
     #[inline]
     fn end(&self, core: &mut ShardCore, key: Key) {
-        // Neither wraps: no more is used than was granted, which is at most one stride.
+        // Neither wraps: no more is used than was granted.
         if core.clock.spend(self.granted.wrapping_sub(self.frames).wrapping_add(1)) {
             core.end_visit(key);
         }

@@ -11,7 +11,7 @@ use crate::{
     framing::{Decoded, EncodeError, FrameError, LengthPrefix},
     id::{DialId, ServerNumber, SessionId},
     limits::Limits,
-    session::{Carrier, CoreConfig, Deliver, Route, Session, SessionCommand, Undelivered},
+    session::{CoreConfig, Deliver, Medium, Route, Session, SessionCommand, Undelivered},
     sync::{Admission, Completion, Prospect, Room},
 };
 
@@ -121,7 +121,7 @@ fn shard<T>() -> (Shard<Bomb, Bomb, T>, Arc<SharedCounters>) {
     let core = ShardCore::new(CoreConfig {
         server: ServerNumber::next(),
         shard: ShardId(0),
-        carrier: Carrier::Streams,
+        medium: Medium::Streams,
         limits: &Limits::default(),
         clock: Box::new(Stopped),
         origin: Instant::now(),

@@ -9,6 +9,7 @@
 //! A poll that finds nothing moves the clock to the next thing that happens: an action of a client, or its own
 //! deadline.
 
+mod carrying;
 mod client;
 mod datagrams;
 mod dialling;
@@ -22,6 +23,7 @@ mod sim_sys;
 mod tests;
 mod world;
 
+pub(crate) use carrying::{CarryingSetup, CarryingWorld};
 pub(crate) use client::Heard;
 pub(crate) use dialling::{Answer, Attempt};
 pub(crate) use faults::{Call, Calls, Fail, Faults, errno};

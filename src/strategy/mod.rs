@@ -146,6 +146,15 @@ pub trait ForkingStrategy: Send {
         Ok(usize::MAX)
     }
 
+    /// Checks whether streams can be [carried](crate::Server::carried) by sessions that this strategy places. By default they
+    /// can.
+    ///
+    /// # Errors
+    /// Why not, and what to do: the server does not start and reports [`ServeError::Config`](crate::ServeError::Config).
+    fn carried(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Called when the server listens on `addrs` and its workers run.
     fn on_start(&mut self, addrs: &[Addr]) {
         let _ = addrs;

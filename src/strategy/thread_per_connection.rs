@@ -47,6 +47,12 @@ impl ForkingStrategy for ThreadPerConnection {
         Err(why.into())
     }
 
+    fn carried(&self) -> Result<(), String> {
+        let why = "ThreadPerConnection cannot carry streams: each carrier has a thread of its own, where no other service \
+                   is; use SingleReactor or WorkerPool";
+        Err(why.into())
+    }
+
     fn place(&mut self, _connection: &NewConnection<'_>, loads: ShardLoads<'_>) -> Placement {
         self.place_dial(loads)
     }

@@ -28,6 +28,11 @@ impl Journal {
         self.lock().last().expect("a session was opened").handle.clone()
     }
 
+    /// Returns a handle of every session that was opened.
+    pub(crate) fn handles(&self) -> Vec<SessionHandle> {
+        self.lock().iter().map(|life| life.handle.clone()).collect()
+    }
+
     /// Returns why the session began to close, once it has.
     pub(crate) fn closing(&self, id: SessionId) -> Option<(CloseKind, String)> {
         self.lock().iter().find(|life| life.handle.id() == id)?.closings.first().cloned()

@@ -45,6 +45,7 @@ mod session_ends;
 mod session_handle;
 mod settings;
 mod shutdown;
+mod streams;
 mod tickets;
 mod tickets_and_closes;
 mod timeouts;

@@ -51,6 +51,8 @@ mod shutdown;
 mod slow_callbacks;
 mod stale;
 mod standstill;
+mod streams;
+mod streams_at_random;
 mod tickets;
 mod timeouts;
 mod turns;

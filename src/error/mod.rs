@@ -260,6 +260,11 @@ impl CloseReason {
         }
     }
 
+    /// Returns `true` if it says no more than that the peer's stream has ended, whether it should or not.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self, Self::PeerClosed | Self::Layer(LayerError::Truncated { .. }))
+    }
+
     pub(crate) fn panicked(callback: &'static str, panic: Box<dyn Any + Send>) -> Self {
         Self::Panicked { callback, message: panic_message(panic) }
     }

@@ -10,6 +10,7 @@
 //! | [Blocking work and other threads](blocking_work) | Where do I put what takes long, and how does its reply get back? |
 //! | [Clients](clients) | How do I connect to such a server? |
 //! | [Your own framing](own_framing) | How do I speak a protocol that has none of the ready-made framings? |
+//! | [Browsers](browsers) | How do pages talk to my server, and on which port? |
 //! | [Testing](testing) | How do I test framings, handlers and servers? |
 //! | [Deployment](deployment) | Descriptors, backlog, systemd, restarts, signals, metrics, logging |
 //! | [Coming from Go](from_go) | What packnet, link, go-libnet, tcp_server, chitchat and fastway do, and where it is here |
@@ -35,6 +36,9 @@ pub mod clients {}
 
 #[doc = include_str!("own_framing.md")]
 pub mod own_framing {}
+
+#[doc = include_str!("browsers.md")]
+pub mod browsers {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -147,8 +147,8 @@ impl Connection {
         self.status.insert(Flags::CLOSING);
         let rare = self.rare_or_new();
         let reason = match rare.reason.take() {
-            // The connection had failed before the peer's end was found.
-            Some(broken) if matches!(reason, CloseReason::PeerClosed) => broken,
+            // The connection had failed before the peer's end was found, which is early for a layer.
+            Some(broken) if reason.is_end() => broken,
             _ => Contained::new(reason),
         };
         // A peer that has ended its side but still reads gets its replies for as long as it makes progress.

@@ -265,16 +265,28 @@ impl StackedPeer {
         }
     }
 
-    /// Returns what a peer sends first, with `from` as its address. The parity of its port decides on the version of
-    /// the header.
-    pub fn greet(&mut self, from: SocketAddr) -> Vec<u8> {
+    /// Returns the peer's side of the second layer alone, for another stack on it.
+    #[must_use]
+    pub fn second_of_three() -> Scrambler {
+        Scrambler::new(OUTER)
+    }
+
+    /// Returns the header of a proxy for a peer at `from`. The parity of its port decides on the version.
+    #[must_use]
+    pub fn proxy_header(from: SocketAddr) -> Vec<u8> {
         let header = match from.port() % 2 {
             0 => ProxyHeader::v1(from, from),
             _ => ProxyHeader::v2(from, from).with_checksum(),
         };
-        let (mut wire, inner) = (BytesMut::new(), self.inner.greet());
+        let mut wire = BytesMut::new();
         header.encode(&mut wire);
-        [wire.to_vec(), self.outer.greet(), self.outer.encode(&inner)].concat()
+        wire.to_vec()
+    }
+
+    /// Returns what a peer sends first, with `from` as its address.
+    pub fn greet(&mut self, from: SocketAddr) -> Vec<u8> {
+        let inner = self.inner.greet();
+        [Self::proxy_header(from), self.outer.greet(), self.outer.encode(&inner)].concat()
     }
 
     /// Plain bytes as they are to be sent.

@@ -6,24 +6,103 @@ use std::{
     time::Duration,
 };
 
-use framewire::{Addr, testing::layers::StackedPeer};
+use framewire::{
+    Addr,
+    testing::layers::{Scrambler, StackedPeer},
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::PATIENCE;
+use super::{PATIENCE, websocket::WebSocketStream};
 
-/// The addresses of servers with layers, those of one server together.
-static LAYERED: Mutex<Vec<Vec<SocketAddr>>> = Mutex::new(Vec::new());
+/// The addresses of servers with layers, those of one server together, and what their clients speak.
+static LAYERED: Mutex<Vec<(Vec<SocketAddr>, Speech)>> = Mutex::new(Vec::new());
 
-/// Clients of these addresses speak the layers of [`StackedPeer`] for as long as this lives: another test of this process may be
-/// given the same port afterwards.
+/// What a client speaks below its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// The layers of [`StackedPeer`].
+    Layers,
+    WebSocket,
+    /// The first two layers of [`StackedPeer`], and a WebSocket on them.
+    StackedWebSocket,
+}
+
+/// The client's side of the layers.
+#[derive(Clone)]
+enum Layers {
+    Stacked(StackedPeer),
+    WebSocket(WebSocketStream),
+    StackedWebSocket(Scrambler, WebSocketStream),
+}
+
+impl Layers {
+    fn of(speech: Speech) -> Self {
+        match speech {
+            Speech::Layers => Self::Stacked(StackedPeer::default()),
+            Speech::WebSocket => Self::WebSocket(WebSocketStream::default()),
+            Speech::StackedWebSocket => {
+                Self::StackedWebSocket(StackedPeer::second_of_three(), WebSocketStream::default())
+            }
+        }
+    }
+
+    fn greet(&mut self, from: SocketAddr) -> Vec<u8> {
+        match self {
+            Self::Stacked(layers) => layers.greet(from),
+            Self::WebSocket(stream) => stream.greet(),
+            Self::StackedWebSocket(below, stream) => {
+                let greeting = stream.greet();
+                [StackedPeer::proxy_header(from), below.greet(), below.encode(&greeting)].concat()
+            }
+        }
+    }
+
+    fn encode(&mut self, plain: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Stacked(layers) => layers.encode(plain),
+            Self::WebSocket(stream) => stream.encode(plain),
+            Self::StackedWebSocket(below, stream) => below.encode(&stream.encode(plain)),
+        }
+    }
+
+    fn decode(&mut self, wire: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Stacked(layers) => layers.decode(wire),
+            Self::WebSocket(stream) => stream.decode(wire),
+            Self::StackedWebSocket(below, stream) => stream.decode(&below.decode(wire)),
+        }
+    }
+
+    fn end(&mut self) -> Vec<u8> {
+        match self {
+            Self::Stacked(layers) => layers.end(),
+            Self::WebSocket(stream) => stream.end(),
+            Self::StackedWebSocket(below, stream) => {
+                let goodbye = stream.end();
+                [below.encode(&goodbye), below.end()].concat()
+            }
+        }
+    }
+
+    fn was_ended(&self) -> bool {
+        match self {
+            Self::Stacked(layers) => layers.was_ended(),
+            Self::WebSocket(stream) => stream.was_ended(),
+            Self::StackedWebSocket(below, stream) => below.was_ended() && stream.was_ended(),
+        }
+    }
+}
+
+/// Clients of these addresses speak so for as long as this lives: another test of this process may be given the same port
+/// afterwards.
 #[derive(Debug)]
 pub(crate) struct SpeakLayers(Option<SocketAddr>);
 
 impl SpeakLayers {
-    pub(crate) fn to(addrs: &[Addr]) -> Self {
+    pub(crate) fn to(addrs: &[Addr], speech: Speech) -> Self {
         let addrs = tcp(addrs);
         let first = addrs.first().copied();
-        layered().push(addrs);
+        layered().push((addrs, speech));
         Self(first)
     }
 
@@ -32,8 +111,8 @@ impl SpeakLayers {
         let addrs = tcp(addrs);
         layered()
             .iter_mut()
-            .filter(|known| known.first() == addrs.first())
-            .for_each(|known| known.clone_from(&addrs));
+            .filter(|(known, _)| known.first() == addrs.first())
+            .for_each(|(known, _)| known.clone_from(&addrs));
     }
 }
 
@@ -43,20 +122,22 @@ fn tcp(addrs: &[Addr]) -> Vec<SocketAddr> {
 
 impl Drop for SpeakLayers {
     fn drop(&mut self) {
-        layered().retain(|addrs| addrs.first() != self.0.as_ref());
+        layered().retain(|(addrs, _)| addrs.first() != self.0.as_ref());
     }
 }
 
-fn layered() -> MutexGuard<'static, Vec<Vec<SocketAddr>>> {
+fn layered() -> MutexGuard<'static, Vec<(Vec<SocketAddr>, Speech)>> {
     LAYERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A blocking client whose frames begin with a length of four bytes. It never waits longer than the tests do.
 pub(crate) struct Client {
     pub(crate) socket: Socket,
-    layers: Option<StackedPeer>,
+    layers: Option<Layers>,
     /// What was read, after it went through the layers.
     plain: VecDeque<u8>,
+    /// It says goodbye when it is dropped, if its layers have a word for that which must not be missing.
+    says_goodbye: bool,
 }
 
 /// One frame on the wire.
@@ -84,20 +165,23 @@ impl Client {
         socket.connect(addr)?;
         let mut layers = addr
             .as_socket()
-            .filter(|addr| layered().iter().flatten().any(|known| known == addr))
-            .map(|_| StackedPeer::default());
+            .and_then(|addr| {
+                layered().iter().find(|(known, _)| known.contains(&addr)).map(|(_, speech)| *speech)
+            })
+            .map(Layers::of);
         if let Some(layers) = &mut layers {
             // A server that refuses the connection may have done so by now, and no later read would show it.
             let from = socket.local_addr()?.as_socket().expect("bound to TCP");
             (&socket).write_all(&layers.greet(from)).map_err(|_| ErrorKind::ConnectionReset)?;
         }
-        Ok(Self { socket, layers, plain: VecDeque::new() })
+        let says_goodbye = layers.as_ref().is_some_and(|layers| !matches!(layers, Layers::Stacked(_)));
+        Ok(Self { socket, layers, plain: VecDeque::new(), says_goodbye })
     }
 
     /// The same connection, for writing only.
     pub(crate) fn writer(&self) -> Self {
         let socket = self.socket.try_clone().expect("a socket has many owners");
-        Self { socket, layers: self.layers.clone(), plain: VecDeque::new() }
+        Self { socket, layers: self.layers.clone(), plain: VecDeque::new(), says_goodbye: false }
     }
 
     fn encode(&mut self, bytes: &[u8]) -> Vec<u8> {
@@ -152,6 +236,7 @@ impl Client {
     }
 
     pub(crate) fn end(&mut self) {
+        self.says_goodbye = false;
         if let Some(layers) = &mut self.layers {
             let goodbye = layers.end();
             self.socket.write_all(&goodbye).expect("the server reads");
@@ -163,10 +248,7 @@ impl Client {
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         Read::read_to_end(self, &mut rest).expect("the stream ends without a reset");
-        assert!(
-            self.layers.as_ref().is_none_or(StackedPeer::was_ended),
-            "an end, and no goodbye of the layers"
-        );
+        assert!(self.layers.as_ref().is_none_or(Layers::was_ended), "an end, and no goodbye of the layers");
         rest
     }
 
@@ -185,8 +267,19 @@ impl Client {
     }
 
     /// Ends the connection with a reset (over TCP).
-    pub(crate) fn reset(self) {
+    pub(crate) fn reset(mut self) {
+        self.says_goodbye = false;
         self.socket.set_linger(Some(Duration::ZERO)).expect("a socket lingers as told");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(layers) = self.layers.as_mut().filter(|_| self.says_goodbye) {
+            let goodbye = layers.end();
+            // The server may have gone first, or take no more.
+            let _ = self.socket.set_nonblocking(true).and_then(|()| self.socket.write_all(&goodbye));
+        }
     }
 }
 

@@ -19,14 +19,14 @@ use std::{
 };
 
 use framewire::{
-    Addr, BindAddr, Framing, LengthPrefix, Limits, Metrics, NewConnection, PacketHandler, RunningServer,
-    ServeError, Server, ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection, Transport, Unframed,
-    WorkerPool, packet_fn, testing::layers::StackedPeer,
+    Addr, BindAddr, Framing, Layer, LengthPrefix, Limits, Metrics, NewConnection, PacketHandler,
+    RunningServer, ServeError, Server, ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection,
+    Transport, Unframed, WorkerPool, packet_fn, testing::layers::StackedPeer,
 };
 use socket2::{SockAddr, Socket};
 
-use client::SpeakLayers;
 pub(crate) use client::{Client, frame};
+use client::{SpeakLayers, Speech};
 pub(crate) use journal::{Journal, Watched};
 
 /// How long a test waits for what must come. Only a failing test ever waits that long.
@@ -43,15 +43,22 @@ pub(crate) enum On {
     /// A worker pool, and layers between each socket and its framing: one that takes the header of a proxy, and two that
     /// scramble.
     Layered,
+    /// A single reactor, and a WebSocket that carries the stream.
+    WebSocket,
+    /// A worker pool, and a WebSocket on a layer that scrambles, behind the header of a proxy.
+    StackedWebSocket,
+    /// A thread per connection, and a WebSocket.
+    ForkedWebSocket,
 }
 
 /// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its
 /// name.
 macro_rules! instances {
-    ($scenario:ident: $($test:ident = $on:ident)+) => {
+    ($scenario:ident: $($(#[$gate:meta])? $test:ident = $on:ident)+) => {
         mod $scenario {
             use crate::common::On;
             $(
+                $(#[$gate])?
                 #[test]
                 fn $test() {
                     super::$scenario(On::$on);
@@ -61,7 +68,7 @@ macro_rules! instances {
     };
 }
 
-/// Makes one test per strategy of each of these scenarios, and one through layers.
+/// Makes one test per strategy of each of these scenarios, one through layers, and one per strategy through WebSockets.
 macro_rules! on_each_strategy {
     ($($scenario:ident)+) => { $(
         $crate::common::instances! { $scenario:
@@ -69,6 +76,12 @@ macro_rules! on_each_strategy {
             on_a_worker_pool = WorkerPool
             on_a_thread_per_connection = ThreadPerConnection
             through_layers = Layered
+            #[cfg(feature = "websocket")]
+            through_a_websocket = WebSocket
+            #[cfg(feature = "websocket")]
+            through_a_stacked_websocket = StackedWebSocket
+            #[cfg(feature = "websocket")]
+            through_a_forked_websocket = ForkedWebSocket
         }
     )+ };
 }
@@ -93,6 +106,12 @@ macro_rules! on_each_strategy_and_transport {
             on_a_thread_per_connection = ThreadPerConnection
             on_a_unix_socket = UnixSocket
             through_layers = Layered
+            #[cfg(feature = "websocket")]
+            through_a_websocket = WebSocket
+            #[cfg(feature = "websocket")]
+            through_a_stacked_websocket = StackedWebSocket
+            #[cfg(feature = "websocket")]
+            through_a_forked_websocket = ForkedWebSocket
         }
     )+ };
 }
@@ -121,21 +140,50 @@ impl On {
 
     pub(crate) fn bind_at(self, addr: impl BindAddr) -> Server<Unframed> {
         let server = Server::bind(addr).expect("a free address can be bound");
-        match self {
-            Self::SingleReactor | Self::UnixSocket => server.strategy(SingleReactor::new()),
+        let server = match self.strategy() {
             Self::WorkerPool => server.strategy(WorkerPool::new(2)),
             Self::ThreadPerConnection => server.strategy(ThreadPerConnection::max(2048)),
-            Self::Layered => {
-                // The server drops it with its layers, when it ends.
-                let speak = SpeakLayers::to(&server.local_addrs());
-                let first = move |_: &NewConnection<'_>| {
-                    let _while_it_serves = &speak;
-                    StackedPeer::layer(1)
-                };
-                let server = server.layer(first).layer(|_| StackedPeer::layer(2));
-                server.proxy_protocol(StackedPeer::proxies()).strategy(WorkerPool::new(2))
+            _ => server.strategy(SingleReactor::new()),
+        };
+        let Some(speech) = self.speech() else { return server };
+        // The server drops it with its layers, when it ends.
+        let speak = SpeakLayers::to(&server.local_addrs(), speech);
+        let first = move |_: &NewConnection<'_>| {
+            let _while_it_serves = &speak;
+            if speech == Speech::WebSocket { websocket_layer() } else { StackedPeer::layer(1) }
+        };
+        let server = server.layer(first);
+        match speech {
+            Speech::Layers => server.layer(|_| StackedPeer::layer(2)).proxy_protocol(StackedPeer::proxies()),
+            Speech::WebSocket => server,
+            Speech::StackedWebSocket => {
+                server.layer(|_| websocket_layer()).proxy_protocol(StackedPeer::proxies())
             }
         }
+    }
+
+    /// The strategy: one of the first three.
+    pub(crate) fn strategy(self) -> Self {
+        match self {
+            Self::SingleReactor | Self::UnixSocket | Self::WebSocket => Self::SingleReactor,
+            Self::WorkerPool | Self::Layered | Self::StackedWebSocket => Self::WorkerPool,
+            Self::ThreadPerConnection | Self::ForkedWebSocket => Self::ThreadPerConnection,
+        }
+    }
+
+    /// What clients speak below their frames.
+    fn speech(self) -> Option<Speech> {
+        match self {
+            Self::SingleReactor | Self::WorkerPool | Self::ThreadPerConnection | Self::UnixSocket => None,
+            Self::Layered => Some(Speech::Layers),
+            Self::WebSocket | Self::ForkedWebSocket => Some(Speech::WebSocket),
+            Self::StackedWebSocket => Some(Speech::StackedWebSocket),
+        }
+    }
+
+    /// Bytes go through layers.
+    pub(crate) fn is_layered(self) -> bool {
+        self.speech().is_some()
     }
 
     /// Binds a further address, whose sessions have this framing.
@@ -145,7 +193,7 @@ impl On {
         framing: impl Framing + Clone + Send + 'static,
     ) -> Server<F> {
         let server = server.also("127.0.0.1:0", framing).expect("a free address can be bound");
-        if self == Self::Layered {
+        if self.is_layered() {
             SpeakLayers::also_to(&server.local_addrs());
         }
         server
@@ -162,6 +210,16 @@ impl On {
     pub(crate) fn echo(self, limits: Limits) -> Served {
         self.serve(limits, echo())
     }
+}
+
+#[cfg(feature = "websocket")]
+fn websocket_layer() -> Box<dyn Layer> {
+    Box::new(framewire::websocket::WebSocket::new().bytes().layer())
+}
+
+#[cfg(not(feature = "websocket"))]
+fn websocket_layer() -> Box<dyn Layer> {
+    unreachable!("no test asks for one without the feature")
 }
 
 /// The handler of most tests: each packet comes back.

@@ -118,3 +118,69 @@ impl WebSocketPeer {
         assert_eq!(self.rest(), b"", "nothing but the end is to come");
     }
 }
+
+/// The client's side of a stream of bytes over WebSocket, without a socket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WebSocketStream {
+    unread: Vec<u8>,
+    is_open: bool,
+    was_ended: bool,
+}
+
+impl WebSocketStream {
+    /// What is sent first. It does not wait for the reply.
+    pub(crate) fn greet(&self) -> Vec<u8> {
+        request("/", "").into_bytes()
+    }
+
+    /// Plain bytes as they are to be sent, in a message for each 10,000.
+    pub(crate) fn encode(&self, plain: &[u8]) -> Vec<u8> {
+        plain.chunks(10_000).flat_map(|chunk| client_frame(BINARY, chunk)).collect()
+    }
+
+    pub(crate) fn end(&self) -> Vec<u8> {
+        client_frame(CLOSE, &1000_u16.to_be_bytes())
+    }
+
+    /// The plain bytes that came with `wire`.
+    pub(crate) fn decode(&mut self, wire: &[u8]) -> Vec<u8> {
+        self.unread.extend_from_slice(wire);
+        if !self.is_open {
+            let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
+            let Some(end) = end else { return Vec::new() };
+            if self.unread.starts_with(b"HTTP/1.1 503 ") {
+                // It has closed before it was asked.
+                return Vec::new();
+            }
+            assert!(self.unread.starts_with(b"HTTP/1.1 101 "), "{}", self.unread.escape_ascii());
+            self.unread.drain(..end + 4);
+            self.is_open = true;
+        }
+        let mut plain = Vec::new();
+        while let Some((first, payload, len)) = self.frame() {
+            match first {
+                BINARY => plain.extend(payload),
+                CLOSE => self.was_ended = true,
+                other => panic!("a frame of kind {other:#x}"),
+            }
+            self.unread.drain(..len);
+        }
+        plain
+    }
+
+    /// The frame at the front of what was not read, if it is whole, and its length.
+    fn frame(&self) -> Option<(u8, Vec<u8>, usize)> {
+        let ([first, short], rest) = self.unread.split_first_chunk()?;
+        let (len, rest) = match short {
+            126 => rest.split_first_chunk().map(|(len, rest)| (u16::from_be_bytes(*len).into(), rest))?,
+            127 => rest.split_first_chunk().map(|(len, rest)| (u64::from_be_bytes(*len) as usize, rest))?,
+            short => (usize::from(*short), rest),
+        };
+        let payload = rest.get(..len)?.to_vec();
+        Some((*first, payload, self.unread.len() - rest.len() + len))
+    }
+
+    pub(crate) fn was_ended(&self) -> bool {
+        self.was_ended
+    }
+}

@@ -17,9 +17,17 @@ mod reconnecting_client;
 mod resp_server;
 mod udp_client;
 mod udp_echo;
+#[cfg(feature = "websocket")]
+mod web_chat;
+#[cfg(feature = "websocket")]
+#[allow(dead_code, reason = "the tests over sockets need the rest of it")]
+#[path = "../common/websocket.rs"]
+mod websocket;
 
 use custom_framing::{Cobs, MAX};
 use framewire::testing::law;
+#[cfg(feature = "websocket")]
+use program::PATIENCE;
 use program::{Peer, Program};
 
 #[test]

@@ -144,7 +144,7 @@ fn a_packet_for_many_sessions_is_encoded_once_on_each_shard(on: On) {
         assert_eq!((client.recv(), client.recv()), (vec![7; 1_000], vec![8; 100]));
     }
     // What goes through layers is encoded by each session.
-    let each = if on == On::Layered { 30 } else { shards.len() };
+    let each = if on.is_layered() { 30 } else { shards.len() };
     assert_eq!(encoded.load(Relaxed) - before, 2 * each);
     drop(known);
     served.finish();

@@ -88,10 +88,10 @@ struct Dialler {
 
 impl Dialler {
     fn start(on: On, at_start: Option<Dial>) -> Self {
-        let server: Server<Unframed> = match on {
-            On::WorkerPool | On::Layered => Server::unbound().strategy(WorkerPool::new(2)),
+        let server: Server<Unframed> = match on.strategy() {
+            On::WorkerPool => Server::unbound().strategy(WorkerPool::new(2)),
             On::ThreadPerConnection => Server::unbound().strategy(ThreadPerConnection::max(64)),
-            On::SingleReactor | On::UnixSocket => Server::unbound().strategy(SingleReactor::new()),
+            _ => Server::unbound().strategy(SingleReactor::new()),
         };
         let (tell, seen) = channel();
         let running = server.framing(LengthPrefix::u32_be()).spawn(Witness { tell, at_start });
@@ -167,7 +167,7 @@ fn what_is_dialled_is_a_session_that_sends_and_receives(on: On) {
     }
     let expected = match on {
         On::WorkerPool => 1..=2,
-        On::ThreadPerConnection => 1..=u32::MAX,
+        On::ThreadPerConnection | On::ForkedWebSocket => 1..=u32::MAX,
         _ => 0..=0,
     };
     assert!(expected.contains(&(session.shard().index() as u32)), "{session}");

@@ -78,7 +78,7 @@ fn a_factory_makes_a_handler_on_each_shard_that_never_leaves_it(on: On) {
         }
     }
     // One handler for both on a single reactor, one for each otherwise.
-    let one = matches!(on, On::SingleReactor | On::UnixSocket);
+    let one = on.strategy() == On::SingleReactor;
     assert_eq!(last, if one { 10 } else { 5 });
     assert_eq!(made.lock().expect("nobody panics").len(), if one { 1 } else { 3 });
     drop(clients);

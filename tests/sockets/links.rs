@@ -17,6 +17,10 @@ macro_rules! where_sessions_share_threads {
             on_a_worker_pool = WorkerPool
             on_a_unix_socket = UnixSocket
             through_layers = Layered
+            #[cfg(feature = "websocket")]
+            through_a_websocket = WebSocket
+            #[cfg(feature = "websocket")]
+            through_a_stacked_websocket = StackedWebSocket
         }
     )+ };
 }
@@ -141,12 +145,15 @@ fn a_partner_that_does_not_read_holds_up_its_own_link_alone(on: On) {
 
 fn a_session_whose_partner_is_reset_is_closed(on: On) {
     let served = on.serve(Limits::default(), Pairs::default());
-    let (mut one, mut other, rest) = pair(&served);
+    let (mut one, mut other, mut rest) = pair(&served);
     one.send("before");
     assert_eq!(other.recv_text(), "before");
     one.reset();
     other.assert_end();
-    drop((other, rest));
+    drop(other);
+    rest.iter_mut().for_each(Client::end);
+    rest.iter_mut().for_each(Client::assert_end);
+    drop(rest);
     until("all have ended", || served.running.session_count() == 0);
     // A Unix socket knows no reset: there it is an end.
     let lost = served.journal.ended_by(CloseKind::LinkLost);

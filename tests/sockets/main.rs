@@ -54,4 +54,6 @@ mod two_servers;
 #[cfg(unix)]
 mod unix_sockets;
 #[cfg(feature = "websocket")]
+mod websocket_counterparts;
+#[cfg(feature = "websocket")]
 mod websockets;

@@ -106,7 +106,7 @@ fn a_peer_that_never_reads_holds_little_and_is_found_stalled(on: On) {
     assert!(text.starts_with("the peer took none of "), "{text}");
     // The outbox by capacity, up to twice what is in it, and one read that waits. Layers add, by capacity too, what they
     // have carried for the kernel and the block that they have not read to its end.
-    let reserves = if on == On::Layered { 10 } else { 6 };
+    let reserves = if on.is_layered() { 10 } else { 6 };
     assert!(most <= reserves * HIGH as u64, "{most} bytes were buffered");
     bystander.assert_echo("still served");
     drop((writing.join().expect("the writer ends"), bystander));

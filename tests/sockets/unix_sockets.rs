@@ -81,10 +81,10 @@ fn bind(path: &Path) -> Result<Server<Unframed>, framewire::ServeError> {
 
 fn bind_on(on: On, path: &Path) -> Server<Unframed> {
     let server = bind(path).expect("a free path");
-    match on {
-        On::WorkerPool | On::Layered => server.strategy(WorkerPool::new(2)),
+    match on.strategy() {
+        On::WorkerPool => server.strategy(WorkerPool::new(2)),
         On::ThreadPerConnection => server.strategy(ThreadPerConnection::max(8)),
-        On::SingleReactor | On::UnixSocket => server.strategy(SingleReactor::new()),
+        _ => server.strategy(SingleReactor::new()),
     }
 }
 

@@ -144,10 +144,10 @@ struct Explosive {
 
 impl Explosive {
     fn new(on: On, bomb: &Bomb) -> Self {
-        let inner: Box<dyn ForkingStrategy> = match on {
-            On::WorkerPool | On::Layered => Box::new(WorkerPool::new(2)),
+        let inner: Box<dyn ForkingStrategy> = match on.strategy() {
+            On::WorkerPool => Box::new(WorkerPool::new(2)),
             On::ThreadPerConnection => Box::new(ThreadPerConnection::max(100)),
-            On::SingleReactor | On::UnixSocket => Box::new(SingleReactor::new()),
+            _ => Box::new(SingleReactor::new()),
         };
         Self { inner, _bomb: bomb.clone() }
     }

@@ -152,6 +152,25 @@ impl Connection {
         queued
     }
 
+    /// Queues a frame that the kernel has not taken, as a whole if it may be dropped.
+    ///
+    /// # Errors
+    /// As for [`enqueue_as`](Self::enqueue_as).
+    #[cold]
+    pub(crate) fn wait_as(
+        &mut self,
+        frame: &Bytes,
+        overflow: Overflow,
+        most: usize,
+        core: &mut ShardCore,
+    ) -> Result<(), SendError> {
+        if overflow.drops() {
+            self.enqueue_droppable(Outgoing::Frame(frame), overflow, &mut None, core)
+        } else {
+            self.enqueue_as(Outgoing::Frame(frame), overflow, most, &mut None, core)
+        }
+    }
+
     /// Returns `true` if a packet need not wait as a whole, because the kernel takes what is queued.
     fn is_under_way(&self, len: usize, overflow: Overflow, core: &ShardCore) -> bool {
         let has_packets = self.outbox.as_ref().is_some_and(|outbox| outbox.has_packets());

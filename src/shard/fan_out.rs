@@ -363,10 +363,35 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
             self.slot.connection.handle_direct_sent(frames.all.len(), packets, self.core);
             return true;
         }
-        let queued = self.slot.connection.enqueue_shared(&frames.all, packets, self.core);
-        debug_assert_eq!(queued, Ok(()), "they are within the limit");
-        self.handle_sent(sent);
+        let own = self.slot.connection.overflow();
+        if fan_out.packets.iter().any(|packet| packet.overflow.unwrap_or(own).drops()) {
+            self.keep_what_may_be_dropped(sent, fan_out, frames);
+        } else {
+            let queued = self.slot.connection.enqueue_shared(&frames.all, packets, self.core);
+            debug_assert_eq!(queued, Ok(()), "they are within the limit");
+            self.handle_sent(sent);
+        }
         false
+    }
+
+    /// As `handle_direct_sent`, where packets may be dropped: those of which the kernel has taken nothing wait as a whole.
+    #[cold]
+    fn keep_what_may_be_dropped(&mut self, sent: io::Result<usize>, fan_out: &FanOut, frames: &Frames) {
+        let written = sent.as_ref().map_or(0, |n| *n);
+        let is_begun = |place: &&Range<usize>| place.start < written;
+        let begun: Vec<&Range<usize>> = frames.each.iter().flatten().take_while(is_begun).collect();
+        if let Some(last) = begun.last() {
+            let bytes = frames.all.slice(..last.end.min(frames.all.len()));
+            let queued = self.slot.connection.enqueue_shared(&bytes, begun.len() as u64, self.core);
+            debug_assert_eq!(queued, Ok(()), "they are within the limit");
+        }
+        let (own, most) = (self.slot.connection.overflow(), self.core.limits.outbox_hard);
+        for (number, packet) in fan_out.packets.iter().enumerate().skip(begun.len()) {
+            let Ok(frame) = frames.of(number) else { continue };
+            let overflow = packet.overflow.unwrap_or(own);
+            let _ = self.slot.connection.wait_as(&frame, overflow, most, self.core); // counted if it is dropped
+        }
+        self.handle_sent(sent);
     }
 
     /// Queues the packets for this session. If its outbox is full, the session is closed.

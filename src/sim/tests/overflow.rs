@@ -214,8 +214,9 @@ fn send_to_slow(
 #[test]
 fn members_of_a_channel_miss_what_the_channel_allows() {
     for (overflow, expected) in [
-        (Overflow::DropOldest, (0..11).chain(90..100).collect::<Vec<u8>>()),
-        (Overflow::Latest(3), (0..11).chain([99]).collect()),
+        // The network takes ten.
+        (Overflow::DropOldest, (0..10).chain(90..100).collect::<Vec<u8>>()),
+        (Overflow::Latest(3), (0..10).chain([99]).collect()),
         (Overflow::Close, (0..100).collect()),
     ] {
         let (world, heard) =
@@ -230,15 +231,16 @@ fn members_of_a_channel_miss_what_the_channel_allows() {
 #[test]
 fn a_session_misses_what_it_allows_of_everything_that_it_is_sent() {
     type Way = fn(&World, &[SessionHandle], &[u8]);
-    let ways: [Way; 3] = [
-        |world, _, packet| assert_eq!(world.broadcast(packet), Ok(1)),
-        |_, handles, packet| handles.iter().for_each(|handle| assert_eq!(handle.send(packet), Ok(()))),
-        |_, handles, packet| {
+    // What is broadcast and finds the network full has not been given to it as the handles' packets have.
+    let ways: [(u8, Way); 3] = [
+        (10, |world, _, packet| assert_eq!(world.broadcast(packet), Ok(1))),
+        (11, |_, handles, packet| handles.iter().for_each(|handle| assert_eq!(handle.send(packet), Ok(())))),
+        (11, |_, handles, packet| {
             let one = handles[0].send_as(packet, Overflow::DropOldest);
             assert_eq!((one, handles[1].send_as(packet, Overflow::Close)), (Ok(()), Ok(())));
-        },
+        }),
     ];
-    for send in ways {
+    for (given, send) in ways {
         let handles = Arc::new(Mutex::new(Vec::new()));
         let mut world = World::new(setup(), |probe| {
             let handles = handles.clone();
@@ -257,8 +259,8 @@ fn a_session_misses_what_it_allows_of_everything_that_it_is_sent() {
             assert_eq!(world.net().hear_all(conns[1]), frame(&numbered(number)));
         }
         let heard = numbers(&read_all(&mut world, conns[0]));
-        assert_eq!(heard, (0..11).chain(90..100).collect::<Vec<u8>>());
-        assert_eq!(world.metrics().overflow_dropped, 79);
+        assert_eq!(heard, (0..given).chain(90..100).collect::<Vec<u8>>());
+        assert_eq!(world.metrics().overflow_dropped, 90 - u64::from(given));
     }
 }
 
@@ -442,5 +444,29 @@ fn a_handle_at_the_limit_refuses_a_packet_or_closes_the_session_as_the_packet_sa
     assert_eq!(world.log.count(&Callback::Closing(CloseKind::Send)), 1);
     for conn in conns {
         assert_eq!(read_all(&mut world, conn).len(), 20 * 1_000, "what was sent before arrives");
+    }
+}
+
+#[test]
+fn of_packets_that_are_written_together_those_that_the_network_has_not_begun_to_take_may_still_be_dropped() {
+    // 450 bytes are taken: four packets, and a half. The ten that may wait behind them are about to be written.
+    let mut setup = setup();
+    setup.sizes.down = 450;
+    for (overflow, first, then) in [(Overflow::DropOldest, 0..5, 20..30), (Overflow::Close, 0..20, 20..50)] {
+        let (mut world, conns, handles) = with_handles(setup.clone(), 1);
+        let room = Channel::new().overflow(overflow);
+        assert_eq!(room.join(&handles[0]), Ok(()));
+        // In one turn, so that they are one write.
+        (0..30).for_each(|number| assert_eq!(room.publish(numbered(number)), Ok(1)));
+        world.run_for(1);
+        for number in 30..60 {
+            assert_eq!(room.publish(numbered(number)), Ok(1));
+            world.run_for(1);
+        }
+        let heard = numbers(&read_all(&mut world, conns[0]));
+        let expected: Vec<u8> = first.chain(then).chain(50..60).collect();
+        assert_eq!(heard, expected, "{overflow:?}");
+        assert_eq!(world.metrics().overflow_dropped as usize, 60 - expected.len());
+        assert_eq!((world.metrics().shared, world.metrics().sessions), (0, 1));
     }
 }

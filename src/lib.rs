@@ -268,7 +268,7 @@ pub use id::{DialId, SessionId, ShardId};
 #[cfg(feature = "deflate")]
 pub use layer::{Deflate, DeflateWindow};
 pub use layer::{Layer, LayerIo, ProxyHeader, ProxyProtocol, Sniff, SniffLayer, Sniffed, Untrusted};
-pub use limits::Limits;
+pub use limits::{Limits, WhileFull};
 pub use metrics::{Metrics, Rates, Sample, SampleKind};
 pub use server::{
     Carried, Datagram, Handlers, PerShard, Reactor, RunningServer, Server, ServerHandle, Transport, Unframed,

@@ -7,6 +7,33 @@ const MIB: usize = 1024 * KIB;
 /// As many as a poll token can number.
 pub(crate) const MOST_DIALS: usize = 1 << 15;
 
+/// What a server does with the packets of a session while more than [`Limits::outbox_high`] waits for that session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WhileFull {
+    /// The session is not read from until its outbox has fallen to [`Limits::outbox_low`]. The default: whoever does not
+    /// take the replies cannot ask for more, so no handler has to think of it.
+    #[default]
+    PauseReading,
+    /// The session is read from all the same. For services in which what a session sends does not go back to it: a push
+    /// server whose subscribers send acknowledgements, a bus, one side of a gateway. Otherwise a peer that is slow to
+    /// take what others send to it could not even say that it is alive, or unsubscribe.
+    ///
+    /// **What bounds memory then** is what is done at the other limits, so do not ignore the errors of sends:
+    ///
+    /// - The outbox of a session holds up to [`Limits::outbox_hard`], twice that with what handles send, where it would
+    ///   otherwise hold little more than `outbox_high` of what the session has itself asked for. Beyond that `send`
+    ///   returns [`SendError::Full`](crate::SendError::Full), which closes the session if the callback passes it on with
+    ///   `?`; everything else closes it by itself, unless its [`Overflow`](crate::Overflow) says what is dropped.
+    /// - A peer that takes no byte at all is closed after [`Limits::stall_timeout`].
+    /// - All sessions of a shard together hold no more than [`Limits::shard_memory`].
+    ///
+    /// [`on_drained`](crate::PacketHandler::on_drained) is called as with `PauseReading`. A session with layers is not
+    /// read from while they have more than `outbox_hard` to write, because they may write while they read. Sessions that
+    /// are [linked](crate::Session::link) hold up each other in any case.
+    KeepReading,
+}
+
 /// The limits of a session, a shard and a server.
 ///
 /// | limit | default | what happens at the limit |
@@ -15,6 +42,7 @@ pub(crate) const MOST_DIALS: usize = 1 << 15;
 /// | [`outbox_high`](Self::outbox_high) | 256 KiB | the server stops reading from the session … |
 /// | [`outbox_low`](Self::outbox_low) | 64 KiB | … until its outbox has fallen to this |
 /// | [`outbox_hard`](Self::outbox_hard) | 4 MiB | `send` returns [`SendError::Full`](crate::SendError::Full) |
+/// | [`while_full`](Self::while_full) | `PauseReading` | whether a session above `outbox_high` is read from |
 /// | [`outbox_packets`](Self::outbox_packets) | 1,024 | the oldest packet that may be dropped goes |
 /// | [`shard_memory`](Self::shard_memory) | 256 MiB | the session that buffers the most is closed |
 /// | [`read_budget`](Self::read_budget) | 256 KiB | the session waits for its next turn |
@@ -49,6 +77,7 @@ pub struct Limits {
     pub(crate) outbox_high: usize,
     pub(crate) outbox_low: usize,
     pub(crate) outbox_hard: usize,
+    pub(crate) while_full: WhileFull,
     pub(crate) outbox_packets: usize,
     pub(crate) shard_memory: usize,
     pub(crate) read_budget: usize,
@@ -80,6 +109,7 @@ impl Default for Limits {
             outbox_high: 256 * KIB,
             outbox_low: 64 * KIB,
             outbox_hard: 4 * MIB,
+            while_full: WhileFull::PauseReading,
             outbox_packets: 1_024,
             shard_memory: 256 * MIB,
             read_budget: 256 * KIB,
@@ -115,7 +145,8 @@ impl Limits {
     }
 
     /// The high-water mark of a session's outbox, in bytes: while more is queued, the server does not read from the
-    /// session, so a peer that does not take its replies cannot ask for more. Default 256 KiB.
+    /// session, so a peer that does not take its replies cannot ask for more (unless
+    /// [`while_full`](Self::while_full) says otherwise). Default 256 KiB.
     #[must_use]
     pub fn outbox_high(mut self, bytes: usize) -> Self {
         self.outbox_high = bytes;
@@ -127,6 +158,22 @@ impl Limits {
     #[must_use]
     pub fn outbox_low(mut self, bytes: usize) -> Self {
         self.outbox_low = bytes;
+        self
+    }
+
+    /// Whether the server reads from a session whose outbox is above the high-water mark. Default:
+    /// [`WhileFull::PauseReading`].
+    ///
+    /// ```
+    /// use framewire::{Limits, WhileFull};
+    ///
+    /// // Subscribers are heard while a burst waits for them, which is no more than 1 MiB for each.
+    /// let limits = Limits::default().while_full(WhileFull::KeepReading).outbox_hard(1 << 20);
+    /// # assert!(format!("{limits:?}").contains("KeepReading"));
+    /// ```
+    #[must_use]
+    pub fn while_full(mut self, choice: WhileFull) -> Self {
+        self.while_full = choice;
         self
     }
 

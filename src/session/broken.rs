@@ -72,7 +72,7 @@ impl Connection {
         if self.status.has(Flags::LAYERED) {
             self.discard_wire(core);
         }
-        self.status.remove(Flags::BLOCKED | Flags::DRAINED);
+        self.status.remove(Flags::BLOCKED | Flags::DRAINED | Flags::FULL_AND_READ);
         if self.status.has_block(ReadBlock::FULL) && !self.is_linked() {
             self.lift(ReadBlock::FULL, core);
         }

@@ -14,6 +14,7 @@ use crate::{
     error::{CloseReason, LayerError},
     framing::Framing,
     layer::{Layer, LayerRequests, ProxyHeader},
+    limits::WhileFull,
     session::{
         Connection, ShardCore,
         layer_stack::{LayerStack, MOST_LAYERS, Pass},
@@ -307,7 +308,12 @@ impl Connection {
             layered.give_back_wire(core);
         }
         layered.settle(core);
-        let is_full = layered.wire_weight() > core.limits.outbox_high;
+        // What the layers write while they read is bounded in either case.
+        let most = match core.limits.while_full {
+            WhileFull::PauseReading => core.limits.outbox_high,
+            WhileFull::KeepReading => core.limits.outbox_hard,
+        };
+        let is_full = layered.wire_weight() > most;
         let is_flush_due = layered.wire.is_some() || was_open != layered.stack.is_open();
         let is_end_due = layered.stack.has_ended() && !layered.knows_end;
         if layered.stack.is_open() {

@@ -19,6 +19,7 @@ use crate::{
     error::{CloseKind, CloseReason, LinkError, SendError},
     framing::U32Header,
     id::{Key, SessionId},
+    limits::WhileFull,
     session::{
         Connection, Effects, FramingSlot, Session, SessionCommand, ShardCore,
         status::{Flags, ReadBlock},
@@ -242,6 +243,7 @@ impl Connection {
 
     fn begin_link(&mut self, link: Link, core: &mut ShardCore) {
         self.status.insert(Flags::LINKED);
+        self.status.remove(Flags::FULL_AND_READ);
         if !link.takes_packets() {
             self.status.block(ReadBlock::FULL);
         }
@@ -332,9 +334,15 @@ impl Connection {
     }
 
     /// The outbox is above the high mark: the session is not read from, unless what it receives goes elsewhere.
-    pub(super) fn block_for_outbox(&mut self) {
-        if !self.is_linked() {
-            self.status.block(ReadBlock::FULL);
+    pub(super) fn block_for_outbox(&mut self, core: &ShardCore) {
+        if self.is_linked() {
+            return;
+        }
+        match core.limits.while_full {
+            WhileFull::PauseReading => self.status.block(ReadBlock::FULL),
+            WhileFull::KeepReading => {
+                self.status.insert(Flags::FULL_AND_READ);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct ReadBlock(u32);
 impl ReadBlock {
     /// The handler or a handle has paused the session.
     pub(crate) const PAUSED: Self = Self(1);
-    /// The outbox is above the high-water mark.
+    /// The outbox is above the high-water mark, or was, and has not fallen to the low one yet.
     pub(crate) const FULL: Self = Self(2);
     /// The session is closing.
     pub(crate) const CLOSING: Self = Self(4);
@@ -93,6 +93,8 @@ impl Flags {
     pub(crate) const ENDING: Self = Self(1 << 26);
     /// Our side has been ended, and the peer's goes on.
     pub(crate) const END_SENT: Self = Self(1 << 27);
+    /// As [`ReadBlock::FULL`], where packets are handed out all the same.
+    pub(crate) const FULL_AND_READ: Self = Self(1 << 28);
 
     /// Streams are multiplexed over it.
     pub(crate) const CARRIES: Self = Self(1 << 28);
@@ -155,6 +157,12 @@ impl Status {
     #[inline]
     pub(super) fn has_block(self, block: ReadBlock) -> bool {
         self.0 & block.0 != 0
+    }
+
+    /// Returns `true` if the outbox is to drain, whether that blocks packets or not.
+    #[inline]
+    pub(super) fn is_full(self) -> bool {
+        self.0 & (ReadBlock::FULL.0 | Flags::FULL_AND_READ.0) != 0
     }
 
     /// Returns `true` if this blocks packets, and nothing else does.

@@ -98,7 +98,7 @@ impl Connection {
         } else if self.status.has(Flags::BROKEN) {
             Some(Due::Broken)
         } else {
-            let drained = self.status.remove(Flags::DRAINED) && !self.status.has_block(ReadBlock::FULL);
+            let drained = self.status.remove(Flags::DRAINED) && !self.status.is_full();
             drained.then_some(Due::Drained)
         }
     }
@@ -218,7 +218,7 @@ impl Connection {
     /// Reads again if the outbox has drained.
     #[inline]
     pub(super) fn lift_full(&mut self, core: &mut ShardCore) {
-        if self.status.has_block(ReadBlock::FULL) {
+        if self.status.is_full() {
             self.lift_if_low(core);
         }
     }
@@ -233,7 +233,10 @@ impl Connection {
         if self.queued() > low || self.is_layered() && self.wire_queued() > low {
             return;
         }
-        self.lift(ReadBlock::FULL, core);
+        self.status.remove(Flags::FULL_AND_READ);
+        if self.status.has_block(ReadBlock::FULL) {
+            self.lift(ReadBlock::FULL, core);
+        }
         self.release_streams(core);
         if self.status.phase() == Phase::Open {
             self.status.insert(Flags::DRAINED);
@@ -395,7 +398,7 @@ impl Connection {
         }
         let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.weight() > most) else {
             if self.queued() > high {
-                self.block_for_outbox();
+                self.block_for_outbox(core);
             }
             return Ok(());
         };
@@ -412,7 +415,7 @@ impl Connection {
             self.make_way(0, core.limits.outbox_high, core);
         }
         if self.queued() > core.limits.outbox_high {
-            self.block_for_outbox();
+            self.block_for_outbox(core);
         }
     }
 

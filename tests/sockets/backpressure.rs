@@ -2,15 +2,16 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use framewire::{CloseKind, Handled, Limits, Session, TimerId, packet_fn};
+use framewire::{CloseKind, Handled, Limits, Session, TimerId, WhileFull, packet_fn};
 
-use crate::common::{On, PATIENCE, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use crate::common::{On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
 use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
     on_drained_paces_a_producer
     a_paused_session_waits_and_loses_nothing
     a_session_is_paused_and_resumed_by_handle
+    a_subscriber_that_does_not_read_is_heard_if_the_server_says_so
 }
 
 on_each_strategy! {
@@ -60,6 +61,33 @@ fn on_drained_paces_a_producer(on: On) {
         client.assert_echo("still served");
     }
     drop((client, bystander));
+    served.finish();
+}
+
+fn a_subscriber_that_does_not_read_is_heard_if_the_server_says_so(on: On) {
+    const PART: usize = 100_000;
+    let (heard, all_heard) = mpsc::channel();
+    let note = move |_: &mut Session<'_>, (): &mut (), packet: &[u8]| {
+        heard.send(packet.to_vec())?;
+        Ok(())
+    };
+    let limits = Limits::default().outbox_high(200_000).outbox_low(10_000).outbox_hard(64 << 20);
+    let served = on.serve(limits.while_full(WhileFull::KeepReading), Scripted::answering(note));
+    let (mut client, handle) = served.known(Served::connect_narrow);
+    // More than the kernel and the outbox up to its high mark take.
+    let mut parts = 0;
+    while parts < 100 || served.metrics().queued < 200_000 {
+        handle.send(vec![7; PART]).expect("there is room");
+        parts += 1;
+        assert!(parts < 600, "it is never full");
+        thread::yield_now();
+    }
+    client.send("unsubscribe");
+    assert_eq!(all_heard.recv_timeout(PATIENCE).expect("it is read from"), b"unsubscribe");
+    for _ in 0..parts {
+        assert_eq!(client.recv(), vec![7; PART]);
+    }
+    drop(client);
     served.finish();
 }
 

@@ -1,15 +1,15 @@
 //! A reader that stops holds up no other session, and costs bounded memory.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    SessionHandle, TimerId,
+    SessionHandle, SessionId, TimerId,
     error::{CloseKind, SendError},
-    limits::Limits,
-    sim::{Callback, Setup, World, frame},
+    limits::{Limits, WhileFull},
+    sim::{Callback, Setup, World, frame, tests::broadcast::with_handles},
 };
 
 fn limits() -> Limits {
@@ -252,4 +252,89 @@ fn an_outbox_that_is_full_again_is_not_called_drained() {
     assert_eq!(rest.len(), 2 * 9_004 - 7_000);
     assert_eq!(world.log.count(&Callback::Drained), 1, "when it is short again");
     assert_eq!(world.metrics().panics, 0);
+}
+
+/// Sessions that are read from while their outboxes are full.
+fn keep_reading() -> Setup {
+    Setup { limits: limits().while_full(WhileFull::KeepReading), ..setup() }
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_heard_if_the_server_says_so() {
+    for (setup, is_heard) in [(setup(), false), (keep_reading(), true)] {
+        let (mut world, conns, handles) = with_handles(setup, 2);
+        for number in 0..15 {
+            assert_eq!(handles[0].send([number; 996]), Ok(()));
+        }
+        world.run_for(1);
+        assert!(world.metrics().queued > 8_000, "above the high mark");
+        let said = Callback::Packet(b"unsubscribe".to_vec());
+        world.net().say(conns[0], &frame(b"unsubscribe"));
+        world.run_for(10);
+        assert_eq!(world.log.count(&said), usize::from(is_heard));
+        assert_eq!(world.log.count(&Callback::Drained), 0);
+        let mut heard = 0;
+        while heard < 15_000 + 15 {
+            let before = world.log.count(&Callback::Drained);
+            heard += world.net().hear_all(conns[0]).len();
+            world.run_for(1);
+            let drained = world.log.count(&Callback::Drained);
+            assert!(drained == before || 15_015 - heard <= 3_100, "told early, with {heard} bytes heard");
+        }
+        assert_eq!((world.log.count(&Callback::Drained), world.log.count(&said)), (1, 1));
+        conns.into_iter().for_each(|conn| world.net().leave(conn));
+        world.run_to_rest();
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_closed_at_the_hard_limit_if_it_is_read_from() {
+    let mut world = World::new(keep_reading(), |_| {});
+    let conn = world.connect();
+    let asks: Vec<u8> = (0..250_u8).flat_map(|number| frame(&[number; 496])).collect();
+    let mut said = 0;
+    for _ in 0..200 {
+        said += world.net().say(conn, &asks[said..]);
+        world.run_for(1);
+        assert!(world.metrics().buffered < 64 * 1024, "one outbox");
+    }
+    assert_eq!(world.log.count(&Callback::Closing(CloseKind::Send)), 1);
+    assert!(said >= 20_000, "{said} bytes: it was read from up to the limit");
+}
+
+#[test]
+fn a_session_that_is_read_from_though_it_is_full_may_be_linked() {
+    let mut setup = keep_reading();
+    setup.limits = setup.limits.outbox_hard(200_000);
+    let waiting = Arc::<Mutex<Option<SessionId>>>::default();
+    let mut world = World::new(setup, |probe| {
+        let waiting = waiting.clone();
+        probe.open = Box::new(move |session, ()| {
+            let other = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+            session.send([7; 12_000])?;
+            match other {
+                Some(other) => session.link(other)?,
+                None => *waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.id()),
+            }
+            Ok(())
+        });
+    });
+    let conns = [(); 2].map(|()| world.connect());
+    world.run_for(5);
+    let all: Vec<u8> = (0..100_u8).flat_map(|number| frame(&[number; 496])).collect();
+    let mut said = 0;
+    for _ in 0..100 {
+        said += world.net().say(conns[0], &all[said..]);
+        world.run_for(1);
+    }
+    assert!(said < 20_000, "the partner's full outbox holds it up: {said} bytes");
+    let mut heard = Vec::new();
+    for _ in 0..200 {
+        heard.extend(world.net().hear_all(conns[1]));
+        said += world.net().say(conns[0], &all[said..]);
+        world.run_for(1);
+    }
+    assert_eq!(heard.len(), 12_004 + all.len());
+    assert!(heard.ends_with(&all));
 }

@@ -5,13 +5,19 @@ use super::Outbox;
 /// Empty outboxes of one shard, ready for the next session that sends.
 ///
 /// A reply is usually encoded and written within one turn, so a few outboxes serve a whole shard, and stay warm in the
-/// cache. Their number and size depend on the number of sessions: a shard of one session keeps one, of 32 KiB at most.
+/// cache. Where packets go to other sessions (links, channels), as many are in use in a turn as there are receivers: so
+/// many are kept while they are used, and no more than the number of sessions justifies: a shard of one session keeps
+/// one, of 32 KiB at most.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxPool {
     /// The one that was put back last, which is nearly always taken next. It counts as the others do.
     last: Option<Box<Outbox>>,
     #[allow(clippy::vec_box, reason = "sessions hold the boxes, which are to move between both as they are")]
     free: Vec<Box<Outbox>>,
+    /// The outboxes at the bottom of `free` that were not taken since the last look.
+    unused: usize,
+    /// Outboxes that may come back before the next look.
+    until_look: usize,
     /// Bytes of memory that they hold.
     bytes: usize,
     /// Bytes that wait in the outboxes of sessions which have not written all that they had.
@@ -22,10 +28,14 @@ pub(crate) struct OutboxPool {
     most_spare: usize,
 }
 
-/// Outboxes kept, at most.
-const MOST: usize = 32;
-/// A larger buffer is not kept, so an idle shard holds no more than 32 × 256 KiB, however many sessions it has.
+/// Outboxes kept, at most: as many as a turn has events.
+const MOST: usize = 1024;
+/// A larger buffer is not kept.
 const LARGEST: usize = 256 * 1024;
+/// Bytes kept, at most, however many sessions there are.
+const MOST_BYTES: usize = 32 * LARGEST;
+/// What was not used while so many outboxes came back is freed.
+const LOOK_EVERY: usize = 4 * MOST;
 /// Bytes kept for each session.
 const SHARE: usize = 32 * 1024;
 
@@ -45,6 +55,7 @@ impl OutboxPool {
     fn take_other(&mut self) -> Box<Outbox> {
         let Some(outbox) = self.free.pop() else { return Box::default() };
         self.bytes -= outbox.kept();
+        self.unused = self.unused.min(self.free.len());
         outbox
     }
 
@@ -77,6 +88,16 @@ impl OutboxPool {
             self.free.push(outbox);
             self.bytes = bytes;
         }
+        self.until_look = self.until_look.checked_sub(1).unwrap_or_else(|| self.free_unused());
+    }
+
+    /// Frees what was not used since it was last called. Returns when it is to be called again.
+    fn free_unused(&mut self) -> usize {
+        for outbox in self.free.drain(..self.unused.min(self.free.len())) {
+            self.bytes -= outbox.kept();
+        }
+        self.unused = self.free.len();
+        LOOK_EVERY
     }
 
     fn count(&self) -> usize {
@@ -86,7 +107,7 @@ impl OutboxPool {
     /// Frees what is more than that many sessions justify.
     pub(crate) fn fit(&mut self, sessions: usize) {
         self.most = sessions.min(MOST);
-        self.most_bytes = sessions.saturating_mul(SHARE);
+        self.most_bytes = sessions.saturating_mul(SHARE).min(MOST_BYTES);
         while self.count() > self.most || self.bytes > self.most_bytes {
             let Some(outbox) = self.free.pop().or_else(|| self.last.take()) else { break };
             self.bytes -= outbox.kept();
@@ -144,6 +165,30 @@ mod tests {
         assert!(pool.bytes() >= 100);
         assert!(pool.take().capacity() >= 100);
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn what_was_in_use_at_the_same_time_is_kept_until_less_is_used() {
+        let mut pool = OutboxPool::default();
+        pool.fit(10_000);
+        let use_at_once = |pool: &mut OutboxPool, count: usize| {
+            let taken: Vec<_> = (0..count).map(|_| pool.take()).collect();
+            taken.into_iter().for_each(|outbox| pool.put(outbox));
+        };
+        use_at_once(&mut pool, 300);
+        assert_eq!(pool.count(), 300);
+        (0..2 * LOOK_EVERY / 300).for_each(|_| use_at_once(&mut pool, 300));
+        assert_eq!(pool.count(), 300, "as many are used each time");
+        (0..3 * LOOK_EVERY / 9).for_each(|_| use_at_once(&mut pool, 10));
+        assert_eq!(pool.count(), 10);
+    }
+
+    #[test]
+    fn a_pool_of_many_sessions_keeps_no_more_bytes_than_one_of_a_few() {
+        let mut pool = OutboxPool::new(LARGEST);
+        pool.fit(100_000);
+        (0..100).for_each(|_| pool.put_buffer(BytesMut::with_capacity(LARGEST)));
+        assert_eq!((pool.count(), pool.bytes()), (32, MOST_BYTES));
     }
 
     #[test]

@@ -7,10 +7,16 @@
 //!                 └─ no ──▶ queued in the outbox by reference ◀── no: the kernel took a part, or none
 //! ```
 
+mod budget;
+mod frames;
+
 use std::{io, ops::Range, sync::Arc, vec};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+pub(super) use self::budget::Budget;
+
+use self::frames::{Frames, Packet};
 use super::{SessionAccess, Shard, Slot};
 use crate::{
     buffer::Overflow,
@@ -23,7 +29,6 @@ use crate::{
     session::{Outgoing, SessionInfo, ShardCore},
     slots::{Keyed, Slots},
     sync::{Completion, TICKET},
-    time::Tick,
 };
 
 /// Tells for which sessions a packet is.
@@ -32,9 +37,6 @@ pub(crate) type Predicate = Box<dyn Fn(&SessionInfo) -> bool + Send + Sync>;
 /// Packets that are merged, and their bytes, at most: what one write to a session takes at once. One packet may be
 /// longer.
 const MERGED: (usize, usize) = (64, 64 * 1024);
-
-/// How long the fan-outs of one turn may take before they continue in the next one (milliseconds).
-const SHARE: Tick = 1;
 
 /// Packets for the same sessions of one shard.
 ///
@@ -61,26 +63,6 @@ struct Tracked {
     rest: vec::IntoIter<Completion>,
 }
 
-struct Packet {
-    /// Its owner is the user's.
-    payload: Contained<Bytes>,
-    except: Option<Key>,
-    /// `None`: as each session has it.
-    overflow: Option<Overflow>,
-    /// The log has an error of this packet already.
-    is_logged: bool,
-}
-
-/// The frames of the packets of a fan-out, in the service's own framing: encoded once, however many sessions there are.
-struct Frames {
-    /// One behind the other.
-    all: Bytes,
-    /// Where in `all` the frame of each packet is.
-    each: Vec<Result<Range<usize>, EncodeError>>,
-    /// Each packet has a frame.
-    are_complete: bool,
-}
-
 /// Which sessions of a shard get a packet.
 #[derive(Clone)]
 pub(crate) enum Recipients {
@@ -104,36 +86,6 @@ impl Recipients {
             (Self::All, Self::All) => true,
             (Self::These(keys), Self::These(others)) => Arc::ptr_eq(keys, others),
             _ => false,
-        }
-    }
-}
-
-impl Frames {
-    /// Encodes the packets. A packet that has no frame takes no bytes.
-    fn encode(packets: &[Packet], framing: &impl Framing, core: &ShardCore) -> Self {
-        let mut all = BytesMut::new();
-        let mut each = Vec::with_capacity(packets.len());
-        for packet in packets {
-            let start = all.len();
-            let encoded = framing.encode(&packet.payload, &mut all);
-            if encoded.is_err() {
-                all.truncate(start);
-            }
-            each.push(encoded.map(|()| start..all.len()));
-        }
-        let are_complete = each.iter().all(Result::is_ok);
-        Self { all: core.shared.share(all), each, are_complete }
-    }
-
-    /// Returns the frame of the packet with this number.
-    fn of(&self, number: usize) -> Result<Bytes, SendError> {
-        match self.each.get(number) {
-            // A framing that has taken bytes away is an error of its own.
-            Some(Ok(place)) => {
-                Ok(self.all.slice(place.start.min(self.all.len())..place.end.min(self.all.len())))
-            }
-            Some(Err(error)) => Err(SendError::Encode(error.clone())),
-            None => Ok(Bytes::new()),
         }
     }
 }
@@ -224,37 +176,6 @@ impl FanOut {
         let are_plain = |frames: &&Frames| frames.are_complete && self.tracked.is_none();
         let frames = self.frames.as_ref().filter(are_plain)?;
         self.packets.iter().all(|packet| packet.except != Some(session)).then_some(frames)
-    }
-}
-
-/// What is left of a turn's share for fan-outs.
-pub(super) struct Budget {
-    /// The turn, by the number of those before it.
-    turn: u64,
-    /// Sessions, or empty places, that may still be looked at.
-    places: usize,
-    /// Bytes of payload that may still be sent. One packet may exceed it.
-    bytes: usize,
-}
-
-impl Budget {
-    pub(super) fn new() -> Self {
-        Self { turn: u64::MAX, places: 0, bytes: 0 }
-    }
-
-    /// Fills it up if it is that of an earlier turn: turns without fan-outs do not touch it. What is carried out behind
-    /// the first fan-out of a turn shares its time.
-    fn begin(&mut self, core: &mut ShardCore) {
-        let turn = core.counters.turns;
-        if self.turn != turn {
-            (self.places, self.bytes) = core.limits.fanout_budget;
-            self.turn = turn;
-            core.clock.shorten_part(SHARE);
-        }
-    }
-
-    fn is_spent(&self) -> bool {
-        self.places == 0 || self.bytes == 0
     }
 }
 

@@ -1,8 +1,8 @@
 //! cargo bench --bench instructions [-- OPTIONS OF lab_echo]
 //!
-//! User-space instructions per echoed message of 64 bytes on 64 connections, with one and with sixteen in flight on each,
-//! counted by callgrind. System calls count as what they cost in user space. Options go to the server: `-- --layers 1`
-//! counts what a layer costs.
+//! User-space instructions per message of 64 bytes, with one and with sixteen in flight on each of 64 connections, counted
+//! by callgrind: for one that is echoed, and for one that goes to another connection because the two are linked. System
+//! calls count as what they cost in user space. Options go to the server: `-- --layers 1` counts what a layer costs.
 //!
 //! | column | |
 //! |---|---|
@@ -60,10 +60,11 @@ fn run() -> Outcome<()> {
         return Ok(());
     }
     let server = build()?;
-    println!("| in flight | per message | per event | per turn | in layers |\n|--:|--:|--:|--:|--:|");
-    for in_flight in [1, 16] {
-        let count =
-            |connections, rounds| Count::take(&server, &options, Load { connections, in_flight, rounds });
+    println!("| | in flight | per message | per event | per turn | in layers |\n|---|--:|--:|--:|--:|--:|");
+    for (mode, in_flight) in [(Mode::Echo, 1), (Mode::Echo, 16), (Mode::Link, 1), (Mode::Link, 16)] {
+        let count = |connections, rounds| {
+            Count::take(&server, &options, Load { mode, connections, in_flight, rounds })
+        };
         let rounds = |messages: usize| messages.div_ceil(CONNECTIONS * in_flight);
         let all = count(CONNECTIONS, rounds(MANY))?.since(&count(CONNECTIONS, rounds(FEW))?);
         let alone = count(1, MANY_TURNS)?.since(&count(1, FEW_TURNS)?);
@@ -71,7 +72,8 @@ fn run() -> Outcome<()> {
         let both = alone.instructions / alone.turns;
         let event = (all.instructions - all.turns * both) / (all.events - all.turns);
         println!(
-            "| {in_flight} | {:.0} | {event:.0} | {:.0} | {:.0} |",
+            "| {} | {in_flight} | {:.0} | {event:.0} | {:.0} | {:.0} |",
+            mode.name(),
             all.instructions / messages,
             both - event,
             all.in_layers / messages,
@@ -90,9 +92,29 @@ fn build() -> Outcome<PathBuf> {
     Ok(paths.next_back().filter(|_| built.status.success()).ok_or("lab_echo was not built")?.into())
 }
 
+/// What the server does with a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// It goes back.
+    Echo,
+    /// It goes to the connection that was made next.
+    Link,
+}
+
+impl Mode {
+    /// As the server knows it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Link => "link",
+        }
+    }
+}
+
 /// What is sent to the server.
 #[derive(Clone, Copy)]
 struct Load {
+    mode: Mode,
     /// Those that send.
     connections: usize,
     in_flight: usize,
@@ -114,7 +136,7 @@ impl Count {
         let path = env::temp_dir().join(format!("framewire-instructions-{}", std::process::id()));
         let mut command = Command::new("valgrind");
         command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", path.display()));
-        command.arg(server).args(["--port", "0"]).args(options);
+        command.arg(server).args(["--port", "0", "--mode", load.mode.name()]).args(options);
         let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
         let driven = running.port().and_then(|port| drive(port, load));
         let ended = running.end();
@@ -228,27 +250,29 @@ impl Drop for Running {
     }
 }
 
-/// Sends what is in flight on each connection that sends, then reads all echoes, and so on. The others are idle.
+/// Sends what is in flight on each connection that sends, then reads it where it comes back, and so on. The others are
+/// idle.
 fn drive(port: u16, load: Load) -> Outcome<()> {
     let mut message = (PAYLOAD as u32).to_be_bytes().to_vec();
     message.resize(4 + PAYLOAD, b'x');
     let batch = message.repeat(load.in_flight);
-    let mut echo = vec![0; batch.len()];
+    let mut heard = vec![0; batch.len()];
     let connect = |_| {
         let peer = TcpStream::connect(("127.0.0.1", port))?;
         peer.set_nodelay(true)?;
         Ok::<_, std::io::Error>(peer)
     };
-    let mut peers = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
+    let each = if load.mode == Mode::Link { 2 } else { 1 };
+    let mut peers = (0..CONNECTIONS * each).map(connect).collect::<Result<Vec<_>, _>>()?;
     for _ in 0..load.rounds {
-        let peers = &mut peers[..load.connections];
-        for peer in peers.iter_mut() {
+        let peers = &mut peers[..load.connections * each];
+        for peer in peers.iter_mut().step_by(each) {
             peer.write_all(&batch)?;
         }
-        for peer in peers {
-            peer.read_exact(&mut echo)?;
-            if echo != batch {
-                return Err("an echo is not what was sent".into());
+        for peer in peers.iter_mut().skip(each - 1).step_by(each) {
+            peer.read_exact(&mut heard)?;
+            if heard != batch {
+                return Err("what comes back is not what was sent".into());
             }
         }
     }

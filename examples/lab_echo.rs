@@ -1,4 +1,4 @@
-//! An echo server for measurements, or one that sends each packet to all. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
+//! An echo server for measurements, or one that sends each packet to all, or to one other. `cargo run --release --example lab_echo -- --port 7000 --framing line`, then
 //! `nc 127.0.0.1 7000` and type.
 //!
 //! | option | default | |
@@ -8,7 +8,7 @@
 //! | `--threads` | 1 | N, for the pool |
 //! | `--framing` | `u32be` | or `u8`, `u16be`, `u16le`, `u24be`, `u24le`, `u32le`, `u64be`, `u64le`, `varint`, `line`, `crlf`, `nul`, `sep:HEX`, `netstring`, `eof`, `raw` |
 //! | `--max` | 1048576 | bytes of a payload |
-//! | `--mode` | `echo` | or `broadcast`: each packet goes to every connection |
+//! | `--mode` | `echo` | or `broadcast`: each packet goes to every connection; or `link`: each two connections that come one after the other are linked (`single` only) |
 //! | `--layers` | 0 | layers that pass bytes through, for each connection; 8 at most |
 //! | `--services` | 0 | further services on the same threads, each with a port of its own, to measure idle services; 253 at most |
 //!
@@ -20,6 +20,7 @@ use std::{error::Error, num::IntErrorKind, process::ExitCode, time::Duration};
 use framewire::{
     Framing, Layer, LayerError, LayerIo, LengthPrefix, Limits, Netstring, Raw, Reactor, Separator, Server,
     SingleReactor, ThreadPerConnection, UntilEof, VarintPrefix, WorkerPool, bytes::BytesMut, packet_fn,
+    session_fn,
 };
 
 const MAX_THREADS: usize = 4096;
@@ -127,7 +128,24 @@ impl Options {
                 });
                 reactor.service(server, tell_all)
             }
-            other => return Err(format!("no mode {other:?}; use echo or broadcast").into()),
+            "link" => {
+                let mut waiting = None;
+                let pair = session_fn(
+                    move |session| {
+                        match waiting.take() {
+                            Some(other) => session.link(other)?,
+                            None => {
+                                session.pause();
+                                waiting = Some(session.id());
+                            }
+                        }
+                        Ok(())
+                    },
+                    |_, (), _| Ok(()),
+                );
+                reactor.service(server, pair)
+            }
+            other => return Err(format!("no mode {other:?}; use echo, broadcast or link").into()),
         };
         for _ in 0..self.services {
             // With a closure of its own: one that two services share would not be inlined.

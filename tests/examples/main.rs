@@ -176,6 +176,16 @@ fn lab_echo_sends_to_every_connection_in_its_broadcast_mode() {
 }
 
 #[test]
+fn lab_echo_passes_packets_on_between_two_connections_in_its_link_mode() {
+    let program = Program::start("lab_echo", &["--mode", "link", "--framing", "line"]);
+    let (mut one, mut other) = (program.connect(), program.connect());
+    one.send("one\n");
+    other.expect("one\n");
+    other.send("other\n");
+    one.expect("other\n");
+}
+
+#[test]
 fn lab_echo_takes_a_payload_of_its_maximum_and_not_one_byte_more() {
     let program = Program::start("lab_echo", &["--max", "5000000"]);
     let frame = [&5_000_000_u32.to_be_bytes()[..], &vec![7; 5_000_000]].concat();

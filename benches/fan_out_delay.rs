@@ -7,7 +7,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | processor | what the server's thread has worked between two packets, by its own clock: what it did for others before it came to this one. The aim is that broadcasts add no more than 2 ms |
+//! | processor | what the server's thread has worked between two packets, by its own clock: what it did for others before it came to this one, and before that was sent, where this process had to wait for a processor. The aim is that broadcasts add no more than 2 ms |
 //! | wall | from the send to the reply: also what the kernel and every other program of the machine took |
 //!
 //! Each process needs a descriptor per session: where the limit is lower, there are fewer sessions, and that is said.
@@ -150,6 +150,8 @@ fn run(wanted: usize, rounds: usize) -> Outcome<()> {
     let (mut probe, mut asks) = (Peer::connect(server.addr)?, Peer::connect(server.addr)?);
     // What is sent to these two as well is read and left out.
     for round in 1..=rounds {
+        // The first tells what the thread has worked before.
+        probe.probe()?;
         let quiet = (0..QUIET_PROBES).map(|_| probe.probe()).collect::<Outcome<Vec<_>>>()?;
         print(round, "quiet", quiet);
         let mut busy = Vec::new();

@@ -26,7 +26,7 @@ use crate::{
     handler::PacketHandler,
     id::Key,
     log::logged,
-    session::{Outgoing, SessionInfo, ShardCore},
+    session::{Outgoing, SessionInfo},
     slots::{Keyed, Slots},
     sync::{Completion, TICKET},
 };

@@ -49,8 +49,8 @@ pub struct EndpointOptions {
     pub max_length: u32,
     /// The time for connecting, for the handshake of a server, and for each write. Default 10 s.
     pub timeout: Duration,
-    /// Bytes of messages that may wait for [`Connection::recv`], for each connection. One that exceeds it is closed:
-    /// what waits can still be read. Default 1 MiB.
+    /// Bytes of messages that may wait for [`Connection::recv`], for each connection, each message with 24 bytes more. A
+    /// connection that exceeds it is closed: what waits can still be read. Default 1 MiB.
     pub queue: usize,
     /// Connections that may wait for [`Endpoint::accept`]; further ones are closed. Default 128.
     pub backlog: usize,

@@ -22,8 +22,6 @@ use crate::{
     threads::Shared,
 };
 
-/// How many server links there may be, those included that have not proved their key yet.
-const SERVER_LINKS: usize = 1024;
 /// Frames of one server that are forwarded in one turn: what they bring for one client is written to it at once, so many
 /// of them cost fewer writes. As many as come with one read of small ones.
 const SERVER_FRAMES: usize = 4096;
@@ -152,7 +150,7 @@ fn server_side(
     let server = Server::bind(addr)?;
     let server = server.limits(
         of_both(limits)
-            .connections(SERVER_LINKS)
+            .connections(limits.servers)
             .first_packet_timeout(limits.handshake)
             .packet_budget(SERVER_FRAMES),
     );
@@ -245,7 +243,7 @@ impl RunningGateway {
         }
     }
 
-    /// Replaces the limits, for the links that are there too. `max_length`, `clients`, `handshake` and `ping_interval`
+    /// Replaces the limits, for the links that are there too. `max_length`, `clients`, `servers`, `handshake` and `ping_interval`
     /// stay as they were when the gateway was started.
     pub fn set_limits(&self, limits: GatewayLimits) {
         self.threads.shared.set_limits(limits);

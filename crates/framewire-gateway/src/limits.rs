@@ -9,6 +9,9 @@ pub struct GatewayLimits {
     pub max_length: u32,
     /// Clients that are connected at the same time. Default 1,000,000; the descriptors of the process are usually fewer.
     pub clients: usize,
+    /// Server links at the same time, those included that have not proved their key yet; further ones wait.
+    /// 0: as many as the descriptors allow. Default 1,024.
+    pub servers: usize,
     /// Virtual connections of one client, whoever dialed them. Default 16.
     pub connections_per_client: usize,
     /// Virtual connections of one server. Default 1,000,000.
@@ -54,6 +57,7 @@ impl Default for GatewayLimits {
         Self {
             max_length: DEFAULT_MAX_LENGTH,
             clients: 1_000_000,
+            servers: 1_024,
             connections_per_client: 16,
             connections_per_server: 1_000_000,
             dials_per_second: 100,

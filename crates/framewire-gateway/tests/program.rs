@@ -143,8 +143,13 @@ fn what_is_wrong_is_said_and_told_by_the_exit_status() {
 fn the_printed_configuration_has_every_default_and_can_be_used() {
     let output = program().args(["--print-config", "--open-to-all"]).output().expect("it runs");
     let text = String::from_utf8(output.stdout).expect("a text");
-    for line in ["workers = 0", "max_length = 524288", "connections_per_client = 16", "ping_interval = 30.0"]
-    {
+    for line in [
+        "workers = 0",
+        "servers = 1024",
+        "max_length = 524288",
+        "connections_per_client = 16",
+        "ping_interval = 30.0",
+    ] {
         assert!(text.lines().any(|printed| printed == line), "{line}: {text}");
     }
     let dir = Dir::new("printed");

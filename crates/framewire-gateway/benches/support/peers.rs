@@ -1,4 +1,5 @@
 //! Peers of a gateway that wait for one reply at a time.
+#![allow(dead_code, reason = "each program uses a part of it")]
 
 use std::{
     io::{self, Read, Write},
@@ -46,6 +47,11 @@ impl Client {
 
     pub(crate) fn send(&mut self, command: Command) -> io::Result<()> {
         self.stream.write_all(&command.frame())
+    }
+
+    /// Writes whole frames.
+    pub(crate) fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames)
     }
 
     /// Waits for a frame.

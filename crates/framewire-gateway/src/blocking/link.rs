@@ -1,5 +1,8 @@
 //! A link with its thread that reads.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     io::{Read, Write},
@@ -14,6 +17,8 @@ use crate::protocol::{Command, split};
 
 /// Bytes that are read at once.
 const READ: usize = 64 * 1024;
+/// Bytes that a message holds beside its own: empty ones fill a queue too.
+const MESSAGE: usize = size_of::<Vec<u8>>();
 
 /// One link, as its connections and its reader share it.
 pub(super) struct Link {
@@ -42,13 +47,13 @@ struct State {
 struct Conn {
     stage: Stage,
     messages: VecDeque<Vec<u8>>,
-    /// Bytes of the messages.
+    /// Bytes that the messages hold.
     bytes: usize,
     /// The dial was given up: kept only to know the gateway's answer when it comes.
     is_abandoned: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Stage {
     #[default]
     Dialing,
@@ -197,7 +202,7 @@ impl Link {
         self.wait(deadline, within, |state| {
             let Some(conn) = state.conns.get_mut(&conn) else { return Some(Ok(None)) };
             if let Some(message) = conn.messages.pop_front() {
-                conn.bytes -= message.len();
+                conn.bytes -= message.len() + MESSAGE;
                 return Some(Ok(Some(message)));
             }
             (conn.stage == Stage::Closed).then_some(Ok(None))
@@ -287,13 +292,14 @@ impl Link {
         let mut state = self.state();
         let queue = self.options.queue;
         let to = state.conns.get_mut(&conn).filter(|conn| conn.stage == Stage::Open)?;
-        if to.bytes > 0 && to.bytes + payload.len() > queue {
+        let bytes = payload.len() + MESSAGE;
+        if to.bytes > 0 && to.bytes + bytes > queue {
             to.stage = Stage::Closed;
             drop(state);
             self.changed.notify_all();
             return Some(Command::Close { conn });
         }
-        to.bytes += payload.len();
+        to.bytes += bytes;
         to.messages.push_back(payload.to_vec());
         drop(state);
         self.changed.notify_all();
@@ -331,23 +337,27 @@ fn read(mut stream: TcpStream, max_length: u32, link: &Weak<Link>) {
     }
 }
 
-/// Handles the whole frames at the front of the buffer, and removes them.
+/// Handles the whole frames at the front of the buffer, and removes them. Those before one that breaks the protocol are
+/// answered.
 fn take_frames(buffer: &mut Vec<u8>, max_length: u32, link: &Link) -> Result<(), String> {
-    let mut used = 0;
-    let mut replies = Vec::new();
+    let (mut used, mut replies) = (0, Vec::new());
+    let mut done = Ok(());
     while let Some((length, _)) = buffer.get(used..).and_then(|rest| rest.split_first_chunk()) {
         let length = u32::from_le_bytes(*length);
         if !(4..=max_length).contains(&length) {
-            return Err(format!(
-                "the gateway sent a frame of LENGTH {length}; 4 to {max_length} are allowed"
-            ));
+            done = Err(format!("the gateway sent a frame of LENGTH {length}; 4 to {max_length} are allowed"));
+            break;
         }
         let end = used + 4 + length as usize;
         let Some(frame) = buffer.get(used..end) else { break };
-        if let Some(reply) = link.handle(frame).map_err(str::to_owned)? {
-            replies.extend_from_slice(&reply.frame());
-        }
         used = end;
+        match link.handle(frame) {
+            Ok(reply) => reply.into_iter().for_each(|reply| replies.extend_from_slice(&reply.frame())),
+            Err(why) => {
+                done = Err(why.to_owned());
+                break;
+            }
+        }
     }
     buffer.drain(..used);
     if buffer.is_empty() {
@@ -357,5 +367,5 @@ fn take_frames(buffer: &mut Vec<u8>, max_length: u32, link: &Link) -> Result<(),
     if !replies.is_empty() {
         link.write(&replies).map_err(|error| error.to_string())?;
     }
-    Ok(())
+    done
 }

@@ -193,7 +193,7 @@ fn a_gateway_that_breaks_the_protocol_ends_the_link_and_fills_no_memory() {
 #[test]
 fn connections_and_messages_beyond_the_bounds_are_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let options = EndpointOptions { backlog: 2, queue: 10, ..EndpointOptions::default() };
+    let options = EndpointOptions { backlog: 2, queue: 60, ..EndpointOptions::default() };
     let client = Endpoint::client_with(listener.local_addr().unwrap(), options).unwrap();
     let (mut gateway, _) = listener.accept().unwrap();
     for conn in 1..=3 {

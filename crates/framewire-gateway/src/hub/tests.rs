@@ -1,3 +1,4 @@
+mod arbitrary;
 mod memory;
 mod random;
 mod threads;

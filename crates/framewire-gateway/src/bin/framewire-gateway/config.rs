@@ -97,6 +97,7 @@ pub(crate) enum Format {
 pub(crate) struct Limits {
     pub(crate) max_length: u32,
     pub(crate) clients: usize,
+    pub(crate) servers: usize,
     pub(crate) connections_per_client: usize,
     pub(crate) connections_per_server: usize,
     pub(crate) dials_per_second: u32,
@@ -148,6 +149,7 @@ impl Default for Limits {
         Self {
             max_length: limits.max_length,
             clients: limits.clients,
+            servers: limits.servers,
             connections_per_client: limits.connections_per_client,
             connections_per_server: limits.connections_per_server,
             dials_per_second: limits.dials_per_second,
@@ -276,6 +278,7 @@ impl Limits {
         Ok(GatewayLimits {
             max_length: self.max_length,
             clients: self.clients,
+            servers: self.servers,
             connections_per_client: self.connections_per_client,
             connections_per_server: self.connections_per_server,
             dials_per_second: self.dials_per_second,

@@ -95,3 +95,35 @@ fn what_is_on_its_way_to_another_thread_is_bounded() {
     assert!(!world.hubs[0].is_held(client.1), "the other thread has taken them");
     assert_eq!(world.received(server).len(), sent + 1);
 }
+
+#[test]
+fn clients_that_fill_a_server_together_are_held_and_what_is_beyond_closes_its_connection_only() {
+    let limits = GatewayLimits { max_length: 100, server_queue: 1_000, ..small() };
+    let most = limits.server_queue + limits.frame();
+    let mut world = World::new(1, limits);
+    let server = world.server(0, 7);
+    let clients: Vec<_> = (0..30).map(|_| world.client(0)).collect();
+    let conns: Vec<u32> = clients.iter().map(|client| world.open(*client, server)).collect();
+    let mut taken = 0;
+    for (client, conn) in clients.iter().zip(&conns) {
+        world.say(*client, *conn, &[4; 42]).unwrap();
+        taken += usize::from(world.hubs[0].is_held(client.1));
+        assert!(
+            world.hubs[0].waiting(server.1) <= most + 30 * 13,
+            "frames of 50 bytes, and a Close for each"
+        );
+    }
+    let metrics = world.shared.metrics();
+    let closed = metrics.overflows as usize;
+    // Those up to half of the bound are not held, those beyond it are, and the last ones find no room.
+    assert_eq!((taken, closed), ((most - 500) / 50, 30 - most / 50));
+    let told = world.received(server);
+    let messages = told.iter().filter(|heard| matches!(heard, Heard::Message(..))).count();
+    assert_eq!(messages, 30 - closed, "nothing of the others is lost");
+    assert!(clients.iter().all(|client| !world.hubs[0].is_held(client.1)), "all are read from again");
+    for (client, conn) in clients.iter().zip(&conns).take(messages) {
+        world.say(*client, *conn, b"more").unwrap();
+        assert_eq!(world.received(server), [message(*conn, b"more")]);
+    }
+    world.audit();
+}

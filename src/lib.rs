@@ -247,8 +247,8 @@ pub use decode::{Decode, DecodeError};
 pub use dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
-    BroadcastError, CloseKind, CloseReason, DialError, Failure, Handled, JoinError, LayerError, LinkError,
-    Outcome, QueryError, RefusalCause, SendError, ServeError, StreamError, TicketError,
+    BroadcastError, CloseKind, CloseReason, DialError, DialErrorKind, Failure, Handled, JoinError,
+    LayerError, LinkError, Outcome, QueryError, RefusalCause, SendError, ServeError, StreamError, TicketError,
 };
 pub use events::{Event, Events};
 #[cfg(feature = "json")]

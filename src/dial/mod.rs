@@ -216,7 +216,8 @@ impl Dial {
     /// Makes the connection again when it has ended or could not be made, until no attempt is left, it is given up by
     /// [`Upstream::close`] or [`Session::hang_up`](crate::Session::hang_up), or the server stops. All addresses are tried
     /// anew each time, and names are looked up anew. It stays on its thread, also on one of its own
-    /// ([`ThreadPerConnection`](crate::ThreadPerConnection)), which between two attempts counts for no limit.
+    /// ([`ThreadPerConnection`](crate::ThreadPerConnection)): that counts for the limits of connections between two attempts
+    /// as well. On a thread that it shares, it then counts for [`Limits::dials`](crate::Limits::dials) alone.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.reconnect = Some(reconnect);
         self

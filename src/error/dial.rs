@@ -79,8 +79,9 @@ pub enum DialError {
         /// What went wrong.
         reason: CloseReason,
     },
-    /// The connection has ended, and no attempt to reconnect is left.
-    #[error("the connection to {addr} has ended ({reason}), and no attempt is left; see Reconnect::attempts")]
+    /// The connection of a dial that [reconnects](crate::Dial::reconnect) has ended.
+    /// [`on_dial_failed`](crate::PacketHandler::on_dial_failed) is called with this when no attempt is left.
+    #[error("the connection to {addr} has ended: {reason}")]
     #[non_exhaustive]
     Lost {
         /// Where to.

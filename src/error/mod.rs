@@ -3,6 +3,7 @@
 
 mod broadcast;
 mod dial;
+mod dial_kind;
 mod failure;
 mod layer;
 mod link;
@@ -26,6 +27,7 @@ use thiserror::Error;
 pub use self::{
     broadcast::{BroadcastError, JoinError},
     dial::DialError,
+    dial_kind::DialErrorKind,
     failure::{Failure, Handled},
     layer::LayerError,
     link::LinkError,

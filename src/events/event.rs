@@ -2,8 +2,8 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::{
     addr::Addr,
-    error::{CloseReason, Logged, RefusalCause},
-    id::{SessionId, ShardId},
+    error::{CloseReason, DialError, Logged, RefusalCause},
+    id::{DialId, SessionId, ShardId},
 };
 
 /// Something that has happened to a server, see [`ServerHandle::events`](crate::ServerHandle::events).
@@ -74,6 +74,38 @@ pub enum Event {
         /// The shard whose thread accepts.
         shard: ShardId,
     },
+    /// A dial has failed for good; `on_dial_failed` is called after this.
+    #[non_exhaustive]
+    DialFailed {
+        /// The shard that carried it out, or that would have.
+        shard: ShardId,
+        /// Its id.
+        dial: DialId,
+        /// Why.
+        error: DialError,
+    },
+    /// A dial is to be made again: an attempt has failed, or its connection has ended.
+    #[non_exhaustive]
+    Redialling {
+        /// The shard that carries it out.
+        shard: ShardId,
+        /// Its id.
+        dial: DialId,
+        /// Why.
+        error: DialError,
+        /// How long it waits before that.
+        pause: Duration,
+    },
+    /// A dial that was made again has opened another session.
+    #[non_exhaustive]
+    Reconnected {
+        /// Its id.
+        dial: DialId,
+        /// The new session.
+        session: SessionId,
+        /// The peer's address.
+        peer: Addr,
+    },
     /// A callback took longer than 100 ms, which held up all sessions of its shard.
     #[non_exhaustive]
     SlowCallback {
@@ -113,6 +145,13 @@ impl fmt::Display for Event {
                 write!(f, "shard {shard} does not accept, clients wait: the server is full")
             }
             Self::AcceptResumed { shard } => write!(f, "shard {shard} accepts again"),
+            Self::DialFailed { dial, error, .. } => write!(f, "dial {dial} has failed: {}", Logged(error)),
+            Self::Redialling { dial, error, pause, .. } => {
+                write!(f, "dial {dial} is made again after {pause:?}: {}", Logged(error))
+            }
+            Self::Reconnected { dial, session, peer } => {
+                write!(f, "dial {dial} has connected again, to {peer}: session {session}")
+            }
             Self::SlowCallback { session: Some(session), callback, took, .. } => {
                 write!(f, "{callback} took {took:?} for session {session}")
             }

@@ -27,8 +27,10 @@ kinds! {
     SessionEnded: DEBUG "session ended",
     /// A connection was turned away before it became a session.
     Refused: DEBUG "connection refused",
-    /// A dial, or one attempt of it, has failed.
-    DialFailed: DEBUG "dials failed",
+    /// A dial has failed.
+    DialFailed: DEBUG "a dial has failed",
+    /// A dial is made again, or was.
+    Redial: DEBUG "dials made again",
     /// User code panicked.
     Panicked: ERROR "panics",
     /// A connection cannot be polled, or handed to the strategy.

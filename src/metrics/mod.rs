@@ -30,7 +30,7 @@ pub use self::{
 
 use self::declare::metrics;
 use crate::{
-    error::{CloseKind, RefusalCause},
+    error::{CloseKind, DialErrorKind, RefusalCause},
     time::Nanos,
 };
 
@@ -70,6 +70,15 @@ metrics! {
         accepted: Counter "framewire_accepted_connections_total",
         /// Connections handed to the strategy (`Placement::Detach`), which are no sessions.
         detached: Counter "framewire_detached_connections_total",
+        /// Dials ever begun; those that were refused before are counted as failed alone.
+        dials: Counter "framewire_dials_total",
+        /// Sessions ever opened by dials.
+        dialled: Counter "framewire_dialled_sessions_total",
+        /// Dials that are under way now: those that are connecting, those that wait for another attempt, and those whose
+        /// connection is made again when it ends, or has an upstream.
+        dials_pending: Gauge "framewire_pending_dials",
+        /// Dials of these that wait for another attempt now.
+        dials_waiting: Gauge "framewire_waiting_dials",
         /// Times that accepting paused: out of descriptors or memory, or at the connection limit.
         accept_pauses: Counter "framewire_accept_pauses_total",
         /// Frames that were longer than the maximum, whether they ended the session or were skipped.
@@ -120,6 +129,11 @@ metrics! {
         refused(refused_total, count_refusal): RefusalCause "cause" "framewire_refused_connections_total",
         /// Sessions that have ended, by the kind of their reason.
         closed(closed_total, count_close): CloseKind "reason" "framewire_closed_sessions_total",
+        /// Dials that have failed for good, by the kind of their error.
+        dials_failed(dials_failed_total, count_failed_dial): DialErrorKind "cause" "framewire_failed_dials_total",
+        /// Times that a dial was to be made again, because an attempt had failed or its connection had ended, by the kind of
+        /// that error.
+        redials(redials_total, count_redial): DialErrorKind "cause" "framewire_redials_total",
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Connector<Y: Sys, W: Way<Y> = Streams> {
     by_id: HashMap<DialId, u32>,
     /// Who waits for a name that is being looked up.
     names: HashMap<Name, Vec<u32>>,
+    /// How many wait for their next attempt.
+    pub(super) waiting: usize,
 }
 
 /// What a connector is made of.
@@ -87,6 +89,8 @@ struct Entry<T> {
     backoff: Option<Backoff>,
     /// When `on_open` was called for its session.
     opened: Option<Tick>,
+    /// It was, for one of its sessions.
+    was_opened: bool,
 }
 
 enum Stage<T> {
@@ -149,7 +153,7 @@ pub(super) struct Remains {
 
 impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
     pub(crate) fn new(way: W, config: ConnectorConfig) -> Self {
-        Self { way, config, entries: Slab::new(), by_id: HashMap::new(), names: HashMap::new() }
+        Self { way, config, entries: Slab::new(), by_id: HashMap::new(), names: HashMap::new(), waiting: 0 }
     }
 
     /// Takes in a dial. Returns its number.
@@ -169,6 +173,7 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
             timer: None,
             backoff,
             opened: None,
+            was_opened: false,
         }) as u32;
         self.by_id.insert(id, number);
         number
@@ -257,7 +262,10 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
                 let late = io::Error::new(ErrorKind::TimedOut, format!("no answer within {after:?}"));
                 DialError::lookup(name.to_string(), late)
             }
-            Stage::Waiting => return self.advance(sys, number),
+            Stage::Waiting => {
+                self.waiting = self.waiting.saturating_sub(1);
+                return self.advance(sys, number);
+            }
             Stage::Session(session) => {
                 entry.stage = Stage::Session(session);
                 return Progress::Delivers;
@@ -305,11 +313,11 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
         }
     }
 
-    /// The session was opened.
-    pub(super) fn note_opened(&mut self, number: u32, now: Tick) {
-        if let Some(entry) = self.entries.get_mut(number as usize) {
-            entry.opened = Some(now);
-        }
+    /// The session was opened. Returns `true` if it is not the first one.
+    pub(super) fn note_opened(&mut self, number: u32, now: Tick) -> bool {
+        let Some(entry) = self.entries.get_mut(number as usize) else { return false };
+        entry.opened = Some(now);
+        mem::replace(&mut entry.was_opened, true)
     }
 
     /// The open session has ended.
@@ -328,16 +336,19 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
         self.entries.get(number as usize).is_some_and(|entry| entry.backoff.is_some())
     }
 
-    /// An attempt is over. Returns the pause before the next one, if there is to be one, and begins it.
-    pub(super) fn pause(&mut self, number: u32) -> Option<Duration> {
+    /// An attempt is over. Returns the dial and the pause before the next one, if there is to be one, and begins it.
+    pub(super) fn pause(&mut self, number: u32) -> Option<(DialId, Duration)> {
         let entry = self.entries.get_mut(number as usize)?;
         let pause = entry.backoff.as_mut()?.next_delay()?;
-        (entry.stage, entry.permit, entry.error) = (Stage::Waiting, None, None);
+        // A thread of its own is held, though there is no connection.
+        let kept = self.config.here.is_none().then(|| self.config.admission.keep_forked());
+        (entry.stage, entry.permit, entry.error) = (Stage::Waiting, kept, None);
+        self.waiting += 1;
         if !W::IS_BLIND || entry.addrs.is_empty() && entry.targets.is_empty() {
             entry.addrs.clear();
             entry.targets = entry.dial.targets.iter().cloned().collect();
         }
-        Some(pause)
+        Some((entry.id, pause))
     }
 
     /// The connection has become no session, or one that was not opened.
@@ -372,6 +383,10 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
             Stage::Session(session) => session,
             Stage::LookingUp(name) => {
                 forget(&mut self.names, &name, number);
+                None
+            }
+            Stage::Waiting => {
+                self.waiting = self.waiting.saturating_sub(1);
                 None
             }
             _ => None,

@@ -88,7 +88,10 @@ pub(super) trait Dialling<Y: Sys> {
 
     fn count_in(&mut self, sys: &mut Y, dial: Box<NewDial>) {
         match self.shard_mut().enter_dial() {
-            Ok(()) => self.begin_dial(sys, *dial),
+            Ok(()) => {
+                self.shard_mut().counters().dials += 1;
+                self.begin_dial(sys, *dial);
+            }
             Err(error) => self.refuse_dial(dial, &error),
         }
     }
@@ -115,6 +118,7 @@ pub(super) trait Dialling<Y: Sys> {
     /// A timer of a dial is due.
     fn expire_dial(&mut self, sys: &mut Y, number: u32, timer: TimerKey) {
         let progress = self.connector_mut().handle_timer(sys, number, timer);
+        self.note_waiting();
         self.go_on(sys, number, progress);
     }
 
@@ -153,7 +157,9 @@ pub(super) trait Dialling<Y: Sys> {
     fn note_opened(&mut self, dial: DialId, session: Key) {
         let Some(number) = self.connector_mut().number_of(dial) else { return };
         let now = self.shard_mut().clock().now();
-        self.connector_mut().note_opened(number, now);
+        if self.connector_mut().note_opened(number, now) {
+            self.shard_mut().note_reconnected(dial, session);
+        }
         if self.connector_mut().upstream(number).is_none() {
             if !self.connector_mut().reconnects(number) {
                 self.end_dial(number, None);
@@ -180,11 +186,12 @@ pub(super) trait Dialling<Y: Sys> {
             self.end_dial(number, None);
             return;
         }
-        let Some(pause) = self.connector_mut().pause(number) else {
+        let Some((dial, pause)) = self.connector_mut().pause(number) else {
             self.end_dial(number, Some(error));
             return;
         };
-        self.shard_mut().note_attempt(error, pause);
+        self.note_waiting();
+        self.shard_mut().note_redial(dial, error, pause);
         if let Some(upstream) = self.connector_mut().upstream(number) {
             upstream.go_down();
         }
@@ -217,6 +224,7 @@ pub(super) trait Dialling<Y: Sys> {
             self.shard_mut().cancel_dial_timer(timer);
         }
         self.shard_mut().leave_dial();
+        self.note_waiting();
         drop(upstream);
         if let Some(error) = error {
             self.shard_mut().tell_dial_failed(id, error);
@@ -262,7 +270,16 @@ pub(super) trait Dialling<Y: Sys> {
             drop(upstream);
             failed.extend((!was_opened).then_some(id));
         }
+        self.note_waiting();
         failed.into_iter().for_each(|dial| self.shard_mut().tell_dial_failed(dial, &DialError::Stopped));
+    }
+
+    /// Counts those that wait for their next attempt, where that may have changed.
+    fn note_waiting(&mut self) {
+        let waiting = self.connector_mut().waiting as u64;
+        if self.shard_mut().counters().dials_waiting != waiting {
+            self.shard_mut().counters().dials_waiting = waiting;
+        }
     }
 
     fn forget_timer(&mut self, number: u32) {

@@ -78,11 +78,28 @@ impl ShardCore {
     /// If it cannot be made here, there are too many, or the shard is stopping.
     pub(crate) fn dial(&mut self, dial: Dial) -> Result<DialId, DialError> {
         dial.check(self.medium)?;
-        self.dials.enter(self.limits.dials)?;
+        self.enter_dial()?;
+        self.counters.dials += 1;
         let dial = NewDial::new(dial);
         let id = dial.id;
         self.dial_later(DialStep::Begin(dial));
         Ok(id)
+    }
+
+    /// Counts a dial among those that are under way.
+    ///
+    /// # Errors
+    /// If there are too many, or the shard is stopping.
+    pub(crate) fn enter_dial(&mut self) -> Result<(), DialError> {
+        self.dials.enter(self.limits.dials)?;
+        self.counters.dials_pending = self.dials.under_way() as u64;
+        Ok(())
+    }
+
+    /// A dial has ended.
+    pub(crate) fn leave_dial(&mut self) {
+        self.dials.leave();
+        self.counters.dials_pending = self.dials.under_way() as u64;
     }
 
     /// Records that a dial is to be given up.

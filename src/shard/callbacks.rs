@@ -17,6 +17,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Calls `on_open` for a new session. If the handler refuses it, what it sent is delivered, and nothing is read.
     pub(super) fn open_session(&mut self) {
         let dial = self.slot.connection.note_dial_opened();
+        self.core.counters.dialled += u64::from(dial.is_some());
         let (id, watch) = (self.id(), self.core.begin_callback());
         let mut session = Session::new(&mut self.slot.connection, &mut *self.slot.framing, self.core);
         let opened = guarded("on_open", || self.handler.on_open(&mut session));

@@ -7,7 +7,8 @@ use crate::{
     addr::NewConnection,
     contained::{Contained, guard},
     dial::{Dial, DialStep},
-    error::{CloseReason, DialError, LayerError},
+    error::{CloseReason, DialError, LayerError, Logged},
+    events::Event,
     framing::Framing,
     handler::PacketHandler,
     id::{DialId, Key, SlotNumber},
@@ -76,12 +77,12 @@ where
     /// # Errors
     /// If there are too many, or the shard is stopping.
     pub(crate) fn enter_dial(&mut self) -> Result<(), DialError> {
-        self.core.dials.enter(self.core.limits.dials)
+        self.core.enter_dial()
     }
 
     /// A dial has ended.
     pub(crate) fn leave_dial(&mut self) {
-        self.core.dials.leave();
+        self.core.leave_dial();
     }
 
     /// Returns `true` if dials are under way.
@@ -138,15 +139,35 @@ where
     }
 
     /// An attempt has failed, or its connection has ended, and another follows after this pause.
-    pub(crate) fn note_attempt(&mut self, error: &DialError, pause: Duration) {
-        let (shard, now) = (self.core.shard, self.core.clock.now());
-        logged!(self.core.reporter.gate, now, DialFailed DEBUG, %shard, %error, ?pause, "connecting again after a pause");
+    pub(crate) fn note_redial(&mut self, dial: DialId, error: &DialError, pause: Duration) {
+        let (shard, now, cause) = (self.core.shard, self.core.clock.now(), error.kind());
+        self.core.counters.count_redial(cause);
+        self.core.reporter.hub.tell(|| Event::Redialling { shard, dial, error: error.clone(), pause });
+        logged!(
+            self.core.reporter.gate, now, Redial DEBUG,
+            %shard, %dial, cause = cause.name(), error = %Logged(error), ?pause, "dialling again after a pause"
+        );
     }
 
-    /// Calls `on_dial_failed`.
+    /// A dial has opened a session, which is not its first.
+    pub(crate) fn note_reconnected(&mut self, dial: DialId, key: Key) {
+        let Some(peer) = self.slots.get_mut(key).map(|slot| slot.connection.endpoints().peer()) else {
+            return;
+        };
+        let (session, now) = (self.core.id_of(key), self.core.clock.now());
+        logged!(self.core.reporter.gate, now, Redial DEBUG, %dial, %session, %peer, "a dial has connected again");
+        self.core.reporter.hub.tell(|| Event::Reconnected { dial, session, peer });
+    }
+
+    /// A dial has failed: calls `on_dial_failed`.
     pub(crate) fn tell_dial_failed(&mut self, dial: DialId, error: &DialError) {
-        let (shard, now) = (self.core.shard, self.core.clock.now());
-        logged!(self.core.reporter.gate, now, DialFailed DEBUG, %shard, %dial, %error, "a dial has failed");
+        let (shard, now, cause) = (self.core.shard, self.core.clock.now(), error.kind());
+        self.core.counters.count_failed_dial(cause);
+        self.core.reporter.hub.tell(|| Event::DialFailed { shard, dial, error: error.clone() });
+        logged!(
+            self.core.reporter.gate, now, DialFailed DEBUG,
+            %shard, %dial, cause = cause.name(), error = %Logged(error), "a dial has failed"
+        );
         // A panic is logged and counted; the shard continues.
         let _ = self.run_with("on_dial_failed", |handler, shard| handler.on_dial_failed(shard, dial, error));
     }

@@ -135,6 +135,12 @@ impl Admission {
         self.enter(Place::Detached, peer)
     }
 
+    /// Counts what stays on a thread of its own without a connection, whatever the limits: the thread is there.
+    pub(crate) fn keep_forked(&self) -> AdmissionPermit {
+        self.counts.total.fetch_add(1, Relaxed);
+        self.permit(Place::Forked, None)
+    }
+
     fn enter(&self, place: Place, peer: &Addr) -> Result<AdmissionPermit, Full> {
         let counts = &*self.counts;
         let one_more = |total: usize| (total < counts.max_total).then_some(total + 1);
@@ -147,14 +153,18 @@ impl Admission {
             }
             None => None,
         };
-        counts.of(place).fetch_add(1, Relaxed);
+        Ok(self.permit(place, peer))
+    }
+
+    /// The total and the peer are counted already.
+    fn permit(&self, place: Place, peer: Option<IpAddr>) -> AdmissionPermit {
+        self.counts.of(place).fetch_add(1, Relaxed);
         let share = self.shares.get(match place {
             Place::Shard(shard) => shard.index(),
             Place::Forked => self.standing(),
             Place::Detached => self.standing() + 1,
         });
-        let share = share.cloned();
-        Ok(AdmissionPermit { share, peer })
+        AdmissionPermit { share: share.cloned(), peer }
     }
 
     /// How many standing shards there are.

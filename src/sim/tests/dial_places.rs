@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::dials::{addr, end, failure, serves, to, world};
 use crate::{
     addr::Origin,
-    dial::{Dial, Upstream, UpstreamState},
+    dial::{Dial, Reconnect, Upstream, UpstreamState},
     error::DialError,
     id::ShardId,
     limits::Limits,
@@ -173,4 +173,34 @@ fn a_server_that_has_stopped_has_closed_its_upstreams() {
     assert_eq!(upstream.state(), UpstreamState::Closed, "it was never begun");
     upstream.close();
     world.assert_gone();
+}
+
+#[test]
+fn a_thread_that_waits_for_its_next_attempt_counts_for_the_limits() {
+    let mut world = world(Setup { forks: 1, ..Setup::default() });
+    let again = Reconnect::delays([Duration::from_millis(1_000)]);
+    let upstream = world.dial(to(&[addr(1)]).reconnect(again));
+    for round in 0..3 {
+        world.run_until(500 + 1_000 * round);
+        assert_eq!((world.shards(), world.admission().forked(), world.admission().total()), (2, 1, 1));
+        let conn = world.connect();
+        world.run_for(1);
+        assert_eq!(world.hears(conn), Heard::Reset, "its thread would be one too many");
+        world.dial(to(&[addr(2)]));
+        world.run_for(1);
+        let (_, _, error) = world.log.failed_dials().pop().expect("it has failed");
+        assert!(matches!(error, DialError::Full { connections: 1 }), "{error:?}");
+    }
+    world.net().answer(&addr(1), Answer::Accept, 1);
+    world.run_until(3_500);
+    assert!(matches!(upstream.state(), UpstreamState::Up(_)));
+    assert_eq!((world.admission().forked(), world.admission().total()), (1, 1), "it is counted once");
+    let conn = world.net().attempts().last().expect("it was dialled").conn;
+    world.net().reset(conn);
+    world.run_for(10);
+    assert_eq!((world.admission().forked(), world.admission().total()), (1, 1), "and still is");
+    upstream.close();
+    world.run_for(1);
+    assert_eq!((world.shards(), world.admission().total()), (1, 0));
+    end(world);
 }

@@ -9,7 +9,8 @@ use super::dials::{addr, end, last, to, world};
 use crate::{
     SendError,
     dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown},
-    error::DialError,
+    error::{DialError, DialErrorKind},
+    events::{Event, Events},
     id::DialId,
     limits::Limits,
     sim::{Answer, Callback, Conn, Setup, World, errno, frame},
@@ -343,4 +344,62 @@ fn the_clients_of_a_server_that_comes_back_do_not_come_together() {
     world.abort();
     world.run_to_rest();
     world.assert_gone();
+}
+
+#[test]
+fn what_becomes_of_dials_is_counted_and_told() {
+    let mut world = world(Setup::default());
+    let events = Events::new(100, vec![world.registry.hub().clone()]);
+    let plan = || Reconnect::delays([MS(10)]).attempts(2);
+    world.net().answer(&addr(1), Answer::Accept, 2);
+    world.net().answer(&addr(2), Answer::Silence, 0);
+    let upstream = world.dial(to(&[addr(1)]).reconnect(plan()));
+    let slow = world.dial(to(&[addr(2)]).timeout(MS(5)).reconnect(plan()));
+    world.dial(to(&[addr(3)]));
+    world.run_until(8);
+    let counted = |world: &World| {
+        let metrics = world.metrics();
+        (metrics.dials, metrics.dialled, metrics.dials_pending, metrics.dials_waiting)
+    };
+    assert_eq!(counted(&world), (3, 1, 2, 1), "one has failed, one is up, one waits");
+    let conn = last_to(&world, 1);
+    world.net().reset(conn);
+    world.run_until(9);
+    assert_eq!(counted(&world), (3, 1, 2, 2));
+    world.run_until(100);
+    assert_eq!(counted(&world), (3, 2, 1, 0), "one is up again, one has given up");
+    let metrics = world.metrics();
+    assert_eq!((metrics.redials(DialErrorKind::TimedOut), metrics.redials(DialErrorKind::Lost)), (2, 1));
+    assert_eq!(metrics.dials_failed(DialErrorKind::Refused), 1);
+    assert_eq!((metrics.dials_failed(DialErrorKind::TimedOut), metrics.dials_failed_total()), (1, 2));
+
+    let told: Vec<Event> = events.try_iter().collect();
+    let of = |wanted: DialId| {
+        let told = told.iter().filter_map(move |event| match event {
+            Event::Redialling { dial, error, pause, .. } if *dial == wanted => {
+                Some(format!("{} after {pause:?}", error.kind().name()))
+            }
+            Event::Reconnected { dial, peer, .. } if *dial == wanted => Some(format!("again {peer}")),
+            Event::DialFailed { dial, error, .. } if *dial == wanted => Some(error.kind().name().to_owned()),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(of(upstream.id()), ["lost after 10ms", "again 192.0.2.1:1"]);
+    assert_eq!(of(slow.id()), ["timed_out after 10ms", "timed_out after 10ms", "timed_out"]);
+    let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
+    let again =
+        format!("dial {} is made again after 10ms: the connection to 192.0.2.1:1 has ended: ", upstream.id());
+    assert!(lines.iter().any(|line| line.starts_with(&again)), "{lines:?}");
+    upstream.close();
+    world.run_for(1);
+    assert_eq!(counted(&world), (3, 2, 0, 0));
+    let conn = last_to(&world, 1);
+    world.net().end(conn);
+    end(world);
+}
+
+/// The connection that was made last to this port.
+fn last_to(world: &World, port: u16) -> Conn {
+    world.net().attempts().iter().rev().find(|attempt| attempt.to == addr(port)).expect("it was dialled").conn
 }

@@ -109,7 +109,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// loses what it has. Returns `true` if the session is to be told when the socket takes something again.
     #[cold]
     pub(crate) fn wait_for_socket(&mut self, most: usize) -> bool {
-        if self.core.counters.buffered > most as u64 {
+        if self.core.pool.queued() > most {
             self.slot.connection.drop_datagrams(self.core);
         }
         self.slot.connection.has_datagrams() && self.slot.connection.wait_for_socket(self.core)

@@ -8,6 +8,7 @@ mod bytes;
 mod closing;
 mod datagram_dials;
 mod datagram_limits;
+mod datagram_links;
 mod datagrams;
 mod datagrams_at_random;
 mod dial_places;

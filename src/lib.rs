@@ -248,7 +248,8 @@ pub use dial::{Dial, Reconnect, Upstream, UpstreamState, WhileDown};
 pub use encode::{Encode, EncodeFn, encode_fn};
 pub use error::{
     BroadcastError, CloseKind, CloseReason, DialError, DialErrorKind, Failure, Handled, JoinError,
-    LayerError, LinkError, Outcome, QueryError, RefusalCause, SendError, ServeError, StreamError, TicketError,
+    LayerError, LinkError, Outcome, QueryError, RefusalCause, SendError, ServeError, StreamError,
+    TicketError,
 };
 pub use events::{Event, Events};
 #[cfg(feature = "json")]

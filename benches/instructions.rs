@@ -35,8 +35,8 @@ const MANY: usize = 60_000;
 /// Turns with one event each.
 const FEW_TURNS: usize = 200;
 const MANY_TURNS: usize = 2_200;
-/// The system call of each turn, as it is called in the C library.
-const POLL: &str = "epoll_wait";
+/// What each turn calls once.
+const POLL: &str = "MioSys as framewire::reactor::sys::Sys>::poll";
 /// Where the code for layers is.
 const LAYERS: [&str; 3] = ["/src/layer/", "/src/session/layer", "/src/shard/layers"];
 
@@ -186,7 +186,7 @@ impl Profile {
                     knows(&mut layers, name, |file| LAYERS.iter().any(|part| file.contains(part)));
                 }
                 Some(("fn", name)) => {
-                    knows(&mut polls, name, |function| function == POLL);
+                    knows(&mut polls, name, |function| function.contains(POLL));
                 }
                 Some(("cfn", name)) => to_poll = knows(&mut polls, name, |function| function == POLL),
                 Some(("calls", count)) => {

@@ -7,26 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Poll, Token, Waker, event::Event};
+use mio::{Poll, Token, Waker};
 
 use super::{
     Connecting, Ready, Sys,
     datagram_socket::DatagramSocket,
+    poll_events::PollEvents,
     socket::{Listener, SocketOptions, Stream},
     system_clock::SystemClock,
     token::WAKER,
 };
 use crate::{addr::Addr, strategy::DetachedSocket, sync::Wake, time::Clock};
 
-/// Events of one poll, at most: one at a time costs 4 to 8 % more, a thousand keep every session's turn short.
-const EVENTS: usize = 1024;
-/// The same to begin with, for threads of one session. It doubles whenever a poll has brought as many.
-const FIRST_EVENTS: usize = 8;
-
 /// The operating system, through mio.
 pub(crate) struct MioSys {
     poll: Poll,
-    events: Events,
+    events: PollEvents,
     origin: Instant,
     /// Ends with the poll, however long a handle to a session of this thread is kept.
     _waker: Arc<Waker>,
@@ -38,7 +34,7 @@ impl MioSys {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(WAKER as usize))?);
         let handle = Arc::new(MioWaker(Arc::downgrade(&waker)));
-        Ok((Self { poll, events: Events::with_capacity(FIRST_EVENTS), origin, _waker: waker }, handle))
+        Ok((Self { poll, events: PollEvents::new(), origin, _waker: waker }, handle))
     }
 }
 
@@ -61,15 +57,10 @@ impl Sys for MioSys {
         Box::new(SystemClock::new(self.origin))
     }
 
+    /// Not inlined, so that `benches/instructions.rs` finds it.
+    #[inline(never)]
     fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()> {
-        self.poll.poll(&mut self.events, wait)?;
-        let before = ready.len();
-        ready.extend(self.events.iter().map(to_ready));
-        let capacity = self.events.capacity();
-        if ready.len() - before >= capacity && capacity < EVENTS {
-            self.events = Events::with_capacity(2 * capacity);
-        }
-        Ok(())
+        self.events.poll(&mut self.poll, wait, ready)
     }
 
     fn register(&mut self, stream: &mut Stream, token: u64) -> io::Result<()> {
@@ -159,17 +150,5 @@ impl Sys for MioSys {
 
     fn spare(&mut self) -> io::Result<File> {
         File::open(if cfg!(windows) { "NUL" } else { "/dev/null" })
-    }
-}
-
-#[inline]
-fn to_ready(event: &Event) -> Ready {
-    Ready {
-        token: event.token().0 as u64,
-        readable: event.is_readable(),
-        writable: event.is_writable(),
-        // With urgent data, a short read does not mean that there is no more: read until that is certain.
-        hangup: event.is_read_closed() || event.is_write_closed() || event.is_priority(),
-        error: event.is_error(),
     }
 }

@@ -23,6 +23,7 @@ mod own_socket;
 mod packet_loop;
 mod peers;
 mod placing;
+mod poll_events;
 mod port;
 mod service;
 mod service_loop;

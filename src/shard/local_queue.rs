@@ -12,7 +12,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    mem,
 };
 
 use super::{Command, FanOut};
@@ -63,26 +62,36 @@ impl Queue {
 
 /// Marks the turn of a shard on this thread, until it is dropped.
 pub(crate) struct LocalTurn {
-    /// The turn within which this one runs, if there is one: a callback may serve another server.
-    outer: (usize, Queue),
+    /// The shard of the turn within which this one runs, if there is one: a callback may serve another server.
+    outer: usize,
+    /// What waits for that shard, if anything does.
+    queue: Option<Queue>,
 }
 
 impl LocalTurn {
     #[inline]
     pub(crate) fn begin<T>(mailbox: &Mailbox<Command<T>>) -> Self {
-        let queue = if WAITS.get() { take() } else { Queue::default() };
-        Self { outer: (SHARD.replace(address_of(mailbox)), queue) }
+        let queue = if WAITS.get() { Some(take()) } else { None };
+        Self { outer: SHARD.replace(address_of(mailbox)), queue }
     }
 }
 
 impl Drop for LocalTurn {
     #[inline]
     fn drop(&mut self) {
+        SHARD.set(self.outer);
+        if WAITS.get() || self.queue.is_some() {
+            self.change_queues();
+        }
+    }
+}
+
+impl LocalTurn {
+    #[cold]
+    fn change_queues(&mut self) {
         // Something is left only if the turn panicked: it ends with its shard.
-        let left = WAITS.get().then(take);
-        let (shard, queue) = mem::take(&mut self.outer);
-        SHARD.set(shard);
-        if !queue.commands.is_empty() {
+        let left = take();
+        if let Some(queue) = self.queue.take() {
             put_back(queue);
         }
         drop(left);

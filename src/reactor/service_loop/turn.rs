@@ -43,20 +43,19 @@ where
 
     /// Serves the sessions that have an event and those that wait for their next share, each once. Half of the time is
     /// reserved for those that wait.
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.shard.take_unfinished(&mut self.unfinished);
-        if self.unfinished.is_empty() {
-            self.begin_part(READ_SHARE);
-            self.serve_ready(sys, buffer);
-        } else {
-            self.begin_part(READ_SHARE / 2);
-            self.serve_ready(sys, buffer);
+        let waits = !self.unfinished.is_empty();
+        self.begin_part(if waits { READ_SHARE / 2 } else { READ_SHARE });
+        self.serve_ready(sys, buffer);
+        if waits {
             self.begin_part(READ_SHARE / 2);
             self.serve_all_unfinished(sys, buffer);
         }
     }
 
+    #[inline(never)]
     fn serve_all_unfinished(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         for _ in 0..self.unfinished.len() {
             if self.shard.clock().is_part_over() {

@@ -1,4 +1,4 @@
-use std::{error::Error, fmt, io, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -18,7 +18,7 @@ use crate::{framing::FramingConfigError, id::ShardId};
 ///         .serve(packet_fn(|session, packet| Ok(session.send(packet)?)))
 /// }
 /// ```
-#[derive(Error)]
+#[derive(Clone, Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The text is not an address that can be bound.
@@ -37,7 +37,7 @@ pub enum ServeError {
         /// The address.
         addr: String,
         /// The error of the system call.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// A setting is invalid.
     #[error("{option}: {why}")]
@@ -55,7 +55,7 @@ pub enum ServeError {
         /// What the reactor tried to do.
         action: &'static str,
         /// The error of the system call.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The closure that makes the handlers panicked.
     #[error("the factory of handlers panicked: {message}")]
@@ -114,7 +114,11 @@ impl From<FramingConfigError> for ServeError {
 
 impl ServeError {
     pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::System { action, source }
+        move |source| Self::System { action, source: Arc::new(source) }
+    }
+
+    pub(crate) fn bind(addr: impl Into<String>, source: io::Error) -> Self {
+        Self::Bind { addr: addr.into(), source: Arc::new(source) }
     }
 
     pub(crate) fn config((option, why): (&'static str, String)) -> Self {
@@ -152,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_main_shows_why_the_server_did_not_start_as_a_text() {
-        let error = ServeError::Bind { addr: "[::]:7".into(), source: io::ErrorKind::AddrInUse.into() };
+        let error = ServeError::bind("[::]:7", io::ErrorKind::AddrInUse.into());
         assert_eq!(format!("{error:?}"), error.to_string());
         assert_eq!(
             format!("{error:#?}"),

@@ -27,7 +27,7 @@ fn bind_each<B>(
     bind_path: impl Fn(PathBuf, String) -> Result<B, ServeError>,
 ) -> Result<Vec<B>, ServeError> {
     let bind_ip = &|addr: SocketAddr| {
-        bind_ip(addr).map_err(|source| ServeError::Bind { addr: addr.to_string(), source })
+        bind_ip(addr).map_err(|source| ServeError::bind(addr.to_string(), source))
     };
     let bind_one = |target| match target {
         Target::Addr(addr) => bind_ip(addr),
@@ -73,13 +73,13 @@ fn bind_unix(path: PathBuf, text: String) -> Result<BoundSocket, ServeError> {
     if path.as_os_str().is_empty() {
         return Err(ServeError::Address { text, why: "the path is empty".into() });
     }
-    BoundSocket::unix(path).map_err(|source: io::Error| ServeError::Bind { addr: text, source })
+    BoundSocket::unix(path).map_err(|source: io::Error| ServeError::bind(text, source))
 }
 
 #[cfg(not(unix))]
 fn bind_unix(_path: PathBuf, text: String) -> Result<BoundSocket, ServeError> {
     let source = io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets");
-    Err(ServeError::Bind { addr: text, source })
+    Err(ServeError::bind(text, source))
 }
 
 #[cfg(test)]

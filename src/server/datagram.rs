@@ -250,7 +250,7 @@ fn open(
     let mut each: Vec<Sockets<System>> = (0..threads).map(|_| Vec::new()).collect();
     for socket in sockets {
         let addr = socket.addr().to_string();
-        let named = |source| ServeError::Bind { addr: addr.clone(), source };
+        let named = |source| ServeError::bind(addr.clone(), source);
         let siblings = socket.siblings(threads - 1).map_err(named)?;
         for (sockets, socket) in each.iter_mut().zip([socket].into_iter().chain(siblings)) {
             sockets.push(socket.open(options).map_err(named)?);

@@ -289,7 +289,7 @@ fn listen(
 ) -> Result<(Vec<Bound>, Vec<AcceptorParts<MioSys>>), ServeError> {
     let named = |socket: BoundSocket, options: &SocketOptions| {
         let addr = socket.addr().to_string();
-        socket.listen(options).map_err(|source| ServeError::Bind { addr, source })
+        socket.listen(options).map_err(|source| ServeError::bind(addr, source))
     };
     let AcceptMode::PerWorker { max_sessions } = facts.accepting else {
         let listeners =
@@ -307,7 +307,7 @@ fn listen(
     for socket in sockets {
         let siblings = socket.siblings(parts.len().saturating_sub(1));
         let siblings =
-            siblings.map_err(|source| ServeError::Bind { addr: socket.addr().to_string(), source })?;
+            siblings.map_err(|source| ServeError::bind(socket.addr().to_string(), source))?;
         for (parts, socket) in parts.iter_mut().zip(siblings.into_iter().chain([socket])) {
             parts.listeners.push(named(socket, &options)?);
         }

@@ -225,7 +225,9 @@ impl DepositedPermits {
     pub(crate) fn withdraw(&mut self, slot: u32) -> AdmissionPermit {
         debug_assert!(self.len > 0, "slot {slot} has no permit");
         self.len -= 1;
-        AdmissionPermit { share: self.share.clone(), peer: self.peers.remove(&slot) }
+        // An empty table, too, would hash the key first.
+        let peer = if self.peers.is_empty() { None } else { self.peers.remove(&slot) };
+        AdmissionPermit { share: self.share.clone(), peer }
     }
 }
 

@@ -9,8 +9,9 @@ use crate::time::Tick;
 /// |<----------- headroom ------->|<---------- space ----------->|
 /// ```
 ///
-/// Both halves have the same length, which grows from 512 bytes to 64 KiB as reads fill the space: of thousands of threads
-/// with a session each, few need more than the least. A while after it has grown it is as small as in the beginning again.
+/// Both halves have the same length, which grows from 512 bytes to 64 KiB as reads fill the space: of thousands of
+/// threads with a session each, few need more than the least. A while after it has grown it is as small as in the
+/// beginning again.
 ///
 /// Frames are decoded here, in place. The tail that a session kept is put *before* the bytes that were just received,
 /// but only if it is short compared with them: so no read copies more than a fixed multiple of what it brought.
@@ -32,8 +33,8 @@ const FIRST_SPACE: usize = 512;
 const SPACE: usize = 64 * 1024;
 /// How many times its size the buffer grows to when a read has filled it.
 const GROWTH: usize = 8;
-/// For how long the buffer stays larger (milliseconds). Whether that is still needed shows only when it is smaller: then a
-/// read fills it, and it grows again.
+/// For how long the buffer stays larger (milliseconds). Whether that is still needed shows only when it is smaller:
+/// then a read fills it, and it grows again.
 const PAUSE: Tick = 1_000;
 /// It stays twice as long each time, and at most so long, if it had to grow again within this time: to grow takes some
 /// microseconds.

@@ -6,7 +6,7 @@ use crate::addr::NewConnection;
 /// A thread costs some 20 KiB and three descriptors, and its start some 30 µs, so this is for hundreds of connections
 /// that work, not for tens of thousands that wait. Once its connection has been busy, a thread keeps one buffer of at
 /// most 32 KiB for the next send ([`Metrics::pooled`](crate::Metrics::pooled)), and a receive buffer that grows with
-/// what one read brings, from 1 KiB to 128 KiB.
+/// what one read brings, from 1 KiB to 128 KiB, and has 1 KiB again a while later.
 ///
 /// It does not serve UDP ([`Server::bind_udp`](crate::Server::bind_udp)), whose peers share a socket.
 ///

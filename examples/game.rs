@@ -22,7 +22,7 @@ const MAX_LINE: usize = 80;
 struct Game {
     started: Instant,
     players: u32,
-    /// Somebody has come or gone since the last tick.
+    /// Players have come or gone since the last tick.
     changed: bool,
 }
 

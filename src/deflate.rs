@@ -1,6 +1,6 @@
 //! Raw DEFLATE (RFC 1951) in pieces of any length: no header, no checksum, a window of 32 KiB.
 //!
-//! Nothing here bounds what comes out: whoever inflates gives a buffer, and counts.
+//! Nothing here bounds what comes out: the caller gives a buffer, and counts.
 
 use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};

@@ -28,13 +28,13 @@ pub(super) struct PacketQueue {
 pub(super) struct Waiting {
     /// One frame, or several that are kept.
     pub(super) frames: Chunk,
-    fate: Fate,
+    policy: DropPolicy,
     /// Of the last frame.
     pub(super) completion: Option<Completion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum DropPolicy {
     /// It is sent in any case.
     Kept,
     /// It may be dropped.
@@ -44,8 +44,8 @@ pub(super) enum Fate {
 }
 
 impl Waiting {
-    pub(super) fn new(frames: Chunk, fate: Fate, completion: Option<Completion>) -> Self {
-        Self { frames, fate, completion }
+    pub(super) fn new(frames: Chunk, policy: DropPolicy, completion: Option<Completion>) -> Self {
+        Self { frames, policy, completion }
     }
 
     /// Bytes for which it counts.
@@ -75,12 +75,12 @@ impl PacketQueue {
 
     /// What those that may be dropped count for, in bytes.
     pub(super) fn droppable_weight(&self) -> usize {
-        self.waiting.iter().filter(|packet| packet.fate != Fate::Kept).map(Waiting::weight).sum()
+        self.waiting.iter().filter(|packet| packet.policy != DropPolicy::Kept).map(Waiting::weight).sum()
     }
 
     /// Appends a packet, and returns its place.
     pub(super) fn push(&mut self, packet: Waiting) -> usize {
-        self.droppable += usize::from(packet.fate != Fate::Kept);
+        self.droppable += usize::from(packet.policy != DropPolicy::Kept);
         self.shared += packet.frames.shared();
         self.waiting.push_back(packet);
         self.waiting.len() - 1
@@ -88,7 +88,7 @@ impl PacketQueue {
 
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let packet = self.waiting.pop_front()?;
-        self.droppable -= usize::from(packet.fate != Fate::Kept);
+        self.droppable -= usize::from(packet.policy != DropPolicy::Kept);
         self.shared -= packet.frames.shared();
         Some(packet)
     }
@@ -98,11 +98,11 @@ impl PacketQueue {
     /// # Errors
     /// Returns the packet if there is none.
     pub(super) fn replace(&mut self, packet: Waiting) -> Result<(usize, usize), Waiting> {
-        if packet.fate == Fate::MayGo {
+        if packet.policy == DropPolicy::MayGo {
             return Err(packet);
         }
         let mut places = self.waiting.iter_mut().enumerate();
-        let Some((at, waiting)) = places.find(|(_, waiting)| waiting.fate == packet.fate) else {
+        let Some((at, waiting)) = places.find(|(_, waiting)| waiting.policy == packet.policy) else {
             return Err(packet);
         };
         self.shared += packet.frames.shared();
@@ -118,7 +118,7 @@ impl PacketQueue {
             return None;
         }
         let mut places = self.waiting.iter().enumerate();
-        let (at, _) = places.find(|(at, packet)| packet.fate != Fate::Kept && Some(*at) != spared)?;
+        let (at, _) = places.find(|(at, packet)| packet.policy != DropPolicy::Kept && Some(*at) != spared)?;
         let packet = self.waiting.remove(at)?;
         self.droppable -= 1;
         self.shared -= packet.frames.shared();
@@ -128,7 +128,11 @@ impl PacketQueue {
     /// Where the next frame that is kept is appended, if that is behind others.
     pub(super) fn last_kept(&mut self) -> Option<&mut BytesMut> {
         let last = self.waiting.back_mut()?;
-        if last.fate == Fate::Kept && last.completion.is_none() { last.frames.own_mut() } else { None }
+        if last.policy == DropPolicy::Kept && last.completion.is_none() {
+            last.frames.own_mut()
+        } else {
+            None
+        }
     }
 
     pub(super) fn last_mut(&mut self) -> Option<&mut Waiting> {

@@ -5,7 +5,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// The least pause between two attempts of a list.
 const LEAST_DELAY: Duration = Duration::from_millis(1);
 
-/// When a [`Dial`](crate::Dial) is made again: after it has failed, and after its connection has ended, whoever ended it.
+/// When a [`Dial`](crate::Dial) is made again: after it has failed, and after its connection has ended, by either side.
 ///
 /// ```
 /// use std::time::Duration;

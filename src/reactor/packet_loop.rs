@@ -17,7 +17,7 @@ use crate::{
     handler::PacketHandler,
     id::{Key, SessionId, ShardId},
     session::{Effect, Effects, TimerPurpose},
-    shard::{Alarm, Carry, Command, FanOut, LocalTurn, Shard, take_local},
+    shard::{Carry, Command, FanOut, LocalTurn, Shard, TimerAction, take_local},
     sync::Mailbox,
     time::Tick,
     timer_wheel::Fired,
@@ -209,18 +209,18 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
         let hidden = self.port.hides_input(self.desk.began);
         while let Some(fired) = self.due.pop() {
             match self.desk.shard.handle_timer(fired) {
-                Some(Alarm::Judge(key)) => {
+                Some(TimerAction::Judge(key)) => {
                     self.visit(sys, key, |access| {
                         access.judge_unless(hidden);
                     });
                     self.desk.note_served(key);
                 }
-                Some(Alarm::Write(key)) => {
+                Some(TimerAction::Write(key)) => {
                     self.write(sys, key);
                     self.desk.note_served(key);
                 }
-                Some(Alarm::Dials) => self.dial(sys),
-                Some(Alarm::Dial(number, timer)) => self.expire_dial(sys, number, timer),
+                Some(TimerAction::Dials) => self.dial(sys),
+                Some(TimerAction::Dial(number, timer)) => self.expire_dial(sys, number, timer),
                 None => {}
             }
             if self.desk.shard.clock().is_part_over() {

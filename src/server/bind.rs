@@ -26,9 +26,8 @@ fn bind_each<B>(
     bind_ip: impl Fn(SocketAddr) -> io::Result<B>,
     bind_path: impl Fn(PathBuf, String) -> Result<B, ServeError>,
 ) -> Result<Vec<B>, ServeError> {
-    let bind_ip = &|addr: SocketAddr| {
-        bind_ip(addr).map_err(|source| ServeError::bind(addr.to_string(), source))
-    };
+    let bind_ip =
+        &|addr: SocketAddr| bind_ip(addr).map_err(|source| ServeError::bind(addr.to_string(), source));
     let bind_one = |target| match target {
         Target::Addr(addr) => bind_ip(addr),
         Target::Path(path) => {

@@ -306,8 +306,7 @@ fn listen(
     }
     for socket in sockets {
         let siblings = socket.siblings(parts.len().saturating_sub(1));
-        let siblings =
-            siblings.map_err(|source| ServeError::bind(socket.addr().to_string(), source))?;
+        let siblings = siblings.map_err(|source| ServeError::bind(socket.addr().to_string(), source))?;
         for (parts, socket) in parts.iter_mut().zip(siblings.into_iter().chain([socket])) {
             parts.listeners.push(named(socket, &options)?);
         }

@@ -170,7 +170,7 @@ impl Session<'_> {
     ///         match self.waiting.take() {
     ///             Some(other) => session.link(other)?,
     ///             None => {
-    ///                 session.pause(); // until there is somebody to talk to
+    ///                 session.pause(); // until there is another one to talk to
     ///                 self.waiting = Some(session.id());
     ///             }
     ///         }

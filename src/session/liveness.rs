@@ -132,11 +132,11 @@ impl Connection {
             return None;
         }
         self.alarm = None;
-        self.poll_lapse(core).map(|(_, lapse)| lapse)
+        self.poll_passed_deadline(core).map(|(_, lapse)| lapse)
     }
 
     /// Returns the deadline that has passed, if any; otherwise the alarm is set.
-    pub(crate) fn poll_lapse(&mut self, core: &mut ShardCore) -> Option<(Tick, TimeoutKind)> {
+    pub(crate) fn poll_passed_deadline(&mut self, core: &mut ShardCore) -> Option<(Tick, TimeoutKind)> {
         let lapsed = self.next_deadline(core).filter(|(deadline, _)| *deadline <= core.clock.now());
         if lapsed.is_none() {
             self.arm(core);

@@ -30,7 +30,7 @@ pub(crate) use fan_out::{FanOut, Recipients};
 pub(crate) use framings::{Framings, OtherFramings};
 pub(crate) use local_queue::{LocalTurn, post, take_local};
 pub(crate) use session_access::SessionAccess;
-pub(crate) use timers::Alarm;
+pub(crate) use timers::TimerAction;
 
 use self::{callbacks::Before, fan_out::Budget};
 use crate::{

@@ -21,7 +21,7 @@ const LOOK_AGAIN: Tick = 10;
 
 /// What is left to do for what an alarm was set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Alarm {
+pub(crate) enum TimerAction {
     /// Some deadline seems to have passed for the session: it is to be read from and written to, and judged
     /// ([`SessionAccess::judge`]) after that.
     Judge(Key),
@@ -49,7 +49,7 @@ where
     }
 
     /// Does what a timer is for. Returns what is left to do.
-    pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<Alarm> {
+    pub(crate) fn handle_timer(&mut self, fired: Fired<TimerPurpose>) -> Option<TimerAction> {
         match fired.item {
             TimerPurpose::Liveness(slot) => {
                 let key = self.slots.key_in(slot)?;
@@ -68,11 +68,11 @@ where
                     self.tell_shard_timer(timer);
                 }
             }
-            TimerPurpose::Dial(number) => return Some(Alarm::Dial(number.index() as u32, fired.key)),
+            TimerPurpose::Dial(number) => return Some(TimerAction::Dial(number.index() as u32, fired.key)),
             TimerPurpose::Dials => {
                 // One that was cancelled may have been taken from the wheel before.
                 let alarm = self.core.dials.alarm.take_if(|alarm| *alarm == fired.key);
-                return alarm.map(|_| Alarm::Dials);
+                return alarm.map(|_| TimerAction::Dials);
             }
             TimerPurpose::Shutdown if self.core.cut_at.is_some_and(|(_, alarm)| alarm == fired.key) => {
                 self.cut()
@@ -86,13 +86,13 @@ where
 
 impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// The alarm has fired. A beat is sent without looking for input first, unless the peer seems to be lost.
-    fn handle_alarm(&mut self, key: Key, rang: TimerKey) -> Option<Alarm> {
+    fn handle_alarm(&mut self, key: Key, rang: TimerKey) -> Option<TimerAction> {
         match self.slot.connection.handle_alarm(rang, self.core)? {
             TimeoutKind::Beat => match self.slot.connection.poll_beat(self.core) {
-                Some(BeatStep::Lost { .. }) => Some(Alarm::Judge(key)),
-                step => self.take_step(step).then_some(Alarm::Write(key)),
+                Some(BeatStep::Lost { .. }) => Some(TimerAction::Judge(key)),
+                step => self.take_step(step).then_some(TimerAction::Write(key)),
             },
-            _ => Some(Alarm::Judge(key)),
+            _ => Some(TimerAction::Judge(key)),
         }
     }
 
@@ -140,7 +140,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         if !self.is_alive() {
             return false;
         }
-        match self.slot.connection.poll_lapse(self.core) {
+        match self.slot.connection.poll_passed_deadline(self.core) {
             Some((_, TimeoutKind::Beat)) => {
                 let step = self.slot.connection.poll_beat(self.core);
                 return self.take_step(step);

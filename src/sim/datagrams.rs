@@ -23,7 +23,7 @@ use crate::{
 
 /// A datagram socket of the server.
 #[derive(Default)]
-pub(super) struct Inlet {
+pub(super) struct DatagramQueue {
     /// What has come, and from whom.
     pub(super) queue: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Errors that the next calls find, one each.
@@ -34,7 +34,7 @@ pub(super) struct Inlet {
     peer: Option<SocketAddr>,
 }
 
-impl Inlet {
+impl DatagramQueue {
     pub(super) fn readiness(&self, token: u64) -> Option<Ready> {
         let error = !self.errors.is_empty();
         let (readable, writable) = (error || !self.queue.is_empty(), !self.is_jammed);
@@ -43,7 +43,7 @@ impl Inlet {
 }
 
 /// What clients have got, by their addresses.
-pub(super) type Outlets = BTreeMap<SocketAddr, VecDeque<Vec<u8>>>;
+pub(super) type DeliveredDatagrams = BTreeMap<SocketAddr, VecDeque<Vec<u8>>>;
 
 impl Network {
     /// A datagram socket. All have one address, and a client always reaches the same of them.
@@ -65,29 +65,29 @@ impl Net {
         if self.peer_of(socket).is_some_and(|peer| peer != from) {
             return;
         }
-        let Some(What::Datagrams(inlet)) =
+        let Some(What::Datagrams(waiting)) =
             self.fds.get_mut(socket).and_then(Option::as_mut).map(|fd| &mut fd.what)
         else {
             return;
         };
         for _ in 0..=u32::from(twice) {
             let thrown = (from, datagram.to_vec());
-            if early { inlet.queue.push_front(thrown) } else { inlet.queue.push_back(thrown) }
+            if early { waiting.queue.push_front(thrown) } else { waiting.queue.push_back(thrown) }
         }
         if refused {
-            inlet.errors.push_back(errno::ECONNREFUSED);
+            waiting.errors.push_back(errno::ECONNREFUSED);
         }
         self.edge(socket);
     }
 
     /// Takes what a client has got.
     pub(crate) fn caught(&mut self, client: SocketAddr) -> Vec<Vec<u8>> {
-        self.outlets.get_mut(&client).map(|outlet| outlet.drain(..).collect()).unwrap_or_default()
+        self.delivered.get_mut(&client).map(|datagrams| datagrams.drain(..).collect()).unwrap_or_default()
     }
 
     /// Fills the send buffer of a socket, or empties it.
     pub(crate) fn jam(&mut self, socket: usize, is_jammed: bool) {
-        self.inlet(socket).is_jammed = is_jammed;
+        self.datagram_queue(socket).is_jammed = is_jammed;
         if !is_jammed {
             self.edge(socket);
         }
@@ -95,22 +95,22 @@ impl Net {
 
     /// Lets the next call to receive find an error.
     pub(crate) fn fail_receiving(&mut self, socket: usize, errno: i32) {
-        self.inlet(socket).errors.push_back(errno);
+        self.datagram_queue(socket).errors.push_back(errno);
         self.edge(socket);
     }
 
     /// Datagrams that the server has not read yet.
     pub(crate) fn unread_datagrams(&self) -> usize {
         let waiting = self.fds.iter().flatten().map(|fd| match &fd.what {
-            What::Datagrams(inlet) => inlet.queue.len(),
+            What::Datagrams(socket) => socket.queue.len(),
             _ => 0,
         });
         waiting.sum()
     }
 
-    fn inlet(&mut self, fd: usize) -> &mut Inlet {
+    fn datagram_queue(&mut self, fd: usize) -> &mut DatagramQueue {
         match self.fds.get_mut(fd).and_then(Option::as_mut).map(|fd| &mut fd.what) {
-            Some(What::Datagrams(inlet)) => inlet,
+            Some(What::Datagrams(socket)) => socket,
             _ => panic!("EBADF: descriptor {fd} takes no datagrams"),
         }
     }
@@ -118,7 +118,7 @@ impl Net {
     /// Returns the peer to which a socket is connected.
     fn peer_of(&self, fd: usize) -> Option<SocketAddr> {
         match self.fds.get(fd).and_then(Option::as_ref).map(|fd| &fd.what) {
-            Some(What::Datagrams(inlet)) => inlet.peer,
+            Some(What::Datagrams(socket)) => socket.peer,
             _ => None,
         }
     }
@@ -135,7 +135,8 @@ impl Net {
             Some((Answer::Refuse(why), _)) if *why != errno::ECONNREFUSED => return Err(error(*why)),
             _ => {}
         }
-        let fd = self.open(What::Datagrams(Box::new(Inlet { peer: Some(to), ..Inlet::default() })));
+        let fd = self
+            .open(What::Datagrams(Box::new(DatagramQueue { peer: Some(to), ..DatagramQueue::default() })));
         let fd = fd.map_err(error)?;
         self.progress += 1;
         Ok((fd, Addr::Ip(([10, 0, 0, 1], 40_000 + fd as u16).into())))
@@ -151,11 +152,11 @@ impl Net {
     pub(super) fn recv_from(&mut self, fd: usize, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.begin_call(Call::Recv, fd)?;
         self.progress += 1;
-        let inlet = self.inlet(fd);
-        if let Some(failed) = inlet.errors.pop_front() {
+        let socket = self.datagram_queue(fd);
+        if let Some(failed) = socket.errors.pop_front() {
             return Err(error(failed));
         }
-        let Some((from, datagram)) = inlet.queue.pop_front() else { return Err(error(errno::EAGAIN)) };
+        let Some((from, datagram)) = socket.queue.pop_front() else { return Err(error(errno::EAGAIN)) };
         // What does not fit is lost.
         into.iter_mut().zip(&datagram).for_each(|(to, byte)| *to = *byte);
         Ok((datagram.len(), from))
@@ -164,13 +165,13 @@ impl Net {
     pub(super) fn send_to(&mut self, fd: usize, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         self.begin_call(Call::Send, fd)?;
         let peer = self.peer_of(fd);
-        let inlet = self.inlet(fd);
+        let socket = self.datagram_queue(fd);
         if peer.is_some() {
-            if let Some(failed) = inlet.errors.pop_front() {
+            if let Some(failed) = socket.errors.pop_front() {
                 return Err(error(failed));
             }
         }
-        if inlet.is_jammed {
+        if socket.is_jammed {
             return Err(error(errno::EAGAIN));
         }
         if datagram.len() > self.sizes.datagram {
@@ -184,7 +185,7 @@ impl Net {
             return Ok(());
         }
         if !self.rng.chance(self.faults.lose) {
-            self.outlets.entry(to).or_default().push_back(datagram.to_vec());
+            self.delivered.entry(to).or_default().push_back(datagram.to_vec());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Answer, Attempt, Calls, Faults, Rng,
-    datagrams::{Inlet, Outlets},
+    datagrams::{DatagramQueue, DeliveredDatagrams},
     epoll::{Epoll, Registration},
     faults::errno,
 };
@@ -88,7 +88,7 @@ pub(crate) struct Net {
     pub(super) fds: Vec<Option<Descriptor>>,
     pub(super) links: Vec<Link>,
     pub(super) epolls: Vec<Epoll>,
-    pub(super) outlets: Outlets,
+    pub(super) delivered: DeliveredDatagrams,
     pub(super) agenda: BTreeMap<(Tick, u64), Deed>,
     pub(super) deeds: u64,
     /// What becomes of connections that the process makes, and after how long.
@@ -116,7 +116,7 @@ pub(super) struct Descriptor {
 pub(super) enum What {
     Listener(VecDeque<Conn>),
     Stream(Conn),
-    Datagrams(Box<Inlet>),
+    Datagrams(Box<DatagramQueue>),
     Spare,
 }
 
@@ -181,7 +181,7 @@ impl Net {
             fds: Vec::new(),
             links: Vec::new(),
             epolls: Vec::new(),
-            outlets: Outlets::new(),
+            delivered: DeliveredDatagrams::new(),
             agenda: BTreeMap::new(),
             deeds: 0,
             far_ends: HashMap::new(),

@@ -33,22 +33,22 @@ pub struct PublishTicket {
 /// What the ticket and the packet share.
 pub(super) struct PublishState {
     members: Vec<Member>,
-    told: Mutex<Told>,
+    outcomes: Mutex<Outcomes>,
     changed: Condvar,
 }
 
 /// A session, and what knows why it was lost.
 pub(crate) type Member = (SessionId, Arc<dyn Addressee>);
 
-/// Invariant: `pending` is the number of places of `outcomes` that are empty.
-struct Told {
-    outcomes: Vec<Option<Outcome>>,
+/// Invariant: `pending` is the number of places of `by_member` that are empty.
+struct Outcomes {
+    by_member: Vec<Option<Outcome>>,
     pending: usize,
 }
 
 impl PublishState {
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the member with this number.
@@ -58,11 +58,11 @@ impl PublishState {
 
     /// Tells what became of the packet at the member with this number, once.
     pub(super) fn decide(&self, at: u32, outcome: Outcome) {
-        let mut told = self.lock();
-        let Some(place @ None) = told.outcomes.get_mut(at as usize) else { return };
+        let mut outcomes = self.lock();
+        let Some(place @ None) = outcomes.by_member.get_mut(at as usize) else { return };
         *place = Some(outcome);
-        told.pending -= 1;
-        if told.pending == 0 {
+        outcomes.pending -= 1;
+        if outcomes.pending == 0 {
             self.changed.notify_all();
         }
     }
@@ -72,8 +72,9 @@ impl PublishTicket {
     /// Also returns what decides it, for each member in order.
     pub(crate) fn of(members: Vec<Member>) -> (Self, impl Iterator<Item = Completion>) {
         let count = members.len();
-        let told = Told { outcomes: vec![None; count], pending: count };
-        let state = Arc::new(PublishState { members, told: Mutex::new(told), changed: Condvar::new() });
+        let outcomes = Outcomes { by_member: vec![None; count], pending: count };
+        let state =
+            Arc::new(PublishState { members, outcomes: Mutex::new(outcomes), changed: Condvar::new() });
         let ticket = Self { state: state.clone() };
         // No channel has more members than a process has sessions.
         (ticket, (0..count as u32).map(move |at| Completion::of_member(state.clone(), at)))
@@ -104,7 +105,7 @@ impl PublishTicket {
     /// Returns what is known now of each member; `None` while the packet is on its way to it. Does not block.
     #[must_use]
     pub fn outcomes(&self) -> Vec<(SessionId, Option<Outcome>)> {
-        let outcomes = self.state.lock().outcomes.clone();
+        let outcomes = self.state.lock().by_member.clone();
         self.ids().zip(outcomes).collect()
     }
 
@@ -127,19 +128,19 @@ impl PublishTicket {
     #[expect(clippy::disallowed_methods, reason = "it waits on a thread that is not the server's")]
     fn wait_until(&self, deadline: Option<Instant>, late: &TicketError) -> Vec<(SessionId, Outcome)> {
         let may_wait = !is_on_a_shard();
-        let mut told = self.state.lock();
-        while told.pending > 0 && may_wait {
+        let mut outcomes = self.state.lock();
+        while outcomes.pending > 0 && may_wait {
             let changed = &self.state.changed;
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            told = match left {
-                None => changed.wait(told).unwrap_or_else(PoisonError::into_inner),
+            outcomes = match left {
+                None => changed.wait(outcomes).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,
-                Some(left) => changed.wait_timeout(told, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => changed.wait_timeout(outcomes, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
         let late = if may_wait { late } else { &TicketError::WouldDeadlock };
         let outcome = |known: &Option<Outcome>| known.clone().unwrap_or_else(|| Err(late.clone()));
-        self.ids().zip(told.outcomes.iter().map(outcome)).collect()
+        self.ids().zip(outcomes.by_member.iter().map(outcome)).collect()
     }
 }
 

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_exact_whether_somebody_waits_or_not() {
+    fn the_limit_is_exact_whether_a_thread_waits_or_not() {
         let quota = Quota::new();
         assert_eq!(quota.reserve(10, 10), Ok(()));
         assert_eq!(quota.reserve(1, 10), Err(10));

@@ -77,7 +77,7 @@ impl SendTicket {
     /// The other end is kept beside the packet.
     pub(crate) fn pair(session: Arc<dyn Addressee>) -> (Self, Completion) {
         let fate = Arc::new(TicketState { decided: Mutex::new(None), changed: Condvar::new(), session });
-        (Self { fate: fate.clone() }, Completion(Some(Told::Ticket(fate))))
+        (Self { fate: fate.clone() }, Completion(Some(Recipient::Ticket(fate))))
     }
 
     /// Waits until the packet was written or is known to be lost. It blocks for as long as that takes: a session whose
@@ -139,10 +139,10 @@ impl fmt::Debug for SendTicket {
 }
 
 /// Decides the fate of a packet exactly once. If it is dropped undecided, the packet was lost with its session.
-pub(crate) struct Completion(Option<Told>);
+pub(crate) struct Completion(Option<Recipient>);
 
 /// Who is told.
-enum Told {
+enum Recipient {
     Ticket(Arc<TicketState>),
     Call(Box<Call>),
     /// The ticket of many, as the member with this number.
@@ -166,12 +166,12 @@ pub(crate) struct Answer {
 impl Completion {
     /// Calls the closure: at the end of the turn if that is on a shard's thread, at once on any other.
     pub(crate) fn calling(done: Done, session: Arc<dyn Addressee>) -> Self {
-        Self(Some(Told::Call(Box::new(Call { done: Contained::new(done), session }))))
+        Self(Some(Recipient::Call(Box::new(Call { done: Contained::new(done), session }))))
     }
 
     /// For the member with this number.
     pub(super) fn of_member(state: Arc<PublishState>, at: u32) -> Self {
-        Self(Some(Told::Member(state, at)))
+        Self(Some(Recipient::Member(state, at)))
     }
 
     pub(crate) fn written(self) {
@@ -213,17 +213,17 @@ impl Completion {
     }
 
     fn decide(mut self, outcome: Outcome) {
-        if let Some(told) = self.0.take() {
-            told.decide(outcome);
+        if let Some(recipient) = self.0.take() {
+            recipient.decide(outcome);
         }
     }
 }
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let Some(told) = self.0.take() {
-            let lost_by = told.session().map(Addressee::lost_by);
-            told.decide(Err(TicketError::Closed(lost_by.unwrap_or(CloseKind::Shutdown))));
+        if let Some(recipient) = self.0.take() {
+            let lost_by = recipient.session().map(Addressee::lost_by);
+            recipient.decide(Err(TicketError::Closed(lost_by.unwrap_or(CloseKind::Shutdown))));
         }
     }
 }
@@ -234,7 +234,7 @@ impl fmt::Debug for Completion {
     }
 }
 
-impl Told {
+impl Recipient {
     fn session(&self) -> Option<&dyn Addressee> {
         match self {
             Self::Ticket(fate) => Some(&*fate.session),

@@ -331,7 +331,7 @@ fn a_listener_serves_over_tcp_and_over_a_unix_socket() {
             let reply = client.recv()?.map(<[u8]>::to_vec);
             client.close().map(|()| reply)
         });
-        let mut client = listener.accept_timeout(PATIENCE).expect("it listens").expect("somebody comes");
+        let mut client = listener.accept_timeout(PATIENCE).expect("it listens").expect("a client comes");
         assert_eq!(client.local_addr().expect("connected"), *listener.local_addr());
         let replied = client.process_once(|replies, packet| replies.send([b"re: ", packet].concat()));
         assert!(matches!(replied, Ok(Some(Ok(())))), "{replied:?}");

@@ -179,7 +179,7 @@ fn what_a_peer_said_before_it_took_no_more_is_shown() {
     });
     let output = probe(&addr, &["-f", "lines"], &b"some command\n".repeat(1_000_000));
     assert_eq!(text(&output.stdout), "bad command\n", "{}", text(&output.stderr));
-    // sending and receiving learn of the end at the same time: whoever is first tells of it as an end or as an error
+    // sending and receiving learn of the end at the same time: the first of them tells of it as an end or as an error
     assert_ne!(output.status.code(), Some(2), "it could begin: {}", text(&output.stderr));
     peer.join().expect("the peer is fine");
 }

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::{
     super::{
         chunk::Chunk,
-        packet_queue::{Fate, PACKET, Waiting},
+        packet_queue::{DropPolicy, PACKET, Waiting},
     },
     CHUNK, LARGE, Outbox,
 };
@@ -65,8 +65,9 @@ impl Outbox {
         completion: Option<Completion>,
         room: Room,
     ) -> MadeRoom {
-        let fate = if let Overflow::Latest(key) = overflow { Fate::Key(key) } else { Fate::MayGo };
-        let packet = Waiting::new(frames, fate, completion);
+        let policy =
+            if let Overflow::Latest(key) = overflow { DropPolicy::Key(key) } else { DropPolicy::MayGo };
+        let packet = Waiting::new(frames, policy, completion);
         self.seal();
         self.open = 0;
         let weight = packet.weight();
@@ -166,7 +167,7 @@ impl Outbox {
     pub(super) fn end_of_packets(&mut self) -> &mut BytesMut {
         let packets = self.packets.get_or_insert_default();
         if packets.last_kept().is_none_or(|last| last.len() >= CHUNK) {
-            packets.push(Waiting::new(Chunk::Own(BytesMut::new()), Fate::Kept, None));
+            packets.push(Waiting::new(Chunk::Own(BytesMut::new()), DropPolicy::Kept, None));
             (self.behind, self.beside) = (self.behind + PACKET, self.beside + PACKET);
         }
         packets.last_kept().unwrap_or(&mut self.head)
@@ -186,7 +187,7 @@ impl Outbox {
         let packets = self.packets.get_or_insert_default();
         let mut weight = TICKET;
         if packets.last_mut().is_none_or(|last| last.completion.is_some()) {
-            packets.push(Waiting::new(Chunk::Own(BytesMut::new()), Fate::Kept, None));
+            packets.push(Waiting::new(Chunk::Own(BytesMut::new()), DropPolicy::Kept, None));
             weight += PACKET;
         }
         if let Some(last) = packets.last_mut() {

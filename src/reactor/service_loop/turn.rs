@@ -14,7 +14,7 @@ use crate::{
         session_io::flush,
         shares::{ACCEPT_SHARE, COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, TIMER_SHARE, WRITE_SHARE},
     },
-    shard::{Alarm, Ended, Ending},
+    shard::{Ended, Ending, TimerAction},
     time::Tick,
 };
 
@@ -143,13 +143,13 @@ where
         self.begin_part(TIMER_SHARE);
         while let Some(fired) = self.due.pop() {
             match self.shard.handle_timer(fired) {
-                Some(Alarm::Judge(suspect)) => self.judge(sys, buffer, suspect),
-                Some(Alarm::Write(key)) => {
+                Some(TimerAction::Judge(suspect)) => self.judge(sys, buffer, suspect),
+                Some(TimerAction::Write(key)) => {
                     self.shard.with_session(key, |access| flush(sys, access));
                     self.note_served(key);
                 }
-                Some(Alarm::Dial(number, timer)) => self.expire_dial(sys, number, timer),
-                Some(Alarm::Dials) => self.dial(sys),
+                Some(TimerAction::Dial(number, timer)) => self.expire_dial(sys, number, timer),
+                Some(TimerAction::Dials) => self.dial(sys),
                 None => {}
             }
             if self.shard.clock().is_part_over() {

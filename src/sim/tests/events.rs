@@ -123,7 +123,7 @@ fn a_slow_strategy_and_a_slow_job_are_told_and_blamed_on_no_session() {
 }
 
 #[test]
-fn the_clock_is_watched_only_while_somebody_subscribes() {
+fn the_clock_is_watched_only_while_there_is_a_subscriber() {
     let (mut world, events) = world(Setup::default(), 100, block_as_told);
     let conn = world.connect();
     world.run_for(10);

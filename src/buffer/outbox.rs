@@ -419,7 +419,7 @@ impl Outbox {
     }
 
     /// Moves a short rest out of a large buffer, which it would otherwise hold for as long as the peer does not read.
-    pub(crate) fn settle(&mut self) -> Option<BytesMut> {
+    pub(crate) fn release_spare(&mut self) -> Option<BytesMut> {
         if self.filled == self.front && self.head.capacity() > 0 {
             (self.front, self.filled) = (0, 0);
             return Some(std::mem::take(&mut self.head));

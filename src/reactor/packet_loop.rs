@@ -159,7 +159,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     }
 
     /// Sessions were served: the port learns which have ended, and streams may have something to send.
-    fn settle(&mut self) {
+    fn after_serving(&mut self) {
         self.desk.close_ended(&mut self.port);
         if self.port.has_to_carry() {
             self.desk.shard.outgoing().note_carrying();
@@ -343,7 +343,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
             Step::Flush => self.flush(sys),
         }
         self.take_local();
-        self.settle();
+        self.after_serving();
     }
 
     fn outgoing(&mut self) -> &mut Effects {
@@ -359,7 +359,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
                 let _turn = LocalTurn::begin(&self.mailbox);
                 self.port.handle_carrier(&mut self.desk, carrier, about, packet);
                 self.take_local();
-                self.settle();
+                self.after_serving();
             }
             effect => self.desk.shard.apply(effect, packet),
         }
@@ -367,7 +367,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
 
     fn carry_out(&mut self, carriers: &mut Carriers<'_, Y>) {
         self.port.carry_out(&mut self.desk, carriers);
-        self.settle();
+        self.after_serving();
     }
 
     fn carry(&mut self, carrier: SessionId, write: &mut dyn FnMut(&mut dyn Carry)) -> bool {

@@ -331,7 +331,7 @@ impl Connection {
     fn account_for_buffers(&mut self, core: &mut ShardCore) -> bool {
         self.tell_handles();
         if self.is_linked() {
-            self.settle_link(core);
+            self.update_link(core);
         }
         if self.held == 0 && self.inbox.is_none() && self.outbox.is_none() && !self.is_layered() {
             return false;

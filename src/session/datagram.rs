@@ -101,7 +101,7 @@ impl Connection {
 
     /// The socket takes nothing now. Returns `true` if the session did not wait for it already.
     pub(crate) fn wait_for_socket(&mut self, core: &mut ShardCore) -> bool {
-        if let Some(buffer) = self.outbox.as_mut().and_then(|outbox| outbox.settle()) {
+        if let Some(buffer) = self.outbox.as_mut().and_then(|outbox| outbox.release_spare()) {
             core.pool.put_buffer(buffer);
         }
         self.status.insert(Flags::BLOCKED)

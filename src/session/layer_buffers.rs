@@ -39,7 +39,7 @@ impl LayerBuffers {
     }
 
     /// Frees what a burst has taken.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn shrink(&mut self) {
         let Self { steps, sends, .. } = self;
         for buffer in steps.0.iter_mut().filter(|buffer| buffer.capacity() > KEPT) {
             buffer.clear();

@@ -40,7 +40,7 @@ impl Layered {
             self.stack.send_batch(part, wire, &mut layer_buffers.sends)?;
             self.in_flight = part.len();
             if self.stack.len() > 1 {
-                layer_buffers.settle();
+                layer_buffers.shrink();
             }
             return Ok(());
         }
@@ -56,7 +56,7 @@ impl Layered {
             }
         }
         self.stack.flush(wire, &mut layer_buffers.sends)?;
-        layer_buffers.settle();
+        layer_buffers.shrink();
         Ok(())
     }
 
@@ -93,12 +93,12 @@ impl Connection {
                     break;
                 }
             }
-            layered.settle(core);
+            layered.give_back_empty_wire(core);
             if layered.wire.is_some() {
                 break;
             }
             // Bytes for which the layers produced no output count as written.
-            self.settle_in_flight(core);
+            self.remove_in_flight(core);
         }
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Connection {
     }
 
     /// Removes the carried bytes from the outbox: the layers have made nothing of them.
-    fn settle_in_flight(&mut self, core: &mut ShardCore) {
+    fn remove_in_flight(&mut self, core: &mut ShardCore) {
         let Some(layered) = self.layered_mut() else { return };
         let written = std::mem::take(&mut layered.in_flight);
         self.advance_outbox(written, core);
@@ -166,7 +166,7 @@ impl Connection {
     pub(super) fn block_wire(&mut self, core: &mut ShardCore) {
         let Some(wire) = self.layered_mut().and_then(|layered| layered.wire.as_mut()) else { return };
         wire.block(core.clock.deadline(0));
-        if let Some(buffer) = wire.settle() {
+        if let Some(buffer) = wire.release_spare() {
             core.pool.put_buffer(buffer);
         }
     }

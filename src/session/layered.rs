@@ -59,7 +59,7 @@ impl Layered {
     }
 
     /// Gives back a wire with nothing in it.
-    pub(super) fn settle(&mut self, core: &mut ShardCore) {
+    pub(super) fn give_back_empty_wire(&mut self, core: &mut ShardCore) {
         if let Some(wire) = self.wire.take_if(|wire| wire.is_empty()) {
             core.pool.put_empty(wire);
         }
@@ -142,7 +142,7 @@ impl Connection {
                 // The kernel has refused the same bytes before.
                 wire.block(since);
             }
-            layered.settle(core);
+            layered.give_back_empty_wire(core);
         }
         layered.stack.push(layer);
         layered.open_by = Some(open_by);
@@ -179,7 +179,7 @@ impl Connection {
     }
 
     /// Gives a layer that a callback has pushed the received bytes that were not handed out.
-    pub(crate) fn settle_upgrade(&mut self) {
+    pub(crate) fn feed_upgrade(&mut self) {
         if !self.status.has_block(ReadBlock::UPGRADE) {
             return;
         }
@@ -267,7 +267,7 @@ impl Connection {
         let outcome = layered.stack.receive(received, plain, &mut layer_buffers.steps, &mut pass);
         let Pass { asked, carried, panics, .. } = pass;
         if carried > 0 {
-            layer_buffers.settle();
+            layer_buffers.shrink();
         }
         let is_settled = was_open && layered.wire.is_none() && layered.stack.is_calm();
         let peer = asked.peer.as_ref();
@@ -307,7 +307,7 @@ impl Connection {
         if layered.our_side == OurSide::Lost {
             layered.give_back_wire(core);
         }
-        layered.settle(core);
+        layered.give_back_empty_wire(core);
         // What the layers write while they read is bounded in either case.
         let most = match core.limits.while_full {
             WhileFull::PauseReading => core.limits.outbox_high,
@@ -374,7 +374,7 @@ impl Connection {
             layered.our_side = OurSide::Failed;
             layered.open_by = None;
             // It may have panicked before it has written anything.
-            layered.settle(core);
+            layered.give_back_empty_wire(core);
         }
         core.flush_later(self);
     }

@@ -308,7 +308,7 @@ impl Connection {
 
     /// After each visit: tells the partner when the outbox has come above the high mark, or fallen to the low one. What
     /// is in the own outbox does not keep a linked session from being read: it came from the partner.
-    pub(super) fn settle_link(&mut self, core: &mut ShardCore) {
+    pub(super) fn update_link(&mut self, core: &mut ShardCore) {
         let Some(link) = core.links.get(self.key.slot) else { return };
         let wire = if self.is_layered() { self.wire_queued() } else { 0 };
         let weight = self.queued().max(wire);

@@ -254,7 +254,7 @@ impl Connection {
                 // What fits into spare bytes would be sent in any case.
                 outbox.seal();
             }
-            if let Some(buffer) = outbox.settle() {
+            if let Some(buffer) = outbox.release_spare() {
                 core.pool.put_buffer(buffer);
             }
         }

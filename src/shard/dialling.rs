@@ -37,7 +37,7 @@ where
             self.equip_dialled(&incoming, dial).map_err(|reason| DialError::Opening { addr, reason })
         };
         match equipped {
-            Ok(equipment) => Ok(self.settle_in(incoming, equipment)),
+            Ok(equipment) => Ok(self.place_in_slot(incoming, equipment)),
             Err(error) => {
                 self.turn_away(incoming);
                 Err(error)

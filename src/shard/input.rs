@@ -123,7 +123,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     /// Hands out what waits in the inbox, and the end of the stream if that has come.
     pub(crate) fn handle_resumed(&mut self) {
         if self.slot.connection.is_layered() {
-            self.slot.connection.settle_upgrade();
+            self.slot.connection.feed_upgrade();
         }
         if let Some(inbox) = self.slot.connection.poll_backlog(self.core) {
             self.deliver_from(inbox);

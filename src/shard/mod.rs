@@ -229,7 +229,7 @@ where
     pub(crate) fn insert(&mut self, incoming: Incoming<T>) -> Option<Key> {
         let equipped = if self.stopping || self.slots.is_full() { None } else { self.equip(&incoming) };
         match equipped {
-            Some(equipment) => Some(self.settle_in(incoming, equipment)),
+            Some(equipment) => Some(self.place_in_slot(incoming, equipment)),
             None => {
                 self.turn_away(incoming);
                 None
@@ -244,7 +244,7 @@ where
         self.ended.push(Ended { io, permit, how: Ending::Close });
     }
 
-    fn settle_in(&mut self, incoming: Incoming<T>, (framing, layers): Equipment<F>) -> Key {
+    fn place_in_slot(&mut self, incoming: Incoming<T>, (framing, layers): Equipment<F>) -> Key {
         let Incoming { io, endpoints, permit } = incoming;
         let now = self.core.clock.stamp();
         let connection = |key| Connection::new(key, endpoints, now);

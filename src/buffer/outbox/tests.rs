@@ -73,7 +73,7 @@ fn a_short_rest_does_not_hold_a_large_buffer() {
     put(&mut outbox, &[1; 10_000]);
     outbox.advance(9_990);
     outbox.block(4);
-    assert!(outbox.settle().is_some_and(|large| large.capacity() >= 10_000));
+    assert!(outbox.release_spare().is_some_and(|large| large.capacity() >= 10_000));
     assert!(outbox.capacity() < 1024);
     assert_eq!((pending(&outbox), outbox.blocked_since()), (vec![1; 10], Some(4)));
 }
@@ -155,7 +155,7 @@ fn a_stalled_session_holds_no_buffer_for_what_it_shares() {
     outbox.append_shared(&Bytes::from(vec![7; 5_000]));
     outbox.advance(1);
     outbox.block(4);
-    assert!(outbox.settle().is_some_and(|buffer| buffer.capacity() >= 60_000));
+    assert!(outbox.release_spare().is_some_and(|buffer| buffer.capacity() >= 60_000));
     assert!(outbox.capacity() < 200);
     assert_eq!((outbox.len(), outbox.blocked_since()), (4_999, Some(4)));
     put(&mut outbox, &[1; 100]);
@@ -195,7 +195,7 @@ proptest! {
             taken += take;
             if outbox.is_empty() { outbox.reset(usize::MAX); }
             prop_assert!(outbox.len() <= outbox.capacity() + outbox.shared());
-            if outbox.len() % 3 == 1 { outbox.settle(); }
+            if outbox.len() % 3 == 1 { outbox.release_spare(); }
             let closed: usize = outbox.tail.iter().map(Chunk::memory).sum();
             prop_assert_eq!(outbox.capacity(), outbox.head.capacity() + closed);
             let slices = outbox.chunks().count();

@@ -73,7 +73,7 @@
 //! 4  facade    server: bind, serve, watch, stop · channel · blocking: clients that wait · testing: for your own framings and handlers · guide: nothing but text
 //! 3  world     reactor: polls, sockets, the clock, one event loop per thread · runtime: threads, and how a connection gets to one
 //! 2  shard     shard: many sessions, one handler · strategy: which shard a connection lives on
-//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · websocket · handler: the callbacks · dial: connections to be made
+//! 1  session   session: one connection, opening → open → draining → closed, its timers and limits · layer · tls · websocket · handler: the callbacks · dial: connections to be made
 //! 0  bytes     framing · wire: varints, strings · buffer: inbox and outbox · timer_wheel · sync: what threads share (mailbox, ticket, admission)
 //!              addr · encode, decode, formats: packets and values · deflate · contained: panics · error · events, log: what operators are told · id · limits · metrics · slots · time
 //! ```
@@ -155,6 +155,7 @@
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
 //! | `deflate` | `Deflate`: a [`Layer`] that compresses both directions | flate2 1, in pure Rust |
 //! | `prometheus` | a [`ServerHandle`] is a `Collector` | prometheus-client 0.26 |
+//! | `tls` | `Server::tls`, `Dial::tls`, `Session::tls`: TLS 1.3 and 1.2 | rustls 0.23 with ring, rustls-native-certs 0.8 |
 //! | `websocket` | `websocket`: WebSockets for browsers, on a port of their own or on that of other clients | httparse 1, sha1 0.11, base64 0.23, getrandom 0.3 |
 //! | `signals` | `Server::stop_on_signal`: SIGINT and SIGTERM end the server (Unix) | signal-hook 0.4 |
 //!
@@ -166,7 +167,6 @@
 //! - Not an async runtime, nor part of one: callbacks are plain functions that return soon. Where a request waits for
 //!   other services, `async`/`await` on tokio reads better.
 //! - No HTTP or gRPC: use hyper or tonic.
-//! - No TLS yet.
 //! - Not needed for a few dozen connections: `std::net` with a thread for each is less to learn.
 #![cfg_attr(
     not(test),
@@ -214,6 +214,8 @@ mod dial;
 mod handler;
 mod layer;
 mod session;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
@@ -285,6 +287,14 @@ pub use strategy::{
     SingleReactor, ThreadPerConnection, WorkerPool,
 };
 pub use sync::{PublishTicket, SendTicket};
+#[cfg(feature = "tls")]
+pub use {
+    error::{TlsConfigError, TlsError},
+    tls::{
+        Tls, TlsAcceptor, TlsAcceptorBuilder, TlsConnector, TlsConnectorBuilder, TlsIdentity, TlsInfo,
+        TlsReloader, TlsRoots, TlsVersion,
+    },
+};
 
 /// Compiles the README's code with the tests.
 #[cfg(doctest)]

@@ -205,6 +205,23 @@ impl Dial {
         self.layer(move |_| websocket.layer())
     }
 
+    /// Puts TLS between the connection and its framing, as a [`layer`](Self::layer): the server must show a certificate for
+    /// `server`, a host name or an IP address. If the text is no such name, or the handshake fails, the dial fails.
+    ///
+    /// ```no_run
+    /// use framewire::{Dial, TlsConfigError, TlsConnector, TlsRoots};
+    ///
+    /// let connector = TlsConnector::new(TlsRoots::system()?)?;
+    /// let dial = Dial::to("example.com:7000").tls(&connector, "example.com");
+    /// # drop(dial);
+    /// # Ok::<(), TlsConfigError>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(self, connector: &crate::tls::TlsConnector, server: impl Into<String>) -> Self {
+        let (connector, server) = (connector.clone(), server.into());
+        self.layer(move |_| connector.first_layer(&server))
+    }
+
     /// Sets how long each address may take to answer, and how long a name may take to be looked up. Default 5 s; at least
     /// 1 ms. The handshakes of the layers have [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) after
     /// that.

@@ -12,6 +12,8 @@ mod refusal;
 mod serve;
 mod stream;
 mod ticket;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{
     any::Any,
@@ -36,6 +38,9 @@ pub use self::{
     stream::StreamError,
     ticket::{Outcome, TicketError},
 };
+
+#[cfg(feature = "tls")]
+pub use self::tls::{TlsConfigError, TlsError};
 
 pub(crate) use self::logged::Logged;
 

@@ -106,6 +106,13 @@ pub enum Event {
         /// The peer's address.
         peer: Addr,
     },
+    /// A [`TlsReloader`](crate::TlsReloader) of a [`TlsAcceptor`](crate::TlsAcceptor) that the server uses was called.
+    #[cfg(feature = "tls")]
+    #[non_exhaustive]
+    TlsReloaded {
+        /// Why nothing has changed; `None` if new handshakes use what the files hold now.
+        error: Option<crate::error::TlsConfigError>,
+    },
     /// A callback took longer than 100 ms, which held up all sessions of its shard.
     #[non_exhaustive]
     SlowCallback {
@@ -151,6 +158,12 @@ impl fmt::Display for Event {
             }
             Self::Reconnected { dial, session, peer } => {
                 write!(f, "dial {dial} has connected again, to {peer}: session {session}")
+            }
+            #[cfg(feature = "tls")]
+            Self::TlsReloaded { error: None } => write!(f, "certificates were reloaded"),
+            #[cfg(feature = "tls")]
+            Self::TlsReloaded { error: Some(error) } => {
+                write!(f, "certificates cannot be reloaded, the old ones stay: {}", Logged(error))
             }
             Self::SlowCallback { session: Some(session), callback, took, .. } => {
                 write!(f, "{callback} took {took:?} for session {session}")

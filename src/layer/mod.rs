@@ -141,6 +141,13 @@ pub trait Layer: Send {
     fn buffered(&self) -> usize {
         0
     }
+
+    /// Returns what TLS has agreed on with the peer, for [`Session::tls`](crate::Session::tls): a layer of your own that
+    /// wraps a [`Tls`](crate::Tls) passes it on. Default `None`.
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        None
+    }
 }
 
 impl<L: Layer + ?Sized> Layer for Box<L> {
@@ -170,5 +177,10 @@ impl<L: Layer + ?Sized> Layer for Box<L> {
 
     fn buffered(&self) -> usize {
         (**self).buffered()
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        (**self).tls()
     }
 }

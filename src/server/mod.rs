@@ -52,7 +52,7 @@ use crate::{
 /// | [`framing`](Self::framing) | none: you must give one |
 /// | [`also`](Self::also) | none: all listeners have that framing |
 /// | [`strategy`](Self::strategy) | [`SingleReactor`] |
-/// | [`layer`](Self::layer) | none: frames go over the wire as they are |
+/// | [`layer`](Self::layer), `tls` (feature `tls`) | none: frames go over the wire as they are |
 /// | [`proxy_protocol`](Self::proxy_protocol) | off: clients have the addresses of their connections |
 /// | [`limits`](Self::limits) | see [`Limits`] |
 /// | [`backlog`](Self::backlog) | 4096, which the kernel cuts to `net.core.somaxconn` |
@@ -271,6 +271,16 @@ impl<F> Server<F> {
     #[cfg(feature = "websocket")]
     pub fn websocket(self, websocket: WebSocket) -> Self {
         self.layer(move |_| websocket.layer())
+    }
+
+    /// Puts TLS between each connection and its framing: a [`layer`](Self::layer), nearer to the framing than those that were
+    /// put before. [`on_open`](PacketHandler::on_open) is called when the handshake is complete, and
+    /// [`Session::tls`](crate::Session::tls) tells what came of it.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, acceptor: &crate::tls::TlsAcceptor) -> Self {
+        acceptor.report_to(self.publisher.hub());
+        let acceptor = acceptor.clone();
+        self.layer(move |_| acceptor.first_layer())
     }
 
     /// Sets where connections live, and so how many handlers there are: one on each shard. Handlers share only what

@@ -128,6 +128,12 @@ impl LayerStack {
         })
     }
 
+    /// What the uppermost layer of TLS has agreed on.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        self.layers.iter().rev().find_map(|entry| entry.layer.tls())
+    }
+
     /// The layers, to be dropped.
     pub(super) fn into_layers(self) -> impl Iterator<Item = Contained<Box<dyn Layer>>> {
         self.layers.into_iter().map(|entry| entry.layer)

@@ -415,6 +415,11 @@ impl Connection {
         self.rare()?.proxied.as_deref()
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        self.layered()?.stack.tls()
+    }
+
     /// Returns the protocol that the layers have negotiated with the peer.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
         self.rare()?.protocol.as_deref()

@@ -44,7 +44,8 @@ pub use info::SessionInfo;
 pub use mux::Mux;
 pub use shard_context::ShardContext;
 pub use streams::{NewStream, Streams};
-pub use view::{Session, SessionStats, TimerError, TimerId};
+pub use timers::{TimerError, TimerId};
+pub use view::{Session, SessionStats};
 
 pub(crate) use connection::{Connection, ShutdownStep};
 pub(crate) use datagram::Medium;

@@ -1,11 +1,31 @@
 //! The timers that a handler sets on its session.
 
+use thiserror::Error;
+
 use crate::{
     id::SlotNumber,
-    session::{Connection, ShardCore, TimerId, TimerPurpose},
+    session::{Connection, ShardCore, TimerPurpose},
     time::Tick,
     timer_wheel::TimerKey,
 };
+
+/// Identifies a timer within its session, or within its shard: a number that the handler chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TimerId(pub u32);
+
+/// No timer was set, because the session or the shard has as many as
+/// [`Limits::session_timers`](crate::Limits::session_timers) allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{limit} timers are set, the limit; cancel one or raise limits.session_timers")]
+pub struct TimerError {
+    limit: usize,
+}
+
+impl TimerError {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit }
+    }
+}
 
 impl Connection {
     /// Sets a timer, or moves it. Returns `false` if `limit` others are set.

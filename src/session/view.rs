@@ -15,7 +15,10 @@ use crate::{
     framing::{Framing, U32Header},
     id::SessionId,
     layer::Layer,
-    session::{Connection, FramingSlot, Heartbeat, Medium, SessionCommand, SessionHandle, ShardCore},
+    session::{
+        Connection, FramingSlot, Heartbeat, Medium, SessionCommand, SessionHandle, ShardCore, TimerError,
+        TimerId,
+    },
     time::ticks,
 };
 
@@ -409,6 +412,14 @@ impl Session<'_> {
         self.connection.protocol()
     }
 
+    /// Returns what TLS has agreed on with the peer: version, cipher suite, names, certificates. `None` if there is no TLS, or
+    /// its handshake is not complete. See [`Server::tls`](crate::Server::tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        self.connection.tls()
+    }
+
     /// Returns a handle to this session, which other threads and other sessions can use, also later.
     #[must_use]
     pub fn handle(&mut self) -> SessionHandle {
@@ -479,22 +490,4 @@ pub struct SessionStats {
     pub queued: usize,
     /// When `on_open` returned, to the millisecond.
     pub opened_at: Instant,
-}
-
-/// Identifies a timer within its session, or within its shard: a number that the handler chooses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TimerId(pub u32);
-
-/// No timer was set, because the session or the shard has as many as
-/// [`Limits::session_timers`](crate::Limits::session_timers) allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{limit} timers are set, the limit; cancel one or raise limits.session_timers")]
-pub struct TimerError {
-    limit: usize,
-}
-
-impl TimerError {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit }
-    }
 }

@@ -133,7 +133,9 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
                 false
             }
             Err(reason) => {
-                // Our side still works: replies to what came before the cut are delivered.
+                // Our side still works: replies to what came before the cut are delivered. Unless the connection has
+                // failed, which says more.
+                let reason = self.slot.connection.reason().cloned().unwrap_or(reason);
                 self.close(reason);
                 false
             }

@@ -36,7 +36,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct LayerDriver<L> {
-    layer: L,
+    pub(crate) layer: L,
     /// What the layer has not consumed.
     unread: Vec<u8>,
     plain: Vec<u8>,
@@ -163,6 +163,12 @@ impl<L: Layer> LayerDriver<L> {
     /// Takes what the layer has written to the wire, in a handshake or while something was sent.
     pub fn take_wire(&mut self) -> Vec<u8> {
         self.wire.split().to_vec()
+    }
+
+    /// Returns the layer, to ask it for what it knows.
+    #[must_use]
+    pub fn layer(&self) -> &L {
+        &self.layer
     }
 
     /// Returns `true` if the handshake of the layer is complete.

@@ -12,6 +12,8 @@ use framewire::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
+#[cfg(feature = "tls")]
+use super::tls::SecurePeer;
 use super::{PATIENCE, websocket::WebSocketStream};
 
 /// The addresses of servers with layers, those of one server together, and what their clients speak.
@@ -25,6 +27,9 @@ pub(crate) enum Speech {
     WebSocket,
     /// The first two layers of [`StackedPeer`], and a WebSocket on them.
     StackedWebSocket,
+    Tls,
+    /// The header of a proxy, TLS, and a layer that scrambles.
+    StackedTls,
 }
 
 /// The client's side of the layers.
@@ -33,55 +38,93 @@ enum Layers {
     Stacked(StackedPeer),
     WebSocket(WebSocketStream),
     StackedWebSocket(Scrambler, WebSocketStream),
+    #[cfg(feature = "tls")]
+    Secure(SecurePeer),
 }
 
 impl Layers {
-    fn of(speech: Speech) -> Self {
-        match speech {
-            Speech::Layers => Self::Stacked(StackedPeer::default()),
-            Speech::WebSocket => Self::WebSocket(WebSocketStream::default()),
-            Speech::StackedWebSocket => {
-                Self::StackedWebSocket(StackedPeer::second_of_three(), WebSocketStream::default())
+    /// Begins on a new connection.
+    fn begin(speech: Speech, socket: &Socket) -> io::Result<Self> {
+        let from = socket.local_addr()?.as_socket().expect("bound to TCP");
+        let (layers, greeting) = match speech {
+            Speech::Layers => {
+                let mut layers = StackedPeer::default();
+                let greeting = layers.greet(from);
+                (Self::Stacked(layers), greeting)
             }
-        }
-    }
-
-    fn greet(&mut self, from: SocketAddr) -> Vec<u8> {
-        match self {
-            Self::Stacked(layers) => layers.greet(from),
-            Self::WebSocket(stream) => stream.greet(),
-            Self::StackedWebSocket(below, stream) => {
+            Speech::WebSocket => {
+                let stream = WebSocketStream::default();
                 let greeting = stream.greet();
-                [StackedPeer::proxy_header(from), below.greet(), below.encode(&greeting)].concat()
+                (Self::WebSocket(stream), greeting)
             }
+            Speech::StackedWebSocket => {
+                let (mut below, stream) = (StackedPeer::second_of_three(), WebSocketStream::default());
+                let inner = below.greet();
+                let greeting = stream.greet();
+                let wire = [StackedPeer::proxy_header(from), inner, below.encode(&greeting)].concat();
+                (Self::StackedWebSocket(below, stream), wire)
+            }
+            #[cfg(feature = "tls")]
+            Speech::Tls | Speech::StackedTls => {
+                return SecurePeer::begin(speech, socket, from).map(Self::Secure);
+            }
+            #[cfg(not(feature = "tls"))]
+            Speech::Tls | Speech::StackedTls => unreachable!("only with TLS"),
+        };
+        // A server that refuses the connection may have done so by now, and no later read would show it.
+        let mut socket = socket;
+        socket.write_all(&greeting).map_err(|_| ErrorKind::ConnectionReset)?;
+        Ok(layers)
+    }
+
+    /// Waits until something can be read.
+    fn ready(&self) -> io::Result<()> {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Secure(peer) => peer.ready(),
+            _ => Ok(()),
         }
     }
 
-    fn encode(&mut self, plain: &[u8]) -> Vec<u8> {
+    fn is_shaking(&self) -> bool {
         match self {
+            #[cfg(feature = "tls")]
+            Self::Secure(peer) => peer.is_shaking(),
+            _ => false,
+        }
+    }
+
+    fn encode(&mut self, plain: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(match self {
             Self::Stacked(layers) => layers.encode(plain),
             Self::WebSocket(stream) => stream.encode(plain),
             Self::StackedWebSocket(below, stream) => below.encode(&stream.encode(plain)),
-        }
+            #[cfg(feature = "tls")]
+            Self::Secure(peer) => peer.encode(plain)?,
+        })
     }
 
-    fn decode(&mut self, wire: &[u8]) -> Vec<u8> {
-        match self {
+    fn decode(&mut self, wire: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(match self {
             Self::Stacked(layers) => layers.decode(wire),
             Self::WebSocket(stream) => stream.decode(wire),
             Self::StackedWebSocket(below, stream) => stream.decode(&below.decode(wire)),
-        }
+            #[cfg(feature = "tls")]
+            Self::Secure(peer) => peer.decode(wire)?,
+        })
     }
 
-    fn end(&mut self) -> Vec<u8> {
-        match self {
+    fn end(&mut self) -> io::Result<Vec<u8>> {
+        Ok(match self {
             Self::Stacked(layers) => layers.end(),
             Self::WebSocket(stream) => stream.end(),
             Self::StackedWebSocket(below, stream) => {
                 let goodbye = stream.end();
                 [below.encode(&goodbye), below.end()].concat()
             }
-        }
+            #[cfg(feature = "tls")]
+            Self::Secure(peer) => peer.end()?,
+        })
     }
 
     fn was_ended(&self) -> bool {
@@ -89,6 +132,8 @@ impl Layers {
             Self::Stacked(layers) => layers.was_ended(),
             Self::WebSocket(stream) => stream.was_ended(),
             Self::StackedWebSocket(below, stream) => below.was_ended() && stream.was_ended(),
+            #[cfg(feature = "tls")]
+            Self::Secure(peer) => peer.was_ended(),
         }
     }
 }
@@ -163,17 +208,10 @@ impl Client {
             socket.set_tcp_nodelay(true)?;
         }
         socket.connect(addr)?;
-        let mut layers = addr
-            .as_socket()
-            .and_then(|addr| {
-                layered().iter().find(|(known, _)| known.contains(&addr)).map(|(_, speech)| *speech)
-            })
-            .map(Layers::of);
-        if let Some(layers) = &mut layers {
-            // A server that refuses the connection may have done so by now, and no later read would show it.
-            let from = socket.local_addr()?.as_socket().expect("bound to TCP");
-            (&socket).write_all(&layers.greet(from)).map_err(|_| ErrorKind::ConnectionReset)?;
-        }
+        let speech = addr.as_socket().and_then(|addr| {
+            layered().iter().find(|(known, _)| known.contains(&addr)).map(|(_, speech)| *speech)
+        });
+        let layers = speech.map(|speech| Layers::begin(speech, &socket)).transpose()?;
         let says_goodbye = layers.as_ref().is_some_and(|layers| !matches!(layers, Layers::Stacked(_)));
         Ok(Self { socket, layers, plain: VecDeque::new(), says_goodbye })
     }
@@ -184,19 +222,18 @@ impl Client {
         Self { socket, layers: self.layers.clone(), plain: VecDeque::new(), says_goodbye: false }
     }
 
-    fn encode(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.layers.as_mut().map_or_else(|| bytes.to_vec(), |layers| layers.encode(bytes))
+    fn encode(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        self.layers.as_mut().map_or_else(|| Ok(bytes.to_vec()), |layers| layers.encode(bytes))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        let wire = self.encode(bytes);
+        let wire = self.encode(bytes).expect("the handshake succeeds");
         self.socket.write_all(&wire).expect("the server reads");
     }
 
     /// For a server that may reset the connection meanwhile. Returns `true` if everything was taken.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
-        let wire = self.encode(bytes);
-        self.socket.write_all(&wire).is_ok()
+        self.encode(bytes).and_then(|wire| self.socket.write_all(&wire)).is_ok()
     }
 
     /// For a server that may end the connection instead.
@@ -238,7 +275,7 @@ impl Client {
     pub(crate) fn end(&mut self) {
         self.says_goodbye = false;
         if let Some(layers) = &mut self.layers {
-            let goodbye = layers.end();
+            let goodbye = layers.end().expect("the handshake succeeds");
             self.socket.write_all(&goodbye).expect("the server reads");
         }
         self.socket.shutdown(Shutdown::Write).expect("the connection is open");
@@ -269,6 +306,8 @@ impl Client {
     /// Ends the connection with a reset (over TCP).
     pub(crate) fn reset(mut self) {
         self.says_goodbye = false;
+        // A handshake that is left before it is over ends in another way.
+        let _ = self.layers.as_ref().map(Layers::ready);
         self.socket.set_linger(Some(Duration::ZERO)).expect("a socket lingers as told");
     }
 }
@@ -276,7 +315,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(layers) = self.layers.as_mut().filter(|_| self.says_goodbye) {
-            let goodbye = layers.end();
+            // Nobody waits here for a handshake.
+            let goodbye = if layers.is_shaking() { Vec::new() } else { layers.end().unwrap_or_default() };
             // The server may have gone first, or take no more.
             let _ = self.socket.set_nonblocking(true).and_then(|()| self.socket.write_all(&goodbye));
         }
@@ -286,11 +326,15 @@ impl Drop for Client {
 impl Read for Client {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Some(layers) = &mut self.layers else { return self.socket.read(into) };
+        match layers.ready() {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+            ready => ready?,
+        }
         while self.plain.is_empty() {
             let mut wire = [0; 16 * 1024];
             match self.socket.read(&mut wire)? {
                 0 => return Ok(0),
-                n => self.plain.extend(layers.decode(&wire[..n])),
+                n => self.plain.extend(layers.decode(&wire[..n])?),
             }
         }
         self.plain.read(into)

@@ -4,6 +4,8 @@
 
 mod client;
 mod journal;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod websocket;
 
 use std::{
@@ -49,6 +51,12 @@ pub(crate) enum On {
     StackedWebSocket,
     /// A thread per connection, and a WebSocket.
     ForkedWebSocket,
+    /// A single reactor and TLS.
+    Tls,
+    /// A thread per connection and TLS.
+    TlsOnThreads,
+    /// A worker pool, and TLS between the header of a proxy and a layer that scrambles.
+    TlsStacked,
 }
 
 /// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its
@@ -82,6 +90,12 @@ macro_rules! on_each_strategy {
             through_a_stacked_websocket = StackedWebSocket
             #[cfg(feature = "websocket")]
             through_a_forked_websocket = ForkedWebSocket
+            #[cfg(feature = "tls")]
+            over_tls_on_a_single_reactor = Tls
+            #[cfg(feature = "tls")]
+            over_tls_on_a_thread_per_connection = TlsOnThreads
+            #[cfg(feature = "tls")]
+            over_tls_among_layers_on_a_worker_pool = TlsStacked
         }
     )+ };
 }
@@ -112,6 +126,12 @@ macro_rules! on_each_strategy_and_transport {
             through_a_stacked_websocket = StackedWebSocket
             #[cfg(feature = "websocket")]
             through_a_forked_websocket = ForkedWebSocket
+            #[cfg(feature = "tls")]
+            over_tls_on_a_single_reactor = Tls
+            #[cfg(feature = "tls")]
+            over_tls_on_a_thread_per_connection = TlsOnThreads
+            #[cfg(feature = "tls")]
+            over_tls_among_layers_on_a_worker_pool = TlsStacked
         }
     )+ };
 }
@@ -148,6 +168,10 @@ impl On {
         let Some(speech) = self.speech() else { return server };
         // The server drops it with its layers, when it ends.
         let speak = SpeakLayers::to(&server.local_addrs(), speech);
+        #[cfg(feature = "tls")]
+        if let Speech::Tls | Speech::StackedTls = speech {
+            return tls::secure(speech, server, speak);
+        }
         let first = move |_: &NewConnection<'_>| {
             let _while_it_serves = &speak;
             if speech == Speech::WebSocket { websocket_layer() } else { StackedPeer::layer(1) }
@@ -155,7 +179,7 @@ impl On {
         let server = server.layer(first);
         match speech {
             Speech::Layers => server.layer(|_| StackedPeer::layer(2)).proxy_protocol(StackedPeer::proxies()),
-            Speech::WebSocket => server,
+            Speech::WebSocket | Speech::Tls | Speech::StackedTls => server,
             Speech::StackedWebSocket => {
                 server.layer(|_| websocket_layer()).proxy_protocol(StackedPeer::proxies())
             }
@@ -165,9 +189,11 @@ impl On {
     /// The strategy: one of the first three.
     pub(crate) fn strategy(self) -> Self {
         match self {
-            Self::SingleReactor | Self::UnixSocket | Self::WebSocket => Self::SingleReactor,
-            Self::WorkerPool | Self::Layered | Self::StackedWebSocket => Self::WorkerPool,
-            Self::ThreadPerConnection | Self::ForkedWebSocket => Self::ThreadPerConnection,
+            Self::SingleReactor | Self::UnixSocket | Self::WebSocket | Self::Tls => Self::SingleReactor,
+            Self::WorkerPool | Self::Layered | Self::StackedWebSocket | Self::TlsStacked => Self::WorkerPool,
+            Self::ThreadPerConnection | Self::ForkedWebSocket | Self::TlsOnThreads => {
+                Self::ThreadPerConnection
+            }
         }
     }
 
@@ -178,6 +204,8 @@ impl On {
             Self::Layered => Some(Speech::Layers),
             Self::WebSocket | Self::ForkedWebSocket => Some(Speech::WebSocket),
             Self::StackedWebSocket => Some(Speech::StackedWebSocket),
+            Self::Tls | Self::TlsOnThreads => Some(Speech::Tls),
+            Self::TlsStacked => Some(Speech::StackedTls),
         }
     }
 

@@ -95,6 +95,7 @@ fn clients_past_the_connection_limit_wait_and_are_served_in_their_turn(on: On) {
     for (number, mut client) in clients.drain(..).enumerate() {
         assert_eq!(client.recv(), [number as u8]);
         assert!(served.running.session_count() <= 3);
+        client.end();
     }
     until("all have left", || served.journal.ended_by(CloseKind::PeerClosed) == 12);
     assert_eq!(served.metrics().refused_total(), 0);

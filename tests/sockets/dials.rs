@@ -284,7 +284,7 @@ fn a_stop_ends_what_was_dialled(on: On) {
 /// As many clients as are tried at once: 1,000, where each has no thread and the system allows so many descriptors.
 #[allow(clippy::print_stderr, reason = "a test that does less says so")]
 fn crowd(on: On) -> usize {
-    if on == On::ThreadPerConnection {
+    if on.strategy() == On::ThreadPerConnection {
         return 60;
     }
     let wanted = 1_000;

@@ -117,7 +117,10 @@ fn a_subscription_of_before_the_start_lasts_until_the_server_has_ended(on: On) {
     let events = server.handle().events(10);
     assert_eq!(events.try_recv().err(), Some(TryRecvError::Empty));
     let served = crate::common::Served::start(server, crate::common::echo());
-    served.connect().assert_echo("hello");
+    let mut client = served.connect();
+    client.assert_echo("hello");
+    client.end();
+    drop(client);
     let end = next(&events, |event| matches!(event, Event::Closed { .. }));
     assert!(end.to_string().ends_with("has ended: the peer closed"), "{end}");
     let waiting = thread::spawn(move || (events.iter().count(), events));

@@ -50,6 +50,8 @@ mod tickets;
 mod tickets_and_closes;
 mod timeouts;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 mod two_servers;
 #[cfg(unix)]
 mod unix_sockets;

@@ -127,7 +127,7 @@ pub(crate) fn raise_descriptor_limit() -> u64 {
 fn peers_that_send_one_byte_and_wait_cost_what_they_sent(on: On) {
     #[cfg(unix)]
     raise_descriptor_limit();
-    let peers = if on == On::ThreadPerConnection { 200 } else { 2000 };
+    let peers = if on.strategy() == On::ThreadPerConnection { 200 } else { 2000 };
     let served = on.echo(Limits::default());
     let mut bystander = served.connect();
     let clients: Vec<Client> = (0..peers)

@@ -32,7 +32,7 @@ pub(crate) const FLOORS: [&[&str]; 5] = [
         "testing::law",
     ],
     // 1, one session as a machine.
-    &["session", "layer", "websocket", "handler", "dial"],
+    &["session", "layer", "tls", "websocket", "handler", "dial"],
     // 2, many sessions as a machine.
     &["shard", "strategy"],
     // 3, the world: polls, sockets, the clock, threads.
@@ -329,11 +329,11 @@ mod tests {
             not_pictured(&Source::new("src/lib.rs", &text))
         };
         assert_eq!(
-            picture("shard · strategy: many", "session · layer · websocket · handler · dial"),
+            picture("shard · strategy: many", "session · layer · tls · websocket · handler · dial"),
             Vec::<String>::new()
         );
         assert_eq!(
-            picture("shard", "session · layer · websocket · handler · dial · strategy"),
+            picture("shard", "session · layer · tls · websocket · handler · dial · strategy"),
             ["src/lib.rs: the picture of the floors does not show strategy on floor 2"]
         );
     }

@@ -40,6 +40,9 @@ enum Command {
     /// Run a command, say its process id, and end it when standard input ends
     #[command(hide = true)]
     Keep(contestants::KeepArgs),
+    /// Drive peers of a gateway or of an echo server, as standard input says
+    #[command(hide = true)]
+    Drive(bench::DriveArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
             }
         },
         Command::ServeContestant(args) => contestants::serve(&args).map_or_else(|e| fail(&e), |()| 0.into()),
+        Command::Drive(args) => bench::drive(&args).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
         Command::Keep(args) => contestants::keep(&args).unwrap_or_else(|error| fail(&error)),
     }
 }

@@ -24,6 +24,7 @@ Examples:
   framewire bench --load broadcast --subscribers 1000,10000 --in-flight 1,8
   framewire bench --server 'mine=./my-server --port {port}' --contestants go
   framewire bench --json - --no-html > results.json
+  framewire bench --gateway target/release/framewire-gateway --connections 10000
 
 Exit status: 0 when every contestant answered every message correctly, 1 when
 one did not or could not be run, 2 when the options make no sense or the
@@ -36,6 +37,9 @@ pub(crate) struct BenchArgs {
     /// A server of your own: it must listen on 127.0.0.1:{port} and echo frames; may be repeated
     #[arg(long, value_name = "NAME='COMMAND {port}'", value_parser = parse_server, help_heading = "Contestants")]
     pub server: Vec<(String, String)>,
+    /// Measure this `framewire-gateway` instead: processor time of each message that it forwards between `--connections` clients and 3 servers, beside an echo of the first contestant; takes the first of `--sizes`, each of `--pipeline`, and prints a table only
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["list", "load", "quick"], help_heading = "Contestants")]
+    pub gateway: Option<PathBuf>,
     /// Show who can take part, and who cannot and why
     #[arg(long, help_heading = "Contestants")]
     pub list: bool,

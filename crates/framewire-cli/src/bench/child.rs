@@ -182,7 +182,7 @@ impl Drop for ServerChild {
 }
 
 /// A process inherits the cores of the thread that starts it, so this thread moves there and back.
-fn spawn_on(command: &mut Command, cores: &Cores, own: &[usize]) -> std::io::Result<Child> {
+pub(super) fn spawn_on(command: &mut Command, cores: &Cores, own: &[usize]) -> std::io::Result<Child> {
     let Some(list) = cores.list() else { return command.spawn() };
     machine::pin_thread(list);
     let child = command.spawn();

@@ -29,6 +29,9 @@ pub(crate) enum BenchError {
     Interrupt(io::Error),
     #[error("interrupted before anything was measured")]
     NothingMeasured,
+    /// A process that takes part in measuring a gateway.
+    #[error("{name}: {why}")]
+    Peer { name: String, why: String },
     #[error("cannot draw a chart: {0}")]
     Chart(String),
     #[error(transparent)]

@@ -7,6 +7,7 @@ mod child;
 mod contestant;
 mod environment;
 mod error;
+mod gateway;
 mod interrupt;
 mod load;
 mod machine;
@@ -26,6 +27,7 @@ mod text;
 
 pub(crate) use args::BenchArgs;
 pub(crate) use error::BenchError;
+pub(crate) use gateway::{DriveArgs, drive};
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -62,6 +64,9 @@ impl From<Verdict> for ExitCode {
 pub(crate) fn run(args: &BenchArgs) -> Result<Verdict, BenchError> {
     if args.schema {
         return print(results::SCHEMA);
+    }
+    if let Some(program) = &args.gateway {
+        return gateway::run(args, program);
     }
     let roster = Roster::gather(args)?;
     if args.list {

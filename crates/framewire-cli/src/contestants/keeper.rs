@@ -16,7 +16,7 @@ pub(crate) struct KeepArgs {
 }
 
 /// Ends this process when standard input does: so a server never outlives the benchmark, however that ends.
-pub(super) fn end_with_stdin() {
+pub(crate) fn end_with_stdin() {
     std::thread::spawn(|| {
         wait_for_end_of_stdin();
         std::process::exit(0);

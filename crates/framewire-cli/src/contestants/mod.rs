@@ -14,7 +14,7 @@ mod reactors;
 mod threads;
 mod tokio;
 
-pub(crate) use keeper::{KeepArgs, keep};
+pub(crate) use keeper::{KeepArgs, end_with_stdin, keep};
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -91,7 +91,7 @@ impl Server<Unframed> {
     /// **Sessions.** [`Session::origin`](crate::Session::origin) is [`Origin::Carried`](crate::Origin::Carried), and the address of
     /// the peer is [`Addr::Stream`](crate::Addr::Stream). Timers, timeouts, heartbeats, handles, channels, broadcasts, links and
     /// counters work as for a connection; framings and layers do not exist. A close sends what is queued and then
-    /// [`Mux::close`], and waits for nobody. A session may carry streams of a further service in its turn.
+    /// [`Mux::close`], and waits for no answer. A session may carry streams of a further service in its turn.
     ///
     /// **Back-pressure.** What a stream sends goes to the outbox of its carrier at the end of each step of the event loop. While that
     /// is above the [high-water mark](Limits::outbox_high) of the carriers' service, it waits in the outboxes of the
@@ -105,7 +105,7 @@ impl Server<Unframed> {
     /// [`Then::Close`](crate::Then::Close) is closed when none of its streams is left. So shut down the whole reactor; of
     /// the carriers alone, it takes the grace period.
     ///
-    /// **Limits.** A packet may have [`Limits::frame`] bytes; set it to what `mux` and the carriers' framing can carry.
+    /// **Limits.** A packet may have [`Limits::frame`] bytes, at most [`Mux::max_payload`].
     /// [`Limits::connections`] is the number of streams (1,000,000 if it is 0).
     ///
     /// **Threads.** A stream lives on the thread of its carrier. [`ThreadPerConnection`](crate::ThreadPerConnection) is
@@ -206,7 +206,8 @@ where
             let why = "no carriers: add the service whose sessions they are, and this one, to a Reactor";
             return Err(ServeError::config(("carried", why.into())));
         }
-        let Self { carrying, limits, options, handle, publisher, factory, .. } = *self;
+        let Self { carrying, mut limits, options, handle, publisher, factory, .. } = *self;
+        limits.frame = limits.frame.min(carrying.mux.max_payload());
         let most = if limits.connections > 0 { limits.connections } else { STREAMS };
         let threads = facts.workers + 1;
         let admission = Admission::new(threads, most, limits.connections_per_peer);

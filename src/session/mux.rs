@@ -13,14 +13,20 @@ pub trait Mux: Send + Sync + 'static {
     /// makes a frame of that.
     ///
     /// # Errors
-    /// Why there is no such packet: the stream is closed with [`CloseReason::Send`](crate::CloseReason::Send). Set
-    /// [`Limits::frame`](crate::Limits::frame) of the carried service to the longest payload, so that this is known to
-    /// whoever sends it.
+    /// Why there is no such packet: the stream is closed with [`CloseReason::Send`](crate::CloseReason::Send). For one that is
+    /// too long, see [`max_payload`](Self::max_payload).
     fn packet(&self, stream: u64, payload: &[u8], out: &mut BytesMut) -> Result<(), EncodeError>;
 
     /// Writes the packet that tells the peer that this side has closed a stream, or did not take one that was opened, to
     /// `out`, which is empty. If nothing is written, the peer is told nothing. Not called for a stream whose peer has ended it.
     fn close(&self, stream: u64, out: &mut BytesMut);
+
+    /// Returns how many bytes a payload may have. A `send` of a longer one returns
+    /// [`EncodeError::TooLong`](crate::EncodeError::TooLong), as it does beyond [`Limits::frame`](crate::Limits::frame). Asked once, when
+    /// the service is started. By default there is no other limit than that.
+    fn max_payload(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// What a stream sends, as a packet of its carrier.

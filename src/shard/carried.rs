@@ -102,7 +102,7 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
     pub(crate) fn handle_cut_off(&mut self) {
         self.slot.connection.handle_cut_off(self.core);
         if self.slot.connection.is_closing() {
-            // There is nobody to send the rest to.
+            // What is queued has no receiver.
             return self.terminate(CloseReason::PeerClosed, Ending::Close);
         }
         self.handle_resumed();

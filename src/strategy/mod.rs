@@ -2,6 +2,7 @@
 //!
 //! A strategy decides nothing else. Reading, writing, limits and callbacks are the same for all.
 
+mod boxed;
 mod detached;
 mod resident;
 mod single_reactor;

@@ -1,78 +1,62 @@
-//! A chat behind a gateway. `cargo run --release -p framewire-gateway -- --open-to-all`, and in another terminal
-//! `cargo run --release -p framewire-gateway --example gateway_chat`: type lines. `.. --example gateway_chat -- join` in a third one
-//! takes part as well.
+//! A chat that is served directly or behind a gateway, by the same handler: one line is different.
 //!
-//! The first one is the server of the chat, with the ID 1, and takes part; the addresses of the gateway's two sides may
-//! follow as arguments: `.. gateway_chat -- both 127.0.0.1:7000 127.0.0.1:7001`.
+//! - Behind a gateway: `cargo run --release -p framewire-gateway -- --open-to-all`, and in another terminal
+//!   `cargo run --release -p framewire-gateway --example gateway_chat`: type lines. `.. --example gateway_chat -- join` in a third
+//!   one takes part as well. The first one is the server of the chat, with the ID 1, and takes part; the addresses of the gateway's
+//!   two sides may follow as arguments: `.. gateway_chat -- both 127.0.0.1:7000 127.0.0.1:7001`.
+//! - Directly: `.. --example gateway_chat -- direct 127.0.0.1:7000`, and `nc 127.0.0.1 7000` in other terminals.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
 
 use std::{
-    collections::BTreeMap,
+    error::Error,
     io::{BufRead, stdin},
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
+use framewire::{Channel, CloseReason, Handled, PacketHandler, Separator, Server, Session, SessionInfo};
 use framewire_gateway::{
-    Dialect,
-    blocking::{Connection, Endpoint, EndpointError},
+    ServerEndpoint, Virtual,
+    blocking::{Endpoint, EndpointError},
 };
 
 /// The ID of the chat's server.
 const CHAT: u32 = 1;
 /// The empty key, which a gateway takes that is open to all.
-const KEY: &[u8] = b"";
+const KEY: &str = "";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Who waits for longer than this is asked again.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// Who takes part, by the ID of their connection.
+/// Passes on what one member says to all of them. Knows nothing of gateways but how to call their clients.
 #[derive(Clone, Default)]
-struct Room(Arc<Mutex<BTreeMap<u32, Arc<Connection>>>>);
-
-impl Room {
-    fn members(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Connection>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, text: &str) {
-        let members: Vec<_> = self.members().values().cloned().collect();
-        for member in members {
-            // One that is gone is about to be taken out.
-            let _ = member.send(text.as_bytes());
-        }
-    }
-
-    /// Passes on what one member says, until it leaves.
-    fn listen(&self, member: &Connection) {
-        let name = format!("client {}", member.remote());
-        self.tell(&format!("* {name} has joined"));
-        loop {
-            match member.recv(FOR_EVER) {
-                Ok(Some(line)) => self.tell(&format!("{name}: {}", String::from_utf8_lossy(&line))),
-                Err(EndpointError::TimedOut(_)) => {}
-                Ok(None) | Err(_) => break,
-            }
-        }
-        self.members().remove(&member.id());
-        self.tell(&format!("* {name} has left"));
-    }
+struct Chat {
+    room: Channel,
 }
 
-/// Serves the chat, with a thread for each member.
-fn serve(link: &Endpoint) -> Result<(), EndpointError> {
-    let room = Room::default();
-    loop {
-        let member = match link.accept(FOR_EVER) {
-            Ok(member) => Arc::new(member),
-            Err(EndpointError::TimedOut(_)) => continue,
-            Err(error) => return Err(error),
+impl PacketHandler for Chat {
+    type State = String;
+
+    fn on_open(&mut self, session: &mut Session<'_>) -> Handled<String> {
+        let name = match Virtual::of(session) {
+            Some(member) => format!("client {}", member.remote),
+            None => session.peer_addr().to_string(),
         };
-        room.members().insert(member.id(), member.clone());
-        let room = room.clone();
-        thread::spawn(move || room.listen(&member));
+        self.room.join(&session.handle())?;
+        self.room.publish(format!("* {name} has joined"))?;
+        Ok(name)
+    }
+
+    fn on_packet(&mut self, _: &mut Session<'_>, name: &mut String, line: &[u8]) -> Handled {
+        self.room.publish(format!("{name}: {}", String::from_utf8_lossy(line)))?;
+        Ok(())
+    }
+
+    fn on_closing(&mut self, _: &SessionInfo, name: &mut String, _: &CloseReason) {
+        // It has left the room by now.
+        let _ = self.room.publish(format!("* {name} has left"));
     }
 }
 
@@ -99,34 +83,8 @@ fn join(gateway: &str) -> Result<(), EndpointError> {
     Ok(())
 }
 
-fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let role = args.next().unwrap_or_else(|| "both".to_owned());
-    let mut addr = |default: &str| args.next().unwrap_or_else(|| default.to_owned());
-    let (clients, servers) = (addr("127.0.0.1:7000"), addr("127.0.0.1:7001"));
-    let done = match role.as_str() {
-        "join" => join(&clients),
-        "both" => Endpoint::server(&servers, CHAT, KEY, Dialect::Md5).and_then(|link| {
-            let serving = link.clone();
-            thread::spawn(move || serve(&serving));
-            dial_when_known(&clients)
-        }),
-        _ => {
-            eprintln!("gateway_chat [both | join] [ADDR OF CLIENTS] [ADDR OF SERVERS]");
-            return 2.into();
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("chat: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 /// The gateway does not say when it knows a server: a dial that comes too early is refused, and tried again.
-fn dial_when_known(clients: &str) -> Result<(), EndpointError> {
+fn join_when_known(clients: &str) -> Result<(), EndpointError> {
     for _ in 0..50 {
         match join(clients) {
             Err(EndpointError::Refused { .. }) => thread::sleep(Duration::from_millis(100)),
@@ -134,4 +92,38 @@ fn dial_when_known(clients: &str) -> Result<(), EndpointError> {
         }
     }
     join(clients)
+}
+
+fn run(role: &str, mut addr: impl FnMut(&str) -> String) -> Result<(), Box<dyn Error>> {
+    let chat = Chat::default();
+    match role {
+        "direct" => {
+            let server = Server::bind(addr("127.0.0.1:7000"))?.framing(Separator::lines());
+            println!("* {:?}", server.local_addrs());
+            server.serve(chat)?;
+        }
+        "both" => {
+            let (clients, servers) = (addr("127.0.0.1:7000"), addr("127.0.0.1:7001"));
+            let _running = ServerEndpoint::new([servers], CHAT, KEY).spawn(chat)?;
+            join_when_known(&clients)?;
+        }
+        _ => join(&addr("127.0.0.1:7000"))?,
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let role = args.next().unwrap_or_else(|| "both".to_owned());
+    if !["both", "join", "direct"].contains(&role.as_str()) {
+        eprintln!("gateway_chat [both | join | direct] [ADDR OF CLIENTS] [ADDR OF SERVERS]");
+        return 2.into();
+    }
+    match run(&role, |default| args.next().unwrap_or_else(|| default.to_owned())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chat: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

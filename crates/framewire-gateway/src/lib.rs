@@ -8,12 +8,14 @@
 //! ```
 //!
 //! Either side dials; [`protocol`] is what goes over a link. [`Gateway`] runs one; the package's binary is it with a
-//! command line. [`blocking`] has endpoints for both sides.
+//! command line. [`ServerEndpoint`] and [`ClientEndpoint`] are the ends of virtual connections on a reactor, with the
+//! handlers of ordinary connections; [`blocking`] has endpoints for programs that wait.
 #![forbid(unsafe_code)]
 
 mod admin;
 pub mod blocking;
 mod counters;
+mod endpoint;
 mod gateway;
 mod hub;
 mod ids;
@@ -28,6 +30,10 @@ mod side;
 mod threads;
 
 pub use counters::GatewayMetrics;
+pub use endpoint::{
+    ClientEndpoint, DialNumber, EndpointHandle, LinkOptions, RunningEndpoint, ServerEndpoint, Virtual,
+    VirtualDialError,
+};
 pub use gateway::{Gateway, RunningGateway};
 pub use keys::{Dialect, Keys, KeysError};
 pub use limits::GatewayLimits;

@@ -24,7 +24,7 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
-use framewire::{Decoded, EncodeError, FrameError, Framing};
+use framewire::{Decoded, Encode, EncodeError, FrameError, Framing};
 use thiserror::Error;
 
 /// The default maximum of LENGTH, in bytes: a larger frame ends its link.
@@ -239,6 +239,15 @@ impl Framing for WholeFrames {
     fn encode(&self, frames: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
         out.extend_from_slice(frames);
         Ok(())
+    }
+
+    fn encode_with(
+        &self,
+        frames: &dyn Encode,
+        _scratch: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        frames.append_to(out).map(drop)
     }
 
     fn max_frame(&self) -> Option<usize> {

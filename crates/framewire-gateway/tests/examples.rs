@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     io::{BufRead, BufReader, Write},
+    net::TcpStream,
     process::{Child, ChildStdout, Command as Program, Stdio},
 };
 
@@ -80,4 +81,35 @@ fn a_chat_through_the_gateway() {
     first.expect(&format!("* {other} has left"));
     drop(first);
     gateway.stop(PATIENCE).expect("stopped");
+}
+
+#[test]
+fn the_same_chat_without_a_gateway() {
+    let mut chat = Chat::start(&["direct", "127.0.0.1:0"]);
+    let mut told = String::new();
+    chat.lines.read_line(&mut told).expect("a line");
+    let addr = told.split(['(', ')']).nth(1).unwrap_or_else(|| panic!("{told:?}")).to_owned();
+    let connect = || {
+        let stream = TcpStream::connect(&addr).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        let name = stream.local_addr().expect("an address").to_string();
+        (BufReader::new(stream), name)
+    };
+    let hear = |member: &mut BufReader<TcpStream>, expected: &str| {
+        let mut line = String::new();
+        member.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim_end(), expected);
+    };
+    let (mut first, name) = connect();
+    hear(&mut first, &format!("* {name} has joined"));
+    let (mut second, other) = connect();
+    for member in [&mut first, &mut second] {
+        hear(member, &format!("* {other} has joined"));
+    }
+    writeln!(first.get_ref(), "hello").expect("written");
+    for member in [&mut first, &mut second] {
+        hear(member, &format!("{name}: hello"));
+    }
+    drop(second);
+    hear(&mut first, &format!("* {other} has left"));
 }

@@ -6,6 +6,8 @@ pub(crate) mod bystander;
 #[cfg(unix)]
 pub(crate) mod running;
 
+pub(crate) mod endpoints;
+
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},

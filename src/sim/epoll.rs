@@ -23,6 +23,8 @@ pub(super) struct Epoll {
     pub(super) woken: bool,
     /// Until when the last poll that did not wait would have waited.
     pub(super) sleeps_until: Option<Tick>,
+    /// Since when its loop waits in that poll, as the loop would say if it did.
+    pub(super) asleep_since: Option<Tick>,
 }
 
 pub(super) struct Registration {
@@ -68,6 +70,13 @@ impl Net {
         let epoll = &self.epolls[epoll];
         let due = |tick: Option<Tick>| tick.is_none_or(|tick| tick <= self.now);
         epoll.woken || due(epoll.sleeps_until) || epoll.next_late().is_some_and(|late| late <= self.now)
+    }
+
+    /// The turn of a loop that does not wait in its poll is over: if it would have waited, the time that passes until its
+    /// next turn passes within its poll, and not within that turn.
+    pub(super) fn fall_asleep(&mut self, epoll: usize) {
+        let epoll = &mut self.epolls[epoll];
+        epoll.asleep_since = epoll.sleeps_until.and(Some(self.now));
     }
 
     /// Moves the clock to the next time at which any loop has something to do. Returns `false` if there is none.

@@ -98,11 +98,13 @@ pub(super) fn local() -> Addr {
 /// The clock of the simulated network, which a callback may move.
 struct VirtualClock {
     network: Network,
+    epoll: usize,
 }
 
 impl Clock for VirtualClock {
     fn since_origin(&self) -> Nanos {
-        self.network.lock().now * 1_000_000
+        let net = self.network.lock();
+        net.epolls[self.epoll].asleep_since.unwrap_or(net.now) * 1_000_000
     }
 
     /// None, for deadlines to the millisecond, but where a test is about it.
@@ -118,7 +120,7 @@ impl Sys for SimSys {
     type Spare = SimFd;
 
     fn clock(&self) -> Box<dyn Clock> {
-        Box::new(VirtualClock { network: self.network.clone() })
+        Box::new(VirtualClock { network: self.network.clone(), epoll: self.epoll })
     }
 
     fn poll(&mut self, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()> {
@@ -270,6 +272,7 @@ impl Net {
 
     fn poll(&mut self, epoll: usize, ready: &mut Vec<Ready>, wait: Option<Duration>) -> io::Result<()> {
         self.polls += 1;
+        let called_at = self.epolls[epoll].asleep_since.take().unwrap_or(self.now);
         self.epolls[epoll].sleeps_until = None;
         self.resting = false;
         self.live();
@@ -279,7 +282,7 @@ impl Net {
             self.pass(time);
             return Err(error(errno::EINTR));
         }
-        let until = wait.map_or(Tick::MAX, |wait| self.now + wait.as_millis() as Tick);
+        let until = wait.map_or(Tick::MAX, |wait| called_at + wait.as_millis() as Tick);
         loop {
             self.live();
             self.harvest(epoll, ready);

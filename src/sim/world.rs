@@ -344,6 +344,9 @@ impl World {
     fn turn_of(&mut self, at: usize) {
         let before = self.activity(at);
         let ended = self.threads[at].shard.turn();
+        if let Some(epoll) = self.threads[at].shard.sys().map(SimSys::epoll) {
+            self.net().fall_asleep(epoll);
+        }
         let after = self.activity(at);
         let waits = {
             let net = self.net();

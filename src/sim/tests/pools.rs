@@ -6,6 +6,7 @@ use crate::{
     ServeError,
     error::CloseKind,
     id::ShardId,
+    limits::Limits,
     sim::{Call, Callback, Conn, Fail, Heard, Setup, World, errno, frame},
 };
 
@@ -145,4 +146,27 @@ fn a_worker_whose_poll_fails_ends_the_server_with_every_session_told() {
         }
     }
     assert!(tried > 40, "only {tried} polls failed");
+}
+
+#[test]
+fn deadlines_of_seconds_are_the_same_on_any_number_of_threads() {
+    for (workers, forks) in [(0, 0), (3, 0), (0, 9)] {
+        let limits = Limits::default().idle_timeout(Duration::from_secs(5));
+        let mut world = World::new(Setup { workers, forks, limits, ..Setup::default() }, |_| {});
+        let conns: Vec<_> = (0..4).map(|_| world.connect()).collect();
+        world.run_until(100);
+        for (nth, conn) in (1..).zip(&conns) {
+            world.net().say(*conn, &frame(b"x"));
+            world.run_until(100 + 700 * nth);
+        }
+        // None of them ends its side: a close waits for that for 2 s.
+        world.run_for(20_000);
+        assert_eq!(world.log.times(&Callback::Idle), [5_100, 5_800, 6_500, 7_200]);
+        let closed = [7_100, 7_800, 8_500, 9_200].map(|at| (at, CloseKind::Idle));
+        assert_eq!(world.log.closes(), closed, "{workers} workers, {forks} forks");
+        assert_eq!(world.metrics().slow_turns, 0);
+        conns.iter().for_each(|conn| world.net().end(*conn));
+        world.run_to_rest();
+        world.assert_empty();
+    }
 }

@@ -1,9 +1,12 @@
-//! Maps from IDs that the gateway counts up itself: of clients and of virtual connections.
+//! Maps from IDs that the gateway counts up itself, of clients and of virtual connections; and how these and slabs give
+//! memory back.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
+
+use slab::Slab;
 
 /// A map from IDs that nobody else chooses, and that therefore needs no hash that resists chosen ones.
 pub(crate) type IdMap<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
@@ -36,8 +39,17 @@ pub(crate) fn shrink<T>(map: &mut IdMap<T>) {
     }
 }
 
+/// Gives back the memory of a slab that has become nearly empty, as far as what is left allows it. That looks at all of
+/// the slab, and is therefore tried only each time that half of what was left is gone.
+pub(crate) fn shrink_slab<T>(slab: &mut Slab<T>) {
+    let is_half = slab.is_empty() || slab.len().is_power_of_two();
+    if is_half && is_sparse(slab.len(), slab.capacity()) {
+        slab.shrink_to_fit();
+    }
+}
+
 /// Returns `true` if so little is left of a table that it should shrink.
-pub(crate) fn is_sparse(len: usize, capacity: usize) -> bool {
+fn is_sparse(len: usize, capacity: usize) -> bool {
     capacity > SMALL && len < capacity / 8
 }
 
@@ -63,5 +75,18 @@ mod tests {
             shrink(&mut map);
             assert!(map.capacity() <= (16 * map.len()).max(SMALL), "{} of {}", map.len(), map.capacity());
         }
+    }
+
+    /// Were the slab looked at with each removal, this would take minutes.
+    #[test]
+    fn a_slab_gives_its_memory_back_from_its_end_whatever_is_left_before() {
+        let mut slab = Slab::new();
+        (0..1_000_000).for_each(|number| drop(slab.insert(number)));
+        slab.retain(|at, _| at % 8 == 0);
+        for at in (0..1_000_000).rev().filter(|at| at % 8 == 0) {
+            slab.remove(at);
+            shrink_slab(&mut slab);
+        }
+        assert!(slab.capacity() <= SMALL, "{} places are left", slab.capacity());
     }
 }

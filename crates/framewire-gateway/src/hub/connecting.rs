@@ -108,10 +108,7 @@ impl Hub {
     /// Frees the place of an end that is over and for which nothing waits.
     pub(super) fn free_end(&mut self, slot: EndSlot) {
         self.ends.try_remove(slot as usize);
-        if ids::is_sparse(self.ends.len(), self.ends.capacity()) {
-            // As far as the ends that are left allow it.
-            self.ends.shrink_to_fit();
-        }
+        ids::shrink_slab(&mut self.ends);
     }
 
     /// A link of this thread was dialed.

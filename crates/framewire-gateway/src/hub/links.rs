@@ -90,9 +90,7 @@ impl Hub {
             }
         }
         self.links.try_remove(slot as usize);
-        if ids::is_sparse(self.links.len(), self.links.capacity()) {
-            self.links.shrink_to_fit();
-        }
+        ids::shrink_slab(&mut self.links);
     }
 
     /// Handles one whole frame that a link has received.

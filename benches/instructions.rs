@@ -143,6 +143,9 @@ impl Count {
         let text = driven.and(ended).and_then(|()| Ok(fs::read_to_string(&path)?));
         let _ = fs::remove_file(&path);
         let profile = Profile::read(&text?);
+        if profile.polls == 0 {
+            return Err(format!("the profile has no {POLL}").into());
+        }
         Ok(Self {
             events: (load.connections * load.rounds) as f64,
             turns: profile.polls as f64,
@@ -188,7 +191,7 @@ impl Profile {
                 Some(("fn", name)) => {
                     knows(&mut polls, name, |function| function.contains(POLL));
                 }
-                Some(("cfn", name)) => to_poll = knows(&mut polls, name, |function| function == POLL),
+                Some(("cfn", name)) => to_poll = knows(&mut polls, name, |function| function.contains(POLL)),
                 Some(("calls", count)) => {
                     let calls = count.split(' ').next().and_then(|calls| calls.parse().ok()).unwrap_or(0);
                     profile.polls += if to_poll { calls } else { 0 };

@@ -4,7 +4,7 @@ use std::ops::BitOr;
 /// from all others: why no packets are handed out, the phase, and the flags.
 ///
 /// ```text
-/// │ unused: 3 │ flags: 23 │ phase: 2 │ read blocks: 4 │
+/// │ unused: 2 │ flags: 24 │ phase: 2 │ read blocks: 4 │
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Status(u32);
@@ -95,9 +95,8 @@ impl Flags {
     pub(crate) const END_SENT: Self = Self(1 << 27);
     /// As [`ReadBlock::FULL`], where packets are handed out all the same.
     pub(crate) const FULL_AND_READ: Self = Self(1 << 28);
-
     /// Streams are multiplexed over it.
-    pub(crate) const CARRIES: Self = Self(1 << 28);
+    pub(crate) const CARRIES: Self = Self(1 << 29);
 
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {
@@ -207,6 +206,8 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -217,6 +218,20 @@ mod tests {
         assert!(status.remove(Flags::DIRTY));
         assert!(!status.remove(Flags::DIRTY));
         assert!(!status.has(Flags::DIRTY | Flags::ENDED));
+    }
+
+    #[test]
+    fn no_two_flags_share_a_bit() {
+        let flags = include_str!("status.rs").lines().filter_map(|line| {
+            let (name, bit) =
+                line.trim().strip_prefix("pub(crate) const ")?.split_once(": Self = Self(1 << ")?;
+            Some((bit.strip_suffix(");")?.parse::<u32>().ok()?, name))
+        });
+        let mut known = HashMap::new();
+        for (bit, name) in flags {
+            assert_eq!(known.insert(bit, name), None, "{name} has bit {bit} too");
+        }
+        assert!(known.len() >= 24 && known.keys().all(|bit| (6..32).contains(bit)), "{known:?}");
     }
 
     #[test]

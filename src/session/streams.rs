@@ -206,7 +206,7 @@ impl Connection {
 
     /// Returns `true` if a stream would only fill the outbox further.
     pub(crate) fn is_full_for_streams(&self) -> bool {
-        self.status.has_block(ReadBlock::FULL)
+        self.status.is_full()
     }
 
     /// A packet of a stream found no room: its streams are told when there is some again.

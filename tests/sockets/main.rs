@@ -36,6 +36,8 @@ mod overflow;
 mod panicking_callbacks;
 mod panicking_destructors;
 mod placement;
+#[cfg(unix)]
+mod proxied;
 mod reading_in_pieces;
 mod refused_frames;
 mod refused_sends;

@@ -5,6 +5,8 @@
 //! With `--raw` behind the addresses its clients speak lengths of four bytes too: the same work as that of a proxy for plain
 //! TCP, to compare costs.
 //!
+//! With `--proxy-header` there instead, the server behind is told for whom each connection is made.
+//!
 //! A client is not read from until the server behind is there. Then the two sessions are linked: their packets go to each
 //! other without a callback, a peer that does not read holds up the other, and each end is passed on.
 #![allow(clippy::print_stdout, reason = "a program that talks to its user")]
@@ -12,8 +14,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use framewire::{
-    CloseReason, Dial, DialError, DialId, Failure, Handled, LengthPrefix, Limits, Origin, PacketHandler,
-    Separator, Server, Session, SessionId, SessionInfo, ShardContext, WorkerPool,
+    CloseReason, Dial, DialError, DialId, EncodeError, Failure, Handled, LengthPrefix, Limits, Origin,
+    PacketHandler, ProxyHeader, Separator, Server, Session, SessionId, SessionInfo, ShardContext, WorkerPool,
 };
 
 /// The longest packet.
@@ -25,6 +27,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 struct Proxy {
     /// The server behind.
     behind: String,
+    /// It is told who the client is, before anything else.
+    says_who: bool,
     /// Clients that wait for their connections to it. All of one thread: a client and its connection share it.
     waiting: HashMap<DialId, SessionId>,
 }
@@ -36,8 +40,11 @@ impl PacketHandler for Proxy {
         match session.origin() {
             Origin::Accepted { .. } => {
                 session.pause();
-                let dial =
+                let mut dial =
                     Dial::to(&self.behind).framing(LengthPrefix::u32_be().max(MAX)).timeout(CONNECT_WITHIN);
+                if self.says_who {
+                    dial = dial.proxy_header(header(session)?);
+                }
                 let dial = session.connect(dial)?;
                 self.waiting.insert(dial, session.id());
             }
@@ -65,12 +72,19 @@ impl PacketHandler for Proxy {
     }
 }
 
+/// Who the client is, with an id by which both sides can name the connection in their logs.
+fn header(session: &Session<'_>) -> Result<ProxyHeader, EncodeError> {
+    let header = ProxyHeader::v2(session.peer_addr(), session.local_addr());
+    Ok(header.with_tlv(ProxyHeader::UNIQUE_ID, session.id().to_string())?.with_checksum())
+}
+
 fn main() -> Result<(), framewire::ServeError> {
     let mut args = std::env::args().skip(1);
     let addr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let behind = args.next().unwrap_or_else(|| "127.0.0.1:7001".to_owned());
-    let is_raw = args.next().is_some_and(|option| option == "--raw");
-    let (server, proxy) = (Server::bind(addr)?, Proxy { behind, waiting: HashMap::new() });
+    let option = args.next().unwrap_or_default();
+    let (is_raw, says_who) = (option == "--raw", option == "--proxy-header");
+    let (server, proxy) = (Server::bind(addr)?, Proxy { behind, says_who, waiting: HashMap::new() });
     let limits = Limits::default().frame(MAX);
     // A client and its connection live on one thread, under any of the strategies that share threads.
     let running = if is_raw {

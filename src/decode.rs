@@ -9,7 +9,7 @@ use crate::wire::WireError;
 ///
 /// Implemented for bytes (`&[u8]`, `Vec<u8>`, `Bytes`, `[u8; N]`) and texts in UTF-8 (`&str`, `String`). Values may
 /// borrow from the packet. With the features `json`, `postcard`, `xml` and `zerocopy` there are wrappers for values of
-/// serde and zerocopy, such as `Json`.
+/// serde and zerocopy, such as `Json`; with `lz4` one for compressed bytes.
 ///
 /// ```
 /// use framewire::{Decode, DecodeError, packet_fn, wire::WireRead};

@@ -154,6 +154,7 @@
 //! | `xml` | `Xml`: values of serde as XML | quick-xml 0.41 |
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
 //! | `deflate` | `Deflate`: a [`Layer`] that compresses both directions | flate2 1, in pure Rust |
+//! | `lz4` | `Lz4`: packets that are compressed, each for itself | lz4_flex 0.14 |
 //! | `prometheus` | a [`ServerHandle`] is a `Collector` | prometheus-client 0.26 |
 //! | `tls` | `Server::tls`, `Dial::tls`, `Session::tls`: TLS 1.3 and 1.2 | rustls 0.23 with ring, rustls-native-certs 0.8 |
 //! | `websocket` | `websocket`: WebSockets for browsers, on a port of their own or on that of other clients | httparse 1, sha1 0.11, base64 0.23, getrandom 0.3 |
@@ -256,6 +257,8 @@ pub use error::{
 pub use events::{Event, Events};
 #[cfg(feature = "json")]
 pub use formats::Json;
+#[cfg(feature = "lz4")]
+pub use formats::Lz4;
 #[cfg(feature = "postcard")]
 pub use formats::Postcard;
 #[cfg(feature = "xml")]

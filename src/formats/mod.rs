@@ -1,9 +1,11 @@
-//! Values of serde and zerocopy as packets, each format by a feature of its own.
+//! Values of serde and zerocopy as packets, and packets that are compressed, each format by a feature of its own.
 
 #[cfg(any(feature = "postcard", feature = "xml"))]
 mod guard;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "lz4")]
+mod lz4;
 #[cfg(feature = "zerocopy")]
 mod pod;
 #[cfg(feature = "postcard")]
@@ -13,6 +15,8 @@ mod xml;
 
 #[cfg(feature = "json")]
 pub use json::Json;
+#[cfg(feature = "lz4")]
+pub use lz4::Lz4;
 #[cfg(feature = "zerocopy")]
 pub use pod::{Pod, PodRef};
 #[cfg(feature = "postcard")]

@@ -11,6 +11,8 @@
 //! | [Clients](clients) | How do I connect to such a server? |
 //! | [Your own framing](own_framing) | How do I speak a protocol that has none of the ready-made framings? |
 //! | [Browsers](browsers) | How do pages talk to my server, and on which port? |
+//! | [Behind a proxy](behind_a_proxy) | Who is the client when HAProxy or nginx stands in front, and how do I pass that on? |
+//! | Compression (with the features `deflate` and `lz4`) | What does it save, what does it cost, and what can a peer do with it? |
 //! | [Testing](testing) | How do I test framings, handlers and servers? |
 //! | [Deployment](deployment) | Descriptors, backlog, systemd, restarts, signals, metrics, logging |
 //! | [Coming from Go](from_go) | What packnet, link, go-libnet, tcp_server, chitchat and fastway do, and where it is here |
@@ -39,6 +41,14 @@ pub mod own_framing {}
 
 #[doc = include_str!("browsers.md")]
 pub mod browsers {}
+
+#[doc = include_str!("behind_a_proxy.md")]
+pub mod behind_a_proxy {}
+
+// It speaks of items that are there with these features only.
+#[cfg(all(feature = "deflate", feature = "lz4"))]
+#[doc = include_str!("compression.md")]
+pub mod compression {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

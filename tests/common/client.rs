@@ -10,6 +10,11 @@ use framewire::{
     Addr,
     testing::layers::{Scrambler, StackedPeer},
 };
+#[cfg(feature = "deflate")]
+use std::sync::Arc;
+
+#[cfg(feature = "deflate")]
+use framewire::{DeflateWindow, Layer, testing::LayerDriver};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 #[cfg(feature = "tls")]
@@ -19,11 +24,23 @@ use super::{PATIENCE, websocket::WebSocketStream};
 /// The addresses of servers with layers, those of one server together, and what their clients speak.
 static LAYERED: Mutex<Vec<(Vec<SocketAddr>, Speech)>> = Mutex::new(Vec::new());
 
+/// Compression of one connection, without a socket.
+#[cfg(feature = "deflate")]
+type Compressed = Mutex<LayerDriver<Box<dyn Layer>>>;
+
+#[cfg(feature = "deflate")]
+fn lock(compressed: &Compressed) -> MutexGuard<'_, LayerDriver<Box<dyn Layer>>> {
+    compressed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a client speaks below its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speech {
     /// The layers of [`StackedPeer`].
     Layers,
+    /// The same, and compression on them.
+    #[cfg(feature = "deflate")]
+    Deflated(DeflateWindow),
     WebSocket,
     /// The first two layers of [`StackedPeer`], and a WebSocket on them.
     StackedWebSocket,
@@ -36,6 +53,9 @@ pub(crate) enum Speech {
 #[derive(Clone)]
 enum Layers {
     Stacked(StackedPeer),
+    /// All owners of a connection share its compression.
+    #[cfg(feature = "deflate")]
+    Deflated(StackedPeer, Arc<Compressed>),
     WebSocket(WebSocketStream),
     StackedWebSocket(Scrambler, WebSocketStream),
     #[cfg(feature = "tls")]
@@ -51,6 +71,14 @@ impl Layers {
                 let mut layers = StackedPeer::default();
                 let greeting = layers.greet(from);
                 (Self::Stacked(layers), greeting)
+            }
+            #[cfg(feature = "deflate")]
+            Speech::Deflated(window) => {
+                let layer: Box<dyn Layer> = Box::new(super::deflate(window).layer());
+                let driver = LayerDriver::new(layer).expect("there is no handshake");
+                let mut layers = StackedPeer::default();
+                let greeting = layers.greet(from);
+                (Self::Deflated(layers, Arc::new(Mutex::new(driver))), greeting)
             }
             Speech::WebSocket => {
                 let stream = WebSocketStream::default();
@@ -97,6 +125,12 @@ impl Layers {
     fn encode(&mut self, plain: &[u8]) -> io::Result<Vec<u8>> {
         Ok(match self {
             Self::Stacked(layers) => layers.encode(plain),
+            #[cfg(feature = "deflate")]
+            Self::Deflated(layers, deflated) => {
+                let mut deflated = lock(deflated);
+                deflated.send(plain).expect("it can be sent");
+                layers.encode(&deflated.take_wire())
+            }
             Self::WebSocket(stream) => stream.encode(plain),
             Self::StackedWebSocket(below, stream) => below.encode(&stream.encode(plain)),
             #[cfg(feature = "tls")]
@@ -107,6 +141,10 @@ impl Layers {
     fn decode(&mut self, wire: &[u8]) -> io::Result<Vec<u8>> {
         Ok(match self {
             Self::Stacked(layers) => layers.decode(wire),
+            #[cfg(feature = "deflate")]
+            Self::Deflated(layers, deflated) => {
+                lock(deflated).receive(&layers.decode(wire)).expect("the server compresses")
+            }
             Self::WebSocket(stream) => stream.decode(wire),
             Self::StackedWebSocket(below, stream) => stream.decode(&below.decode(wire)),
             #[cfg(feature = "tls")]
@@ -117,6 +155,12 @@ impl Layers {
     fn end(&mut self) -> io::Result<Vec<u8>> {
         Ok(match self {
             Self::Stacked(layers) => layers.end(),
+            #[cfg(feature = "deflate")]
+            Self::Deflated(layers, deflated) => {
+                let mut deflated = lock(deflated);
+                deflated.end().expect("it can end");
+                [layers.encode(&deflated.take_wire()), layers.end()].concat()
+            }
             Self::WebSocket(stream) => stream.end(),
             Self::StackedWebSocket(below, stream) => {
                 let goodbye = stream.end();
@@ -127,9 +171,21 @@ impl Layers {
         })
     }
 
+    /// A stream that ends without it was cut.
+    fn need_goodbye(&self) -> bool {
+        match self {
+            Self::Stacked(_) => false,
+            #[cfg(feature = "deflate")]
+            Self::Deflated(..) => false,
+            _ => true,
+        }
+    }
+
     fn was_ended(&self) -> bool {
         match self {
             Self::Stacked(layers) => layers.was_ended(),
+            #[cfg(feature = "deflate")]
+            Self::Deflated(layers, deflated) => lock(deflated).receive_end().is_ok() && layers.was_ended(),
             Self::WebSocket(stream) => stream.was_ended(),
             Self::StackedWebSocket(below, stream) => below.was_ended() && stream.was_ended(),
             #[cfg(feature = "tls")]
@@ -212,7 +268,7 @@ impl Client {
             layered().iter().find(|(known, _)| known.contains(&addr)).map(|(_, speech)| *speech)
         });
         let layers = speech.map(|speech| Layers::begin(speech, &socket)).transpose()?;
-        let says_goodbye = layers.as_ref().is_some_and(|layers| !matches!(layers, Layers::Stacked(_)));
+        let says_goodbye = layers.as_ref().is_some_and(Layers::need_goodbye);
         Ok(Self { socket, layers, plain: VecDeque::new(), says_goodbye })
     }
 

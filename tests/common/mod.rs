@@ -4,6 +4,7 @@
 
 mod client;
 mod journal;
+mod scenarios;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod websocket;
@@ -25,11 +26,17 @@ use framewire::{
     RunningServer, ServeError, Server, ServerHandle, SessionHandle, SingleReactor, ThreadPerConnection,
     Transport, Unframed, WorkerPool, packet_fn, testing::layers::StackedPeer,
 };
+#[cfg(feature = "deflate")]
+use framewire::{Deflate, DeflateWindow};
 use socket2::{SockAddr, Socket};
 
 pub(crate) use client::{Client, frame};
 use client::{SpeakLayers, Speech};
 pub(crate) use journal::{Journal, Watched};
+pub(crate) use scenarios::{
+    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_uncompressed,
+    on_each_strategy_without_layers, on_udp,
+};
 
 /// How long a test waits for what must come. Only a failing test ever waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +52,19 @@ pub(crate) enum On {
     /// A worker pool, and layers between each socket and its framing: one that takes the header of a proxy, and two that
     /// scramble.
     Layered,
+    /// The same layers on a single reactor.
+    LayeredReactor,
+    /// And on a thread per connection.
+    LayeredThreads,
+    /// A worker pool, the same layers, and compression next to the framing, with nothing kept between batches.
+    #[cfg(feature = "deflate")]
+    Deflated,
+    /// The same on a single reactor, with windows that are kept.
+    #[cfg(feature = "deflate")]
+    DeflatedReactor,
+    /// And on a thread per connection.
+    #[cfg(feature = "deflate")]
+    DeflatedThreads,
     /// A single reactor, and a WebSocket that carries the stream.
     WebSocket,
     /// A worker pool, and a WebSocket on a layer that scrambles, behind the header of a proxy.
@@ -58,96 +78,6 @@ pub(crate) enum On {
     /// A worker pool, and TLS between the header of a proxy and a layer that scrambles.
     TlsStacked,
 }
-
-/// A module of tests for a scenario `fn name(on: On)`: one for each of the ways to serve that are listed behind its
-/// name.
-macro_rules! instances {
-    ($scenario:ident: $($(#[$gate:meta])? $test:ident = $on:ident)+) => {
-        mod $scenario {
-            use crate::common::On;
-            $(
-                $(#[$gate])?
-                #[test]
-                fn $test() {
-                    super::$scenario(On::$on);
-                }
-            )+
-        }
-    };
-}
-
-/// Makes one test per strategy of each of these scenarios, one through layers, and one per strategy through WebSockets.
-macro_rules! on_each_strategy {
-    ($($scenario:ident)+) => { $(
-        $crate::common::instances! { $scenario:
-            on_a_single_reactor = SingleReactor
-            on_a_worker_pool = WorkerPool
-            on_a_thread_per_connection = ThreadPerConnection
-            through_layers = Layered
-            #[cfg(feature = "websocket")]
-            through_a_websocket = WebSocket
-            #[cfg(feature = "websocket")]
-            through_a_stacked_websocket = StackedWebSocket
-            #[cfg(feature = "websocket")]
-            through_a_forked_websocket = ForkedWebSocket
-            #[cfg(feature = "tls")]
-            over_tls_on_a_single_reactor = Tls
-            #[cfg(feature = "tls")]
-            over_tls_on_a_thread_per_connection = TlsOnThreads
-            #[cfg(feature = "tls")]
-            over_tls_among_layers_on_a_worker_pool = TlsStacked
-        }
-    )+ };
-}
-
-/// Makes one test per strategy of each of these scenarios, which look at the bare wire or reuse an address.
-macro_rules! on_each_strategy_without_layers {
-    ($($scenario:ident)+) => { $(
-        $crate::common::instances! { $scenario:
-            on_a_single_reactor = SingleReactor
-            on_a_worker_pool = WorkerPool
-            on_a_thread_per_connection = ThreadPerConnection
-        }
-    )+ };
-}
-
-/// Like [`on_each_strategy`], and once more over a Unix socket.
-macro_rules! on_each_strategy_and_transport {
-    ($($scenario:ident)+) => { $(
-        $crate::common::instances! { $scenario:
-            on_a_single_reactor = SingleReactor
-            on_a_worker_pool = WorkerPool
-            on_a_thread_per_connection = ThreadPerConnection
-            on_a_unix_socket = UnixSocket
-            through_layers = Layered
-            #[cfg(feature = "websocket")]
-            through_a_websocket = WebSocket
-            #[cfg(feature = "websocket")]
-            through_a_stacked_websocket = StackedWebSocket
-            #[cfg(feature = "websocket")]
-            through_a_forked_websocket = ForkedWebSocket
-            #[cfg(feature = "tls")]
-            over_tls_on_a_single_reactor = Tls
-            #[cfg(feature = "tls")]
-            over_tls_on_a_thread_per_connection = TlsOnThreads
-            #[cfg(feature = "tls")]
-            over_tls_among_layers_on_a_worker_pool = TlsStacked
-        }
-    )+ };
-}
-
-/// Makes one test of each of these scenarios per strategy that serves UDP.
-macro_rules! on_udp {
-    ($($scenario:ident)+) => { $(
-        $crate::common::instances! { $scenario:
-            on_a_single_reactor = SingleReactor
-            on_a_worker_pool = WorkerPool
-        }
-    )+ };
-}
-pub(crate) use {
-    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_without_layers, on_udp,
-};
 
 impl On {
     /// Returns a server that is bound and has its strategy.
@@ -179,6 +109,11 @@ impl On {
         let server = server.layer(first);
         match speech {
             Speech::Layers => server.layer(|_| StackedPeer::layer(2)).proxy_protocol(StackedPeer::proxies()),
+            #[cfg(feature = "deflate")]
+            Speech::Deflated(window) => {
+                let server = server.layer(|_| StackedPeer::layer(2)).proxy_protocol(StackedPeer::proxies());
+                server.deflate(deflate(window))
+            }
             Speech::WebSocket | Speech::Tls | Speech::StackedTls => server,
             Speech::StackedWebSocket => {
                 server.layer(|_| websocket_layer()).proxy_protocol(StackedPeer::proxies())
@@ -189,6 +124,14 @@ impl On {
     /// The strategy: one of the first three.
     pub(crate) fn strategy(self) -> Self {
         match self {
+            #[cfg(feature = "deflate")]
+            Self::DeflatedReactor => Self::SingleReactor,
+            #[cfg(feature = "deflate")]
+            Self::Deflated => Self::WorkerPool,
+            #[cfg(feature = "deflate")]
+            Self::DeflatedThreads => Self::ThreadPerConnection,
+            Self::LayeredReactor => Self::SingleReactor,
+            Self::LayeredThreads => Self::ThreadPerConnection,
             Self::SingleReactor | Self::UnixSocket | Self::WebSocket | Self::Tls => Self::SingleReactor,
             Self::WorkerPool | Self::Layered | Self::StackedWebSocket | Self::TlsStacked => Self::WorkerPool,
             Self::ThreadPerConnection | Self::ForkedWebSocket | Self::TlsOnThreads => {
@@ -201,7 +144,11 @@ impl On {
     fn speech(self) -> Option<Speech> {
         match self {
             Self::SingleReactor | Self::WorkerPool | Self::ThreadPerConnection | Self::UnixSocket => None,
-            Self::Layered => Some(Speech::Layers),
+            Self::Layered | Self::LayeredReactor | Self::LayeredThreads => Some(Speech::Layers),
+            #[cfg(feature = "deflate")]
+            Self::Deflated => Some(Speech::Deflated(DeflateWindow::PerBatch)),
+            #[cfg(feature = "deflate")]
+            Self::DeflatedReactor | Self::DeflatedThreads => Some(Speech::Deflated(DeflateWindow::Kept)),
             Self::WebSocket | Self::ForkedWebSocket => Some(Speech::WebSocket),
             Self::StackedWebSocket => Some(Speech::StackedWebSocket),
             Self::Tls | Self::TlsOnThreads => Some(Speech::Tls),
@@ -238,6 +185,12 @@ impl On {
     pub(crate) fn echo(self, limits: Limits) -> Served {
         self.serve(limits, echo())
     }
+}
+
+/// How servers and clients compress. What the tests send repeats itself much.
+#[cfg(feature = "deflate")]
+fn deflate(window: DeflateWindow) -> Deflate {
+    Deflate::new().window(window).max_ratio(2_000)
 }
 
 #[cfg(feature = "websocket")]

@@ -5,7 +5,10 @@
 #[path = "../../examples/custom_framing.rs"]
 mod custom_framing;
 
+mod behind_proxy;
 mod chat;
+#[cfg(feature = "deflate")]
+mod deflate_chat;
 mod game;
 mod iot_hub;
 mod node_watch;

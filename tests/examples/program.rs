@@ -160,7 +160,7 @@ impl Peer {
     }
 
     /// Reads exactly so many bytes.
-    #[cfg(feature = "prometheus")]
+    #[cfg(any(feature = "deflate", feature = "prometheus"))]
     #[track_caller]
     pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut got = vec![0; len];

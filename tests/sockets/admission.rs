@@ -56,7 +56,7 @@ fn one_peer_address_has_no_more_connections_than_it_may(on: On) {
 
 fn a_strategy_refuses_past_its_maximum_and_admits_again_below_it(on: On) {
     let server = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
-    let (server, room) = match on {
+    let (server, room) = match on.strategy() {
         On::WorkerPool => (server.strategy(WorkerPool::new(2).max_sessions(2)), 4),
         On::ThreadPerConnection => (server.strategy(ThreadPerConnection::max(3)), 3),
         _ => (server.strategy(SingleReactor::new().max_sessions(3)), 3),

@@ -4,7 +4,10 @@ use std::{sync::mpsc, thread, time::Duration};
 
 use framewire::{CloseKind, Handled, Limits, Session, TimerId, WhileFull, packet_fn};
 
-use crate::common::{On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport, until};
+use crate::common::{
+    On, PATIENCE, Served, frame, on_each_strategy, on_each_strategy_and_transport,
+    on_each_strategy_uncompressed, until,
+};
 use crate::handlers::Scripted;
 
 on_each_strategy_and_transport! {
@@ -14,8 +17,11 @@ on_each_strategy_and_transport! {
     a_subscriber_that_does_not_read_is_heard_if_the_server_says_so
 }
 
-on_each_strategy! {
+on_each_strategy_uncompressed! {
     a_session_that_pauses_at_each_packet_does_not_pile_up_what_its_peer_sends
+}
+
+on_each_strategy! {
     a_handle_knows_that_an_outbox_has_emptied
 }
 

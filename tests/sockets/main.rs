@@ -20,6 +20,8 @@ mod close_reasons;
 mod closures;
 mod datagram_dials;
 mod datagrams;
+#[cfg(feature = "deflate")]
+mod deflated;
 #[cfg(unix)]
 mod detached;
 mod dials;

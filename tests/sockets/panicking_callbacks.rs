@@ -390,7 +390,7 @@ fn a_panic_of_the_strategy_refuses_that_connection(on: On) {
     let armed = Arc::<AtomicBool>::default();
     let server = on.bind().framing(LengthPrefix::u32_be());
     let given = armed.clone();
-    let server = match on {
+    let server = match on.strategy() {
         On::WorkerPool => server.strategy(Hesitant { armed: given, inner: framewire::WorkerPool::new(2) }),
         On::ThreadPerConnection => {
             server.strategy(Hesitant { armed: given, inner: framewire::ThreadPerConnection::max(16) })

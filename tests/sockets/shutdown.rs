@@ -13,7 +13,7 @@ use framewire::{
 
 use crate::common::{
     Client, On, PATIENCE, Served, audit, echo, frame, join, on_each_strategy, on_each_strategy_and_transport,
-    on_each_strategy_without_layers, own_address, patient, until,
+    on_each_strategy_uncompressed, on_each_strategy_without_layers, own_address, patient, until,
 };
 use crate::handlers::Scripted;
 
@@ -28,10 +28,13 @@ on_each_strategy_and_transport! {
     a_handler_that_was_given_the_server_can_stop_it
 }
 
-on_each_strategy! {
+on_each_strategy_uncompressed! {
     a_shutdown_cuts_a_dead_reader_at_its_deadline
-    the_earliest_end_counts_when_a_shutdown_is_asked_for_again
     an_abort_of_the_server_resets_every_connection
+}
+
+on_each_strategy! {
+    the_earliest_end_counts_when_a_shutdown_is_asked_for_again
     a_server_that_was_stopped_before_it_started_stops_as_it_was_told
 }
 

@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use framewire::{CloseKind, LengthPrefix, Limits, SendError, SessionHandle, TicketError};
 
-use crate::common::{Client, On, PATIENCE, Served, echo, on_each_strategy, until};
+use crate::common::{
+    Client, On, PATIENCE, Served, echo, on_each_strategy, on_each_strategy_uncompressed, until,
+};
+
+on_each_strategy_uncompressed! {
+    a_ticket_tells_nothing_before_its_time
+    a_handle_is_told_when_more_waits_than_the_outbox_may_hold
+}
 
 on_each_strategy! {
     a_ticket_tells_that_the_packet_was_written
-    a_ticket_tells_nothing_before_its_time
     a_ticket_tells_that_the_session_closed_first
     a_ticket_tells_that_the_packet_was_refused_and_the_session_stays
-    a_handle_is_told_when_more_waits_than_the_outbox_may_hold
 }
 
 fn a_ticket_tells_that_the_packet_was_written(on: On) {

@@ -1,11 +1,13 @@
-//! What the log says of the end of a session.
+//! What the log says of the end of a session, and of dials.
 
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use crate::{
+    dial::{Dial, Reconnect},
     error::Failure,
     sim::{Setup, World, frame},
 };
@@ -143,4 +145,30 @@ fn a_flood_of_panics_takes_no_line_from_anything_else_and_is_summed_up_when_the_
     assert!(
         lines.iter().any(|line| line.contains("DEBUG") && line.contains("session ended: … and 490 more"))
     );
+}
+
+#[test]
+fn dials_that_fail_are_logged_with_their_id_and_cause_and_a_flood_of_them_is_summed_up() {
+    let lines = logged(|| {
+        let mut world = World::new(Setup::default(), |_| ());
+        let again = Reconnect::delays([Duration::from_millis(1)]).attempts(3);
+        for _ in 0..100 {
+            world.dial(Dial::to("192.0.2.1:7").reconnect(again.clone()));
+        }
+        world.run_to_rest();
+        let metrics = world.metrics();
+        assert_eq!((metrics.dials_failed_total(), metrics.redials_total()), (100, 300));
+        world.assert_empty();
+    });
+    let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((count("a dial has failed "), count("dialling again after a pause ")), (10, 10), "{lines:?}");
+    for line in lines.iter().filter(|line| line.contains("a dial has failed ")) {
+        assert!(
+            line.contains("DEBUG") && line.contains(" dial=") && line.contains("cause=\"refused\""),
+            "{line}"
+        );
+        assert!(line.contains("error=cannot connect to 192.0.2.1:7: "), "{line}");
+    }
+    assert_eq!(count("a dial has failed: … and 90 more in the last"), 1, "{lines:?}");
+    assert_eq!(count("dials made again: … and 290 more in the last"), 1, "{lines:?}");
 }

@@ -47,57 +47,77 @@ const CLOSING_PHASE: u32 = 0b10 << PHASE_SHIFT;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
 
-impl Flags {
+/// Declares the flags, each with its bit: two with the same one do not compile.
+macro_rules! flags {
+    ($($(#[$doc:meta])+ $flag:ident = $bit:literal;)+) => {
+        impl Flags {
+            $($(#[$doc])+ pub(crate) const $flag: Self = Self(1 << $bit);)+
+        }
+
+        const _: () = {
+            let taken = ReadBlock::ANY | ANY_PHASE;
+            $(
+                assert!(taken & 1 << $bit == 0, concat!("the bit of ", stringify!($flag), " is taken"));
+                let taken = taken | 1 << $bit;
+            )+
+            let _ = taken;
+        };
+    };
+}
+
+flags! {
     /// The kernel may have more to read, and will not say so again.
-    pub(crate) const READABLE: Self = Self(1 << 6);
+    READABLE = 6;
     /// A short read does not mean that there is no more: an end of stream or an error was announced and must be found,
     /// or it is a Unix socket, where a read stops after bytes that carry descriptors.
-    pub(crate) const HANGUP: Self = Self(1 << 7);
+    HANGUP = 7;
     /// The end of the stream was read.
-    pub(crate) const ENDED: Self = Self(1 << 8);
+    ENDED = 8;
     /// The kernel takes no more; an event will announce when it does.
-    pub(crate) const BLOCKED: Self = Self(1 << 9);
+    BLOCKED = 9;
     /// On the list of sessions to flush.
-    pub(crate) const DIRTY: Self = Self(1 << 10);
+    DIRTY = 10;
     /// On the list of sessions to read without an event.
-    pub(crate) const UNFINISHED: Self = Self(1 << 11);
+    UNFINISHED = 11;
     /// `on_drained` is due.
-    pub(crate) const DRAINED: Self = Self(1 << 12);
+    DRAINED = 12;
     /// The inbox holds bytes that were not yet offered to the framing.
-    pub(crate) const BACKLOG: Self = Self(1 << 13);
+    BACKLOG = 13;
     /// To be reset rather than closed.
-    pub(crate) const ABORT: Self = Self(1 << 14);
+    ABORT = 14;
     /// A write was interrupted: not again before the next look at this session.
-    pub(crate) const RETRY: Self = Self(1 << 15);
+    RETRY = 15;
     /// The server shuts down: what waits in the inbox is handed out, nothing more is read, then the session is closed.
-    pub(crate) const SHUTDOWN: Self = Self(1 << 16);
+    SHUTDOWN = 16;
     /// The connection has failed: nothing is written any more, and what was received before is still handed out.
-    pub(crate) const BROKEN: Self = Self(1 << 17);
+    BROKEN = 17;
     /// In the middle of a frame that is discarded.
-    pub(crate) const DISCARDING: Self = Self(1 << 18);
+    DISCARDING = 18;
     /// `on_closing` is due.
-    pub(crate) const CLOSING: Self = Self(1 << 19);
+    CLOSING = 19;
     /// `on_end` was called: nothing more comes in, and our side stays open.
-    pub(crate) const END_TOLD: Self = Self(1 << 20);
+    END_TOLD = 20;
     /// Bytes go through layers.
-    pub(crate) const LAYERED: Self = Self(1 << 21);
+    LAYERED = 21;
     /// It has a heartbeat.
-    pub(crate) const BEATS: Self = Self(1 << 22);
+    BEATS = 22;
     /// It has timeouts of its own, in place of those of the limits.
-    pub(crate) const OWN_TIMEOUTS: Self = Self(1 << 23);
+    OWN_TIMEOUTS = 23;
     /// What becomes of packets without room is not the default.
-    pub(crate) const OWN_OVERFLOW: Self = Self(1 << 24);
+    OWN_OVERFLOW = 24;
     /// Its packets go to another session.
-    pub(crate) const LINKED: Self = Self(1 << 25);
+    LINKED = 25;
     /// Our side is to be ended behind what is queued, or has been; the peer's goes on.
-    pub(crate) const ENDING: Self = Self(1 << 26);
+    ENDING = 26;
     /// Our side has been ended, and the peer's goes on.
-    pub(crate) const END_SENT: Self = Self(1 << 27);
+    END_SENT = 27;
     /// As [`ReadBlock::FULL`], where packets are handed out all the same.
-    pub(crate) const FULL_AND_READ: Self = Self(1 << 28);
+    FULL_AND_READ = 28;
     /// Streams are multiplexed over it.
-    pub(crate) const CARRIES: Self = Self(1 << 29);
+    CARRIES = 29;
+}
 
+impl Flags {
     /// All of them in one.
     pub(crate) const fn union(flags: &[Self]) -> Self {
         let mut all = 0;

@@ -126,6 +126,59 @@ impl<F: Framing> Client<F> {
         })
     }
 
+    /// Switches to TLS, as the client: the server must show a certificate for `server`, a host name or an IP address. Returns
+    /// when the handshake is complete, which may take as long as the [`timeout`](Self::timeout). Call it first, or in
+    /// mid-stream (STARTTLS) behind the packet by which the server agrees: clear text that has come behind that packet is refused.
+    ///
+    /// With TLS, [`end`](Self::end) and [`close`](Self::close) say goodbye (`close_notify`); a server that has ended its side
+    /// without that was cut, which is [`ClientError::Layer`]. A packet counts as partly sent as soon as it is encrypted.
+    ///
+    /// ```no_run
+    /// use framewire::{LengthPrefix, TlsConnector, TlsRoots, blocking::Client};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let connector = TlsConnector::new(TlsRoots::system()?)?;
+    /// let mut client = Client::connect("example.com:7000", LengthPrefix::u32_be())?.tls(&connector, "example.com")?;
+    /// client.send("hello")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ClientError::Layer`] says why there is no TLS with this server, [`ClientError::Io`] that the connection failed or
+    /// the time was up. The connection is closed then.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, connector: &crate::tls::TlsConnector, server: &str) -> Result<Self, ClientError> {
+        self.secure(connector.layer(server))
+    }
+
+    /// Switches to TLS, as the server: for what a [`Listener`](super::Listener) has accepted. As [`tls`](Self::tls).
+    ///
+    /// # Errors
+    /// As for [`tls`](Self::tls).
+    #[cfg(feature = "tls")]
+    pub fn accept_tls(self, acceptor: &crate::tls::TlsAcceptor) -> Result<Self, ClientError> {
+        self.secure(acceptor.layer())
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(mut self, tls: crate::tls::Tls) -> Result<Self, ClientError> {
+        if self.out.socket.is_secure() {
+            return Err(crate::error::LayerError::Misplaced("there is TLS already").into());
+        }
+        let until = deadline(self.out.timeout);
+        let behind = self.deframer.take_held();
+        self.out.socket.secure(tls, &behind, until).map_err(ClientError::io)?;
+        Ok(self)
+    }
+
+    /// Returns what TLS has agreed on with the peer; `None` without TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_info(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        self.out.socket.tls()
+    }
+
     /// Sets how long each call to send or to receive may take. Default 30 s. `None` means as long as it takes; then a peer
     /// that is gone without a word is found only by a [`Heartbeat`] with
     /// [`lost_after`](crate::Heartbeat::lost_after).
@@ -271,7 +324,7 @@ impl<F: Framing> Client<F> {
     /// a part of a packet was sent.
     pub fn close(mut self) -> Result<(), ClientError> {
         if let Err(error) = self.end() {
-            self.out.socket.make_reset();
+            self.out.socket.socket.make_reset();
             return Err(error);
         }
         if let Some(Over::End) = self.over {
@@ -295,7 +348,7 @@ impl<F: Framing> Client<F> {
     /// Resets the connection: what is on its way is lost, and the peer gets an error. Over a Unix socket this is an ordinary
     /// close.
     pub fn abort(self) {
-        self.out.socket.make_reset();
+        self.out.socket.socket.make_reset();
     }
 
     /// Returns the address of the peer.
@@ -303,7 +356,7 @@ impl<F: Framing> Client<F> {
     /// # Errors
     /// [`ClientError::Io`] if the connection has failed.
     pub fn peer_addr(&self) -> Result<Addr, ClientError> {
-        self.out.socket.peer_addr().map_err(ClientError::io)
+        self.out.socket.socket.peer_addr().map_err(ClientError::io)
     }
 
     /// Returns the address of this side.
@@ -311,7 +364,7 @@ impl<F: Framing> Client<F> {
     /// # Errors
     /// [`ClientError::Io`] if the connection has failed.
     pub fn local_addr(&self) -> Result<Addr, ClientError> {
-        self.out.socket.local_addr().map_err(ClientError::io)
+        self.out.socket.socket.local_addr().map_err(ClientError::io)
     }
 
     /// Finds the next packet, for which it reads if there is none; returns its place.

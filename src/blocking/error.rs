@@ -3,7 +3,7 @@ use std::{error::Error, io, sync::Arc, time::Duration};
 use thiserror::Error;
 
 use crate::{
-    error::Failure,
+    error::{Failure, LayerError},
     framing::{EncodeError, FrameError},
 };
 
@@ -87,6 +87,10 @@ pub enum ClientError {
     /// The connection failed: the peer or the network reset it, or a system call failed.
     #[error("connection failed: {0}")]
     Io(#[source] Arc<io::Error>),
+    /// TLS failed: the handshake, or later. [`TlsError::of`](crate::TlsError) finds out more. The client can send nothing any
+    /// more.
+    #[error("{0}")]
+    Layer(#[source] Box<LayerError>),
     /// This side was ended with [`Client::end`](super::Client::end): nothing more can be sent.
     #[error("this side was ended; send before `end`")]
     Ended,
@@ -113,7 +117,11 @@ impl ClientError {
     }
 
     pub(super) fn io(error: impl Into<io::Error>) -> Self {
-        Self::Io(Arc::new(error.into()))
+        let error = error.into();
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<LayerError>()) {
+            Some(error) => Self::Layer(Box::new(error.clone())),
+            None => Self::Io(Arc::new(error)),
+        }
     }
 
     /// The error of a closure: its own, if it passed on one of its replies.
@@ -123,6 +131,12 @@ impl ClientError {
             Some(error) => error.clone(),
             None => Self::Handler(error),
         }
+    }
+}
+
+impl From<LayerError> for ClientError {
+    fn from(error: LayerError) -> Self {
+        Self::Layer(Box::new(error))
     }
 }
 

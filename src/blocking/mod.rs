@@ -16,6 +16,8 @@ mod listener;
 mod outgoing;
 mod pulse;
 mod replies;
+#[cfg_attr(not(feature = "tls"), path = "plain.rs")]
+mod secured;
 mod stream;
 
 pub use client::Client;

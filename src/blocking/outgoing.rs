@@ -2,7 +2,7 @@ use std::{io, time::Duration, time::Instant};
 
 use bytes::{Buf, BytesMut};
 
-use super::{ClientError, pulse::Pulse};
+use super::{ClientError, pulse::Pulse, secured::Secured};
 use crate::{
     encode::Encode,
     framing::{EncodeError, Framing},
@@ -16,7 +16,7 @@ const KEPT: usize = 64 * 1024;
 /// The socket, and what goes out through it: whole frames, one behind the other.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) socket: BlockingSocket,
+    pub(super) socket: Secured,
     /// How long a call may take.
     pub(super) timeout: Option<Duration>,
     frame: BytesMut,
@@ -32,6 +32,7 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn new(socket: BlockingSocket, timeout: Option<Duration>) -> Self {
         let (frame, scratch, owed) = Default::default();
+        let socket = Secured::new(socket);
         Self { socket, timeout, frame, scratch, owed, pulse: None, over: None }
     }
 
@@ -155,17 +156,17 @@ impl Outgoing {
             None => {}
         }
         self.pay(until)?;
-        self.socket.shutdown_write().map_err(ClientError::io)?;
+        self.socket.shutdown_write(until).map_err(ClientError::io)?;
         self.over = Some(ClientError::Ended);
         Ok(())
     }
 }
 
 /// Writes all of `bytes`. An error comes with how many of them were taken before.
-fn write(socket: &mut BlockingSocket, bytes: &[u8], until: Deadline) -> Result<(), (usize, io::Error)> {
+fn write(socket: &mut Secured, bytes: &[u8], until: Deadline) -> Result<(), (usize, io::Error)> {
     let mut sent = 0;
     while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
         sent += socket.send(rest, until).map_err(|error| (sent, error))?;
     }
-    Ok(())
+    socket.flush(until).map_err(|error| (sent, error))
 }

@@ -170,6 +170,15 @@ impl<F: Framing> Deframer<F> {
         self.buffer.get(self.consumed..).unwrap_or_default()
     }
 
+    /// Takes the bytes that are not consumed yet: they are not for the framing.
+    #[cfg(feature = "tls")]
+    pub(crate) fn take_held(&mut self) -> Vec<u8> {
+        let held = self.buffer.split_off(self.consumed);
+        self.buffer.clear();
+        self.consumed = 0;
+        held
+    }
+
     /// Creates a deframer that holds an unfinished frame of any length, to test whether the framing keeps its own
     /// maximum.
     pub(crate) fn unlimited(framing: F) -> Self {

@@ -10,6 +10,7 @@
 //! | [Blocking work and other threads](blocking_work) | Where do I put what takes long, and how does its reply get back? |
 //! | [Clients](clients) | How do I connect to such a server? |
 //! | [Your own framing](own_framing) | How do I speak a protocol that has none of the ready-made framings? |
+//! | [TLS](tls) | How do I encrypt, with which certificates, and what does a peer get that does not? |
 //! | [Browsers](browsers) | How do pages talk to my server, and on which port? |
 //! | [Behind a proxy](behind_a_proxy) | Who is the client when HAProxy or nginx stands in front, and how do I pass that on? |
 //! | Compression (with the features `deflate` and `lz4`) | What does it save, what does it cost, and what can a peer do with it? |
@@ -38,6 +39,9 @@ pub mod clients {}
 
 #[doc = include_str!("own_framing.md")]
 pub mod own_framing {}
+
+#[doc = include_str!("tls.md")]
+pub mod tls {}
 
 #[doc = include_str!("browsers.md")]
 pub mod browsers {}

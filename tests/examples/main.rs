@@ -18,6 +18,8 @@ mod prometheus_endpoint;
 mod push;
 mod reconnecting_client;
 mod resp_server;
+#[cfg(feature = "tls")]
+mod tls;
 mod udp_client;
 mod udp_echo;
 #[cfg(feature = "websocket")]

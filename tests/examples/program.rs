@@ -79,6 +79,11 @@ impl Program {
         }
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         let pid = self.child.id().to_string();

@@ -56,6 +56,8 @@ mod timeouts;
 mod timers;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_real_peers;
 mod two_servers;
 #[cfg(unix)]
 mod unix_sockets;

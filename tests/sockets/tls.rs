@@ -7,8 +7,8 @@ use std::{
 };
 
 use framewire::{
-    CloseKind, Dial, Event, Failure, Handled, PacketHandler, RefusalCause, Separator, Server, Session, Tls,
-    TlsError, TlsVersion, packet_fn, session_fn, testing::LayerDriver,
+    CloseKind, Dial, Event, Failure, Handled, LayerError, Limits, PacketHandler, RefusalCause, Separator,
+    Server, Session, Tls, TlsError, TlsVersion, blocking, packet_fn, session_fn, testing::LayerDriver,
 };
 
 use crate::common::{
@@ -240,4 +240,71 @@ fn clear_text_that_comes_with_the_request_to_switch_is_never_handed_out() {
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [b"STARTTLS"]);
     drop(client);
     served.finish();
+}
+
+#[test]
+fn a_blocking_client_speaks_tls_from_the_start_and_in_mid_stream() {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Separator::lines());
+    let served = Served::start(server, packet_fn(mail));
+    let addr = served.running.local_addr().expect("TCP");
+    let mut client = blocking::Client::connect(addr, Separator::lines()).expect("it listens");
+    for (packet, reply) in [("HELO", "530 in clear text"), ("STARTTLS", "220 go ahead")] {
+        client.send(packet).expect("it reads");
+        assert_eq!(client.recv().expect("it replies"), Some(reply.as_bytes()));
+    }
+    let mut client = client.tls(&common().connector, SERVER).expect("the server agrees");
+    assert_eq!(client.tls_info().map(|tls| tls.version()), Some(TlsVersion::Tls13));
+    client.send("MAIL").expect("it reads");
+    assert_eq!(client.recv().expect("it replies"), Some(&b"250 in private"[..]));
+    client.close().expect("both say goodbye");
+    until("the server has seen the goodbye", || served.journal.ended_by(CloseKind::PeerClosed) == 1);
+    served.finish();
+
+    let echo_server = Server::bind("127.0.0.1:0").expect("a free port").framing(Separator::lines());
+    let limits = Limits::default().frame(4 << 20);
+    let served = Served::start(echo_server.limits(limits).tls(&common().acceptor), echo());
+    let addr = served.running.local_addr().expect("TCP");
+    let connect = || blocking::Client::connect(addr, Separator::lines()).expect("it listens");
+    let mut client = connect().tls(&common().connector, SERVER).expect("the server agrees");
+    for len in [0, 1, 16_383, 16_384, 100_000] {
+        let packet = vec![b'x'; len];
+        client.send(&packet).expect("it reads");
+        assert_eq!(client.recv().expect("it replies"), Some(&packet[..]));
+    }
+    client.close().expect("both say goodbye");
+    let wrong = connect().tls(&common().connector, "elsewhere").map(drop).expect_err("another name");
+    assert!(matches!(TlsError::of(&wrong), Some(TlsError::Protocol(_))), "{wrong}");
+    served.finish();
+}
+
+#[test]
+fn a_blocking_server_speaks_tls_and_tells_a_cut_from_an_end() {
+    let mut listener = blocking::Listener::bind("127.0.0.1:0", Separator::lines()).expect("a free port");
+    let addr = listener.local_addr().socket_addr().expect("TCP");
+    for says_goodbye in [true, false] {
+        let asking = std::thread::spawn(move || {
+            let client = blocking::Client::connect(addr, Separator::lines()).expect("it listens");
+            let mut client = client.tls(&common().connector, SERVER).expect("the server agrees");
+            client.send("hello").expect("it reads");
+            assert_eq!(client.recv().expect("it replies"), Some(&b"good day"[..]));
+            if says_goodbye {
+                client.close().expect("both say goodbye");
+            }
+        });
+        let mut client =
+            listener.accept().expect("it comes").accept_tls(&common().acceptor).expect("it agrees");
+        assert_eq!(client.recv().expect("it asks"), Some(&b"hello"[..]));
+        client.send("good day").expect("it reads");
+        match client.recv() {
+            Ok(None) => assert!(says_goodbye),
+            Err(blocking::ClientError::Layer(error)) => {
+                assert!(!says_goodbye && matches!(*error, LayerError::Truncated { .. }), "{error}");
+            }
+            other => panic!("neither an end nor a cut: {other:?}"),
+        }
+        if says_goodbye {
+            client.close().expect("both say goodbye");
+        }
+        asking.join().expect("it does not panic");
+    }
 }

@@ -52,6 +52,7 @@ pub enum WhileFull {
 /// | [`fanout_budget`](Self::fanout_budget) | 4,096 sessions, 1 MiB | a broadcast continues in the next turn |
 /// | [`connections`](Self::connections) | 0: what descriptors allow | accepting pauses; clients wait in the backlog. UDP: 65,536 peers, see [`Beyond`](crate::Beyond) |
 /// | [`connections_per_peer`](Self::connections_per_peer) | none | the connection is refused |
+/// | [`handshakes`](Self::handshakes) | 4,096 | accepting pauses; clients wait in the backlog |
 /// | [`dials`](Self::dials) | 16,384 | `connect` returns [`DialError::TooMany`](crate::DialError::TooMany) |
 /// | [`session_timers`](Self::session_timers) | 16 | `set_timer` returns [`TimerError`](crate::TimerError) |
 /// | [`idle_timeout`](Self::idle_timeout) | off; UDP: 60 s | `on_idle` is called, which closes by default |
@@ -88,6 +89,7 @@ pub struct Limits {
     pub(crate) fanout_budget: (usize, usize),
     pub(crate) connections: usize,
     pub(crate) connections_per_peer: Option<usize>,
+    pub(crate) handshakes: usize,
     pub(crate) dials: usize,
     pub(crate) session_timers: usize,
     pub(crate) idle_timeout: Option<Duration>,
@@ -119,6 +121,7 @@ impl Default for Limits {
             fanout_budget: (4_096, MIB),
             connections: 0,
             connections_per_peer: None,
+            handshakes: 4_096,
             dials: 16_384,
             session_timers: 16,
             idle_timeout: None,
@@ -278,6 +281,18 @@ impl Limits {
         self
     }
 
+    /// Accepted connections of the whole server whose [layers](crate::Layer) may be in their handshakes at once. A handshake of
+    /// TLS takes some hundred microseconds of a CPU and some 20 KiB. At the limit accepting pauses: clients wait in the
+    /// kernel's backlog, in order, and their [`handshake_timeout`](Self::handshake_timeout) begins when they are accepted. A
+    /// handshake that fails or takes too long makes room as one that succeeds does. Default 4,096. A low limit lets peers
+    /// that connect and say nothing keep others waiting: shorten the timeout with it, or set
+    /// [`connections_per_peer`](Self::connections_per_peer).
+    #[must_use]
+    pub fn handshakes(mut self, handshakes: usize) -> Self {
+        self.handshakes = handshakes;
+        self
+    }
+
     /// Dials that may be under way on one shard: those that are connecting, with the names that they wait for, and those
     /// that live on as an [`Upstream`](crate::Upstream). Default 16,384; at most 32,768.
     #[must_use]
@@ -396,6 +411,7 @@ impl Limits {
             ("limits.packet_budget", self.packet_budget as usize),
             ("limits.mailbox_commands", self.mailbox_commands),
             ("limits.mailbox_bytes", self.mailbox_bytes),
+            ("limits.handshakes", self.handshakes),
             ("limits.fanout_budget", self.fanout_budget.0.min(self.fanout_budget.1)),
         ];
         for (option, value) in positive {

@@ -65,7 +65,7 @@ pub enum Event {
         /// The shard whose thread accepts.
         shard: ShardId,
         /// The error of the system, for example that the process is out of descriptors; `None` if the server has as many
-        /// connections as it may have.
+        /// connections, or handshakes, as it may have.
         error: Option<Arc<io::Error>>,
     },
     /// It accepts again.

@@ -28,6 +28,8 @@ use crate::{
 const BUDGET: usize = 64;
 /// How long accepting pauses when the system has no descriptor or no memory for another connection (milliseconds).
 const PAUSE: Tick = 100;
+/// How long it pauses when as many handshakes are under way as may be: about as long as one of them takes (milliseconds).
+const HANDSHAKE_PAUSE: Tick = 2;
 /// How many connections in a row a listener may fail to accept before it pauses: as many as one turn accepts. Under a
 /// security policy that forbids accepting, every one fails, for ever.
 const FAILURES: u32 = BUDGET as u32;
@@ -244,6 +246,12 @@ impl<Y: Sys> Acceptor<Y> {
             return None;
         }
         self.full = false;
+        if self.admission.is_shaking_hands() {
+            counters.accept_pauses += 1;
+            self.tell_paused(None);
+            self.paused_until = Some(self.now + HANDSHAKE_PAUSE);
+            return None;
+        }
         let Some(at) = at else {
             self.resume();
             return Some(self.held.take());
@@ -302,8 +310,8 @@ impl<Y: Sys> Acceptor<Y> {
             }
         };
         let permit = match destination {
-            Destination::Shard(shard) => self.admission.admit(Some(shard), &peer),
-            Destination::Fork => self.admission.admit(None, &peer),
+            Destination::Shard(shard) => self.admission.admit_accepted(Some(shard), &peer),
+            Destination::Fork => self.admission.admit_accepted(None, &peer),
             Destination::Strategy => self.admission.admit_detached(&peer),
         };
         let permit = match permit {

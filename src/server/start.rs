@@ -157,6 +157,8 @@ where
         let most = most_connections(&limits, standing, facts.descriptors, services);
         let admission = Admission::new(standing, most, limits.connections_per_peer);
         let admission = admission.behind(layers.proxies().clone());
+        let admission =
+            if layers.len() > 0 { admission.with_handshakes(limits.handshakes) } else { admission };
         let registry = ShardRegistry::new(System, admission, limits, layers, options, numbers, publisher);
         handle.attach(vec![Attached::of::<H>(registry.clone())]);
         let addrs = handle.local_addrs();

@@ -20,6 +20,7 @@ use crate::{
         layer_stack::{LayerStack, MOST_LAYERS, Pass},
         status::{Flags, Phase, ReadBlock},
     },
+    sync::HandshakePermit,
     time::Tick,
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Layered {
     pub(super) in_flight: usize,
     /// When the layers must be open, and the ticks that were lost before that was set.
     open_by: Option<(Tick, Tick)>,
+    /// The place of an accepted connection among those in their handshakes.
+    handshake: Option<HandshakePermit>,
     pub(super) our_side: OurSide,
     /// The layers were notified that the peer has ended its side.
     knows_end: bool,
@@ -90,6 +93,13 @@ impl Connection {
     /// Begins a connection that arrives with layers: nothing is handed out, and nothing sent, before they are open.
     pub(crate) fn begin_opening(&mut self) {
         self.status.set_phase(Phase::Opening);
+    }
+
+    /// Counts as being in its handshake until that is over. Without layers there is none.
+    pub(crate) fn hold_handshake(&mut self, handshake: HandshakePermit) {
+        if let Some(layered) = self.layered_mut() {
+            layered.handshake = Some(handshake);
+        }
     }
 
     /// Returns `true` if a layer is still in its handshake, so that what is sent waits.
@@ -317,7 +327,7 @@ impl Connection {
         let is_flush_due = layered.wire.is_some() || was_open != layered.stack.is_open();
         let is_end_due = layered.stack.has_ended() && !layered.knows_end;
         if layered.stack.is_open() {
-            layered.open_by = None;
+            (layered.open_by, layered.handshake) = (None, None);
         }
         if is_full {
             self.status.block(ReadBlock::FULL);
@@ -372,7 +382,7 @@ impl Connection {
     pub(crate) fn fail_layers(&mut self, core: &mut ShardCore) {
         if let Some(layered) = self.layered_mut() {
             layered.our_side = OurSide::Failed;
-            layered.open_by = None;
+            (layered.open_by, layered.handshake) = (None, None);
             // It may have panicked before it has written anything.
             layered.give_back_empty_wire(core);
         }

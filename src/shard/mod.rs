@@ -245,8 +245,8 @@ where
     }
 
     fn place_in_slot(&mut self, incoming: Incoming<T>, (framing, layers): Equipment<F>) -> Key {
-        let Incoming { io, endpoints, permit } = incoming;
-        let now = self.core.clock.stamp();
+        let Incoming { io, endpoints, mut permit } = incoming;
+        let (now, handshake) = (self.core.clock.stamp(), permit.take_handshake());
         let connection = |key| Connection::new(key, endpoints, now);
         let key =
             self.slots.insert_with(|key| Slot { connection: connection(key), framing, state: None, io });
@@ -256,6 +256,9 @@ where
             let Some(slot) = self.slots.get_mut(key) else { break };
             let added = slot.connection.add_layer(layer, &mut self.core);
             debug_assert!(added.is_ok(), "more layers than a session may have are refused before");
+        }
+        if let (Some(handshake), Some(slot)) = (handshake, self.slots.get_mut(key)) {
+            slot.connection.hold_handshake(handshake);
         }
         key
     }

@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use super::handshakes::{HandshakePermit, Handshakes};
 use crate::{
     addr::{Addr, Networks},
     id::ShardId,
@@ -24,6 +25,8 @@ pub(crate) struct Admission {
     shares: Box<[Arc<Share>]>,
     /// Proxies, whose connections count for the clients that they are found to come from.
     proxies: Networks,
+    /// Set if connections begin with a handshake.
+    handshakes: Option<Arc<Handshakes>>,
 }
 
 /// A connection's place in the counts: it travels with the connection, and is dropped after its socket is closed.
@@ -33,6 +36,15 @@ pub(crate) struct AdmissionPermit {
     share: Option<Arc<Share>>,
     /// Set if connections are counted per peer.
     peer: Option<IpAddr>,
+    /// Set while a handshake is to come.
+    handshake: Option<HandshakePermit>,
+}
+
+impl AdmissionPermit {
+    /// Takes the place among the handshakes, for as long as the handshake lasts.
+    pub(crate) fn take_handshake(&mut self) -> Option<HandshakePermit> {
+        self.handshake.take()
+    }
 }
 
 /// The permits of a shard's sessions, by the slots of these. Without a limit per peer they are all alike, and a session
@@ -100,7 +112,29 @@ impl Admission {
         let shards = (0..standing).map(|shard| Place::Shard(ShardId(shard as u32)));
         let places = shards.chain([Place::Forked, Place::Detached]);
         let shares = places.map(|place| Arc::new(Share { counts: counts.clone(), place }));
-        Self { shares: shares.collect(), counts, proxies: Networks::default() }
+        Self { shares: shares.collect(), counts, proxies: Networks::default(), handshakes: None }
+    }
+
+    /// Connections begin with a handshake, of which so many may be under way.
+    pub(crate) fn with_handshakes(mut self, max: usize) -> Self {
+        self.handshakes = Some(Handshakes::new(max));
+        self
+    }
+
+    /// Returns `true` if as many handshakes are under way as may be.
+    pub(crate) fn is_shaking_hands(&self) -> bool {
+        self.handshakes.as_ref().is_some_and(|handshakes| handshakes.is_full())
+    }
+
+    /// As [`admit`](Self::admit), of a connection that was accepted: its handshake counts too.
+    pub(crate) fn admit_accepted(
+        &self,
+        shard: Option<ShardId>,
+        peer: &Addr,
+    ) -> Result<AdmissionPermit, Full> {
+        let mut permit = self.admit(shard, peer)?;
+        permit.handshake = self.handshakes.as_ref().map(Handshakes::begin);
+        Ok(permit)
     }
 
     /// Connections from there count for no peer until it is known from whom they come.
@@ -164,7 +198,7 @@ impl Admission {
             Place::Forked => self.standing(),
             Place::Detached => self.standing() + 1,
         });
-        AdmissionPermit { share: share.cloned(), peer }
+        AdmissionPermit { share: share.cloned(), peer, handshake: None }
     }
 
     /// How many standing shards there are.
@@ -227,7 +261,7 @@ impl DepositedPermits {
         self.len -= 1;
         // An empty table, too, would hash the key first.
         let peer = if self.peers.is_empty() { None } else { self.peers.remove(&slot) };
-        AdmissionPermit { share: self.share.clone(), peer }
+        AdmissionPermit { share: self.share.clone(), peer, handshake: None }
     }
 }
 

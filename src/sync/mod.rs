@@ -1,6 +1,7 @@
 //! What threads share: the way into a shard, the fate of a packet, and the number of connections.
 
 mod admission;
+mod handshakes;
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "public in `internals`"))]
 mod mailbox;
 mod primitives;
@@ -20,6 +21,7 @@ pub use room::{Room, Waited};
 pub use ticket::SendTicket;
 
 pub(crate) use admission::{Admission, AdmissionPermit, DepositedPermits, Full};
+pub(crate) use handshakes::HandshakePermit;
 pub(crate) use quota::{Freed, Quota};
 pub(crate) use shard_thread::{DeferredAnswers, give_answers, has_answers_left, is_on_a_shard};
 #[cfg(test)]

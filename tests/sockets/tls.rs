@@ -308,3 +308,31 @@ fn a_blocking_server_speaks_tls_and_tells_a_cut_from_an_end() {
         asking.join().expect("it does not panic");
     }
 }
+
+#[test]
+fn clients_past_the_limit_of_handshakes_wait_until_others_are_through_or_have_failed() {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Separator::lines());
+    let limits = Limits::default().handshakes(2);
+    let served = Served::start(server.limits(limits).tls(&common().acceptor), echo());
+    let addr = served.running.local_addr().expect("TCP");
+    let silent: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(addr).expect("it listens")).collect();
+    until("both are in their handshakes", || served.metrics().accepted == 2);
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let client = blocking::Client::connect(addr, Separator::lines()).expect("it listens");
+                let mut client = client.tls(&common().connector, SERVER).expect("it comes to its turn");
+                client.send("hello").expect("it reads");
+                assert_eq!(client.recv().expect("it replies"), Some(&b"hello"[..]));
+                client.close().expect("both say goodbye");
+            })
+        })
+        .collect();
+    until("accepting has paused", || served.metrics().accept_pauses > 0);
+    assert_eq!((served.metrics().accepted, served.metrics().opened), (2, 0));
+    // Those who say nothing leave: their handshakes have failed.
+    drop(silent);
+    clients.into_iter().for_each(|client| client.join().expect("it does not panic"));
+    assert_eq!(served.metrics().opened, 5);
+    served.finish();
+}

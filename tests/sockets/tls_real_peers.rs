@@ -143,7 +143,7 @@ fn openssl_resumes_its_session() {
     let addr = served.running.local_addr().expect("TCP");
     let ticket = files.path("ticket");
     for (option, resumed) in [("-sess_out", false), ("-sess_in", true)] {
-        let mut client = s_client(addr, &files, &["-tls1_2", option, &ticket]);
+        let mut client = s_client(addr, &files, &["-no_ign_eof", "-tls1_2", option, &ticket]);
         let mut input = client.0.stdin.take().expect("it is piped");
         input.write_all(b"hello\n").expect("it reads");
         let mut reply = String::new();

@@ -236,8 +236,8 @@ impl Channel {
     /// ticket tells [`TicketError::Refused`](crate::TicketError::Refused), or
     /// [`TicketError::Dropped`](crate::TicketError::Dropped) where the [`overflow`](Self::overflow) of the channel drops. Each member costs a shard a visit of its own
     /// and, until it is decided, 128 bytes against the limits of its outbox and its mailbox: to publish without a ticket
-    /// is cheaper. [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) has no ticket: which sessions it goes to
-    /// is known on the shards alone, and nothing is kept there for a ticket that nobody asked for.
+    /// is cheaper. For a list of sessions there is
+    /// [`ServerHandle::send_to_tracked`](crate::ServerHandle::send_to_tracked).
     ///
     /// # Errors
     /// [`EncodeError`] if the value cannot be encoded.

@@ -1,16 +1,13 @@
 //! A packet on its way to the connection of an upstream, whichever that will be.
 
-use std::{
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{
-    error::{CloseKind, CloseReason, Logged, SendError},
-    session::{Deliver, HandleState, SessionHandle, Unsent},
-    sync::{Addressee, Completion, SendTicket, TICKET},
+    error::SendError,
+    session::{Deliver, Errand, Place, SessionHandle, Unsent},
+    sync::{Completion, TICKET},
 };
 
 /// A packet, and who is to be told what becomes of it.
@@ -24,19 +21,6 @@ struct Tracked {
     /// While the packet is not with a session.
     completion: Option<Completion>,
     errand: Arc<Errand>,
-}
-
-/// Where a tracked packet has come to.
-#[derive(Default)]
-pub(super) struct Errand(Mutex<Place>);
-
-#[derive(Default)]
-enum Place {
-    #[default]
-    Nowhere,
-    With(Arc<HandleState>),
-    /// Its upstream has ended on this shard.
-    LostOn(Arc<dyn Deliver>),
 }
 
 /// What a parcel counts while it is kept, beside its payload: its place in the queue.
@@ -100,44 +84,5 @@ impl Parcel {
             tracked.errand.note(Place::LostOn(shard.clone()));
         }
         self.refuse(SendError::NotConnected);
-    }
-}
-
-impl Errand {
-    /// Also returns what decides the ticket.
-    pub(super) fn ticket() -> (SendTicket, Completion, Arc<Self>) {
-        let errand = Arc::<Self>::default();
-        let (ticket, completion) = SendTicket::pair(errand.clone());
-        (ticket, completion, errand)
-    }
-
-    fn note(&self, place: Place) {
-        let before = mem::replace(&mut *self.lock(), place);
-        drop(before);
-    }
-
-    fn session(&self) -> Option<Arc<HandleState>> {
-        if let Place::With(session) = &*self.lock() { Some(session.clone()) } else { None }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Addressee for Errand {
-    /// Without a session, our side has given up the upstream.
-    fn lost_by(&self) -> CloseKind {
-        self.session().map_or(CloseKind::Local, |session| session.lost_by())
-    }
-
-    fn report_panic(&self, panic: &CloseReason) {
-        if let Some(session) = self.session() {
-            return session.report_panic(panic);
-        }
-        if let Place::LostOn(shard) = &*self.lock() {
-            shard.count_panic();
-        }
-        tracing::error!(panic = %Logged(panic), "what was to be called with the fate of a packet for an upstream panicked");
     }
 }

@@ -4,13 +4,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::parcel::{Errand, Parcel, Returned};
+use super::parcel::{Parcel, Returned};
 use crate::{
     encode::Encode,
     error::{Outcome, SendError},
     id::{DialId, SessionId},
     limits::Limits,
-    session::{Deliver, SessionHandle},
+    session::{Deliver, Errand, SessionHandle},
     sync::{Completion, SendTicket},
 };
 
@@ -186,8 +186,8 @@ impl Upstream {
 
     /// As [`send`](Self::send), and calls `done` with what became of the packet: what a ticket of
     /// [`send_tracked`](Self::send_tracked) tells, in the way in which [`SessionHandle::send_then`] tells it. `done` is
-    /// called exactly once; if this method returns an error, with the same one
-    /// ([`TicketError::Closed`](crate::TicketError::Closed) if the upstream has ended for good).
+    /// called exactly once; if this method returns an error, with the same one, as
+    /// [`TicketError::Refused`](crate::TicketError::Refused).
     ///
     /// A packet that is kept when the upstream ends is told of on the thread that ends it: that of its shard, or the one
     /// that calls [`close`](Self::close).

@@ -1,11 +1,14 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Platform, ShardRegistry};
 use crate::{
     error::BroadcastError,
-    id::ShardId,
+    id::{Key, ShardId},
     runtime::registry::PostOutcome,
-    shard::{Command, FanOut, Recipients},
+    shard::{Command, FanOut, Recipients, post_tracked},
+    sync::Completion,
 };
 
 /// Which shards a packet for many sessions was given to.
@@ -45,6 +48,20 @@ impl<P: Platform> ShardRegistry<P> {
         for shard in self.shards() {
             self.fan_out_on(shard, payload, to.clone(), posted);
         }
+    }
+
+    /// Gives a packet to sessions of one shard, each with what tells its fate, in the same order.
+    pub(crate) fn fan_out_tracked(
+        &self,
+        shard: ShardId,
+        payload: &Bytes,
+        sessions: Vec<Key>,
+        completions: Vec<Completion>,
+    ) {
+        // Those of a shard that has ended are dropped, which tells it.
+        let Some(member) = self.member(shard) else { return };
+        let fan_out = FanOut::new(payload.clone(), Recipients::These(Arc::new(sessions)));
+        post_tracked(&member.mailbox, fan_out.tracked(completions));
     }
 
     /// Gives a packet to one shard.

@@ -5,10 +5,12 @@ use crate::{
     contained::Contained,
     encode::Encode,
     error::BroadcastError,
+    framing::EncodeError,
     id::{Key, SessionId, ShardId},
     runtime::Posted,
-    session::SessionInfo,
+    session::{Errand, SessionInfo},
     shard::Recipients,
+    sync::{Addressee, Completion, PublishTicket},
 };
 
 impl ServerHandle {
@@ -111,6 +113,53 @@ impl ServerHandle {
             }
         }
         posted.outcome()
+    }
+
+    /// As [`send_to`](Self::send_to), and returns a ticket that tells what became of the packet at each of the sessions. A
+    /// session whose outbox has no room, or whose shard's mailbox is full, stays open: the ticket tells
+    /// [`TicketError::Refused`](crate::TicketError::Refused). So it does, with
+    /// [`SendError::Closed`](crate::SendError::Closed), of sessions that have ended before, or that belong to another
+    /// server. Each session costs its shard a visit of its own and, until it is decided, 128 bytes against the limits of
+    /// its outbox and its mailbox; one that has no handle yet gets the 88 bytes that handles share with it.
+    ///
+    /// [`broadcast`](Self::broadcast) has no ticket: which sessions it goes to is known on the shards alone. Who needs
+    /// one lists them, here or in a [`Channel`](crate::Channel).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use framewire::{EncodeError, ServerHandle, SessionId};
+    ///
+    /// /// Returns those of the users whose peers have not taken the alarm within five seconds.
+    /// fn alarm(server: &ServerHandle, users: &[SessionId]) -> Result<Vec<SessionId>, EncodeError> {
+    ///     let told = server.send_to_tracked(users, "alarm")?.wait_timeout(Duration::from_secs(5));
+    ///     Ok(told.into_iter().filter(|(_, outcome)| outcome.is_err()).map(|(user, _)| user).collect())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the value cannot be encoded.
+    pub fn send_to_tracked(
+        &self,
+        sessions: &[SessionId],
+        packet: impl Encode,
+    ) -> Result<PublishTicket, EncodeError> {
+        let payload = packet.into_payload()?;
+        let member = |id: &SessionId| (*id, Arc::<Errand>::default() as Arc<dyn Addressee>);
+        let (ticket, completions) = PublishTicket::of(sessions.iter().map(member).collect());
+        let mut by_shard: BTreeMap<ShardId, (Vec<Key>, Vec<Completion>)> = BTreeMap::new();
+        for (session, completion) in sessions.iter().zip(completions) {
+            if self.may_know(*session) {
+                let (keys, completions) = by_shard.entry(session.shard).or_default();
+                keys.push(session.key);
+                completions.push(completion);
+            }
+        }
+        for (shard, (keys, completions)) in by_shard {
+            if let Some(registry) = self.registry_of(shard) {
+                registry.fan_out_tracked(shard, &payload, keys, completions);
+            }
+        }
+        Ok(ticket)
     }
 
     fn fan_out(&self, packet: impl Encode, to: &Recipients) -> Result<usize, BroadcastError> {

@@ -5,7 +5,7 @@ use std::sync::{
 
 use crate::{
     buffer::Overflow,
-    error::{CloseKind, CloseReason, Logged},
+    error::{CloseKind, CloseReason, Logged, TicketError},
     id::{Key, SessionId},
     session::{
         Deliver,
@@ -120,10 +120,10 @@ impl HandleState {
 }
 
 impl Addressee for HandleState {
-    fn lost_by(&self) -> CloseKind {
+    fn loss(&self) -> TicketError {
         let number = (self.end.load(Ordering::Acquire) & !SHUT).checked_sub(1);
         let kind = number.and_then(|number| CloseKind::ALL.get(usize::from(number)));
-        kind.copied().unwrap_or(CloseKind::Shutdown)
+        TicketError::Closed(kind.copied().unwrap_or(CloseKind::Shutdown))
     }
 
     fn report_panic(&self, panic: &CloseReason) {

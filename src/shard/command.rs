@@ -159,15 +159,7 @@ impl<T: Send> Deliver for CommandSender<T> {
         completions: Vec<Completion>,
     ) {
         let fan_out = FanOut::to_members(payload.clone(), sessions.clone(), None, overflow);
-        let fan_out = fan_out.tracked(completions);
-        let bytes = fan_out.bytes();
-        let posted = post(&self.mailbox, Command::FanOut(Box::new(fan_out)), bytes);
-        posted.unwrap_or_else(|refused| {
-            let error = send_error(&refused);
-            if let Command::FanOut(fan_out) = refused.into_command() {
-                fan_out.refuse(&error);
-            }
-        });
+        post_tracked(&self.mailbox, fan_out.tracked(completions));
     }
 
     fn is_idle(&self) -> bool {
@@ -189,6 +181,18 @@ impl<T: Send> Deliver for CommandSender<T> {
     fn outbox_limit(&self) -> usize {
         self.outbox_limit
     }
+}
+
+/// Posts a packet for many sessions. If the shard does not take it, those who track it are told.
+pub(crate) fn post_tracked<T>(mailbox: &Mailbox<Command<T>>, fan_out: FanOut) {
+    let bytes = fan_out.bytes();
+    let posted = post(mailbox, Command::FanOut(Box::new(fan_out)), bytes);
+    posted.unwrap_or_else(|refused| {
+        let error = send_error(&refused);
+        if let Command::FanOut(fan_out) = refused.into_command() {
+            fan_out.refuse(&error);
+        }
+    });
 }
 
 /// Posts a command to a session.

@@ -365,6 +365,8 @@ impl<H: PacketHandler, F: Framing, T> SessionAccess<'_, H, F, T> {
         frames: Option<&Frames>,
         completion: Completion,
     ) {
+        let (Slot { connection, framing, .. }, core) = (&mut *self.slot, &*self.core);
+        completion.meet(&mut || connection.handle_state_or_new(&**framing, core));
         let mut completion = Some(completion);
         let sent = guard("encode", || {
             Ok::<_, CloseReason>(self.queue(packet, 0, overflow, frames, &mut completion))

@@ -23,7 +23,7 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 pub(crate) use carried::{Carry, NotCarried, Stream};
-pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver};
+pub(crate) use command::{Command, CommandSender, HandlerJob, Incoming, Job, deliver, post_tracked};
 pub use datagram::Beyond;
 pub(crate) use datagram::{Peer, Via};
 pub(crate) use fan_out::{FanOut, Recipients};

@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// Tells what became of a packet published with [`Channel::publish_tracked`](crate::Channel::publish_tracked), at each
-/// member of the channel. As a [`SendTicket`](crate::SendTicket), it is decided in any case.
+/// member of the channel, or sent with [`ServerHandle::send_to_tracked`](crate::ServerHandle::send_to_tracked), at each
+/// of the sessions. As a [`SendTicket`](crate::SendTicket), it is decided in any case.
 ///
 /// ```
 /// use std::time::Duration;

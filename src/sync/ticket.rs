@@ -55,11 +55,14 @@ struct TicketState {
 
 /// The session that a packet is for.
 pub(crate) trait Addressee: Send + Sync {
-    /// Returns why the session has lost what was to be written to it.
-    fn lost_by(&self) -> CloseKind;
+    /// Returns why what was to be written to the session is lost.
+    fn loss(&self) -> TicketError;
 
     /// Logs and counts a panic of a closure that was given with a packet.
     fn report_panic(&self, panic: &CloseReason);
+
+    /// The packet has come to its session, which was known by its id only. Ignored where more was known.
+    fn meet(&self, _session: &mut dyn FnMut() -> Arc<dyn Addressee>) {}
 }
 
 impl TicketState {
@@ -174,6 +177,13 @@ impl Completion {
         Self(Some(Recipient::Member(state, at)))
     }
 
+    /// The packet has come to this session.
+    pub(crate) fn meet(&self, session: &mut dyn FnMut() -> Arc<dyn Addressee>) {
+        if let Some(addressee) = self.0.as_ref().and_then(Recipient::session) {
+            addressee.meet(session);
+        }
+    }
+
     pub(crate) fn written(self) {
         self.decide(Ok(()));
     }
@@ -222,8 +232,8 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(recipient) = self.0.take() {
-            let lost_by = recipient.session().map(Addressee::lost_by);
-            recipient.decide(Err(TicketError::Closed(lost_by.unwrap_or(CloseKind::Shutdown))));
+            let loss = recipient.session().map(Addressee::loss);
+            recipient.decide(Err(loss.unwrap_or(TicketError::Closed(CloseKind::Shutdown))));
         }
     }
 }
@@ -286,8 +296,8 @@ pub(crate) mod tests {
     pub(crate) struct Gone(AtomicU32);
 
     impl Addressee for Gone {
-        fn lost_by(&self) -> CloseKind {
-            CloseKind::Local
+        fn loss(&self) -> TicketError {
+            TicketError::Closed(CloseKind::Local)
         }
 
         fn report_panic(&self, _: &CloseReason) {

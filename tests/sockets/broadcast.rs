@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use crate::common::{Client, On, Served, on_each_strategy_and_transport, until};
+use crate::common::{Client, On, PATIENCE, Served, on_each_strategy, on_each_strategy_and_transport, until};
 use framewire::{
-    Channel, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits, PacketHandler,
-    ServerHandle, Session, SessionId, bytes::BytesMut, encode_fn,
+    Channel, CloseKind, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits,
+    PacketHandler, SendError, ServerHandle, Session, SessionId, TicketError, bytes::BytesMut, encode_fn,
 };
 
 on_each_strategy_and_transport! {
@@ -20,6 +20,10 @@ on_each_strategy_and_transport! {
     a_packet_goes_to_those_that_are_chosen_or_listed
     a_packet_for_many_sessions_is_encoded_once_on_each_shard
     what_a_callback_sends_by_different_ways_arrives_in_that_order
+}
+
+on_each_strategy! {
+    a_ticket_tells_what_became_of_a_packet_at_each_session_that_is_listed
 }
 
 /// Broadcasts each packet.
@@ -203,6 +207,33 @@ fn what_a_callback_sends_by_different_ways_arrives_in_that_order(on: On) {
         }
     }
     drop(clients);
+    served.finish();
+}
+
+fn a_ticket_tells_what_became_of_a_packet_at_each_session_that_is_listed(on: On) {
+    let served = on.serve(
+        Limits::default().frame(8 << 20).outbox_hard(32 << 20),
+        Shout(On::SingleReactor.bind().handle()),
+    );
+    let (mut well, reads) = served.connect_known();
+    let (left, has_left) = served.connect_known();
+    let (stalled, never_reads) = served.known(Served::connect_narrow);
+    drop(left);
+    until("it has ended", || !has_left.is_open() && served.running.session_count() == 2);
+    let elsewhere = SessionId::from_u128(1);
+    let ids = [has_left.id(), reads.id(), elsewhere, never_reads.id(), reads.id()];
+    let ticket = served.running.send_to_tracked(&ids, vec![7; 4 << 20]).expect("it can be encoded");
+    assert_eq!(ticket.len(), 5);
+    for _ in 0..2 {
+        assert_eq!(well.recv().len(), 4 << 20);
+    }
+    until("all but one are told of", || ticket.pending() == 1);
+    never_reads.abort().expect("there is room");
+    let gone = Err(TicketError::Refused(SendError::Closed));
+    let lost = Err(TicketError::Closed(CloseKind::Local));
+    let expected = ids.into_iter().zip([gone.clone(), Ok(()), gone, lost, Ok(())]);
+    assert_eq!(ticket.wait_timeout(PATIENCE), expected.collect::<Vec<_>>());
+    drop((well, stalled));
     served.finish();
 }
 

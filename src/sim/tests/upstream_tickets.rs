@@ -169,7 +169,7 @@ fn a_packet_that_is_refused_is_told_of_as_the_method_says() {
     assert_eq!(upstream.send_then("x", note(&told)), Err(SendError::Closed));
     assert_eq!(upstream.send_tracked("x").err(), Some(SendError::Closed));
     let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert_eq!(told, [LOST, Err(TicketError::Closed(CloseKind::Local))]);
+    assert_eq!(told, [LOST, Err(TicketError::Refused(SendError::Closed))]);
     world.run_for(1);
     end(world);
 }

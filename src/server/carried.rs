@@ -95,8 +95,8 @@ impl Server<Unframed> {
     ///
     /// **Back-pressure.** What a stream sends goes to the outbox of its carrier at the end of each step of the event loop. While that
     /// is above the [high-water mark](Limits::outbox_high) of the carriers' service, it waits in the outboxes of the
-    /// streams, with the limits of their own service, and the carrier is not read from. When it has fallen to the low mark, its
-    /// streams have their turns of some 16 KiB. "Written" in a [`SendTicket`](crate::SendTicket) means that the carrier
+    /// streams, with the limits of their own service; the carrier is read all the same, or two ends could wait for each other.
+    /// When it has fallen to the low mark, its streams have their turns of some 16 KiB. "Written" in a [`SendTicket`](crate::SendTicket) means that the carrier
     /// has taken a packet. A stream that takes no packets keeps no other waiting: see [`inbox`](Server::inbox).
     ///
     /// **Ends.** When a carrier closes, for whatever reason, its streams end with

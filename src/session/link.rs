@@ -339,6 +339,10 @@ impl Connection {
             return;
         }
         match core.limits.while_full {
+            // Were neither end of a carrier read while it is full, both could wait for each other.
+            _ if self.status.has(Flags::CARRIES) => {
+                self.status.insert(Flags::FULL_AND_READ);
+            }
             WhileFull::PauseReading => self.status.block(ReadBlock::FULL),
             WhileFull::KeepReading => {
                 self.status.insert(Flags::FULL_AND_READ);

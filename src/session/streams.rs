@@ -20,10 +20,7 @@ use crate::{
     buffer::Inbox,
     error::{CloseKind, CloseReason, StreamError},
     id::{Key, ServerNumber, SessionId, ShardId},
-    session::{
-        Connection, Effect, InputExhausted, Session, ShardCore,
-        status::{Flags, ReadBlock},
-    },
+    session::{Connection, Effect, InputExhausted, Session, ShardCore, status::Flags},
 };
 
 /// The way from a carrier to its streams, which are sessions of a [carried](crate::Server::carried) service. The handler of
@@ -212,7 +209,7 @@ impl Connection {
     /// A packet of a stream found no room: its streams are told when there is some again.
     #[cold]
     pub(crate) fn hold_streams(&mut self) {
-        self.status.block(ReadBlock::FULL);
+        self.status.insert(Flags::FULL_AND_READ);
     }
 
     /// The outbox has drained.

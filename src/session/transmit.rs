@@ -19,7 +19,8 @@ use crate::{
 const DUE: Flags =
     Flags::union(&[Flags::DIRTY, Flags::RETRY, Flags::CLOSING, Flags::ABORT, Flags::DRAINED, Flags::BROKEN]);
 /// None of this is true of an open session where one write is all that is to be done.
-const NOT_SOLE: Flags = Flags::union(&[DUE, Flags::BLOCKED, Flags::LAYERED, Flags::BACKLOG, Flags::ENDING]);
+const NOT_SOLE: Flags =
+    Flags::union(&[DUE, Flags::BLOCKED, Flags::LAYERED, Flags::BACKLOG, Flags::ENDING, Flags::FULL_AND_READ]);
 /// Replies of this many bytes are written without waiting for more; as many as one read brings.
 const REPLIES_THAT_WAIT: usize = 64 * 1024;
 

@@ -122,6 +122,44 @@ fn gateways_are_told_apart_and_each_is_found_again_when_it_comes_back() {
     }
 }
 
+/// A process that is killed says nothing to either side.
+#[cfg(unix)]
+#[test]
+fn sessions_of_a_gateway_that_is_killed_end_once_each_and_the_next_gateway_is_served() {
+    const CONNECTIONS: usize = 40;
+    let mut killed = common::running::Running::start("endpoint-killed", "");
+    let [clients, servers, _] = killed.addrs();
+    let noted = Noted::default();
+    let endpoint = ServerEndpoint::new([servers.to_string()], 3, KEY).options(options());
+    let endpoint = endpoint.spawn(noted.clone()).expect("started");
+    assert!(endpoint.wait_connected(PATIENCE));
+    let links: Vec<Endpoint> = (0..4).map(|_| Endpoint::client(clients).expect("connected")).collect();
+    let dial = |link: &Endpoint| {
+        // The gateway may not have read the digest yet.
+        wait_until(|| link.dial(3, PATIENCE).is_ok());
+    };
+    links.iter().for_each(dial);
+    let open: Vec<_> = (0..CONNECTIONS).map(|at| links[at % 4].dial(3, PATIENCE).expect("open")).collect();
+    wait_until(|| endpoint.handle().sessions().session_count() == CONNECTIONS);
+    let before = noted.closes().len();
+    killed.signal(9);
+    wait_until(|| endpoint.handle().sessions().session_count() == 0);
+    let closes = noted.closes().split_off(before);
+    assert_eq!(closes.len(), CONNECTIONS, "each ends once");
+    assert!(closes.iter().all(|(_, kind)| *kind == CloseKind::CarrierLost), "{closes:?}");
+    drop((open, links));
+    let keys = Keys::new([KEY]).expect("a key");
+    let again = Gateway::new().clients(clients.to_string()).servers(servers.to_string(), Dialect::Md5, keys);
+    let again = again.spawn().expect("its addresses are free");
+    registered(&again, 3);
+    let link = Endpoint::client(clients).expect("connected");
+    let conn = link.dial(3, PATIENCE).expect("open");
+    conn.send(b"hello").expect("sent");
+    assert_eq!(conn.recv(PATIENCE).expect("it comes"), Some(b"hello".to_vec()));
+    drop((link, conn));
+    stop(endpoint, vec![again]);
+}
+
 #[test]
 fn a_client_that_does_not_read_loses_its_connection_and_nobody_else_notices() {
     let gateway =

@@ -255,28 +255,42 @@ fn a_carrier_that_does_not_take_fills_the_outboxes_of_its_streams_and_nothing_el
 }
 
 #[test]
-fn what_comes_while_a_carrier_is_full_is_not_read() {
+fn a_carrier_that_is_full_is_read_so_that_two_of_them_never_wait_for_each_other() {
     let setup = CarryingSetup {
-        carriers: Limits::default().outbox_high(4_000).outbox_low(1_000).read_budget(1_000),
+        carriers: Limits::default().outbox_high(4_000).outbox_low(1_000),
+        streams: Limits::default().outbox_high(2_000).outbox_low(500),
+        inbox: 20_000,
         sizes: Sizes { down: 2_000, ..Sizes::default() },
         ..CarryingSetup::default()
     };
     let mut world = world(&setup);
-    let conn = client(&mut world, 1);
-    let mut sent = 0;
+    let conn = client(&mut world, 2);
+    // It asks without reading: what it asks waits in the outbox of the stream, and in its inbox.
     for _ in 0..200 {
         world.say(conn, &[data(1, &[3; 100])]);
-        sent += 1;
         world.run_for(1);
+        assert_eq!(world.network.lock().unread(conn), 0, "the carrier is read");
     }
-    assert!(world.network.lock().unread(conn) > 10_000, "the client is held up");
-    assert!(world.metrics()[1].buffered < 4_000);
+    assert_eq!(world.metrics()[1].sessions, 2);
+    assert!(world.metrics()[1].buffered < 40_000);
     let mut heard = Vec::new();
     for _ in 0..200 {
         heard.extend(world.hear(conn));
         world.run_for(1);
     }
-    assert_eq!(heard, data(1, &[3; 100]).repeat(sent));
+    assert_eq!(heard, data(1, &[3; 100]).repeat(200));
+    for _ in 0..400 {
+        world.say(conn, &[data(1, &[3; 100])]);
+        world.run_for(1);
+    }
+    assert_eq!(world.log.count(&Callback::Closing(CloseKind::InboxFull)), 1, "the stream that overflows");
+    heard.clear();
+    world.say(conn, &[data(2, b"served")]);
+    for _ in 0..50 {
+        heard.extend(world.hear(conn));
+        world.run_for(1);
+    }
+    assert!(frames(&heard).contains(&(2, b'd', b"served".to_vec())), "and no other");
 }
 
 #[test]

@@ -140,8 +140,8 @@ fn sessions_of_a_gateway_that_is_killed_end_once_each_and_the_next_gateway_is_se
     };
     links.iter().for_each(dial);
     let open: Vec<_> = (0..CONNECTIONS).map(|at| links[at % 4].dial(3, PATIENCE).expect("open")).collect();
-    wait_until(|| endpoint.handle().sessions().session_count() == CONNECTIONS);
-    let before = noted.closes().len();
+    let before = links.len();
+    wait_until(|| lock(&noted.opened).len() == before + CONNECTIONS && noted.closes().len() == before);
     killed.signal(9);
     wait_until(|| endpoint.handle().sessions().session_count() == 0);
     let closes = noted.closes().split_off(before);

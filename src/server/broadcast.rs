@@ -115,12 +115,12 @@ impl ServerHandle {
         posted.outcome()
     }
 
-    /// As [`send_to`](Self::send_to), and returns a ticket that tells what became of the packet at each of the sessions. A
-    /// session whose outbox has no room, or whose shard's mailbox is full, stays open: the ticket tells
+    /// As [`send_to`](Self::send_to), and returns a ticket that tells what became of the packet at each of the sessions.
+    /// A session whose outbox has no room, or whose shard's mailbox is full, stays open: the ticket tells
     /// [`TicketError::Refused`](crate::TicketError::Refused). So it does, with
     /// [`SendError::Closed`](crate::SendError::Closed), of sessions that have ended before, or that belong to another
-    /// server. Each session costs its shard a visit of its own and, until it is decided, 128 bytes against the limits of
-    /// its outbox and its mailbox; one that has no handle yet gets the 88 bytes that handles share with it.
+    /// server. Each session costs its shard a visit of its own and, until it is decided, 128 bytes against the limits
+    /// of its outbox and its mailbox; one that has no handle yet gets the 88 bytes that handles share with it.
     ///
     /// [`broadcast`](Self::broadcast) has no ticket: which sessions it goes to is known on the shards alone. Who needs
     /// one lists them, here or in a [`Channel`](crate::Channel).

@@ -72,6 +72,7 @@ fn on_drained_paces_a_producer(on: On) {
 
 fn a_subscriber_that_does_not_read_is_heard_if_the_server_says_so(on: On) {
     const PART: usize = 100_000;
+    const PARTS: usize = 200;
     let (heard, all_heard) = mpsc::channel();
     let note = move |_: &mut Session<'_>, (): &mut (), packet: &[u8]| {
         heard.send(packet.to_vec())?;
@@ -81,16 +82,11 @@ fn a_subscriber_that_does_not_read_is_heard_if_the_server_says_so(on: On) {
     let served = on.serve(limits.while_full(WhileFull::KeepReading), Scripted::answering(note));
     let (mut client, handle) = served.known(Served::connect_narrow);
     // More than the kernel and the outbox up to its high mark take.
-    let mut parts = 0;
-    while parts < 100 || served.metrics().queued < 200_000 {
-        handle.send(vec![7; PART]).expect("there is room");
-        parts += 1;
-        assert!(parts < 600, "it is never full");
-        thread::yield_now();
-    }
+    (0..PARTS).for_each(|_| handle.send(vec![7; PART]).expect("there is room"));
+    served.until_counted("it is full", |metrics| metrics.queued > 200_000);
     client.send("unsubscribe");
     assert_eq!(all_heard.recv_timeout(PATIENCE).expect("it is read from"), b"unsubscribe");
-    for _ in 0..parts {
+    for _ in 0..PARTS {
         assert_eq!(client.recv(), vec![7; PART]);
     }
     drop(client);

@@ -184,6 +184,11 @@ impl Layer for SniffLayer {
     fn buffered(&self) -> usize {
         if let State::Chosen(layer) = &self.0 { layer.buffered() } else { 0 }
     }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<crate::tls::TlsInfo<'_>> {
+        if let State::Chosen(layer) = &self.0 { layer.tls() } else { None }
+    }
 }
 
 impl fmt::Debug for SniffLayer {

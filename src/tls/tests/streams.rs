@@ -2,7 +2,8 @@ use bytes::BytesMut;
 
 use super::{Link, Tested, carry, made};
 use crate::{
-    CloseReason, Layer, LayerError, TlsAcceptor, TlsConnector, TlsError, TlsVersion, testing::LayerDriver,
+    CloseReason, Layer, LayerError, Sniff, Sniffed, TlsAcceptor, TlsConnector, TlsError, TlsVersion,
+    testing::LayerDriver,
 };
 
 /// How many bytes a record of TLS 1.3 has beside its plain bytes: the header, the real kind, the tag.
@@ -248,5 +249,22 @@ fn clients_are_served_with_the_certificates_that_are_asked_for() -> Tested {
         let outcome = carry(&mut link.client, &mut link.server, usize::MAX);
         assert_eq!((outcome.is_ok(), link.server.is_open()), (is_served, is_served), "{outcome:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn what_was_agreed_on_is_known_also_where_tls_was_told_apart_from_something_else() -> Tested {
+    let own = made(&["localhost"])?;
+    let (acceptor, connector) = (TlsAcceptor::new(own.identity()?)?, TlsConnector::new(own.roots()?)?);
+    let sniff = Sniff::new().when(|first| Sniffed::prefix(first, &[0x16]), move || acceptor.layer());
+    let mut server = LayerDriver::new(sniff.layer())?;
+    let mut client = LayerDriver::new(connector.first_layer("localhost"))?;
+    assert!(server.layer().tls().is_none());
+    for _ in 0..10 {
+        carry(&mut client, &mut server, usize::MAX)?;
+        carry(&mut server, &mut client, usize::MAX)?;
+    }
+    assert!(server.is_open() && client.is_open());
+    assert_eq!(server.layer().tls().map(|tls| tls.version()), Some(TlsVersion::Tls13));
     Ok(())
 }

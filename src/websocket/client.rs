@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{
     Carries, WebSocketLayer,
     close::WebSocketError,
-    http::{MOST_FIELDS, MOST_HEAD, accept_of, head_len},
+    http::{MOST_FIELDS, MOST_HEAD, accept_of, has_bare_lf, head_len},
 };
 use crate::{
     error::LayerError,
@@ -208,8 +208,21 @@ impl Asking {
         let (httparse::Status::Complete(_), Some(status)) = (parsed, response.code) else {
             return Err(not("it is no HTTP response"));
         };
+        if has_bare_lf(head) {
+            return Err(not("its lines end in LF alone"));
+        }
         if status != 101 {
             return Err(WebSocketError::Refused { status }.into());
+        }
+        let is_of_websocket =
+            |name: &str| name.get(..14).is_some_and(|front| front.eq_ignore_ascii_case("Sec-WebSocket-"));
+        let repeats = |(at, field): (usize, &httparse::Header<'_>)| {
+            let before = response.headers.iter().take(at);
+            is_of_websocket(field.name)
+                && before.into_iter().any(|other| other.name.eq_ignore_ascii_case(field.name))
+        };
+        if response.headers.iter().enumerate().any(repeats) {
+            return Err(not("a header field of it comes twice"));
         }
         let value = |name: &str| {
             let mut found = response.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));

@@ -134,6 +134,17 @@ fn a_client_checks_the_response() {
         ("KEY", "KEY\r\nSec-WebSocket-Extensions: x", Some("an extension that was not offered")),
         ("KEY", "KEY\r\nSec-WebSocket-Protocol: v2", Some("a subprotocol that was not offered")),
         ("KEY", "KEY\r\nSec-WebSocket-Protocol: v1", None),
+        (
+            "KEY",
+            "KEY\r\nSec-WebSocket-Extensions: x\r\nsec-websocket-extensions: y",
+            Some("a header field of it comes twice"),
+        ),
+        (
+            "KEY",
+            "KEY\r\nSec-WebSocket-Protocol: v2\r\nSec-WebSocket-Protocol: v2",
+            Some("a header field of it comes twice"),
+        ),
+        ("KEY", "KEY\n\nX: y", Some("its lines end in LF alone")),
         ("HTTP/1.1 101", "HTTP/1.1 1O1", Some("it is no HTTP response")),
         ("HTTP/1.1", "SSH-2.0", Some("no HTTP response, which opens a WebSocket")),
     ] {

@@ -88,6 +88,13 @@ impl FromStr for Network {
         let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
         let bits = prefix.parse().ok().filter(|bits| is_number && *bits <= most);
         let Some(bits) = bits else { return Err(NetworkError::Prefix { text: text.to_owned(), most }) };
+        let (addr, bits) = match addr {
+            // As `contains` has it, which would never find one of these.
+            IpAddr::V6(v6) if bits >= 96 => {
+                v6.to_ipv4_mapped().map_or((addr, bits), |v4| (IpAddr::from(v4), bits - 96))
+            }
+            _ => (addr, bits),
+        };
         let network = Self::around(addr, bits);
         if network.addr != addr {
             return Err(NetworkError::HostBits { text: text.to_owned(), network: network.to_string() });
@@ -150,6 +157,8 @@ mod tests {
             ("fe80::/10", vec!["febf::1"], vec!["fec0::1"]),
             ("::/0", vec!["::", "ffff::"], vec!["10.0.0.1"]),
             ("::1", vec!["::1"], vec!["::", "::2"]),
+            ("::ffff:10.0.0.0/104", vec!["10.1.2.3", "::ffff:10.1.2.3"], vec!["11.0.0.0", "::ffff:11.0.0.0"]),
+            ("::ffff:0:0/96", vec!["1.2.3.4"], vec!["::1", "::1.2.3.4"]),
             ("::ffff:10.0.0.1", vec!["10.0.0.1"], vec!["10.0.0.2"]),
         ] {
             let parsed: Network = network.parse()?;
@@ -174,6 +183,7 @@ mod tests {
             ("10.0.0.0/", "the prefix is a number from 0 to 32"),
             ("10.0.0.0/+8", "the prefix is a number from 0 to 32"),
             ("10.0.0.0/255.0.0.0", "the prefix is a number from 0 to 32"),
+            ("::ffff:10.0.0.1/104", "give 10.0.0.0/8, or the address without a prefix"),
             ("::/129", "the prefix is a number from 0 to 128"),
             ("10.0.0.1/8", "give 10.0.0.0/8, or the address without a prefix"),
             ("2001:db8::1/32", "give 2001:db8::/32, or the address without a prefix"),

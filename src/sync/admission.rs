@@ -155,7 +155,7 @@ impl Admission {
 
     /// Returns the address for which a connection counts, and where, if there is a limit.
     fn counted(&self, peer: &Addr) -> Option<(&Peers, IpAddr)> {
-        let (peers, ip) = (self.counts.peers.as_ref()?, peer.ip()?);
+        let (peers, ip) = (self.counts.peers.as_ref()?, counted_ip(peer)?);
         (!self.proxies.contain(peer)).then_some((peers, ip))
     }
 
@@ -242,7 +242,7 @@ impl DepositedPermits {
     /// Returns the limit if that peer has as many connections; then the session counts as before.
     pub(crate) fn recount(&mut self, slot: u32, peer: &Addr) -> Result<(), usize> {
         let peers = self.share.as_ref().and_then(|share| share.counts.peers.as_ref());
-        let (Some(peers), Some(ip)) = (peers, peer.ip()) else { return Ok(()) };
+        let (Some(peers), Some(ip)) = (peers, counted_ip(peer)) else { return Ok(()) };
         if self.peers.get(&slot) == Some(&ip) {
             return Ok(());
         }
@@ -296,6 +296,12 @@ impl Counts {
             Place::Detached => &self.detached,
         }
     }
+}
+
+/// An IPv4 address counts as the same peer within IPv6 (`::ffff:10.0.0.1`): a listener of both families, and a proxy, may
+/// name it in either way.
+fn counted_ip(peer: &Addr) -> Option<IpAddr> {
+    peer.ip().map(|ip| ip.to_canonical())
 }
 
 impl Peers {
@@ -428,6 +434,22 @@ mod tests {
         drop(permits);
         assert_eq!(admission.total(), 0);
         assert!(admission.counts.peers.as_ref().is_some_and(|peers| peers.lock().is_empty()));
+        Ok(())
+    }
+
+    #[test]
+    fn an_ipv4_peer_counts_as_the_same_within_ipv6() -> Result<(), Box<dyn Error>> {
+        let admission = Admission::new(1, 10, Some(1)).behind(Networks::parse(["10.0.0.0/8"])?);
+        let (v4, mapped) = (Addr::Ip("192.0.2.7:1".parse()?), Addr::Ip("[::ffff:192.0.2.7]:2".parse()?));
+        let permit = admission.admit(Some(ShardId(0)), &v4).map_err(|_| "it is full")?;
+        assert!(admission.peer_is_full(&mapped));
+        assert!(matches!(admission.admit(Some(ShardId(0)), &mapped), Err(Full::Peer)));
+        let proxied = admission.admit(Some(ShardId(0)), &Addr::Ip("10.0.0.1:1".parse()?));
+        let mut permits = DepositedPermits::default();
+        permits.deposit(0, proxied.map_err(|_| "it is full")?);
+        assert_eq!(permits.recount(0, &mapped), Err(1));
+        drop(permit);
+        assert_eq!((permits.recount(0, &mapped), permits.recount(0, &v4)), (Ok(()), Ok(())));
         Ok(())
     }
 

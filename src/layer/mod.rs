@@ -125,8 +125,9 @@ pub trait Layer: Send {
     }
 
     /// Called when everything was sent and we end our side: appends the last block, or a `close_notify`. Also called
-    /// for a layer that is still opening; not called after an error of another method than
-    /// [`received_end`](Self::received_end). By default this does nothing.
+    /// for a layer that is still opening, and for those below one whose [`received`](Self::received) has failed; not
+    /// called after an error of another method of its own than [`received_end`](Self::received_end). By default this does
+    /// nothing.
     ///
     /// # Errors
     /// As for `send`.

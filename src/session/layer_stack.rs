@@ -232,6 +232,11 @@ impl LayerStack {
             flush(below, wire, pass.sends)?;
         }
         entry.buffered = entry.layer.buffered();
+        if let (Err(error), false, false) = (&received, below.is_empty(), pass.has_ended) {
+            // Those below are sound: nobody is to take this end for a connection that was cut. The first error counts.
+            let wire = pass.wire.get_or_insert_with(|| pass.pool.take());
+            let _ = end(below, level, Some(&CloseReason::Layer(error.clone())), wire, pass.sends);
+        }
         let (used, len) = (received?.min(shown.len()), shown.len());
         let left = shown.get(used..).unwrap_or_default();
         let LayerRequests { open: opens, end: ends, done: is_done, .. } = pass.asked;
@@ -356,20 +361,7 @@ impl LayerStack {
         buffers: &mut SendBuffers,
     ) -> Result<(), LayerError> {
         let begun = self.open + usize::from(self.has_begun);
-        let mut layers = self.layers.get_mut(..begun).unwrap_or_default();
-        while let Some((top, below)) = layers.split_last_mut() {
-            if below.len() < self.open {
-                // The one above may just have written something.
-                emit(below, wire, buffers, |out| top.layer.flush(out))?;
-            }
-            if let Some(reason) = reason {
-                top.layer.closing(reason);
-            }
-            emit(below, wire, buffers, |out| top.layer.end(out))?;
-            top.buffered = top.layer.buffered();
-            layers = below;
-        }
-        Ok(())
+        end(self.layers.get_mut(..begun).unwrap_or_default(), self.open, reason, wire, buffers)
     }
 }
 
@@ -379,6 +371,8 @@ pub(super) struct Pass<'a> {
     pub(super) wire: &'a mut Option<Box<Outbox>>,
     pub(super) pool: &'a mut OutboxPool,
     pub(super) sends: &'a mut SendBuffers,
+    /// Our side has ended.
+    pub(super) has_ended: bool,
     /// The limit of a frame.
     pub(super) frame: usize,
     pub(super) now: Tick,
@@ -433,6 +427,29 @@ fn send(
 fn flush(mut layers: &mut [Entry], wire: &mut Outbox, buffers: &mut SendBuffers) -> Result<(), LayerError> {
     while let Some((top, below)) = layers.split_last_mut() {
         emit(below, wire, buffers, |out| top.layer.flush(out))?;
+        top.buffered = top.layer.buffered();
+        layers = below;
+    }
+    Ok(())
+}
+
+/// Ends our side of `layers`, of which the first `open` are open.
+fn end(
+    mut layers: &mut [Entry],
+    open: usize,
+    reason: Option<&CloseReason>,
+    wire: &mut Outbox,
+    buffers: &mut SendBuffers,
+) -> Result<(), LayerError> {
+    while let Some((top, below)) = layers.split_last_mut() {
+        if below.len() < open {
+            // The one above may just have written something.
+            emit(below, wire, buffers, |out| top.layer.flush(out))?;
+        }
+        if let Some(reason) = reason {
+            top.layer.closing(reason);
+        }
+        emit(below, wire, buffers, |out| top.layer.end(out))?;
         top.buffered = top.layer.buffered();
         layers = below;
     }

@@ -268,6 +268,7 @@ impl Connection {
             wire: &mut layered.wire,
             pool,
             sends: &mut layer_buffers.sends,
+            has_ended: layered.our_side != OurSide::Open,
             frame: limits.frame,
             now: clock.stamp(),
             asked: LayerRequests::default(),

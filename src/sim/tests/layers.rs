@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+use super::layer_contracts::Acting;
 use crate::{
-    error::{CloseKind, RefusalCause},
+    error::{CloseKind, LayerError, RefusalCause},
     events::Events,
     framing::LengthPrefix,
     layer::{Layer, LayerFactories},
@@ -363,4 +364,33 @@ fn a_tracked_packet_is_written_when_the_kernel_has_its_last_byte_on_the_wire() {
     plain.extend(peer.decode(&heard));
     assert_eq!(plain, frame(&[1; 100_000]));
     finish(world, Conn(0));
+}
+
+#[test]
+fn a_layer_that_fails_lets_those_below_it_say_goodbye() {
+    for is_open in [false, true] {
+        let mut setup = Setup { layers: layers(|| Scramble::new(KEY)), ..Setup::default() };
+        setup.layers.push(move |_| {
+            Acting::new(move |wire, io| {
+                if is_open {
+                    io.open();
+                }
+                if wire.is_empty() {
+                    return Ok(0);
+                }
+                io.wire().extend_from_slice(b"403");
+                Err(LayerError::malformed("refused", wire))
+            })
+        });
+        let mut world = World::new(setup, |_| ());
+        let (conn, mut peer) = (world.connect(), Scrambler::new(KEY));
+        say(&world, conn, &[peer.greet(), peer.encode(b"GET")].concat());
+        world.run_for(100);
+        let heard = hear_to_end(&mut world, conn).unwrap_or_default();
+        assert_eq!(peer.decode(&heard), b"403");
+        assert!(peer.was_ended(), "nobody has cut it off");
+        world.net().end(conn);
+        world.run_for(5);
+        finish(world, conn);
+    }
 }

@@ -68,6 +68,14 @@ impl Request {
         if ONCE.iter().any(|name| count(name) > 1) {
             return Err(400);
         }
+        let hides = |field: &httparse::Header<'_>| {
+            ONCE.iter().any(|name| field.name.eq_ignore_ascii_case(name))
+                && std::str::from_utf8(field.value).is_err()
+        };
+        if request.headers.iter().any(hides) {
+            // To a check, it would be as if the field were not there.
+            return Err(400);
+        }
         let place = |part: &[u8]| {
             let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
             start..start.saturating_add(part.len())
@@ -343,6 +351,14 @@ mod tests {
             });
             assert_eq!(answered, Err(status), "{change} -> {}", to.escape_debug());
         }
+    }
+
+    #[test]
+    fn an_origin_that_is_not_utf8_does_not_pass_for_none() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example/\xff\r\n\r\n";
+        assert_eq!(Request::parse(head).map(|request| request.origin().is_none()), Err(400));
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\r\n\r\n";
+        assert_eq!(Request::parse(head).map(|request| request.header("X").is_none()), Ok(true));
     }
 
     #[test]

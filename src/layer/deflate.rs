@@ -197,21 +197,34 @@ impl Deflate {
         }
     }
 
+    /// Returns how many plain bytes a peer may make beyond the ratio, at the beginning.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn most_credit(&self) -> usize {
+        self.allowance
+    }
+
+    /// Returns what is left of a `credit` when a peer has made `plain` bytes of `wire`; `None` if that is too many.
+    pub(crate) fn credit(&self, credit: usize, wire: usize, plain: usize) -> Option<usize> {
+        let earned = wire.saturating_mul(self.max_ratio as usize);
+        // What is not used is lost: a long quiet stream buys no burst.
+        Some(credit.saturating_add(earned).checked_sub(plain)?.min(self.allowance))
+    }
+
     fn spare(&self) -> MutexGuard<'_, Spare> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deflater(&self) -> Deflater {
+    pub(crate) fn deflater(&self) -> Deflater {
         let spare = self.spare().deflaters.pop();
         spare.unwrap_or_else(|| Deflater::new(self.level))
     }
 
-    fn inflater(&self) -> Inflater {
+    pub(crate) fn inflater(&self) -> Inflater {
         let spare = self.spare().inflaters.pop();
         spare.unwrap_or_else(Inflater::new)
     }
 
-    fn put_deflater(&self, mut deflater: Deflater) {
+    pub(crate) fn put_deflater(&self, mut deflater: Deflater) {
         deflater.reset();
         let mut spare = self.spare();
         if spare.deflaters.len() < SPARE {
@@ -219,7 +232,7 @@ impl Deflate {
         }
     }
 
-    fn put_inflater(&self, mut inflater: Inflater) {
+    pub(crate) fn put_inflater(&self, mut inflater: Inflater) {
         inflater.reset();
         let mut spare = self.spare();
         if spare.inflaters.len() < SPARE {
@@ -264,10 +277,8 @@ impl DeflateLayer {
     /// The peer has made `plain` bytes of `wire`.
     fn spend(&mut self, wire: usize, plain: usize) -> Result<(), LayerError> {
         let Deflate { max_ratio, allowance, .. } = self.config;
-        let earned = wire.saturating_mul(max_ratio as usize);
-        // What is not used is lost: a long quiet stream buys no burst.
-        let credit = self.credit.saturating_add(earned).checked_sub(plain);
-        self.credit = credit.ok_or(LayerError::Expansion { max_ratio, allowance })?.min(allowance);
+        let credit = self.config.credit(self.credit, wire, plain);
+        self.credit = credit.ok_or(LayerError::Expansion { max_ratio, allowance })?;
         Ok(())
     }
 

@@ -27,6 +27,7 @@ pub(crate) struct LayerRequests {
     pub(crate) open: bool,
     pub(crate) done: bool,
     pub(crate) end: bool,
+    pub(crate) again: bool,
     /// Why it ends.
     pub(crate) failure: Option<Box<LayerError>>,
     pub(crate) peer: Option<Addr>,
@@ -49,7 +50,7 @@ impl LayerRequests {
     /// Forgets what a layer asked for that concerns only itself.
     #[inline]
     pub(crate) fn begin(&mut self) {
-        (self.open, self.done, self.end) = (false, false, false);
+        (self.open, self.done, self.end, self.again) = (false, false, false, false);
     }
 
     /// Returns `true` if something about the connection was reported.
@@ -110,6 +111,12 @@ impl<'a> LayerIo<'a> {
     #[inline]
     pub fn passed(&mut self) -> &mut [u8] {
         self.plain.get_mut(self.before..).unwrap_or_default()
+    }
+
+    /// Asks for another call, with the same unread bytes, when what was passed on is handed out.
+    #[cfg(all(feature = "websocket", feature = "deflate"))]
+    pub(crate) fn call_again(&mut self) {
+        self.requests.again = true;
     }
 
     /// Takes back the last `len` bytes that were passed on in this call, because they have turned out to be invalid.

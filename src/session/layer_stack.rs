@@ -255,7 +255,7 @@ impl LayerStack {
             return Ok(Step::Up);
         }
         let is_open = level < self.open;
-        let is_ready = is_full || used > 0 && used < len;
+        let is_ready = is_full || pass.asked.again || used > 0 && used < len;
         let most = if is_open { pass.frame.max(MOST_UNREAD) } else { MOST_UNREAD };
         if !is_ready && left.len() > most {
             return Err(LayerError::TooLong { held: left.len(), max: most });

@@ -109,10 +109,10 @@ impl<L: Layer> LayerDriver<L> {
         let used = used?.min(self.unread.len());
         self.unread.drain(..used);
         self.has_ended |= asked.end;
-        self.failure = self.failure.take().or(asked.failure.map(|failure| *failure));
+        self.failure = self.failure.take().or(asked.failure.take().map(|failure| *failure));
         self.is_done |= asked.done && !asked.end;
         self.is_open |= asked.open || asked.end || self.plain.len() > before;
-        Ok(is_full || used > 0 && !self.unread.is_empty())
+        Ok(is_full || asked.again || used > 0 && !self.unread.is_empty())
     }
 
     /// Notifies the layer that the peer has ended its side.

@@ -10,6 +10,8 @@ use super::{
     close::WebSocketError,
     http::{MOST_FIELDS, MOST_HEAD, accept_of, has_bare_lf, head_len},
 };
+#[cfg(feature = "deflate")]
+use crate::layer::Deflate;
 use crate::{
     error::LayerError,
     framing::{MessageKind, Messages},
@@ -47,6 +49,8 @@ struct Question {
     protocols: Vec<Box<str>>,
     sends: MessageKind,
     carries: Carries,
+    #[cfg(feature = "deflate")]
+    deflate: Option<Deflate>,
 }
 
 /// What was given cannot stand in the head of a request.
@@ -85,7 +89,14 @@ impl WebSocketClient {
              Sec-WebSocket-Version: 13\r\n"
         );
         let (sends, carries) = (MessageKind::Binary, Carries::Messages);
-        Ok(Self(Arc::new(Question { head, protocols: Vec::new(), sends, carries })))
+        Ok(Self(Arc::new(Question {
+            head,
+            protocols: Vec::new(),
+            sends,
+            carries,
+            #[cfg(feature = "deflate")]
+            deflate: None,
+        })))
     }
 
     /// Adds a header field, as for a log-in.
@@ -138,6 +149,14 @@ impl WebSocketClient {
         self
     }
 
+    /// Offers to compress messages: see [`WebSocket::deflate`](super::WebSocket::deflate).
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: Deflate) -> Self {
+        Arc::make_mut(&mut self.0).deflate = Some(deflate);
+        self
+    }
+
     /// Carries a stream of bytes in binary messages, for the framing of the dial: see
     /// [`WebSocket::bytes`](super::WebSocket::bytes).
     #[must_use]
@@ -149,7 +168,13 @@ impl WebSocketClient {
     /// Returns the layer of one connection.
     #[must_use]
     pub fn layer(&self) -> WebSocketLayer {
-        WebSocketLayer::client(Asking { question: self.0.clone(), accept: None, scanned: 0 })
+        WebSocketLayer::client(Asking {
+            question: self.0.clone(),
+            accept: None,
+            scanned: 0,
+            #[cfg(feature = "deflate")]
+            is_compressed: false,
+        })
     }
 }
 
@@ -165,11 +190,20 @@ pub(super) struct Asking {
     /// What proves that the server has read the key, once that was sent.
     accept: Option<String>,
     scanned: usize,
+    /// The server has agreed to compress.
+    #[cfg(feature = "deflate")]
+    is_compressed: bool,
 }
 
 impl Asking {
     pub(super) fn carries(&self) -> Carries {
         self.question.carries
+    }
+
+    /// Returns how messages are compressed, if that was agreed on.
+    #[cfg(feature = "deflate")]
+    pub(super) fn agreed(&self) -> Option<&Deflate> {
+        self.question.deflate.as_ref().filter(|_| self.is_compressed)
     }
 
     /// Sends the request, or reads the response: its length, if it is whole and the WebSocket is open.
@@ -180,6 +214,11 @@ impl Asking {
             let key = STANDARD.encode(nonce);
             self.accept = Some(accept_of(key.as_bytes()));
             io.wire().extend_from_slice(self.question.head.as_bytes());
+            #[cfg(feature = "deflate")]
+            if self.question.deflate.is_some() {
+                let offer = format!("Sec-WebSocket-Extensions: {}\r\n", super::deflate::TERMS);
+                io.wire().extend_from_slice(offer.as_bytes());
+            }
             io.wire().extend_from_slice(format!("Sec-WebSocket-Key: {key}\r\n\r\n").as_bytes());
             return Ok(None);
         };
@@ -190,7 +229,8 @@ impl Asking {
             let is_long = wire.len() >= MOST_HEAD;
             return if is_long { Err(not("its head is longer than 8 KiB")) } else { Ok(None) };
         };
-        let protocol = self.check(wire.get(..len).unwrap_or(wire), accept)?;
+        let accept = accept.clone();
+        let protocol = self.check(wire.get(..len).unwrap_or(wire), &accept)?;
         if let Some(protocol) = protocol {
             io.set_protocol(protocol.into_boxed_bytes());
         }
@@ -201,7 +241,7 @@ impl Asking {
     }
 
     /// Checks a response. Returns the subprotocol that the server has chosen.
-    fn check(&self, head: &[u8], accept: &str) -> Result<Option<Box<str>>, LayerError> {
+    fn check(&mut self, head: &[u8], accept: &str) -> Result<Option<Box<str>>, LayerError> {
         let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
         let mut response = httparse::Response::new(&mut fields);
         let parsed = response.parse(head).map_err(|_| not("it is no HTTP response"))?;
@@ -239,12 +279,28 @@ impl Asking {
         if value("Sec-WebSocket-Accept") != Some(accept) {
             return Err(not("its key is not that of the request"));
         }
-        if value("Sec-WebSocket-Extensions").is_some_and(|chosen| !chosen.is_empty()) {
+        let chosen = value("Sec-WebSocket-Protocol").map(str::to_owned);
+        if let Some(extension) = value("Sec-WebSocket-Extensions").filter(|chosen| !chosen.is_empty()) {
+            self.check_extension(extension)?;
+        }
+        let Some(chosen) = chosen else { return Ok(None) };
+        let offered = self.question.protocols.iter().find(|offered| ***offered == *chosen);
+        offered.cloned().map(Some).ok_or_else(|| not("it chooses a subprotocol that was not offered"))
+    }
+
+    #[cfg(feature = "deflate")]
+    fn check_extension(&mut self, chosen: &str) -> Result<(), LayerError> {
+        if self.question.deflate.is_none() {
             return Err(not("it chooses an extension that was not offered"));
         }
-        let Some(chosen) = value("Sec-WebSocket-Protocol") else { return Ok(None) };
-        let offered = self.question.protocols.iter().find(|offered| &***offered == chosen);
-        offered.cloned().map(Some).ok_or_else(|| not("it chooses a subprotocol that was not offered"))
+        super::deflate::check_answer(chosen).map_err(not)?;
+        self.is_compressed = true;
+        Ok(())
+    }
+
+    #[cfg(not(feature = "deflate"))]
+    fn check_extension(&mut self, _: &str) -> Result<(), LayerError> {
+        Err(not("it chooses an extension that was not offered"))
     }
 }
 

@@ -183,6 +183,12 @@ impl Request {
         if is_key { Ok(key) } else { Err(refused("Sec-WebSocket-Key is not 16 bytes in base64\n")) }
     }
 
+    /// Returns `true` if it offers an extension that is accepted.
+    #[cfg(feature = "deflate")]
+    pub(super) fn offers(&self, is_acceptable: impl Fn(&str) -> bool) -> bool {
+        self.list("Sec-WebSocket-Extensions").any(is_acceptable)
+    }
+
     fn lists(&self, field: &str, token: &str) -> bool {
         self.list(field).any(|listed| listed.eq_ignore_ascii_case(token))
     }

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use bytes::BytesMut;
 
+#[cfg(feature = "deflate")]
+use super::deflate;
 use super::{
     Options,
     client::Asking,
@@ -13,6 +15,8 @@ use super::{
     receive::{Control, Progress, Receiver},
     send::Sender,
 };
+#[cfg(feature = "deflate")]
+use crate::layer::Deflate;
 use crate::{
     error::{CloseKind, CloseReason, LayerError},
     framing::Messages,
@@ -83,7 +87,15 @@ impl WebSocketLayer {
             Ok((request, protocol, accept)) => {
                 let options = options.clone();
                 self.phase = Phase::Open;
-                write_upgrade(&accept, protocol.as_deref(), io.wire());
+                #[cfg(feature = "deflate")]
+                let terms = options.deflate.as_ref().filter(|_| request.offers(deflate::is_acceptable));
+                #[cfg(feature = "deflate")]
+                self.compress(terms);
+                #[cfg(feature = "deflate")]
+                let extension = terms.map(|_| deflate::TERMS);
+                #[cfg(not(feature = "deflate"))]
+                let extension = None;
+                write_upgrade(&accept, protocol.as_deref(), extension, io.wire());
                 if let Some(protocol) = protocol {
                     io.set_protocol(protocol.into_boxed_bytes());
                 }
@@ -105,9 +117,22 @@ impl WebSocketLayer {
     fn ask(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
         let Phase::Asks(asking) = &mut self.phase else { return Ok(0) };
         let Some(len) = asking.step(wire, io)? else { return Ok(0) };
+        #[cfg(feature = "deflate")]
+        let agreed = asking.agreed().cloned();
+        #[cfg(feature = "deflate")]
+        self.compress(agreed.as_ref());
         self.phase = Phase::Open;
         io.open();
         Ok(len)
+    }
+
+    /// Both sides compress, if that was agreed on.
+    #[cfg(feature = "deflate")]
+    fn compress(&mut self, deflate: Option<&Deflate>) {
+        if let Some(deflate) = deflate {
+            self.receiver.inflate_with(deflate.clone());
+            self.sender.deflate_with(deflate.clone());
+        }
     }
 
     fn receive(&mut self, wire: &[u8], io: &mut LayerIo<'_>) -> Result<usize, LayerError> {
@@ -167,11 +192,14 @@ fn accept(options: &Options, request: Request) -> Result<(Request, Option<Box<st
     Ok((request, protocol, accept))
 }
 
-fn write_upgrade(accept: &str, protocol: Option<&str>, wire: &mut BytesMut) {
+fn write_upgrade(accept: &str, protocol: Option<&str>, extension: Option<&str>, wire: &mut BytesMut) {
     let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
     let protocol = protocol.map(|protocol| ["\r\nSec-WebSocket-Protocol: ", protocol]);
-    let parts = [head, accept].into_iter().chain(protocol.into_iter().flatten()).chain(["\r\n\r\n"]);
-    parts.for_each(|part| wire.extend_from_slice(part.as_bytes()));
+    let extension = extension.map(|extension| ["\r\nSec-WebSocket-Extensions: ", extension]);
+    let chosen = protocol.into_iter().chain(extension).flatten();
+    [head, accept].into_iter().chain(chosen).chain(["\r\n\r\n"]).for_each(|part| {
+        wire.extend_from_slice(part.as_bytes());
+    });
 }
 
 impl Layer for WebSocketLayer {
@@ -221,7 +249,7 @@ impl Layer for WebSocketLayer {
     }
 
     fn buffered(&self) -> usize {
-        self.sender.capacity()
+        self.sender.capacity() + self.receiver.capacity()
     }
 }
 

@@ -6,6 +6,10 @@ use super::{
     Carries,
     frame::{FIN, Opcode, Role, apply_mask, put_head},
 };
+#[cfg(feature = "deflate")]
+use super::{deflate::Deflating, frame::RSV1};
+#[cfg(feature = "deflate")]
+use crate::layer::Deflate;
 use crate::{
     error::LayerError,
     framing::{MessageKind, PartHeader},
@@ -21,8 +25,11 @@ pub(super) struct Sender {
     /// The header of the next message, as far as it has come.
     header: [u8; PartHeader::WIDTH],
     header_len: u8,
-    /// Bytes of the frame under way that are to come.
+    /// Bytes of the message under way that are to come.
     left: u32,
+    /// Of that message, if messages are compressed.
+    #[cfg(feature = "deflate")]
+    kind: MessageKind,
     mask: [u8; 4],
     /// A client has keys for masks.
     keys: Option<Box<Keys>>,
@@ -30,6 +37,9 @@ pub(super) struct Sender {
     owed: Option<Box<[u8]>>,
     /// Our close frame was sent: nothing may follow it.
     is_closed: bool,
+    /// If it was agreed on.
+    #[cfg(feature = "deflate")]
+    deflate: Option<Box<Deflating>>,
 }
 
 /// Masks that nobody can predict: RFC 6455, section 10.3.
@@ -64,35 +74,84 @@ impl Sender {
             header: [0; PartHeader::WIDTH],
             header_len: 0,
             left: 0,
+            #[cfg(feature = "deflate")]
+            kind: MessageKind::Binary,
             mask: [0; 4],
             keys,
             owed: None,
             is_closed: false,
+            #[cfg(feature = "deflate")]
+            deflate: None,
         }
+    }
+
+    /// Compresses messages.
+    #[cfg(feature = "deflate")]
+    pub(super) fn deflate_with(&mut self, deflate: Deflate) {
+        self.deflate = Some(Box::new(Deflating::new(deflate)));
+    }
+
+    /// The compressor, while a message is given to it.
+    #[cfg(feature = "deflate")]
+    #[inline]
+    fn busy(&mut self) -> Option<&mut Deflating> {
+        self.deflate.as_deref_mut().filter(|deflate| deflate.is_busy())
+    }
+
+    /// Returns `true` within a frame whose head was sent.
+    #[inline]
+    fn is_mid_frame(&self) -> bool {
+        #[cfg(feature = "deflate")]
+        if self.deflate.as_ref().is_some_and(|deflate| deflate.is_busy()) {
+            return false;
+        }
+        self.left > 0
     }
 
     /// Sends plain bytes: messages with their headers, or any bytes as one frame.
     #[inline]
     pub(super) fn send(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
         if self.carries == Carries::Bytes {
-            return if plain.is_empty() { Ok(()) } else { self.put(Opcode::Binary, plain, wire) };
+            return self.send_bytes(plain, wire);
         }
         let mut rest = plain;
         loop {
             if self.left > 0 {
                 let end = rest.len().min(self.left as usize);
                 let Some((piece, behind)) = rest.split_at_checked(end) else { return Ok(()) };
-                self.put_payload(piece, wire);
+                #[cfg(feature = "deflate")]
+                let is_compressed = self.compress(piece)?;
+                #[cfg(not(feature = "deflate"))]
+                let is_compressed = false;
+                if !is_compressed {
+                    self.put_payload(piece, wire);
+                }
                 self.left -= piece.len() as u32;
                 rest = behind;
                 if self.left > 0 {
                     return Ok(());
+                }
+                #[cfg(feature = "deflate")]
+                if is_compressed {
+                    self.end_compressed(Opcode::of(self.kind), wire)?;
                 }
                 self.settle(wire)?;
             }
             let Some(header) = self.next_header(&mut rest) else { return Ok(()) };
             self.begin(header, wire)?;
         }
+    }
+
+    fn send_bytes(&mut self, plain: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
+        if plain.is_empty() {
+            return Ok(());
+        }
+        #[cfg(feature = "deflate")]
+        if self.deflate.as_mut().is_some_and(|deflate| deflate.begin(plain.len())) {
+            self.compress(plain)?;
+            return self.end_compressed(Opcode::Binary, wire);
+        }
+        self.put(Opcode::Binary, plain, wire)
     }
 
     /// Takes the header of the next message off the front of `rest`, where an earlier call may have ended within it.
@@ -120,13 +179,40 @@ impl Sender {
     fn begin(&mut self, header: PartHeader, wire: &mut BytesMut) -> Result<(), LayerError> {
         let opcode = Opcode::of(header.kind);
         debug_assert!(header.kind != MessageKind::Ping || header.len <= 125, "the framing has checked it");
-        self.put_frame_head(opcode, header.len as usize, wire)?;
         self.left = header.len;
+        #[cfg(feature = "deflate")]
+        if let Some(deflate) = &mut self.deflate {
+            self.kind = header.kind;
+            if header.kind != MessageKind::Ping && deflate.begin(header.len as usize) {
+                return Ok(());
+            }
+        }
+        self.put_frame_head(opcode.bits(), header.len as usize, wire)?;
         if self.left == 0 { self.settle(wire) } else { Ok(()) }
     }
 
+    /// Gives a part of a message to the compressor, if it is to be compressed.
+    #[cfg(feature = "deflate")]
     #[inline]
-    fn put_frame_head(&mut self, opcode: Opcode, len: usize, wire: &mut BytesMut) -> Result<(), LayerError> {
+    fn compress(&mut self, piece: &[u8]) -> Result<bool, LayerError> {
+        let Some(deflate) = self.busy() else { return Ok(false) };
+        deflate.write(piece)?;
+        Ok(true)
+    }
+
+    /// Sends what a message was compressed to.
+    #[cfg(feature = "deflate")]
+    fn end_compressed(&mut self, opcode: Opcode, wire: &mut BytesMut) -> Result<(), LayerError> {
+        let Some(deflate) = self.busy() else { return Ok(()) };
+        let payload = deflate.end()?;
+        self.put_frame_head(RSV1 | opcode.bits(), payload.len(), wire)?;
+        self.put_payload(&payload, wire);
+        Ok(())
+    }
+
+    /// `bits` are the opcode, and whether the message is compressed.
+    #[inline]
+    fn put_frame_head(&mut self, bits: u8, len: usize, wire: &mut BytesMut) -> Result<(), LayerError> {
         let mask = match &mut self.keys {
             None => None,
             Some(keys) => {
@@ -134,7 +220,7 @@ impl Sender {
                 Some(self.mask)
             }
         };
-        put_head(FIN | opcode.bits(), len, mask, wire);
+        put_head(FIN | bits, len, mask, wire);
         Ok(())
     }
 
@@ -149,8 +235,8 @@ impl Sender {
 
     /// Appends a whole frame. Not within another.
     fn put(&mut self, opcode: Opcode, payload: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
-        debug_assert!(self.left == 0, "no frame is within another");
-        self.put_frame_head(opcode, payload.len(), wire)?;
+        debug_assert!(!self.is_mid_frame(), "no frame is within another");
+        self.put_frame_head(opcode.bits(), payload.len(), wire)?;
         self.put_payload(payload, wire);
         Ok(())
     }
@@ -158,7 +244,7 @@ impl Sender {
     /// Answers a ping, now or when the frame under way is sent. Only the last of those that wait is answered, as RFC 6455,
     /// section 5.5.3, allows.
     pub(super) fn answer(&mut self, ping: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
-        if self.left > 0 {
+        if self.is_mid_frame() {
             self.owed = Some(ping.into());
             return Ok(());
         }
@@ -176,7 +262,7 @@ impl Sender {
 
     /// Appends a close frame, once, unless that would be within another: then the peer finds the end without one.
     pub(super) fn close(&mut self, payload: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
-        if self.left > 0 || std::mem::replace(&mut self.is_closed, true) {
+        if self.is_mid_frame() || std::mem::replace(&mut self.is_closed, true) {
             return Ok(());
         }
         self.put(Opcode::Close, payload, wire)
@@ -184,6 +270,11 @@ impl Sender {
 
     /// Bytes of memory.
     pub(super) fn capacity(&self) -> usize {
-        self.owed.as_ref().map_or(0, |owed| owed.len())
+        let owed = self.owed.as_ref().map_or(0, |owed| owed.len());
+        #[cfg(feature = "deflate")]
+        if let Some(deflate) = &self.deflate {
+            return owed + deflate.capacity();
+        }
+        owed
     }
 }

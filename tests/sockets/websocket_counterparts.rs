@@ -99,9 +99,13 @@ impl PacketHandler for Mirror {
 fn serve(on: On, program: &str, probe: &[&str], args: &[&str], script: &str) {
     let (sender, ends) = mpsc::channel();
     let websocket = WebSocket::new().protocols(["p"]);
+    // All of them offer to compress.
+    #[cfg(feature = "deflate")]
+    let websocket = websocket.deflate(framewire::Deflate::new());
     let served = Served::start(on.bind().framing(Messages::new()).websocket(websocket), Mirror(sender));
     let url = format!("ws://127.0.0.1:{}/", served.addr().as_socket().expect("TCP").port());
-    let script = script.replace("URL", &url);
+    let extensions = if cfg!(feature = "deflate") { "1" } else { "0" };
+    let script = script.replace("URL", &url).replace("EXTENSIONS", extensions);
     if let Some(script) = Script::start(program, probe, args, &script) {
         for end in ["PeerClosed Some((4999, \"bye\"))", "Handler None"] {
             assert_eq!(script.line(), "ok");
@@ -118,6 +122,7 @@ from websockets.exceptions import ConnectionClosed
 async def main():
     async with websockets.connect("URL", subprotocols=["p"], max_size=None) as ws:
         assert ws.subprotocol == "p"
+        assert len(ws.protocol.extensions) == EXTENSIONS
         for message in ["héllo", "", b"", b"\xff" * 126, "x" * 70000, bytes(range(256)) * 1000]:
             await ws.send(message)
             assert await ws.recv() == message
@@ -151,7 +156,7 @@ const ws = new WebSocket("URL", ["p"]);
 ws.binaryType = "arraybuffer";
 const sent = ["héllo", "", "x".repeat(70000), new Uint8Array([255, 0, 254]).buffer, new ArrayBuffer(200000)];
 let at = 0;
-ws.onopen = () => { equal(ws.protocol, "p"); sent.forEach(message => ws.send(message)); };
+ws.onopen = () => { equal(ws.protocol, "p"); equal(ws.extensions !== "", EXTENSIONS === 1); sent.forEach(message => ws.send(message)); };
 ws.onmessage = event => {
   const message = sent[at++];
   if (typeof message === "string") equal(event.data, message);
@@ -214,6 +219,7 @@ import asyncio, websockets
 
 async def echo(ws):
     await asyncio.wait_for(await ws.ping(b"ping"), 30)
+    assert len(ws.protocol.extensions) == EXTENSIONS
     try:
         async for message in ws:
             await ws.send(message)
@@ -228,11 +234,14 @@ async def main():
 
 asyncio.run(main())
 "#;
-    let Some(script) = Script::start("python3", &["-c", "import websockets"], &["-c"], SERVER) else {
+    let server = SERVER.replace("EXTENSIONS", if cfg!(feature = "deflate") { "1" } else { "0" });
+    let Some(script) = Script::start("python3", &["-c", "import websockets"], &["-c"], &server) else {
         return;
     };
     let port: u16 = script.line().parse().expect("a port");
     let client = WebSocketClient::new(&format!("127.0.0.1:{port}"), "/").expect("it is fine");
+    #[cfg(feature = "deflate")]
+    let client = client.deflate(framewire::Deflate::new());
     let (tell, told) = mpsc::channel();
     let dial = Dial::to(("127.0.0.1", port)).websocket(client);
     let server = Server::unbound().framing(LengthPrefix::u32_be());

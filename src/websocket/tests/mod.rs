@@ -1,6 +1,8 @@
 //! The layer on its own: handshakes, frames of every kind, and both sides against each other.
 
 mod cases;
+#[cfg(feature = "deflate")]
+mod compressed;
 mod handshakes;
 mod pairs;
 
@@ -53,12 +55,13 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn open(limit: usize) -> Self {
-        Self::with(&WebSocket::new(), limit)
+        Self::asked(&WebSocket::new(), REQUEST, limit)
     }
 
-    fn with(websocket: &WebSocket, limit: usize) -> Self {
+    /// After a handshake with this request.
+    pub(super) fn asked(websocket: &WebSocket, request: &str, limit: usize) -> Self {
         let mut driver = LayerDriver::new(websocket.layer()).expect("nothing has come").frame_limit(limit);
-        assert_eq!(driver.receive(REQUEST.as_bytes()).ok(), Some(Vec::new()));
+        assert_eq!(driver.receive(request.as_bytes()).ok(), Some(Vec::new()));
         assert!(driver.is_open());
         assert!(driver.take_wire().starts_with(b"HTTP/1.1 101 "));
         Self { driver, deframer: Deframer::new(Messages::new()).max(limit) }

@@ -14,14 +14,14 @@ use crate::{
     websocket::CloseFrame,
 };
 
-type Driver = LayerDriver<WebSocketLayer>;
+pub(super) type Driver = LayerDriver<WebSocketLayer>;
 
 fn client() -> WebSocketClient {
     WebSocketClient::new("a", "/").expect("it is fine")
 }
 
 /// Both sides, with the handshake behind them.
-fn pair(client: &WebSocketClient, server: &WebSocket) -> Result<(Driver, Driver), LayerError> {
+pub(super) fn pair(client: &WebSocketClient, server: &WebSocket) -> Result<(Driver, Driver), LayerError> {
     let (mut client, mut server) = (LayerDriver::new(client.layer())?, LayerDriver::new(server.layer())?);
     server.receive(&client.take_wire())?;
     client.receive(&server.take_wire())?;
@@ -29,7 +29,7 @@ fn pair(client: &WebSocketClient, server: &WebSocket) -> Result<(Driver, Driver)
     Ok((client, server))
 }
 
-fn encoded(messages: &[(MessageKind, Vec<u8>)]) -> Result<BytesMut, EncodeError> {
+pub(super) fn encoded(messages: &[(MessageKind, Vec<u8>)]) -> Result<BytesMut, EncodeError> {
     let mut plain = BytesMut::new();
     for (kind, payload) in messages {
         Messages::new().send_as(*kind).encode(payload, &mut plain)?;
@@ -37,7 +37,7 @@ fn encoded(messages: &[(MessageKind, Vec<u8>)]) -> Result<BytesMut, EncodeError>
     Ok(plain)
 }
 
-fn decoded(plain: &[u8]) -> Vec<(MessageKind, Vec<u8>)> {
+pub(super) fn decoded(plain: &[u8]) -> Vec<(MessageKind, Vec<u8>)> {
     let (mut deframer, mut found) = (Deframer::new(Messages::new()), Vec::new());
     deframer.feed(plain);
     while let Ok(Some(Deframed::Packet(packet))) = deframer.poll_frame() {
@@ -47,7 +47,7 @@ fn decoded(plain: &[u8]) -> Vec<(MessageKind, Vec<u8>)> {
     found
 }
 
-fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+pub(super) fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
     let (mut rest, mut pieces) = (bytes, Vec::new());
     for len in cuts.iter().cycle().take(10_000) {
         let (piece, behind) = rest.split_at((*len).min(rest.len()));

@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use crate::common::{Client, On, PATIENCE, Served, on_each_strategy, on_each_strategy_and_transport, until};
+use crate::common::{
+    Client, On, PATIENCE, Served, on_each_strategy_and_transport, on_each_strategy_uncompressed, until,
+};
 use framewire::{
     Channel, CloseKind, Decoded, EncodeError, FrameError, Framing, Handled, LengthPrefix, Limits,
     PacketHandler, SendError, ServerHandle, Session, SessionId, TicketError, bytes::BytesMut, encode_fn,
@@ -22,7 +24,7 @@ on_each_strategy_and_transport! {
     what_a_callback_sends_by_different_ways_arrives_in_that_order
 }
 
-on_each_strategy! {
+on_each_strategy_uncompressed! {
     a_ticket_tells_what_became_of_a_packet_at_each_session_that_is_listed
 }
 

@@ -5,8 +5,8 @@ use std::{thread, time::Duration};
 use framewire::{CloseKind, LengthPrefix, Limits, Raw, SendError, SendTicket, Session, packet_fn};
 
 use crate::common::{
-    Client, On, PATIENCE, Served, echo, frame, on_each_strategy, on_each_strategy_and_transport,
-    on_each_strategy_uncompressed, on_each_strategy_without_layers, until,
+    Client, On, PATIENCE, Served, echo, frame, on_each_strategy_and_transport, on_each_strategy_uncompressed,
+    on_each_strategy_without_layers, until,
 };
 
 on_each_strategy_and_transport! {
@@ -16,9 +16,6 @@ on_each_strategy_and_transport! {
 on_each_strategy_uncompressed! {
     tracked_packets_without_a_byte_fill_the_outbox_of_a_dead_reader
     sessions_that_are_idle_again_keep_little_for_their_next_sends
-}
-
-on_each_strategy! {
     the_session_that_buffers_most_is_ended_when_the_shard_has_too_much
 }
 

@@ -126,7 +126,7 @@ struct Server {
 }
 
 #[derive(Debug)]
-struct Told {
+struct Figures {
     pauses: usize,
     sessions: usize,
     turns: usize,
@@ -164,13 +164,13 @@ impl Server {
         }
     }
 
-    fn told(&mut self) -> Told {
+    fn told(&mut self) -> Figures {
         self.asked += 1;
         writeln!(self.orders, "tell").expect("the server lives");
         let answer = self.answer();
         let mut numbers = answer.split(' ').map(|number| number.parse().expect("a number"));
         let mut next = || numbers.next().expect("three numbers");
-        Told { pauses: next(), sessions: next(), turns: next(), asked: self.asked }
+        Figures { pauses: next(), sessions: next(), turns: next(), asked: self.asked }
     }
 
     /// Hundredths of a second of processor time, of the kernel's as well.

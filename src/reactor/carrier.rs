@@ -2,7 +2,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::BytesMut;
 
-use super::{peers::Peers, port::Visit};
+use super::{peers::Peers, port::PortAccess};
 use crate::{
     addr::CarrierEnds,
     contained::guard,
@@ -125,7 +125,7 @@ enum Sent {
 fn send<H: PacketHandler>(
     mux: &dyn Mux,
     is_alone: bool,
-    access: &mut Visit<'_, H, Stream>,
+    access: &mut PortAccess<'_, H, Stream>,
     carrier: &mut dyn Carry,
 ) -> (Sent, bool) {
     access.handle_writable();

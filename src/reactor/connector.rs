@@ -11,8 +11,8 @@ use slab::Slab;
 
 use super::{
     Connecting, SocketOptions, Sys,
+    connect::{Connect, Streams},
     token::dial_token,
-    way::{Streams, Way},
 };
 use crate::{
     addr::{Addr, Endpoints, Name, Resolved, Target},
@@ -39,10 +39,10 @@ const KNOCK_AGAIN: Duration = Duration::from_millis(10);
 ///
 /// It has no more entries than the shard has dials under way, which are limited by
 /// [`Limits::dials`](crate::Limits::dials).
-pub(crate) struct Connector<Y: Sys, W: Way<Y> = Streams> {
-    way: W,
+pub(crate) struct Connector<Y: Sys, C: Connect<Y> = Streams> {
+    via: C,
     config: ConnectorConfig,
-    entries: Slab<Entry<W::Io>>,
+    entries: Slab<Entry<C::Io>>,
     by_id: HashMap<DialId, u32>,
     /// Who waits for a name that is being looked up.
     names: HashMap<Name, Vec<u32>>,
@@ -151,9 +151,9 @@ pub(super) struct Remains {
     pub(super) upstream: Option<UpstreamSide>,
 }
 
-impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
-    pub(crate) fn new(way: W, config: ConnectorConfig) -> Self {
-        Self { way, config, entries: Slab::new(), by_id: HashMap::new(), names: HashMap::new(), waiting: 0 }
+impl<Y: Sys, C: Connect<Y>> Connector<Y, C> {
+    pub(crate) fn new(via: C, config: ConnectorConfig) -> Self {
+        Self { via, config, entries: Slab::new(), by_id: HashMap::new(), names: HashMap::new(), waiting: 0 }
     }
 
     /// Takes in a dial. Returns its number.
@@ -185,12 +185,12 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
     }
 
     /// Tries the next address.
-    pub(super) fn advance(&mut self, sys: &mut Y, number: u32) -> Progress<W::Io> {
+    pub(super) fn advance(&mut self, sys: &mut Y, number: u32) -> Progress<C::Io> {
         let Some(entry) = self.entries.get_mut(number as usize) else { return Progress::Unchanged };
         loop {
             if let Some(addr) = entry.addrs.pop_front() {
                 let left = entry.dial.timeout;
-                if let Some(progress) = entry.try_addr(sys, &self.way, &self.config, number, addr, left) {
+                if let Some(progress) = entry.try_addr(sys, &self.via, &self.config, number, addr, left) {
                     return progress;
                 }
                 continue;
@@ -219,10 +219,10 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
     }
 
     /// The socket of a dial has an event, or seems to.
-    pub(super) fn handle_ready(&mut self, sys: &mut Y, number: u32) -> Progress<W::Io> {
+    pub(super) fn handle_ready(&mut self, sys: &mut Y, number: u32) -> Progress<C::Io> {
         let Some(entry) = self.entries.get_mut(number as usize) else { return Progress::Unchanged };
         let Stage::Connecting { io, addr } = &mut entry.stage else { return Progress::Unchanged };
-        let error = match self.way.finish_connect(sys, io) {
+        let error = match self.via.finish_connect(sys, io) {
             Ok(Connecting::UnderWay) => return Progress::Unchanged,
             Ok(Connecting::Done) => {
                 let addr = addr.clone();
@@ -230,7 +230,7 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
                 else {
                     return Progress::Unchanged;
                 };
-                match entry.connected(sys, &self.way, io, addr, Polled::AsDial) {
+                match entry.connected(sys, &self.via, io, addr, Polled::AsDial) {
                     Ok(connected) => return Progress::Connected(connected),
                     Err(error) => error,
                 }
@@ -242,7 +242,7 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
     }
 
     /// The timer of a dial is due.
-    pub(super) fn handle_timer(&mut self, sys: &mut Y, number: u32, timer: TimerKey) -> Progress<W::Io> {
+    pub(super) fn handle_timer(&mut self, sys: &mut Y, number: u32, timer: TimerKey) -> Progress<C::Io> {
         let Some(entry) = self.entries.get_mut(number as usize) else { return Progress::Unchanged };
         if entry.timer.take_if(|own| *own == timer).is_none() {
             return Progress::Unchanged;
@@ -252,7 +252,7 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
             Stage::Connecting { addr, .. } => DialError::TimedOut { addr, after },
             Stage::Knocking { addr, left } if left.is_zero() => DialError::TimedOut { addr, after },
             Stage::Knocking { addr, left } => {
-                if let Some(progress) = entry.try_addr(sys, &self.way, &self.config, number, addr, left) {
+                if let Some(progress) = entry.try_addr(sys, &self.via, &self.config, number, addr, left) {
                     return progress;
                 }
                 return self.advance(sys, number);
@@ -344,7 +344,7 @@ impl<Y: Sys, W: Way<Y>> Connector<Y, W> {
         let kept = self.config.here.is_none().then(|| self.config.admission.keep_forked());
         (entry.stage, entry.permit, entry.error) = (Stage::Waiting, kept, None);
         self.waiting += 1;
-        if !W::IS_BLIND || entry.addrs.is_empty() && entry.targets.is_empty() {
+        if !C::IS_BLIND || entry.addrs.is_empty() && entry.targets.is_empty() {
             entry.addrs.clear();
             entry.targets = entry.dial.targets.iter().cloned().collect();
         }
@@ -420,10 +420,10 @@ impl<T> Entry<T> {
     }
 
     /// Tries one address, which has so much time `left`. Returns `None` if it has failed already.
-    fn try_addr<Y: Sys, W: Way<Y, Io = T>>(
+    fn try_addr<Y: Sys, C: Connect<Y, Io = T>>(
         &mut self,
         sys: &mut Y,
-        way: &W,
+        via: &C,
         config: &ConnectorConfig,
         number: u32,
         addr: Addr,
@@ -433,13 +433,13 @@ impl<T> Entry<T> {
             self.error = Some(full);
             return None;
         }
-        let error = match way.connect(sys, &addr, &config.options) {
-            Ok((io, Connecting::Done)) => match self.connected(sys, way, io, addr, Polled::NotYet) {
+        let error = match via.connect(sys, &addr, &config.options) {
+            Ok((io, Connecting::Done)) => match self.connected(sys, via, io, addr, Polled::NotYet) {
                 Ok(connected) => return Some(Progress::Connected(connected)),
                 Err(error) => error,
             },
             Ok((mut io, Connecting::UnderWay)) => {
-                match way.register(sys, &mut io, dial_token(config.service, number)) {
+                match via.register(sys, &mut io, dial_token(config.service, number)) {
                     Ok(()) => {
                         self.stage = Stage::Connecting { io, addr };
                         return Some(Progress::Waits(left));
@@ -471,15 +471,15 @@ impl<T> Entry<T> {
         Ok(())
     }
 
-    fn connected<Y: Sys, W: Way<Y, Io = T>>(
+    fn connected<Y: Sys, C: Connect<Y, Io = T>>(
         &mut self,
         sys: &mut Y,
-        way: &W,
+        via: &C,
         io: T,
         peer: Addr,
         polled: Polled,
     ) -> Result<Connected<T>, DialError> {
-        let local = way.local_addr(sys, &io).map_err(|error| DialError::connect(peer.clone(), error))?;
+        let local = via.local_addr(sys, &io).map_err(|error| DialError::connect(peer.clone(), error))?;
         if local == peer && local.ip().is_some() {
             // Where nobody listens on a port from which the system also chooses ours, it connects us to ourselves.
             let itself = io::Error::new(ErrorKind::ConnectionRefused, "nobody else listens there");

@@ -7,8 +7,8 @@ use std::{
 
 use super::{
     Connecting, SocketOptions, Sys,
+    connect::Connect,
     own_socket::{OwnSocket, PeerOf},
-    way::Way,
 };
 use crate::{
     addr::Addr,
@@ -33,7 +33,7 @@ impl Datagrams {
     }
 }
 
-impl<Y: Sys> Way<Y> for Datagrams {
+impl<Y: Sys> Connect<Y> for Datagrams {
     type Io = PeerOf<Y>;
 
     const IS_BLIND: bool = true;

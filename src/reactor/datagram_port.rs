@@ -6,7 +6,7 @@ use super::{
     datagram_dials::Datagrams,
     own_socket::{self, Left, OwnSocket, PeerOf},
     placing::PlacedDial,
-    port::{Desk, Port, Visit},
+    port::{Port, PortAccess, PortContext},
     shared_socket::{SharedSocket, transmit},
     token::{listener_of, listener_token, session_of, session_token},
 };
@@ -70,7 +70,7 @@ impl<Y: Sys> DatagramPort<Y> {
 
     fn read_socket<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         sys: &mut Y,
         buffer: &mut ReceiveBuffer,
         at: usize,
@@ -78,18 +78,18 @@ impl<Y: Sys> DatagramPort<Y> {
         buffer.open_wide();
         for _ in 0..DATAGRAMS_PER_TURN {
             let Some(socket) = self.sockets.get_mut(at) else { return };
-            socket.rests_until.take_if(|until| *until <= desk.began);
+            socket.rests_until.take_if(|until| *until <= context.began);
             if !socket.is_to_be_read() {
                 return;
             }
             match sys.recv_from(&mut socket.io, buffer.space()) {
                 Ok((n, from)) => {
                     socket.failures = 0;
-                    self.handle_datagram(desk, sys, buffer, at, n, from);
+                    self.handle_datagram(context, sys, buffer, at, n, from);
                 }
-                Err(error) => socket.handle_failure(&error, desk.began),
+                Err(error) => socket.handle_failure(&error, context.began),
             }
-            if desk.shard.clock().is_part_over() {
+            if context.shard.clock().is_part_over() {
                 return;
             }
         }
@@ -110,19 +110,19 @@ impl<Y: Sys> DatagramPort<Y> {
     /// Reads the own sockets of sessions, each up to a limit.
     fn read_signalled<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         sys: &mut Y,
         buffer: &mut ReceiveBuffer,
     ) {
         buffer.open_wide();
         for _ in 0..self.signalled.len() {
             let Some(key) = self.signalled.pop_front() else { break };
-            if self.serve_own(desk, sys, buffer, key) == Left::More
-                && desk.shard.io(key).is_some_and(OwnSocket::list_again)
+            if self.serve_own(context, sys, buffer, key) == Left::More
+                && context.shard.io(key).is_some_and(OwnSocket::list_again)
             {
                 self.signalled.push_back(key);
             }
-            if desk.shard.clock().is_part_over() {
+            if context.shard.clock().is_part_over() {
                 break;
             }
         }
@@ -131,7 +131,7 @@ impl<Y: Sys> DatagramPort<Y> {
     /// Serves a session that has a socket of its own.
     fn serve_own<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         sys: &mut Y,
         buffer: &mut ReceiveBuffer,
         key: Key,
@@ -139,14 +139,15 @@ impl<Y: Sys> DatagramPort<Y> {
         let (longest, most) = (self.longest, self.most_waiting);
         let mut left = Left::More;
         for _ in 0..DATAGRAMS_PER_VISIT {
-            let served =
-                desk.shard.with_session(key, |access| own_socket::serve(sys, buffer, longest, most, access));
+            let served = context
+                .shard
+                .with_session(key, |access| own_socket::serve(sys, buffer, longest, most, access));
             left = served.unwrap_or(Left::Nothing);
-            if left == Left::Nothing || desk.shard.clock().is_part_over() {
+            if left == Left::Nothing || context.shard.clock().is_part_over() {
                 break;
             }
         }
-        desk.note_served(key);
+        context.note_served(key);
         left
     }
 
@@ -154,7 +155,7 @@ impl<Y: Sys> DatagramPort<Y> {
     #[inline]
     fn handle_datagram<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         sys: &mut Y,
         buffer: &mut ReceiveBuffer,
         at: usize,
@@ -162,58 +163,58 @@ impl<Y: Sys> DatagramPort<Y> {
         from: SocketAddr,
     ) {
         if n > self.longest || n > buffer.space().len() {
-            return desk.shard.refuse_datagram(from, n, self.longest);
+            return context.shard.refuse_datagram(from, n, self.longest);
         }
         let known = self.sockets.get_mut(at).and_then(|socket| socket.peers.find(from));
-        let known = known.filter(|key| desk.shard.has(*key));
-        let Some(key) = known.or_else(|| self.begin_session(desk, at, from)) else { return };
+        let known = known.filter(|key| context.shard.has(*key));
+        let Some(key) = known.or_else(|| self.begin_session(context, at, from)) else { return };
         let Some(socket) = self.sockets.get_mut(at) else { return };
         let most = self.most_waiting;
-        desk.shard.with_session(key, |access| {
+        context.shard.with_session(key, |access| {
             access.handle_datagram(buffer, n);
             transmit(sys, socket, access, most);
         });
-        desk.note_served(key);
+        context.note_served(key);
     }
 
     /// Opens a session for a peer from which the first datagram has come.
     #[cold]
     fn begin_session<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         at: usize,
         from: SocketAddr,
     ) -> Option<Key> {
-        let permit = match self.admit(desk, from) {
+        let permit = match self.admit(context, from) {
             Ok(permit) => permit,
             Err(cause) => {
-                desk.shard.refuse_peer(from, cause);
+                context.shard.refuse_peer(from, cause);
                 return None;
             }
         };
         let socket = self.sockets.get_mut(at)?;
         let endpoints = Endpoints::new(Addr::Ip(from), socket.local.clone(), at);
         let io = Peer { addr: from, via: Via::Shared(at as u16) };
-        desk.shard.counters().accepted += 1;
-        let key = desk.shard.insert(Incoming { io, endpoints, permit })?;
+        context.shard.counters().accepted += 1;
+        let key = context.shard.insert(Incoming { io, endpoints, permit })?;
         socket.peers.insert(from, key);
-        desk.shard.with_session(key, |access| access.open());
+        context.shard.with_session(key, |access| access.open());
         Some(key)
     }
 
     fn admit<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         from: SocketAddr,
     ) -> Result<AdmissionPermit, RefusalCause> {
-        if desk.shard.is_stopping() {
+        if context.shard.is_stopping() {
             return Err(RefusalCause::Shutdown);
         }
         match self.gate.admit(from) {
             Err(RefusalCause::Full) => {
-                let idlest = self.gate.choose(&desk.shard).ok_or(RefusalCause::Full)?;
-                desk.shard.forget_peer(idlest);
-                desk.close_ended(self);
+                let idlest = self.gate.choose(&context.shard).ok_or(RefusalCause::Full)?;
+                context.shard.forget_peer(idlest);
+                context.close_ended(self);
                 self.gate.admit(from)
             }
             admitted => admitted,
@@ -223,7 +224,7 @@ impl<Y: Sys> DatagramPort<Y> {
 
 impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
     type Io = PeerOf<Y>;
-    type Way = Datagrams;
+    type Connect = Datagrams;
 
     fn take_events(&mut self, events: &[Ready], shard: &mut Shard<H, LengthPrefix, PeerOf<Y>>) {
         for event in events {
@@ -238,22 +239,28 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
     }
 
     /// Reads each socket, a part of what it has at most: those of single sessions first, then the others.
-    fn read(&mut self, desk: &mut Desk<H, PeerOf<Y>>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
+    fn read(
+        &mut self,
+        context: &mut PortContext<H, PeerOf<Y>>,
+        share: Tick,
+        sys: &mut Y,
+        buffer: &mut ReceiveBuffer,
+    ) {
         if !self.signalled.is_empty() {
-            desk.shard.clock().begin_part(share);
-            self.read_signalled(desk, sys, buffer);
+            context.shard.clock().begin_part(share);
+            self.read_signalled(context, sys, buffer);
         }
         let share = share / self.sockets.len().max(1) as Tick;
         for at in 0..self.sockets.len() {
-            desk.shard.clock().begin_part(share.max(1));
-            self.read_socket(desk, sys, buffer, at);
+            context.shard.clock().begin_part(share.max(1));
+            self.read_socket(context, sys, buffer, at);
         }
         let unread = !self.signalled.is_empty() || self.sockets.iter().any(SharedSocket::is_to_be_read);
-        self.unread_since = unread.then(|| self.unread_since.unwrap_or(desk.began));
+        self.unread_since = unread.then(|| self.unread_since.unwrap_or(context.began));
     }
 
     #[inline]
-    fn transmit(&mut self, sys: &mut Y, access: &mut Visit<'_, H, PeerOf<Y>>) {
+    fn transmit(&mut self, sys: &mut Y, access: &mut PortAccess<'_, H, PeerOf<Y>>) {
         let Via::Shared(at) = access.io().via else {
             return own_socket::transmit(sys, access, self.most_waiting);
         };
@@ -285,7 +292,7 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
 
     fn adopt_dialled(
         &mut self,
-        desk: &mut Desk<H, PeerOf<Y>>,
+        context: &mut PortContext<H, PeerOf<Y>>,
         sys: &mut Y,
         connected: Connected<PeerOf<Y>>,
     ) -> Result<Key, DialError> {
@@ -296,15 +303,15 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
             Via::Own(_) => None,
         };
         let known = shared.and_then(|at| self.sockets.get_mut(at)?.peers.find(addr));
-        if known.is_some_and(|key| desk.shard.has(key)) {
+        if known.is_some_and(|key| context.shard.has(key)) {
             return Err(DialError::Known { addr: Addr::Ip(addr) });
         }
-        let key = desk.shard.insert_dialled(incoming, &dial)?;
+        let key = context.shard.insert_dialled(incoming, &dial)?;
         if let Some(socket) = shared.and_then(|at| self.sockets.get_mut(at)) {
             socket.peers.insert(addr, key);
         }
         let token = session_token(self.number, key);
-        desk.shard.with_session(key, |access| {
+        context.shard.with_session(key, |access| {
             let registered = match &mut access.io().via {
                 Via::Shared(_) => Ok(()),
                 Via::Own(own) => own.register(sys, token),
@@ -314,7 +321,7 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for DatagramPort<Y> {
                 Err(error) => access.refuse(error),
             }
         });
-        desk.note_served(key);
+        context.note_served(key);
         Ok(key)
     }
 

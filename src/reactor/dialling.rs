@@ -4,9 +4,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use super::{
     Connector, ServiceLoop, Sys,
+    connect::{Connect, Streams},
     connector::{Connected, Polled, Progress, Remains},
     placing::PlacedDial,
-    way::{Streams, Way},
 };
 use crate::{
     addr::{Addr, Name},
@@ -23,17 +23,17 @@ use crate::{
 const DELIVER_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a session of a loop has of its socket.
-type IoOf<Y, L> = <<L as Dialling<Y>>::Way as Way<Y>>::Io;
+type IoOf<Y, L> = <<L as Dialling<Y>>::Connect as Connect<Y>>::Io;
 
 /// A loop that makes connections.
 pub(super) trait Dialling<Y: Sys> {
     type Handler: PacketHandler + 'static;
     type Framing: Framing + Clone;
-    type Way: Way<Y>;
+    type Connect: Connect<Y>;
 
     fn shard_mut(&mut self) -> &mut Shard<Self::Handler, Self::Framing, IoOf<Y, Self>>;
 
-    fn connector_mut(&mut self) -> &mut Connector<Y, Self::Way>;
+    fn connector_mut(&mut self) -> &mut Connector<Y, Self::Connect>;
 
     /// Finds a thread for a dial that another one asked for.
     fn place_dial(&mut self, dial: Box<NewDial>) -> PlacedDial;
@@ -297,7 +297,7 @@ where
 {
     type Handler = H;
     type Framing = F;
-    type Way = Streams;
+    type Connect = Streams;
 
     fn shard_mut(&mut self) -> &mut Shard<H, F, Y::Stream> {
         &mut self.shard

@@ -7,6 +7,7 @@ mod acceptor;
 mod blocking_socket;
 mod carrier;
 mod carriers;
+mod connect;
 mod connector;
 mod datagram_config;
 mod datagram_dials;
@@ -18,7 +19,7 @@ mod dispatch;
 mod event_loop;
 mod gate;
 mod mio_sys;
-mod no_way;
+mod no_dials;
 mod own_socket;
 mod packet_loop;
 mod peers;
@@ -37,13 +38,13 @@ mod stream_port;
 mod sys;
 mod system_clock;
 mod token;
-mod way;
 
 #[cfg(test)]
 pub(crate) use acceptor::Placed;
 pub(crate) use acceptor::{Acceptor, AcceptorConfig};
 pub(crate) use blocking_socket::{BlockingListener, BlockingSocket, Deadline, deadline, now};
 pub(crate) use carriers::Carriers;
+pub(crate) use connect::Streams;
 pub(crate) use connector::{Connector, ConnectorConfig, Resolve};
 pub(crate) use datagram_config::DatagramConfig;
 pub(crate) use datagram_dials::Datagrams;
@@ -63,4 +64,3 @@ pub(crate) use sys::{Connecting, Ready, Sys};
 pub(crate) use token::{MAX_LISTENERS, MAX_SERVICES};
 #[cfg(test)]
 pub(crate) use token::{WAKER, is_session};
-pub(crate) use way::Streams;

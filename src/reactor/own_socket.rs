@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Ready, SocketOptions, Sys, port::Visit};
+use super::{Ready, SocketOptions, Sys, port::PortAccess};
 use crate::{
     addr::Addr,
     buffer::ReceiveBuffer,
@@ -34,7 +34,7 @@ pub(crate) struct OwnSocket<Y: Sys> {
 pub(crate) type PeerOf<Y> = Peer<OwnSocket<Y>>;
 
 /// A session over UDP, while it is visited.
-type Access<'a, Y, H> = Visit<'a, H, PeerOf<Y>>;
+type Access<'a, Y, H> = PortAccess<'a, H, PeerOf<Y>>;
 
 /// Whether a socket was read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::{
     connector::Connected,
     dialling::Dialling,
     placing::PlacedDial,
-    port::{Desk, Port, Visit},
+    port::{Port, PortAccess, PortContext},
     service::Step,
     shares::{COMMAND_SHARE, COMMANDS_PER_TURN, READ_SHARE, SLOW_TURN, TIMER_SHARE, WRITE_SHARE},
 };
@@ -25,9 +25,9 @@ use crate::{
 
 /// A shard whose sessions have no stream of their own: their packets come and go whole, through a [`Port`].
 pub(crate) struct PacketLoop<Y: Sys, H: PacketHandler, P: Port<Y, H>> {
-    desk: Desk<H, P::Io>,
+    context: PortContext<H, P::Io>,
     port: P,
-    connector: Connector<Y, P::Way>,
+    connector: Connector<Y, P::Connect>,
     mailbox: Arc<Mailbox<Command<Y::Stream>>>,
     /// Busy services of this thread in this turn.
     busy: Tick,
@@ -44,13 +44,13 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     pub(super) fn new(
         shard: Shard<H, LengthPrefix, P::Io>,
         port: P,
-        connector: Connector<Y, P::Way>,
+        connector: Connector<Y, P::Connect>,
         mailbox: Arc<Mailbox<Command<Y::Stream>>>,
     ) -> Box<Self> {
-        let mut desk = Desk { shard, began: 0, served: Vec::new() };
-        desk.began = desk.shard.clock().read();
+        let mut context = PortContext { shard, began: 0, served: Vec::new() };
+        context.began = context.shard.clock().read();
         Box::new(Self {
-            desk,
+            context,
             port,
             connector,
             mailbox,
@@ -76,23 +76,23 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
 
     fn begin_part(&mut self, share: Tick) {
         let share = self.share(share);
-        self.desk.shard.clock().begin_part(share);
+        self.context.shard.clock().begin_part(share);
     }
 
     /// Serves the sessions that waited for their next share, and receives.
     fn read(&mut self, sys: &mut Y, buffer: &mut ReceiveBuffer) {
-        self.port.take_events(&self.ready, &mut self.desk.shard);
-        self.desk.shard.take_unfinished(&mut self.unfinished);
+        self.port.take_events(&self.ready, &mut self.context.shard);
+        self.context.shard.take_unfinished(&mut self.unfinished);
         self.begin_part(READ_SHARE);
         for _ in 0..self.unfinished.len() {
             let Some(key) = self.unfinished.pop_front() else { break };
             self.resume(sys, key);
-            if self.desk.shard.clock().is_part_over() {
+            if self.context.shard.clock().is_part_over() {
                 break;
             }
         }
         let share = self.share(READ_SHARE);
-        self.port.read(&mut self.desk, share, sys, buffer);
+        self.port.read(&mut self.context, share, sys, buffer);
     }
 
     /// Goes on with a session without an event.
@@ -101,13 +101,13 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
             access.begin_serving();
             access.handle_resumed();
         });
-        self.desk.note_served(key);
+        self.context.note_served(key);
     }
 
     /// Visits a session, and sends what it has to send.
-    fn visit(&mut self, sys: &mut Y, key: Key, body: impl FnOnce(&mut Visit<'_, H, P::Io>)) {
+    fn visit(&mut self, sys: &mut Y, key: Key, body: impl FnOnce(&mut PortAccess<'_, H, P::Io>)) {
         let port = &mut self.port;
-        self.desk.shard.with_session(key, |access| {
+        self.context.shard.with_session(key, |access| {
             body(access);
             port.transmit(sys, access);
         });
@@ -119,7 +119,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
 
     /// Carries out a command. Returns what is left of it for the next turn, before which no other may be taken.
     fn handle_command(&mut self, sys: &mut Y, command: Command<Y::Stream>) -> Option<Command<Y::Stream>> {
-        let shard = &mut self.desk.shard;
+        let shard = &mut self.context.shard;
         match command {
             Command::FanOut(fan_out) => return self.fan_out(sys, fan_out).map(Command::FanOut),
             Command::Session(key, mut command) => {
@@ -133,12 +133,12 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
             Command::Execute(job) => shard.run(job),
             Command::Shutdown(grace) => {
                 self.stop();
-                self.desk.shard.shut_down(grace);
+                self.context.shard.shut_down(grace);
             }
             Command::SumUpLog => shard.sum_up_log(),
             Command::Abort => {
                 self.stop();
-                self.desk.shard.cut();
+                self.context.shard.cut();
             }
             Command::Dial(dial) => self.take_dial(sys, dial),
             Command::Found(name, found) => self.note_found(sys, &name, &found),
@@ -152,7 +152,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     /// Passes a packet on to many sessions. Returns what is left.
     fn fan_out(&mut self, sys: &mut Y, fan_out: Box<FanOut>) -> Option<Box<FanOut>> {
         let port = &mut self.port;
-        self.desk.shard.fan_out(fan_out, |access, fan_out| {
+        self.context.shard.fan_out(fan_out, |access, fan_out| {
             access.take_from(fan_out);
             port.transmit(sys, access);
         })
@@ -160,9 +160,9 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
 
     /// Sessions were served: the port learns which have ended, and streams may have something to send.
     fn after_serving(&mut self) {
-        self.desk.close_ended(&mut self.port);
+        self.context.close_ended(&mut self.port);
         if self.port.has_to_carry() {
-            self.desk.shard.outgoing().note_carrying();
+            self.context.shard.outgoing().note_carrying();
         }
     }
 
@@ -174,7 +174,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     }
 
     fn stop(&mut self) {
-        self.port.stop(self.desk.began, self.desk.shard.counters());
+        self.port.stop(self.context.began, self.context.shard.counters());
         self.stop_dialling();
     }
 
@@ -193,7 +193,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
                 self.commands.push_front(rest);
                 break;
             }
-            if self.desk.shard.clock().is_part_over() {
+            if self.context.shard.clock().is_part_over() {
                 break;
             }
         }
@@ -201,48 +201,48 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
     }
 
     fn expire(&mut self, sys: &mut Y) {
-        self.desk.shard.take_due(&mut self.due);
+        self.context.shard.take_due(&mut self.due);
         if self.due.is_empty() {
             return;
         }
         self.begin_part(TIMER_SHARE);
-        let hidden = self.port.hides_input(self.desk.began);
+        let hidden = self.port.hides_input(self.context.began);
         while let Some(fired) = self.due.pop() {
-            match self.desk.shard.handle_timer(fired) {
+            match self.context.shard.handle_timer(fired) {
                 Some(TimerAction::Judge(key)) => {
                     self.visit(sys, key, |access| {
                         access.judge_unless(hidden);
                     });
-                    self.desk.note_served(key);
+                    self.context.note_served(key);
                 }
                 Some(TimerAction::Write(key)) => {
                     self.write(sys, key);
-                    self.desk.note_served(key);
+                    self.context.note_served(key);
                 }
                 Some(TimerAction::Dials) => self.dial(sys),
                 Some(TimerAction::Dial(number, timer)) => self.expire_dial(sys, number, timer),
                 None => {}
             }
-            if self.desk.shard.clock().is_part_over() {
+            if self.context.shard.clock().is_part_over() {
                 break;
             }
         }
     }
 
     fn flush(&mut self, sys: &mut Y) {
-        self.desk.shard.take_dirty(&mut self.dirty);
+        self.context.shard.take_dirty(&mut self.dirty);
         self.begin_part(WRITE_SHARE);
         while let Some(key) = self.port.next_waiting() {
             self.visit(sys, key, |access| {
                 access.handle_writable();
             });
-            if self.desk.shard.clock().is_part_over() {
+            if self.context.shard.clock().is_part_over() {
                 return;
             }
         }
         while let Some(key) = self.dirty.pop_front() {
             self.write(sys, key);
-            if self.desk.shard.clock().is_part_over() {
+            if self.context.shard.clock().is_part_over() {
                 break;
             }
         }
@@ -252,18 +252,18 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> PacketLoop<Y, H, P> {
 impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Dialling<Y> for PacketLoop<Y, H, P> {
     type Handler = H;
     type Framing = LengthPrefix;
-    type Way = P::Way;
+    type Connect = P::Connect;
 
     fn shard_mut(&mut self) -> &mut Shard<H, LengthPrefix, P::Io> {
-        &mut self.desk.shard
+        &mut self.context.shard
     }
 
-    fn connector_mut(&mut self) -> &mut Connector<Y, P::Way> {
+    fn connector_mut(&mut self) -> &mut Connector<Y, P::Connect> {
         &mut self.connector
     }
 
     fn place_dial(&mut self, dial: Box<NewDial>) -> PlacedDial {
-        self.port.place_dial(dial, self.desk.shard.counters())
+        self.port.place_dial(dial, self.context.shard.counters())
     }
 
     fn adopt_dialled(
@@ -272,7 +272,7 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Dialling<Y> for PacketLo
         number: u32,
         connected: Connected<P::Io>,
     ) -> Result<(), DialError> {
-        let key = self.port.adopt_dialled(&mut self.desk, sys, connected)?;
+        let key = self.port.adopt_dialled(&mut self.context, sys, connected)?;
         self.connector.note_session(number, key);
         Ok(())
     }
@@ -280,22 +280,22 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Dialling<Y> for PacketLo
 
 impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoop<Y, H, P> {
     fn shard(&self) -> ShardId {
-        self.desk.shard.id()
+        self.context.shard.id()
     }
 
     fn start(&mut self) -> Result<(), CloseReason> {
-        self.desk.shard.start()
+        self.context.shard.start()
     }
 
     fn judge_last_turn(&mut self) {
-        let Desk { shard, began, .. } = &mut self.desk;
+        let PortContext { shard, began, .. } = &mut self.context;
         // The clock never goes back.
         let took = shard.clock().read().wrapping_sub(*began);
         if shard.clock().is_outdated() {
-            self.desk.restamp();
+            self.context.restamp();
         }
-        self.desk.served.clear();
-        let shard = &mut self.desk.shard;
+        self.context.served.clear();
+        let shard = &mut self.context.shard;
         if took > SLOW_TURN {
             shard.note_slow_turn(took);
         }
@@ -303,11 +303,11 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
     }
 
     fn poll_deadline(&mut self) -> (Tick, Option<Tick>) {
-        let now = self.desk.shard.clock().now();
+        let now = self.context.shard.clock().now();
         if self.has_work() {
             return (now, Some(0));
         }
-        let deadlines = [self.port.deadline(), self.desk.shard.poll_deadline()];
+        let deadlines = [self.port.deadline(), self.context.shard.poll_deadline()];
         (now, deadlines.into_iter().flatten().min())
     }
 
@@ -317,8 +317,8 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
 
     fn wake_up(&mut self, expected: Option<Tick>) {
         self.mailbox.wake_up();
-        self.desk.began = self.desk.shard.clock().wake(expected);
-        self.desk.shard.begin_watching();
+        self.context.began = self.context.shard.clock().wake(expected);
+        self.context.shard.begin_watching();
     }
 
     fn ready(&mut self) -> &mut Vec<Ready> {
@@ -331,8 +331,8 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
 
     fn run(&mut self, step: Step, busy: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer) {
         self.busy = busy;
-        if busy > 1 || self.desk.shard.clock().is_watched() {
-            self.desk.shard.pass_over();
+        if busy > 1 || self.context.shard.clock().is_watched() {
+            self.context.shard.pass_over();
         }
         let _turn = LocalTurn::begin(&self.mailbox);
         match step {
@@ -347,36 +347,36 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
     }
 
     fn outgoing(&mut self) -> &mut Effects {
-        self.desk.shard.outgoing()
+        self.context.shard.outgoing()
     }
 
     fn apply(&mut self, effect: Effect, packet: &mut [u8]) {
         match effect {
             Effect::Stream { carrier, about, .. } => {
-                if self.desk.shard.clock().is_watched() {
-                    self.desk.shard.pass_over();
+                if self.context.shard.clock().is_watched() {
+                    self.context.shard.pass_over();
                 }
                 let _turn = LocalTurn::begin(&self.mailbox);
-                self.port.handle_carrier(&mut self.desk, carrier, about, packet);
+                self.port.handle_carrier(&mut self.context, carrier, about, packet);
                 self.take_local();
                 self.after_serving();
             }
-            effect => self.desk.shard.apply(effect, packet),
+            effect => self.context.shard.apply(effect, packet),
         }
     }
 
     fn carry_out(&mut self, carriers: &mut Carriers<'_, Y>) {
-        self.port.carry_out(&mut self.desk, carriers);
+        self.port.carry_out(&mut self.context, carriers);
         self.after_serving();
     }
 
     fn carry(&mut self, carrier: SessionId, write: &mut dyn FnMut(&mut dyn Carry)) -> bool {
-        self.desk.shard.carry(carrier, write)
+        self.context.shard.carry(carrier, write)
     }
 
     fn end_turn(&mut self, _sys: &mut Y) -> io::Result<Flow> {
-        self.desk.close_ended(&mut self.port);
-        let shard = &mut self.desk.shard;
+        self.context.close_ended(&mut self.port);
+        let shard = &mut self.context.shard;
         self.port.end_turn(shard);
         shard.counters().mailbox = self.commands.len() as u64;
         shard.end_turn();
@@ -386,13 +386,13 @@ impl<Y: Sys, H: PacketHandler + 'static, P: Port<Y, H>> Service<Y> for PacketLoo
 
     fn finish(mut self: Box<Self>, _sys: &mut Y) -> Effects {
         self.stop();
-        self.desk.shard.cut();
+        self.context.shard.cut();
         self.commands.extend(self.mailbox.close());
         for command in std::mem::take(&mut self.commands) {
-            self.desk.shard.give_up(command);
+            self.context.shard.give_up(command);
         }
-        self.desk.close_ended(&mut self.port);
-        let Self { desk: Desk { mut shard, .. }, port, .. } = *self;
+        self.context.close_ended(&mut self.port);
+        let Self { context: PortContext { mut shard, .. }, port, .. } = *self;
         drop(port);
         shard.counters().mailbox = 0;
         shard.end_turn();

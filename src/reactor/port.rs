@@ -1,6 +1,6 @@
 //! What the sessions of a service without streams of their own share, to send and receive their packets.
 
-use super::{Carriers, Ready, Sys, connector::Connected, placing::PlacedDial, way::Way};
+use super::{Carriers, Ready, Sys, connect::Connect, connector::Connected, placing::PlacedDial};
 use crate::{
     buffer::ReceiveBuffer,
     dial::NewDial,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The sessions, as a port sees them.
-pub(crate) struct Desk<H: PacketHandler, T> {
+pub(crate) struct PortContext<H: PacketHandler, T> {
     pub(super) shard: Shard<H, LengthPrefix, T>,
     /// When this turn began.
     pub(super) began: Tick,
@@ -24,7 +24,7 @@ pub(crate) struct Desk<H: PacketHandler, T> {
 }
 
 /// A session of a [`Port`], while it is visited.
-pub(crate) type Visit<'a, H, T> = SessionAccess<'a, H, LengthPrefix, T>;
+pub(crate) type PortAccess<'a, H, T> = SessionAccess<'a, H, LengthPrefix, T>;
 
 /// What the sessions of a shard share to send and receive their packets.
 pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
@@ -32,16 +32,22 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
     type Io;
 
     /// How sessions with chosen peers are opened.
-    type Way: Way<Y, Io = Self::Io>;
+    type Connect: Connect<Y, Io = Self::Io>;
 
     /// Notes what the events of this turn say.
     fn take_events(&mut self, events: &[Ready], shard: &mut Shard<H, LengthPrefix, Self::Io>);
 
     /// Receives packets, and hands them to their sessions. `share` is the part of the turn that it may take.
-    fn read(&mut self, desk: &mut Desk<H, Self::Io>, share: Tick, sys: &mut Y, buffer: &mut ReceiveBuffer);
+    fn read(
+        &mut self,
+        context: &mut PortContext<H, Self::Io>,
+        share: Tick,
+        sys: &mut Y,
+        buffer: &mut ReceiveBuffer,
+    );
 
     /// Sends what a session has to send.
-    fn transmit(&mut self, sys: &mut Y, access: &mut Visit<'_, H, Self::Io>);
+    fn transmit(&mut self, sys: &mut Y, access: &mut PortAccess<'_, H, Self::Io>);
 
     /// Returns a session that had to wait and may send now, once for each time it waited.
     fn next_waiting(&mut self) -> Option<Key>;
@@ -64,7 +70,7 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
     /// Why there is none.
     fn adopt_dialled(
         &mut self,
-        desk: &mut Desk<H, Self::Io>,
+        context: &mut PortContext<H, Self::Io>,
         sys: &mut Y,
         connected: Connected<Self::Io>,
     ) -> Result<Key, DialError>;
@@ -81,12 +87,12 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
     /// Handles what a carrier tells its streams. `packets` are those of [`StreamEffect::Packets`].
     fn handle_carrier(
         &mut self,
-        desk: &mut Desk<H, Self::Io>,
+        context: &mut PortContext<H, Self::Io>,
         carrier: SessionId,
         about: StreamEffect,
         packets: &mut [u8],
     ) {
-        let _ = (desk, carrier, about, packets);
+        let _ = (context, carrier, about, packets);
     }
 
     /// Returns `true` if something is to be sent over carriers that take it.
@@ -100,12 +106,12 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
     }
 
     /// Sends over the carriers what their streams have to send.
-    fn carry_out(&mut self, desk: &mut Desk<H, Self::Io>, carriers: &mut Carriers<'_, Y>) {
-        let _ = (desk, carriers);
+    fn carry_out(&mut self, context: &mut PortContext<H, Self::Io>, carriers: &mut Carriers<'_, Y>) {
+        let _ = (context, carriers);
     }
 }
 
-impl<H: PacketHandler, T> Desk<H, T> {
+impl<H: PacketHandler, T> PortContext<H, T> {
     /// Called after a session was served. It must not be blamed for a silence during which its shard was busy with a
     /// callback: what was stamped just before the callback counts from now.
     pub(super) fn note_served(&mut self, key: Key) {

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Sys, own_socket::PeerOf, peers::Peers, port::Visit};
+use super::{Sys, own_socket::PeerOf, peers::Peers, port::PortAccess};
 use crate::{addr::Addr, handler::PacketHandler, id::Key, time::Tick};
 
 /// So many calls in a row that fail make a socket pause.
@@ -77,7 +77,7 @@ impl<Y: Sys> SharedSocket<Y> {
 
     /// A session has something to send, and the kernel takes nothing: it waits, if not too much does.
     #[cold]
-    fn keep_waiting<H: PacketHandler>(&mut self, access: &mut Visit<'_, H, PeerOf<Y>>, most: usize) {
+    fn keep_waiting<H: PacketHandler>(&mut self, access: &mut PortAccess<'_, H, PeerOf<Y>>, most: usize) {
         if access.wait_for_socket(most) {
             self.waiting.push_back(access.key());
         }
@@ -97,7 +97,7 @@ impl<Y: Sys> SharedSocket<Y> {
 pub(super) fn transmit<Y: Sys, H: PacketHandler>(
     sys: &mut Y,
     socket: &mut SharedSocket<Y>,
-    access: &mut Visit<'_, H, PeerOf<Y>>,
+    access: &mut PortAccess<'_, H, PeerOf<Y>>,
     most_waiting: usize,
 ) {
     access.begin_flush();

@@ -7,9 +7,9 @@ use super::{
     carrier::Carrier,
     connector::Connected,
     gate::stop_strategy,
-    no_way::NoWay,
+    no_dials::NoDials,
     placing::PlacedDial,
-    port::{Desk, Port, Visit},
+    port::{Port, PortAccess, PortContext},
 };
 use crate::{
     addr::Endpoints,
@@ -97,7 +97,7 @@ impl StreamPort {
             last: None,
             due: Vec::new(),
         };
-        PacketLoop::new(shard, port, Connector::new(NoWay, connector), mailbox)
+        PacketLoop::new(shard, port, Connector::new(NoDials, connector), mailbox)
     }
 
     #[inline]
@@ -120,31 +120,36 @@ impl StreamPort {
     }
 
     /// The peer of the carrier has opened a stream.
-    fn open<H: PacketHandler>(&mut self, desk: &mut Desk<H, Stream>, id: SessionId, new: &OpenStream) {
+    fn open<H: PacketHandler>(
+        &mut self,
+        context: &mut PortContext<H, Stream>,
+        id: SessionId,
+        new: &OpenStream,
+    ) {
         let place = self.find(id).unwrap_or_else(|| {
             let place = self.carriers.insert(Carrier::new(id, new)) as u32;
             self.places.insert(id, place);
             place
         });
-        self.end(desk, place, new.stream.number);
+        self.end(context, place, new.stream.number);
         let Some(carrier) = self.carriers.get_mut(place as usize) else { return };
         let NewStream { number, peer, tag } = new.stream;
         let endpoints = Endpoints::carried(carrier.ends.clone(), number, peer, tag);
         let admitted = match self.admission.admit(Some(self.here), &endpoints.peer()) {
-            _ if desk.shard.is_stopping() => Err(RefusalCause::Shutdown),
+            _ if context.shard.is_stopping() => Err(RefusalCause::Shutdown),
             Err(Full::Server) => Err(RefusalCause::Full),
             Err(Full::Peer) => Err(RefusalCause::PeerLimit),
             Ok(permit) => Ok(permit),
         };
         let key = match admitted {
             Ok(permit) => {
-                desk.shard.counters().accepted += 1;
+                context.shard.counters().accepted += 1;
                 carrier.sessions += 1;
                 let io = Stream { carrier: place, number };
-                desk.shard.insert(Incoming { io, endpoints, permit })
+                context.shard.insert(Incoming { io, endpoints, permit })
             }
             Err(cause) => {
-                desk.shard.refuse_stream(&endpoints.peer(), cause);
+                context.shard.refuse_stream(&endpoints.peer(), cause);
                 None
             }
         };
@@ -153,26 +158,26 @@ impl StreamPort {
             return self.mark_due(place);
         };
         carrier.streams.insert(number, key);
-        self.visit(desk, key, |access| access.open());
+        self.visit(context, key, |access| access.open());
     }
 
     /// Visits a session that may have something to send then.
     fn visit<H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, Stream>,
+        context: &mut PortContext<H, Stream>,
         key: Key,
-        body: impl FnOnce(&mut Visit<'_, H, Stream>),
+        body: impl FnOnce(&mut PortAccess<'_, H, Stream>),
     ) {
-        desk.shard.with_session(key, |access| {
+        context.shard.with_session(key, |access| {
             body(access);
             self.queue(access);
         });
-        desk.note_served(key);
+        context.note_served(key);
     }
 
     /// Does what is due for a session, and notes that it has something to send.
     #[inline]
-    fn queue<H: PacketHandler>(&mut self, access: &mut Visit<'_, H, Stream>) {
+    fn queue<H: PacketHandler>(&mut self, access: &mut PortAccess<'_, H, Stream>) {
         access.begin_flush();
         if access.wait_for_carrier() {
             let place = access.io().carrier;
@@ -185,15 +190,20 @@ impl StreamPort {
     }
 
     /// The peer has ended a stream: its number is free.
-    fn end<H: PacketHandler>(&mut self, desk: &mut Desk<H, Stream>, place: u32, number: u64) {
+    fn end<H: PacketHandler>(&mut self, context: &mut PortContext<H, Stream>, place: u32, number: u64) {
         let Some(carrier) = self.carriers.get_mut(place as usize) else { return };
         let Some(key) = carrier.streams.find(number) else { return };
         carrier.streams.remove(number, |_| false);
-        self.visit(desk, key, |access| access.handle_cut_off());
+        self.visit(context, key, |access| access.handle_cut_off());
     }
 
     /// A carrier has closed.
-    fn lose<H: PacketHandler>(&mut self, desk: &mut Desk<H, Stream>, id: SessionId, why: CloseKind) {
+    fn lose<H: PacketHandler>(
+        &mut self,
+        context: &mut PortContext<H, Stream>,
+        id: SessionId,
+        why: CloseKind,
+    ) {
         let Some(place) = self.places.remove(&id) else { return };
         self.last.take_if(|(last, _)| *last == id);
         let Some(carrier) = self.carriers.get_mut(place as usize) else { return };
@@ -202,14 +212,14 @@ impl StreamPort {
         carrier.closed.clear();
         for key in carrier.streams.take_all() {
             let reason = CloseReason::CarrierLost { carrier: id, why };
-            self.visit(desk, key, |access| access.handle_carrier_lost(reason));
+            self.visit(context, key, |access| access.handle_carrier_lost(reason));
         }
         self.mark_due(place);
     }
 
     fn serve_carrier<Y: Sys, H: PacketHandler>(
         &mut self,
-        desk: &mut Desk<H, Stream>,
+        context: &mut PortContext<H, Stream>,
         carriers: &mut Carriers<'_, Y>,
         place: u32,
     ) {
@@ -220,15 +230,15 @@ impl StreamPort {
             let (mux, mut panics) = (&**self.mux, 0);
             let is_there = carriers.visit(id, &mut |session| {
                 let told = carrier.tell_closed(mux, session, &mut panics);
-                carrier.is_blocked = !(told && carrier.send(mux, &mut desk.shard, session));
+                carrier.is_blocked = !(told && carrier.send(mux, &mut context.shard, session));
             });
-            desk.shard.counters().panics += panics;
+            context.shard.counters().panics += panics;
             if !is_there {
                 // It has closed, of which it tells, or never was.
                 carrier.waiting.clear();
                 carrier.closed.clear();
             }
-            desk.close_ended::<Y, _>(self);
+            context.close_ended::<Y, _>(self);
         }
         let Some(carrier) = self.carriers.get(place as usize).filter(|carrier| carrier.is_empty()) else {
             return;
@@ -245,17 +255,17 @@ impl StreamPort {
 
 impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
     type Io = Stream;
-    type Way = NoWay;
+    type Connect = NoDials;
 
     fn take_events(&mut self, events: &[Ready], shard: &mut Shard<H, LengthPrefix, Stream>) {
         shard.counters().stale_events += events.len() as u64;
     }
 
     /// Carriers bring what there is to read.
-    fn read(&mut self, _: &mut Desk<H, Stream>, _: Tick, _: &mut Y, _: &mut ReceiveBuffer) {}
+    fn read(&mut self, _: &mut PortContext<H, Stream>, _: Tick, _: &mut Y, _: &mut ReceiveBuffer) {}
 
     #[inline]
-    fn transmit(&mut self, _sys: &mut Y, access: &mut Visit<'_, H, Stream>) {
+    fn transmit(&mut self, _sys: &mut Y, access: &mut PortAccess<'_, H, Stream>) {
         self.queue(access);
     }
 
@@ -276,16 +286,16 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
     }
 
     fn place_dial(&mut self, dial: Box<NewDial>, _counters: &mut Counters) -> PlacedDial {
-        PlacedDial::Nowhere(dial.id, NoWay::error())
+        PlacedDial::Nowhere(dial.id, NoDials::error())
     }
 
     fn adopt_dialled(
         &mut self,
-        _desk: &mut Desk<H, Stream>,
+        _desk: &mut PortContext<H, Stream>,
         _sys: &mut Y,
         _connected: Connected<Stream>,
     ) -> Result<Key, DialError> {
-        Err(NoWay::error())
+        Err(NoDials::error())
     }
 
     fn forget(&mut self, ended: Ended<Stream>, shard: &Shard<H, LengthPrefix, Stream>) {
@@ -319,14 +329,14 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
 
     fn handle_carrier(
         &mut self,
-        desk: &mut Desk<H, Stream>,
+        context: &mut PortContext<H, Stream>,
         carrier: SessionId,
         about: StreamEffect,
         packets: &mut [u8],
     ) {
         let place = match &about {
-            StreamEffect::Open(new) => return self.open(desk, carrier, new),
-            StreamEffect::Lost(why) => return self.lose(desk, carrier, *why),
+            StreamEffect::Open(new) => return self.open(context, carrier, new),
+            StreamEffect::Lost(why) => return self.lose(context, carrier, *why),
             _ => self.find(carrier),
         };
         let Some((place, known)) =
@@ -338,9 +348,9 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
             StreamEffect::Packets { stream, packets: count, .. } => {
                 let Some(key) = known.streams.find(stream) else { return };
                 let most = self.inbox;
-                self.visit(desk, key, |access| access.handle_packets(packets, count, most));
+                self.visit(context, key, |access| access.handle_packets(packets, count, most));
             }
-            StreamEffect::End { stream } => self.end(desk, place, stream),
+            StreamEffect::End { stream } => self.end(context, place, stream),
             StreamEffect::Writable => {
                 known.is_blocked = false;
                 self.mark_due(place);
@@ -357,9 +367,9 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
         self.carriers.iter().any(|(_, carrier)| carrier.has_to_send())
     }
 
-    fn carry_out(&mut self, desk: &mut Desk<H, Stream>, carriers: &mut Carriers<'_, Y>) {
+    fn carry_out(&mut self, context: &mut PortContext<H, Stream>, carriers: &mut Carriers<'_, Y>) {
         for place in std::mem::take(&mut self.due) {
-            self.serve_carrier(desk, carriers, place);
+            self.serve_carrier(context, carriers, place);
         }
     }
 }

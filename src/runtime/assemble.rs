@@ -19,13 +19,13 @@ use crate::{
 pub(super) type Assemble<P, H, F> = Box<
     dyn FnOnce(
             &mut <P as Platform>::Sys,
-            ServiceSeed<'_, P, H, F>,
+            ServiceParts<'_, P, H, F>,
         ) -> Result<Box<dyn Service<<P as Platform>::Sys>>, ServeError>
         + Send,
 >;
 
 /// What the services of a shard are made of, whatever brings their sessions.
-pub(super) struct ServiceSeed<'a, P: Platform, H, F> {
+pub(super) struct ServiceParts<'a, P: Platform, H, F> {
     pub(super) handler: H,
     pub(super) shard: ShardConfig<F>,
     /// Of the service, on its thread.
@@ -46,9 +46,9 @@ where
     H: PacketHandler + 'static,
     F: Framing + Clone + 'static,
 {
-    Box::new(move |sys, seed| {
-        let ServiceSeed { handler, shard, number, mailbox, lifetime, registry, here, reporter, connector } =
-            seed;
+    Box::new(move |sys, service| {
+        let ServiceParts { handler, shard, number, mailbox, lifetime, registry, here, reporter, connector } =
+            service;
         let shard = Shard::new(handler, shard);
         let acceptor = parts.map(|parts| {
             let AcceptorParts { listeners, strategy, dispatch } = parts;

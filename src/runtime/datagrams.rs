@@ -2,7 +2,7 @@ use std::{io, marker::PhantomData, sync::Arc, vec};
 
 use super::{
     HandlerFactory, Platform, ShardRegistry, StartService,
-    assemble::ServiceSeed,
+    assemble::ServiceParts,
     hand_over::hand_dial,
     launcher::{LaunchShard, ShardLauncher},
     platform::SysOf,
@@ -82,8 +82,8 @@ where
         // In an outbox, and on its way to the handler, a datagram stands behind its length.
         let own = Contained::new(LengthPrefix::u32_be().max(intake.longest));
         let framings = Framings::new(own, OtherFramings::default());
-        let assemble = move |sys: &mut P::Sys, seed: ServiceSeed<'_, P, H, LengthPrefix>| {
-            assemble(sys, seed, sockets, intake, strategy)
+        let assemble = move |sys: &mut P::Sys, service: ServiceParts<'_, P, H, LengthPrefix>| {
+            assemble(sys, service, sockets, intake, strategy)
         };
         let id = self.registry.numbers.on_thread(thread);
         Box::new(ShardLauncher::standing(
@@ -117,12 +117,12 @@ impl<P: Platform> DispatchDials for ToWorkers<P> {
 
 fn assemble<P: Platform, H: PacketHandler + 'static>(
     sys: &mut P::Sys,
-    seed: ServiceSeed<'_, P, H, LengthPrefix>,
+    service: ServiceParts<'_, P, H, LengthPrefix>,
     sockets: Sockets<P>,
     intake: Intake,
     strategy: Option<Placing>,
 ) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
-    let ServiceSeed { handler, shard, number, mailbox, registry, here, reporter, connector, .. } = seed;
+    let ServiceParts { handler, shard, number, mailbox, registry, here, reporter, connector, .. } = service;
     // Where several threads have sockets at one address, a reply may come to any of them.
     let is_alone = registry.admission.standing() == 1;
     let from = sockets.iter().filter(|_| is_alone).map(|(_, addr)| addr.clone()).collect();

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Platform, ShardRegistry,
-    assemble::{Assemble, ServiceSeed, serve_streams},
+    assemble::{Assemble, ServiceParts, serve_streams},
     platform::StreamOf,
     registry::RegisteredShard,
     resolver::ShardNames,
@@ -321,8 +321,8 @@ where
             let reporter = registration.reporter(&member);
             let handler = make_handler(make)?;
             let core = registration.core(sys, &member, medium, reporter.clone(), neighbours);
-            let seed = registration.seed(handler, &member, framings, core, reporter, number);
-            start(sys, assemble, seed)
+            let service = registration.service(handler, &member, framings, core, reporter, number);
+            start(sys, assemble, service)
         }));
         match made.unwrap_or_else(|panic| Err(note_defect(panic))) {
             Ok(service) => Ok((service, registration)),
@@ -358,9 +358,9 @@ fn make_handler<H>(make: Contained<Box<dyn FnOnce() -> H + Send>>) -> Result<H, 
 fn start<P: Platform, H, F>(
     sys: &mut P::Sys,
     assemble: Assemble<P, H, F>,
-    seed: ServiceSeed<'_, P, H, F>,
+    service: ServiceParts<'_, P, H, F>,
 ) -> Result<Box<dyn Service<P::Sys>>, ServeError> {
-    let mut service = assemble(sys, seed)?;
+    let mut service = assemble(sys, service)?;
     match service.start() {
         Ok(()) => Ok(service),
         Err(panic) => {
@@ -431,7 +431,7 @@ impl<P: Platform> ShardRegistration<P> {
         })
     }
 
-    fn seed<H, F>(
+    fn service<H, F>(
         &self,
         handler: H,
         member: &RegisteredShard<P>,
@@ -439,7 +439,7 @@ impl<P: Platform> ShardRegistration<P> {
         core: Box<ShardCore>,
         reporter: Reporter,
         number: u8,
-    ) -> ServiceSeed<'_, P, H, F> {
+    ) -> ServiceParts<'_, P, H, F> {
         let registry = &*self.registry;
         let shard = ShardConfig {
             framings,
@@ -452,7 +452,7 @@ impl<P: Platform> ShardRegistration<P> {
         let (mailbox, lifetime) = (member.mailbox.clone(), self.lifetime);
         let here = registry.numbers.thread_of(self.id);
         let connector = connector_config(self, member, number);
-        ServiceSeed { handler, shard, number, mailbox, lifetime, registry, here, reporter, connector }
+        ServiceParts { handler, shard, number, mailbox, lifetime, registry, here, reporter, connector }
     }
 
     /// Called when the shard could not go on. A server needs all of its standing shards; the end of a forked one

@@ -2,7 +2,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use super::{
     HandlerFactory, Platform, ShardRegistry, StartService,
-    assemble::ServiceSeed,
+    assemble::ServiceParts,
     launcher::{LaunchShard, ShardLauncher},
 };
 use crate::{
@@ -68,8 +68,8 @@ where
         let own = Contained::new(LengthPrefix::u32_be().max(self.registry.limits.frame));
         let framings = Framings::new(own, OtherFramings::default());
         let carrying = self.carrying.clone();
-        let assemble = move |_: &mut P::Sys, seed: ServiceSeed<'_, P, H, LengthPrefix>| {
-            let ServiceSeed { handler, shard, mailbox, registry, here, reporter, connector, .. } = seed;
+        let assemble = move |_: &mut P::Sys, service: ServiceParts<'_, P, H, LengthPrefix>| {
+            let ServiceParts { handler, shard, mailbox, registry, here, reporter, connector, .. } = service;
             let Carrying { mux, service, inbox } = carrying;
             let made: Box<dyn Service<P::Sys>> = StreamPort::serve(StreamConfig {
                 shard: Shard::new(handler, shard),

@@ -30,10 +30,10 @@ impl Connection {
         }
         if self.status.insert(Flags::BROKEN) {
             self.status.insert(Flags::READABLE | Flags::HANGUP);
-            let rare = self.rare_or_new();
-            rare.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
+            let extra = self.extra_or_new();
+            extra.close_by = Some((core.clock.deadline(core.timeouts.close), core.clock.lost()));
             let kind = reason.kind();
-            rare.reason = Some(Contained::new(reason));
+            extra.reason = Some(Contained::new(reason));
             if let Some(handle_state) = self.handle_state() {
                 handle_state.lose(kind);
             }

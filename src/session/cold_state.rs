@@ -16,15 +16,15 @@ use crate::{
 #[derive(Default)]
 pub(super) struct ColdState {
     pub(super) handle_state: Option<Arc<HandleState>>,
-    /// The handler's timer, if there is only one. The others are in the rare state.
+    /// The handler's timer, if there is only one. The others are in the extra state.
     first_timer: Option<Timer>,
     pub(super) layered: Option<Box<Layered>>,
-    rare: Option<Box<RareState>>,
+    extra: Option<Box<ExtraState>>,
 }
 
 /// What few sessions need, and none for long.
 #[derive(Default)]
-pub(super) struct RareState {
+pub(super) struct ExtraState {
     more_timers: Vec<Timer>,
     /// Why it is closing.
     pub(super) reason: Option<Contained<CloseReason>>,
@@ -54,36 +54,36 @@ pub(super) struct RareState {
 pub(super) type Timer = (TimerId, TimerKey);
 
 impl ColdState {
-    pub(super) fn rare(&self) -> Option<&RareState> {
-        self.rare.as_deref()
+    pub(super) fn extra(&self) -> Option<&ExtraState> {
+        self.extra.as_deref()
     }
 
-    pub(super) fn rare_mut(&mut self) -> Option<&mut RareState> {
-        self.rare.as_deref_mut()
+    pub(super) fn extra_mut(&mut self) -> Option<&mut ExtraState> {
+        self.extra.as_deref_mut()
     }
 
-    pub(super) fn rare_or_new(&mut self) -> &mut RareState {
-        self.rare.get_or_insert_default()
+    pub(super) fn extra_or_new(&mut self) -> &mut ExtraState {
+        self.extra.get_or_insert_default()
     }
 
     /// Returns the layers, and why the session closes, if it does.
     pub(super) fn closing_layers(&mut self) -> Option<(&mut Layered, Option<&CloseReason>)> {
-        let reason = self.rare.as_ref().and_then(|rare| rare.reason.as_deref());
+        let reason = self.extra.as_ref().and_then(|extra| extra.reason.as_deref());
         Some((self.layered.as_deref_mut()?, reason))
     }
 
     fn more_timers(&mut self) -> Option<&mut Vec<Timer>> {
-        self.rare.as_mut().map(|rare| &mut rare.more_timers)
+        self.extra.as_mut().map(|extra| &mut extra.more_timers)
     }
 
     pub(super) fn timer_count(&self) -> usize {
-        usize::from(self.first_timer.is_some()) + self.rare().map_or(0, |rare| rare.more_timers.len())
+        usize::from(self.first_timer.is_some()) + self.extra().map_or(0, |extra| extra.more_timers.len())
     }
 
     /// Returns the key of a timer.
     pub(super) fn timer_mut(&mut self, timer: TimerId) -> Option<&mut TimerKey> {
-        let Self { first_timer, rare, .. } = self;
-        let more = rare.iter_mut().flat_map(|rare| &mut rare.more_timers);
+        let Self { first_timer, extra, .. } = self;
+        let more = extra.iter_mut().flat_map(|extra| &mut extra.more_timers);
         first_timer.iter_mut().chain(more).find(|(id, _)| *id == timer).map(|(_, key)| key)
     }
 
@@ -91,7 +91,7 @@ impl ColdState {
         if self.first_timer.is_none() {
             self.first_timer = Some(timer);
         } else {
-            self.rare_or_new().more_timers.push(timer);
+            self.extra_or_new().more_timers.push(timer);
         }
     }
 
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn one_timer_needs_no_rare_state_and_further_ones_are_found_as_well() {
+    fn one_timer_needs_no_extra_state_and_further_ones_are_found_as_well() {
         let mut wheel = TimerWheel::new();
         let mut cold = ColdState::default();
         let timers: Vec<Timer> = (0..3).map(|n| (TimerId(n), wheel.insert(u64::from(n), ()))).collect();
         for (n, timer) in timers.iter().enumerate() {
-            assert_eq!(cold.rare().is_some(), n > 1);
+            assert_eq!(cold.extra().is_some(), n > 1);
             cold.add_timer(*timer);
         }
         assert_eq!(cold.timer_count(), 3);

@@ -11,7 +11,7 @@ use crate::{
     id::{Key, SessionId},
     session::{
         FramingSlot, HandleState, SessionInfo, SessionStats, ShardCore,
-        cold_state::{ColdState, RareState},
+        cold_state::{ColdState, ExtraState},
         overhead,
         status::{Flags, Phase, ReadBlock, Status},
     },
@@ -145,8 +145,8 @@ impl Connection {
         self.inbox = None;
         self.status.remove(Flags::BACKLOG | Flags::SHUTDOWN);
         self.status.insert(Flags::CLOSING);
-        let rare = self.rare_or_new();
-        let reason = match rare.reason.take() {
+        let extra = self.extra_or_new();
+        let reason = match extra.reason.take() {
             // The connection had failed before the peer's end was found, which is early for a layer.
             Some(broken) if reason.is_end() => broken,
             _ => Contained::new(reason),
@@ -156,9 +156,9 @@ impl Connection {
         let flushed_by = core.clock.deadline(core.timeouts.close);
         // A shutdown allows as long as its grace period lasts.
         let cut_at = core.cut_at.map_or(0, |(at, _)| at);
-        rare.close_by = (!by_progress).then_some((flushed_by.max(cut_at), core.clock.lost()));
+        extra.close_by = (!by_progress).then_some((flushed_by.max(cut_at), core.clock.lost()));
         let kind = reason.kind();
-        rare.reason = Some(reason);
+        extra.reason = Some(reason);
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut(kind);
         }
@@ -203,7 +203,7 @@ impl Connection {
     fn linger(&mut self, core: &mut ShardCore) {
         self.status.set_phase(Phase::Lingering);
         let by = (core.clock.deadline(core.timeouts.linger), core.clock.lost());
-        self.rare_or_new().close_by = Some(by);
+        self.extra_or_new().close_by = Some(by);
         self.arm(core);
     }
 
@@ -275,7 +275,7 @@ impl Connection {
     /// Gives back everything that the shard holds for this session. Returns the reason for which it was closing, or
     /// `reason` if it was not.
     pub(crate) fn release(&mut self, reason: CloseReason, core: &mut ShardCore) -> CloseReason {
-        let closing = self.rare_mut().and_then(|rare| rare.reason.take()).map(Contained::into_inner);
+        let closing = self.extra_mut().and_then(|extra| extra.reason.take()).map(Contained::into_inner);
         let reason = closing.unwrap_or(reason);
         if let Some(handle_state) = self.handle_state() {
             handle_state.shut(reason.kind());
@@ -296,12 +296,12 @@ impl Connection {
 
     /// Returns the reason for which it is closing, if it is.
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
-        self.rare().and_then(|rare| rare.reason.as_deref())
+        self.extra().and_then(|extra| extra.reason.as_deref())
     }
 
     pub(crate) fn forget_reason(&mut self) {
-        if let Some(rare) = self.rare_mut() {
-            rare.reason = None;
+        if let Some(extra) = self.extra_mut() {
+            extra.reason = None;
         }
     }
 
@@ -382,20 +382,20 @@ impl Connection {
 
     /// Returns the deadline of a graceful close. Time in which the shard did not serve the peer is added.
     pub(crate) fn close_by(&self, lost: Tick) -> Option<Tick> {
-        let (by, lost_before) = self.rare()?.close_by?;
+        let (by, lost_before) = self.extra()?.close_by?;
         Some(by + (lost - lost_before))
     }
 
-    pub(super) fn rare(&self) -> Option<&RareState> {
-        self.cold.as_ref()?.rare()
+    pub(super) fn extra(&self) -> Option<&ExtraState> {
+        self.cold.as_ref()?.extra()
     }
 
-    pub(super) fn rare_mut(&mut self) -> Option<&mut RareState> {
-        self.cold.as_mut()?.rare_mut()
+    pub(super) fn extra_mut(&mut self) -> Option<&mut ExtraState> {
+        self.cold.as_mut()?.extra_mut()
     }
 
-    pub(super) fn rare_or_new(&mut self) -> &mut RareState {
-        self.cold.get_or_insert_default().rare_or_new()
+    pub(super) fn extra_or_new(&mut self) -> &mut ExtraState {
+        self.cold.get_or_insert_default().extra_or_new()
     }
 
     pub(crate) fn handle_state(&self) -> Option<&Arc<HandleState>> {

@@ -280,10 +280,10 @@ impl Connection {
         if carried > 0 {
             layer_buffers.shrink();
         }
-        let is_settled = was_open && layered.wire.is_none() && layered.stack.is_calm();
+        let is_unchanged = was_open && layered.wire.is_none() && layered.stack.is_calm();
         let peer = asked.peer.as_ref();
         let counted = peer.map_or(Ok(()), |peer| core.permits.recount(self.key.slot, peer));
-        if !is_settled || asked.has_news() || core.timeouts.has_packet() {
+        if !is_unchanged || asked.has_news() || core.timeouts.has_packet() {
             self.note_step(was_open, asked, core);
         }
         for message in panics {
@@ -302,10 +302,10 @@ impl Connection {
             self.endpoints = self.endpoints.with_peer(peer);
         }
         if let Some(proxied) = asked.proxied {
-            self.rare_or_new().proxied = Some(proxied);
+            self.extra_or_new().proxied = Some(proxied);
         }
         if let Some(protocol) = asked.protocol {
-            self.rare_or_new().protocol = Some(protocol);
+            self.extra_or_new().protocol = Some(protocol);
         }
         #[cfg(feature = "websocket")]
         if let Some(news) = asked.websocket {
@@ -423,7 +423,7 @@ impl Connection {
 
     /// Returns what a proxy has said about the connection.
     pub(crate) fn proxied(&self) -> Option<&ProxyHeader> {
-        self.rare()?.proxied.as_deref()
+        self.extra()?.proxied.as_deref()
     }
 
     #[cfg(feature = "tls")]
@@ -433,6 +433,6 @@ impl Connection {
 
     /// Returns the protocol that the layers have negotiated with the peer.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
-        self.rare()?.protocol.as_deref()
+        self.extra()?.protocol.as_deref()
     }
 }

@@ -194,12 +194,12 @@ impl Connection {
 
     /// Lets the first-packet timeout begin at `since`.
     pub(super) fn listen_from(&mut self, since: Tick) {
-        self.rare_or_new().listening_since = since;
+        self.extra_or_new().listening_since = since;
     }
 
     fn restamp_rare(&mut self, from: Tick, to: Tick) {
-        if let Some(rare) = self.rare_mut() {
-            for stamp in [&mut rare.discarding_since, &mut rare.listening_since] {
+        if let Some(extra) = self.extra_mut() {
+            for stamp in [&mut extra.discarding_since, &mut extra.listening_since] {
                 *stamp = if *stamp >= from { to } else { *stamp };
             }
         }
@@ -207,15 +207,15 @@ impl Connection {
 
     /// Returns since when we have listened to the peer: from the start, or from the end of a pause.
     fn listening_since(&self) -> Tick {
-        self.rare().map_or(self.opened, |rare| rare.listening_since.max(self.opened))
+        self.extra().map_or(self.opened, |extra| extra.listening_since.max(self.opened))
     }
 
     /// Returns when the incomplete frame began that is kept or discarded.
     fn frame_since(&self) -> Option<Tick> {
         let kept = self.inbox.as_ref().map(|inbox| inbox.since());
-        let rare = self.rare().filter(|_| self.status.has(Flags::DISCARDING));
+        let extra = self.extra().filter(|_| self.status.has(Flags::DISCARDING));
         let block = if self.is_layered() { self.block_since() } else { None };
-        kept.into_iter().chain(rare.map(|rare| rare.discarding_since)).chain(block).min()
+        kept.into_iter().chain(extra.map(|extra| extra.discarding_since)).chain(block).min()
     }
 }
 

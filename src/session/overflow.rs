@@ -103,7 +103,7 @@ impl Connection {
 
     #[cold]
     fn own_overflow(&self) -> Overflow {
-        self.rare().map(|rare| rare.overflow).unwrap_or_default()
+        self.extra().map(|extra| extra.overflow).unwrap_or_default()
     }
 
     /// Sets what becomes of packets for which there is no room.
@@ -115,7 +115,7 @@ impl Connection {
             self.status.remove(Flags::OWN_OVERFLOW);
             return;
         }
-        self.rare_or_new().overflow = overflow;
+        self.extra_or_new().overflow = overflow;
         self.status.insert(Flags::OWN_OVERFLOW);
         // What fits into spare bytes would be sent in any case.
         if let Some(outbox) = &mut self.outbox {

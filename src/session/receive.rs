@@ -268,7 +268,7 @@ impl Connection {
     #[cold]
     pub(crate) fn discard(&mut self, since: Tick, core: &mut ShardCore) {
         if self.status.insert(Flags::DISCARDING) {
-            self.rare_or_new().discarding_since = since;
+            self.extra_or_new().discarding_since = since;
             self.arm(core);
         }
     }

@@ -230,7 +230,7 @@ impl Connection {
     pub(crate) fn closes_behind_streams(&mut self, core: &mut ShardCore) -> bool {
         let carries = self.status.has(Flags::CARRIES);
         if carries {
-            self.rare_or_new().closes_behind_streams = true;
+            self.extra_or_new().closes_behind_streams = true;
             self.stay(core);
         }
         carries
@@ -239,7 +239,7 @@ impl Connection {
     /// None of its streams is left. Returns `true` if it has waited for that to close.
     pub(crate) fn note_unladen(&mut self) -> bool {
         self.status.remove(Flags::CARRIES);
-        self.rare_mut().is_some_and(|rare| std::mem::take(&mut rare.closes_behind_streams))
+        self.extra_mut().is_some_and(|extra| std::mem::take(&mut extra.closes_behind_streams))
     }
 
     /// The peer of a stream has ended it, in both directions. What was received before is still handed out.

@@ -14,7 +14,7 @@ impl Session<'_> {
     /// when that has returned. `None` for a session without a WebSocket, and on the side that has connected.
     #[must_use]
     pub fn upgrade(&self) -> Option<&Request> {
-        self.connection.rare()?.upgrade.as_deref()
+        self.connection.extra()?.upgrade.as_deref()
     }
 
     /// Returns what kind of message the present packet is, in `on_packet`. `None` if packets are not WebSocket messages.
@@ -55,21 +55,21 @@ impl Session<'_> {
 impl Connection {
     #[cold]
     pub(super) fn note_websocket(&mut self, news: WebSocketNews) {
-        let rare = self.rare_or_new();
+        let extra = self.extra_or_new();
         match news {
-            WebSocketNews::Upgrade(request) => rare.upgrade = Some(request),
-            WebSocketNews::PeerClose(frame) => rare.peer_close = Some(frame),
+            WebSocketNews::Upgrade(request) => extra.upgrade = Some(request),
+            WebSocketNews::PeerClose(frame) => extra.peer_close = Some(frame),
         }
     }
 
     pub(crate) fn forget_upgrade(&mut self) {
-        if let Some(rare) = self.rare_mut() {
-            rare.upgrade = None;
+        if let Some(extra) = self.extra_mut() {
+            extra.upgrade = None;
         }
     }
 
     pub(super) fn peer_close(&self) -> Option<&CloseFrame> {
-        self.rare()?.peer_close.as_deref()
+        self.extra()?.peer_close.as_deref()
     }
 
     /// Queues a beat: a ping, where packets are messages.

@@ -87,7 +87,7 @@ impl Net {
         }
         if to.ip().is_none() {
             // A Unix socket does not take its time.
-            self.settle(conn, answer);
+            self.answer_dial(conn, answer);
             if let Some(failed) = self.link(conn).error.take() {
                 self.close(fd);
                 return Err(error(failed));
@@ -95,11 +95,11 @@ impl Net {
             return Ok((fd, Connecting::Done));
         }
         let due = self.now + after;
-        self.at(due, move |net| net.settle(conn, answer));
+        self.at(due, move |net| net.answer_dial(conn, answer));
         Ok((fd, Connecting::UnderWay))
     }
 
-    fn settle(&mut self, conn: Conn, answer: Answer) {
+    fn answer_dial(&mut self, conn: Conn, answer: Answer) {
         let due = self.now + 1;
         let link = self.link(conn);
         if link.server.is_none() {

@@ -119,7 +119,7 @@ impl Tls {
     }
 
     /// Notices what the bytes that were read have changed.
-    fn settle(&mut self, read: usize, io: &mut LayerIo<'_>) -> Result<(), LayerError> {
+    fn update_stage(&mut self, read: usize, io: &mut LayerIo<'_>) -> Result<(), LayerError> {
         let connection = self.connection.as_mut().map_err(|error| LayerError::other(error.clone()))?;
         if let Stage::Shaking(before) = self.stage {
             let handshake = before + read;
@@ -152,7 +152,7 @@ impl Tls {
             let Some(batch) = batch else { return Ok(used) };
             let has_ended = self.read(batch, io)?;
             used += batch.len();
-            self.settle(batch.len(), io)?;
+            self.update_stage(batch.len(), io)?;
             if has_ended {
                 self.stage = Stage::Ended;
                 io.end();

@@ -34,7 +34,7 @@ pub(super) struct Sender {
     /// A client has keys for masks.
     keys: Option<Box<Keys>>,
     /// The answer to the last ping, which waits for the end of a frame.
-    owed: Option<Box<[u8]>>,
+    pending_pong: Option<Box<[u8]>>,
     /// Our close frame was sent: nothing may follow it.
     is_closed: bool,
     /// If it was agreed on.
@@ -78,7 +78,7 @@ impl Sender {
             kind: MessageKind::Binary,
             mask: [0; 4],
             keys,
-            owed: None,
+            pending_pong: None,
             is_closed: false,
             #[cfg(feature = "deflate")]
             deflate: None,
@@ -135,7 +135,7 @@ impl Sender {
                 if is_compressed {
                     self.end_compressed(Opcode::of(self.kind), wire)?;
                 }
-                self.settle(wire)?;
+                self.send_pending_pong(wire)?;
             }
             let Some(header) = self.next_header(&mut rest) else { return Ok(()) };
             self.begin(header, wire)?;
@@ -188,7 +188,7 @@ impl Sender {
             }
         }
         self.put_frame_head(opcode.bits(), header.len as usize, wire)?;
-        if self.left == 0 { self.settle(wire) } else { Ok(()) }
+        if self.left == 0 { self.send_pending_pong(wire) } else { Ok(()) }
     }
 
     /// Gives a part of a message to the compressor, if it is to be compressed.
@@ -245,16 +245,16 @@ impl Sender {
     /// section 5.5.3, allows.
     pub(super) fn answer(&mut self, ping: &[u8], wire: &mut BytesMut) -> Result<(), LayerError> {
         if self.is_mid_frame() {
-            self.owed = Some(ping.into());
+            self.pending_pong = Some(ping.into());
             return Ok(());
         }
         if self.is_closed { Ok(()) } else { self.put(Opcode::Pong, ping, wire) }
     }
 
-    /// A frame was sent: what has waited for that follows.
+    /// A frame was sent: a pong that has waited for its end follows.
     #[inline]
-    fn settle(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {
-        match self.owed.take() {
+    fn send_pending_pong(&mut self, wire: &mut BytesMut) -> Result<(), LayerError> {
+        match self.pending_pong.take() {
             Some(ping) => self.put(Opcode::Pong, &ping, wire),
             None => Ok(()),
         }
@@ -270,11 +270,11 @@ impl Sender {
 
     /// Bytes of memory.
     pub(super) fn capacity(&self) -> usize {
-        let owed = self.owed.as_ref().map_or(0, |owed| owed.len());
+        let pending_pong = self.pending_pong.as_ref().map_or(0, |pending_pong| pending_pong.len());
         #[cfg(feature = "deflate")]
         if let Some(deflate) = &self.deflate {
-            return owed + deflate.capacity();
+            return pending_pong + deflate.capacity();
         }
-        owed
+        pending_pong
     }
 }

@@ -302,7 +302,7 @@ fn a_handler_that_was_given_the_server_can_stop_it(on: On) {
 }
 
 #[test]
-fn serve_blocks_until_somebody_shuts_the_server_down() {
+fn serve_blocks_until_the_server_is_shut_down() {
     let server = Server::bind("127.0.0.1:0").expect("a free port").strategy(SingleReactor::new());
     let addr = server.local_addrs()[0].socket_addr().expect("TCP");
     let handle = server.handle();

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     counters::GatewayMetrics,
-    registry::{Census, ServerEntry},
+    registry::{GatewaySnapshot, ServerEntry},
     threads::Shared,
 };
 
@@ -59,7 +59,7 @@ impl Admin {
                 }
             },
             b"/metrics" => {
-                let text = prometheus(&self.shared.registry.census(), &self.shared.metrics());
+                let text = prometheus(&self.shared.registry.snapshot(), &self.shared.metrics());
                 response("200 OK", "text/plain; version=0.0.4; charset=utf-8", &text, is_head)
             }
             _ => response("404 Not Found", "text/plain", "/, /status.json and /metrics are here\n", is_head),
@@ -67,7 +67,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        let Census { clients, connections, servers } = self.shared.registry.census();
+        let GatewaySnapshot { clients, connections, servers } = self.shared.registry.snapshot();
         let metrics = self.shared.metrics();
         let counters = metrics.samples().map(|(name, _, value)| (name, value)).collect();
         let servers = servers.iter().map(ServerStatus::from).collect();
@@ -154,7 +154,7 @@ fn response(status: &str, kind: &str, body: &str, is_head: bool) -> Vec<u8> {
 }
 
 /// Returns the text that Prometheus reads.
-fn prometheus(census: &Census, metrics: &GatewayMetrics) -> String {
+fn prometheus(snapshot: &GatewaySnapshot, metrics: &GatewayMetrics) -> String {
     let mut text = String::new();
     let mut put = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
         let _ =
@@ -164,13 +164,13 @@ fn prometheus(census: &Census, metrics: &GatewayMetrics) -> String {
         }
     };
     let one = |value: usize| [(String::new(), value as u64)];
-    put("connected_clients", "gauge", "Clients that are connected.", &one(census.clients));
-    put("connected_servers", "gauge", "Server links.", &one(census.servers.len()));
-    put("connections", "gauge", "Virtual connections.", &one(census.connections));
-    let newest = census.servers.iter().filter(|server| server.takes_dials);
+    put("connected_clients", "gauge", "Clients that are connected.", &one(snapshot.clients));
+    put("connected_servers", "gauge", "Server links.", &one(snapshot.servers.len()));
+    put("connections", "gauge", "Virtual connections.", &one(snapshot.connections));
+    let newest = snapshot.servers.iter().filter(|server| server.takes_dials);
     let rows: Vec<_> = newest
         .map(|server| {
-            let same = census.servers.iter().filter(|other| other.id == server.id);
+            let same = snapshot.servers.iter().filter(|other| other.id == server.id);
             (format!("{{server=\"{}\"}}", server.id), same.map(|other| other.connections as u64).sum())
         })
         .collect();

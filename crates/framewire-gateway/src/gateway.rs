@@ -18,7 +18,7 @@ use crate::{
     links::{ClientLinks, Door, ServerLinks},
     local::{FEED, Local, Threads},
     protocol::WholeFrames,
-    registry::Census,
+    registry::GatewaySnapshot,
     threads::Shared,
 };
 
@@ -229,10 +229,10 @@ impl RunningGateway {
         self.threads.shared.metrics()
     }
 
-    /// Returns who is connected now.
+    /// Returns how many clients and virtual connections there are now, and the links of the servers.
     #[must_use]
-    pub fn census(&self) -> Census {
-        self.threads.shared.registry.census()
+    pub fn snapshot(&self) -> GatewaySnapshot {
+        self.threads.shared.registry.snapshot()
     }
 
     /// Replaces the keys that are valid at the `address`-th address of the servers, counted from 0. Servers that are
@@ -258,7 +258,7 @@ impl RunningGateway {
         self.threads.shared.registry.drain();
         let began = Instant::now();
         loop {
-            let left = self.census().connections;
+            let left = self.snapshot().connections;
             let passed = began.elapsed();
             if left == 0 || passed > time + Duration::from_secs(1) {
                 return;

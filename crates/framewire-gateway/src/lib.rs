@@ -37,5 +37,5 @@ pub use endpoint::{
 pub use gateway::{Gateway, RunningGateway};
 pub use keys::{Dialect, Keys, KeysError};
 pub use limits::GatewayLimits;
-pub use registry::{Census, ServerEntry};
+pub use registry::{GatewaySnapshot, ServerEntry};
 pub use side::Side;

@@ -207,7 +207,7 @@ impl Registry {
     }
 
     /// Returns the IDs of the servers, each with its connections, and the numbers of clients and connections.
-    pub(crate) fn census(&self) -> Census {
+    pub(crate) fn snapshot(&self) -> GatewaySnapshot {
         let inner = self.lock();
         let servers = inner.ids.values().flat_map(|numbers| {
             let servers = numbers.iter().rev().filter_map(|number| inner.servers.get(number));
@@ -221,7 +221,7 @@ impl Registry {
         });
         let mut servers: Vec<_> = servers.collect();
         servers.sort_by_key(|server| (server.id, !server.takes_dials));
-        Census { clients: inner.clients.len(), connections: inner.connections.len(), servers }
+        GatewaySnapshot { clients: inner.clients.len(), connections: inner.connections.len(), servers }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -242,10 +242,11 @@ impl Registry {
     }
 }
 
-/// Who is connected, at one moment.
+/// How many clients and connections, and which servers, a gateway holds at one moment: see
+/// [`RunningGateway::snapshot`](crate::RunningGateway::snapshot).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Census {
+pub struct GatewaySnapshot {
     /// Clients that are connected.
     pub clients: usize,
     /// Virtual connections, those included that are being opened.
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_are_counted_whoever_dials_and_given_back_once() {
+    fn both_ends_are_counted_from_either_side_and_given_back_once() {
         let registry = Registry::default();
         let dialer = client(&registry, 0).unwrap();
         registry.add_server(7, link(9), Arc::default());
@@ -336,10 +337,10 @@ mod tests {
         }
         assert_eq!(registry.connect(4, other, 7, &limits()), Ok(link(9)));
         assert_eq!(registry.connect(5, dialer, 7, &limits()), Err(Refusal::ServerFull));
-        let census = registry.census();
-        assert_eq!((census.clients, census.connections), (2, 3));
+        let snapshot = registry.snapshot();
+        assert_eq!((snapshot.clients, snapshot.connections), (2, 3));
         assert_eq!(
-            census.servers,
+            snapshot.servers,
             [ServerEntry { id: 7, takes_dials: true, connections: 3, frames: 0, bytes: 0 }]
         );
     }
@@ -370,7 +371,8 @@ mod tests {
         registry.add_server(7, link(10), Arc::default());
         let older = Dialer { side: Side::Server, id: 7, link: link(8) };
         assert_eq!(registry.connect(3, older, dialer.id, &limits()), Ok(link(0)));
-        let connections: Vec<_> = registry.census().servers.iter().map(|server| server.connections).collect();
+        let connections: Vec<_> =
+            registry.snapshot().servers.iter().map(|server| server.connections).collect();
         assert_eq!(connections, [0, 2]);
     }
 }

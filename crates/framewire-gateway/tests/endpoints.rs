@@ -300,7 +300,7 @@ fn the_other_dialect_is_spoken_and_a_wrong_key_serves_nobody() {
     let right = right.options(options()).spawn(echo()).expect("started");
     registered(&gateway, 2);
     wait_until(|| gateway.metrics().servers_refused > 1);
-    assert!(gateway.census().servers.iter().all(|server| server.id == 2));
+    assert!(gateway.snapshot().servers.iter().all(|server| server.id == 2));
     let link = Endpoint::client(client_addr(&gateway)).expect("connected");
     let conn = link.dial(2, PATIENCE).expect("open");
     conn.send(b"hello").expect("sent");

@@ -200,7 +200,7 @@ fn an_older_server_with_the_same_id_keeps_its_connections_and_is_found_again() {
         let mut older = Peer::server(&gateway, 1);
         let kept = client.dial(1, &mut older);
         let mut newer = Peer::server(&gateway, 1);
-        wait_until(|| gateway.census().servers.len() == 2);
+        wait_until(|| gateway.snapshot().servers.len() == 2);
         let conn = client.dial(1, &mut newer);
         client.say(kept, b"to the older");
         older.expect(&message(kept, b"to the older"));
@@ -292,7 +292,7 @@ fn links_that_come_and_go_leave_nothing_behind() {
 }
 
 fn connections(gateway: &RunningGateway) -> usize {
-    gateway.census().connections
+    gateway.snapshot().connections
 }
 
 #[test]

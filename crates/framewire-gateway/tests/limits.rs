@@ -32,7 +32,7 @@ fn a_server_link_above_the_limit_waits_until_another_one_ends() {
         let conn = client.dial(3, &mut servers[2]);
         servers.remove(0);
         late.prove(KEY.as_bytes(), 4);
-        wait_until(|| gateway.census().servers.iter().any(|server| server.id == 4));
+        wait_until(|| gateway.snapshot().servers.iter().any(|server| server.id == 4));
         client.say(conn, b"hello");
         servers[1].expect(&message(conn, b"hello"));
         drop((client, servers, late));

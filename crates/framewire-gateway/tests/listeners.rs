@@ -47,7 +47,7 @@ fn links_that_workers_accept_for_themselves_reach_each_other_across_them() {
             client.expect(&back);
         }
     }
-    assert_eq!(gateway.census().connections, 4 * 32);
+    assert_eq!(gateway.snapshot().connections, 4 * 32);
     drop((clients, servers));
     audit(gateway);
 }
@@ -68,7 +68,7 @@ fn every_listener_of_a_side_leads_to_the_same_gateway() {
     for (id, (at, key)) in (1..).zip(gateway.server_addrs().iter().zip([KEY, "another key"])) {
         let mut server = Peer::connect(addr(at));
         server.prove(key.as_bytes(), id);
-        wait_until(|| gateway.census().servers.iter().any(|server| server.id == id));
+        wait_until(|| gateway.snapshot().servers.iter().any(|server| server.id == id));
         servers.push(server);
     }
     let mut clients: Vec<Peer> = gateway.client_addrs().iter().map(|at| Peer::connect(addr(at))).collect();

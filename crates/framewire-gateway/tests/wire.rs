@@ -18,7 +18,7 @@ fn a_conversation_is_the_documented_bytes() {
         let answer = Dialect::Md5.answer(&challenge, &[0; 16], KEY.as_bytes(), 1);
         assert_eq!(answer.len(), 20);
         server.write(&answer);
-        wait_until(|| !gateway.census().servers.is_empty());
+        wait_until(|| !gateway.snapshot().servers.is_empty());
         let mut client = Peer::client(&gateway);
         client.write(&[5, 0, 0, 0, 0, 0, 0, 0, 0]);
         client.expect(&[9, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]);
@@ -141,7 +141,7 @@ fn a_wrong_digest_ends_the_link_at_once_and_half_of_one_at_the_deadline() {
         half.write(&answer[..len]);
         half.expect_silent_end();
     }
-    assert!(gateway.census().servers.is_empty());
+    assert!(gateway.snapshot().servers.is_empty());
     audit(gateway);
 }
 

@@ -145,7 +145,7 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_handshake() {
 }
 
 #[test]
-fn whoever_is_no_trusted_proxy_is_refused_or_served_as_it_is() {
+fn a_peer_that_is_no_trusted_proxy_is_refused_or_served_as_it_is() {
     let nobody = || ProxyProtocol::trusting(["192.0.2.0/24"]).expect("this is a network");
     let mut world = behind(nobody(), Limits::default(), |_| ());
     let events = Events::new(10, vec![world.registry.hub().clone()]);

@@ -352,7 +352,7 @@ impl Run {
     }
 
     /// Without further faults, everything owed arrives and nothing is left.
-    fn settle(&mut self) {
+    fn run_to_the_end(&mut self) {
         let resets = self.world.net().faults.reset > 0;
         self.world.net().faults = Faults::none();
         self.world.net().horizon = u64::MAX;
@@ -450,7 +450,7 @@ impl Run {
 fn run(seed: u64) -> u64 {
     let mut run = Run::new(seed);
     run.play();
-    run.settle();
+    run.run_to_the_end();
     run.world.network.lock().trace
 }
 

@@ -13,9 +13,9 @@ use crate::{
 
 /// What was told, each by the number of its packet.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(u32, Outcome)>>>);
+struct Outcomes(Arc<Mutex<Vec<(u32, Outcome)>>>);
 
-impl Told {
+impl Outcomes {
     fn lock(&self) -> MutexGuard<'_, Vec<(u32, Outcome)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,7 +92,7 @@ fn ends_in(setup: &Setup, end: End, kind: CloseKind) {
     // The first does not read.
     let (conn, other) = (world.connect(), world.connect());
     world.run_for(5);
-    let (session, told) = (handle(0), Told::default());
+    let (session, told) = (handle(0), Outcomes::default());
     let mut tickets: Vec<SendTicket> = Vec::new();
     let mut send = |number: u32| {
         tickets.push(session.send_tracked([7; 4_000]).expect("there is room"));
@@ -167,7 +167,7 @@ fn what_was_sent_before_a_graceful_close_is_written() {
         let mut world = world(setup, &kept);
         let conn = world.connect();
         world.run_for(5);
-        let told = Told::default();
+        let told = Outcomes::default();
         for number in 0..2_000u32 {
             let sent = handle(0).send_then(number.to_be_bytes(), told.note(number));
             assert_eq!(sent, Ok(()));
@@ -191,7 +191,7 @@ fn a_closure_may_send_again_and_its_panic_is_counted() {
     let mut world = world(Setup::default(), &kept);
     let conn = world.connect();
     world.run_for(5);
-    let (session, told) = (handle(0), Told::default());
+    let (session, told) = (handle(0), Outcomes::default());
     let (again, note) = (session.clone(), told.note(2));
     session
         .send_then("one", move |outcome| {
@@ -213,7 +213,7 @@ fn a_closure_may_send_again_and_its_panic_is_counted() {
 #[test]
 fn a_closure_that_sends_again_when_it_is_refused_is_called_once_in_each_turn() {
     const TIMES: usize = 50;
-    fn insist(session: SessionHandle, told: Told) {
+    fn insist(session: SessionHandle, told: Outcomes) {
         let again = session.clone();
         let _ = session.send_then(vec![0; 1 << 20], move |outcome| {
             told.lock().push((0, outcome));
@@ -233,7 +233,7 @@ fn a_closure_that_sends_again_when_it_is_refused_is_called_once_in_each_turn() {
         });
     let (first, second) = (world.connect(), world.connect());
     world.run_for(5);
-    let (session, told) = (handle(0), Told::default());
+    let (session, told) = (handle(0), Outcomes::default());
     let begins = told.clone();
     // On the shard's thread, where each refusal is told at the end of a turn.
     handle(1).send_then("go", move |_| insist(session, begins)).expect("there is room");
@@ -259,11 +259,11 @@ fn a_closure_that_sends_again_is_called_although_nothing_else_happens() {
     let mut world = world(Setup::default(), &kept);
     let conn = world.connect();
     world.run_for(5);
-    let (session, told) = (handle(0), Told::default());
+    let (session, told) = (handle(0), Outcomes::default());
     let (again, late) = (session.clone(), told.note(2));
     session
         .send_then("first", move |_| {
-            // Told at the end of the next turn, since it is refused at once.
+            // Outcomes at the end of the next turn, since it is refused at once.
             let _ = again.send_then(vec![0; 1 << 30], late);
         })
         .expect("there is room");

@@ -55,7 +55,7 @@ fn note(told: &Arc<Mutex<Vec<Outcome>>>) -> impl FnOnce(Outcome) + Send + 'stati
     move |outcome| told.lock().unwrap_or_else(PoisonError::into_inner).push(outcome)
 }
 
-fn settled(dial: Dial) -> (World, Upstream) {
+fn connected(dial: Dial) -> (World, Upstream) {
     let mut world = world(Setup::default());
     world.net().answer(&addr(1), Answer::Accept, 1);
     let upstream = world.dial(dial);
@@ -66,7 +66,7 @@ fn settled(dial: Dial) -> (World, Upstream) {
 
 #[test]
 fn a_packet_for_a_connection_is_told_of_when_it_is_written() {
-    let (mut world, upstream) = settled(again(1));
+    let (mut world, upstream) = connected(again(1));
     let sent = Sent::by(&upstream, b"hello");
     sent.assert_waits();
     world.run_for(1);
@@ -81,7 +81,7 @@ fn a_packet_for_a_connection_is_told_of_when_it_is_written() {
 
 #[test]
 fn a_packet_that_is_kept_is_told_of_when_a_later_connection_has_written_it() {
-    let (mut world, upstream) = settled(again(10));
+    let (mut world, upstream) = connected(again(10));
     let conn = last(&world);
     world.net().answer(&addr(1), Answer::Refuse(errno::ECONNREFUSED), 0);
     world.net().reset(conn);
@@ -158,7 +158,7 @@ fn a_packet_that_is_kept_when_the_upstream_ends_is_told_so_however_it_ends() {
 
 #[test]
 fn a_packet_that_is_refused_is_told_of_as_the_method_says() {
-    let (mut world, upstream) = settled(again(3).while_down(WhileDown::Refuse));
+    let (mut world, upstream) = connected(again(3).while_down(WhileDown::Refuse));
     let conn = last(&world);
     world.net().reset(conn);
     world.run_for(5);
@@ -190,7 +190,7 @@ fn what_is_kept_counts_for_its_ticket_too() {
 
 #[test]
 fn a_panic_in_what_is_called_is_counted_and_ends_nothing() {
-    let (mut world, upstream) = settled(again(10));
+    let (mut world, upstream) = connected(again(10));
     let bomb = |_: Outcome| resume_unwind(Box::new("boom"));
     assert_eq!(upstream.send_then("written", bomb), Ok(()));
     world.run_for(1);

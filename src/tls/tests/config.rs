@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// A directory that is removed with what is in it.
-struct Scratch(PathBuf);
+struct TempDir(PathBuf);
 
-impl Scratch {
+impl TempDir {
     fn new(name: &str) -> std::io::Result<Self> {
         let path = std::env::temp_dir().join(format!("framewire-tls-{}-{name}", std::process::id()));
         fs::create_dir_all(&path)?;
@@ -26,7 +26,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -38,10 +38,10 @@ fn failure(certificate: &Path, key: &Path) -> String {
 
 #[test]
 fn an_error_names_the_file_and_what_is_wrong_with_it() -> Tested {
-    let scratch = Scratch::new("errors")?;
+    let dir = TempDir::new("errors")?;
     let (own, other) = (made(&["localhost"])?, made(&["localhost"])?);
-    let certificate = scratch.put("cert.pem", &own.certificate)?;
-    let key = scratch.put("key.pem", &own.key)?;
+    let certificate = dir.put("cert.pem", &own.certificate)?;
+    let key = dir.put("key.pem", &own.key)?;
     TlsIdentity::from_pem_files(&certificate, &key)?;
 
     let cut = own.certificate.replace("-----END CERTIFICATE-----", "");
@@ -50,8 +50,8 @@ fn an_error_names_the_file_and_what_is_wrong_with_it() -> Tested {
     let legacy = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
                   -----END RSA PRIVATE KEY-----\n";
     let unusable = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-    let elsewhere = scratch.0.join("none.pem");
-    let put = |text: &str| scratch.put("odd.pem", text);
+    let elsewhere = dir.0.join("none.pem");
+    let put = |text: &str| dir.put("odd.pem", text);
     for (odd, said) in [
         (own.key.as_str(), "there is no certificate in it; it begins with: PRIVATE KEY"),
         ("", "there is no certificate in it; it is empty"),
@@ -64,7 +64,7 @@ fn an_error_names_the_file_and_what_is_wrong_with_it() -> Tested {
         let error = failure(&put(odd)?, &key);
         assert!(error.contains("odd.pem: ") && error.contains(said), "{odd}: {error}");
     }
-    let error = failure(&scratch.put("odd.pem", [0x30, 0x82, 1, 0])?, &key);
+    let error = failure(&dir.put("odd.pem", [0x30, 0x82, 1, 0])?, &key);
     assert!(error.contains("it is DER, not PEM; `openssl x509"), "{error}");
     for (odd, said) in [
         (own.certificate.as_str(), "there is no private key in it; it begins with: CERTIFICATE"),
@@ -88,9 +88,9 @@ fn an_error_names_the_file_and_what_is_wrong_with_it() -> Tested {
 
 #[test]
 fn a_certificate_and_its_key_may_be_in_one_file() -> Tested {
-    let scratch = Scratch::new("one")?;
+    let dir = TempDir::new("one")?;
     let own = made(&["localhost"])?;
-    let both = scratch.put("both.pem", format!("# ours\n{}{}", own.key, own.certificate))?;
+    let both = dir.put("both.pem", format!("# ours\n{}{}", own.key, own.certificate))?;
     TlsIdentity::from_pem_files(&both, &both)?;
     Ok(())
 }
@@ -136,10 +136,10 @@ fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() -> Tested {
 
 #[test]
 fn new_handshakes_get_what_the_files_hold_and_broken_files_change_nothing() -> Tested {
-    let scratch = Scratch::new("reload")?;
+    let dir = TempDir::new("reload")?;
     let (old, new) = (made(&["localhost"])?, made(&["localhost"])?);
-    let certificate = scratch.put("cert.pem", &old.certificate)?;
-    let key = scratch.put("key.pem", &old.key)?;
+    let certificate = dir.put("cert.pem", &old.certificate)?;
+    let key = dir.put("key.pem", &old.key)?;
     let acceptor = TlsAcceptor::new(TlsIdentity::from_pem_files(&certificate, &key)?)?;
     let (reloader, publisher) = (acceptor.reloader(), Publisher::default());
     acceptor.report_to(publisher.hub());
@@ -147,14 +147,14 @@ fn new_handshakes_get_what_the_files_hold_and_broken_files_change_nothing() -> T
 
     let mut before = Link::new(&acceptor, &TlsConnector::new(old.roots()?)?, "localhost")?;
     before.shake(usize::MAX)?;
-    scratch.put("cert.pem", &new.certificate)?;
+    dir.put("cert.pem", &new.certificate)?;
     let error = reloader.reload().expect_err("the key is still the old one");
     assert!(matches!(error, TlsConfigError::KeyMismatch { .. }), "{error}");
     assert_eq!(shown(&acceptor, "localhost")?, der(&old)?);
-    scratch.put("key.pem", &new.key)?;
+    dir.put("key.pem", &new.key)?;
     reloader.reload()?;
     assert_eq!(shown(&acceptor, "localhost")?, der(&new)?);
-    scratch.put("key.pem", "")?;
+    dir.put("key.pem", "")?;
     assert!(matches!(reloader.reload(), Err(TlsConfigError::NoKey { .. })));
     assert_eq!(shown(&acceptor, "localhost")?, der(&new)?);
 

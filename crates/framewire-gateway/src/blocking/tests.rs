@@ -27,7 +27,7 @@ fn client(gateway: &RunningGateway) -> Endpoint {
 fn server(gateway: &RunningGateway, id: u32) -> Endpoint {
     let addr = gateway.server_addrs()[0].socket_addr().unwrap();
     let server = Endpoint::server(addr, id, b"key", Dialect::HmacSha256).unwrap();
-    while gateway.census().servers.iter().all(|server| server.id != id) {
+    while gateway.snapshot().servers.iter().all(|server| server.id != id) {
         thread::sleep(Duration::from_millis(1));
     }
     server

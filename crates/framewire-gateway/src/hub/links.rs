@@ -224,7 +224,7 @@ impl Hub {
     }
 
     #[cfg(test)]
-    pub(crate) fn census(&self) -> (usize, usize) {
+    pub(crate) fn link_counts(&self) -> (usize, usize) {
         (self.links.len(), self.ends.len())
     }
 }

@@ -33,12 +33,12 @@ impl World {
 
     fn leave(&mut self, link: At) {
         self.hubs[link.0].remove(link.1);
-        self.settle();
+        self.run_until_idle();
     }
 
     fn send(&mut self, from: At, command: Command) -> Result<(), LinkEnd> {
         let done = self.hubs[from.0].frame(from.1, &command.frame());
-        self.settle();
+        self.run_until_idle();
         done
     }
 
@@ -46,12 +46,12 @@ impl World {
         let mut frame = BytesMut::new();
         put_frame(conn, payload, u32::MAX, &mut frame).expect("short enough");
         let done = self.hubs[from.0].frame(from.1, &frame);
-        self.settle();
+        self.run_until_idle();
         done
     }
 
     /// Lets the threads take their messages, until there are none.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         let mut batch = Batch::default();
         for _ in 0..100 {
             let calls: Vec<u16> = self.hubs.iter_mut().flat_map(Hub::take_calls).collect();
@@ -72,7 +72,7 @@ impl World {
             hub.sent(link.1, front.len());
             bytes.extend_from_slice(&front);
         }
-        self.settle();
+        self.run_until_idle();
         heard(bytes)
     }
 
@@ -91,12 +91,12 @@ impl World {
     }
 
     fn audit(&self) {
-        let census = self.shared.registry.census();
+        let snapshot = self.shared.registry.snapshot();
         let ends: usize =
             self.hubs.iter().map(|hub| hub.ends.iter().filter(|(_, end)| end.is_live()).count()).sum();
-        assert_eq!(ends, 2 * census.connections, "each connection has two ends");
+        assert_eq!(ends, 2 * snapshot.connections, "each connection has two ends");
         let metrics = self.shared.metrics();
-        assert_eq!(metrics.opened - metrics.closed, census.connections as u64);
+        assert_eq!(metrics.opened - metrics.closed, snapshot.connections as u64);
     }
 }
 
@@ -159,7 +159,7 @@ fn frames_reach_the_other_end_unchanged_and_in_order_both_ways() {
         let all = [message(conn, b"one"), message(conn, b""), message(conn, b"three")];
         assert_eq!(world.received(server), all);
         assert_eq!(world.received(client), all);
-        let servers = world.shared.registry.census().servers;
+        let servers = world.shared.registry.snapshot().servers;
         assert_eq!(
             (servers[0].frames, servers[0].bytes),
             (6, 6 * 8 + 2 * 8),
@@ -212,7 +212,7 @@ fn dials_to_nobody_or_with_ids_that_were_not_issued_are_refused_and_nothing_else
 }
 
 #[test]
-fn a_client_has_so_many_connections_whoever_dials_and_gets_the_places_back() {
+fn the_connections_of_a_client_are_bounded_from_either_side_and_free_their_places() {
     for (mut world, other) in worlds(small()) {
         let (client, server) = (world.client(0), world.server(other, 7));
         let conns: Vec<u32> = (0..3).map(|_| world.open(client, server)).collect();
@@ -319,7 +319,7 @@ fn a_link_that_goes_closes_its_connections_for_their_other_ends_at_once() {
         assert_eq!(world.received(second), [closed(1)]);
         world.leave(second);
         world.audit();
-        let left: Vec<_> = world.hubs.iter().map(Hub::census).collect();
+        let left: Vec<_> = world.hubs.iter().map(Hub::link_counts).collect();
         assert!(left.iter().all(|left| *left == (0, 0)), "{left:?}");
     }
 }
@@ -332,23 +332,23 @@ fn a_client_that_goes_in_the_middle_of_a_dial_leaves_nothing_behind() {
     // The dial is on its way to the other thread when the client leaves.
     world.hubs[0].frame(client.1, &Command::Dial { conn: 1, remote: 7 }.frame()).unwrap();
     world.hubs[0].remove(client.1);
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.received(server), [Heard::Command(Command::Close { conn: 1 })]);
-    let census = world.shared.registry.census();
-    assert_eq!((census.clients, census.connections, census.servers[0].connections), (0, 0, 0));
+    let snapshot = world.shared.registry.snapshot();
+    assert_eq!((snapshot.clients, snapshot.connections, snapshot.servers[0].connections), (0, 0, 0));
     // And the other way round: the server leaves while it is dialed.
     let client = world.client(0);
     world.send(client, Command::New).unwrap();
     world.hubs[0].frame(client.1, &Command::Dial { conn: 2, remote: 7 }.frame()).unwrap();
     world.hubs[1].remove(server.1);
-    world.settle();
+    world.run_until_idle();
     let told = world.received(client);
     assert_eq!(
         told,
         [Heard::Command(Command::Open { conn: 2 }), Heard::Command(Command::Refuse { conn: 2 })]
     );
     world.audit();
-    assert_eq!((world.hubs[0].census(), world.hubs[1].census()), ((1, 0), (0, 0)));
+    assert_eq!((world.hubs[0].link_counts(), world.hubs[1].link_counts()), ((1, 0), (0, 0)));
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn a_client_that_does_not_read_loses_the_connection_that_overflows_and_its_serve
         world.leave(client);
         world.leave(bystander);
         world.leave(server);
-        assert!(world.hubs.iter().all(|hub| hub.census() == (0, 0)));
+        assert!(world.hubs.iter().all(|hub| hub.link_counts() == (0, 0)));
     }
 }
 

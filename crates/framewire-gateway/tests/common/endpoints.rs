@@ -30,7 +30,7 @@ pub(crate) fn server(gateways: &[&RunningGateway], id: u32) -> ServerEndpoint {
 
 /// Waits until the gateway knows the server.
 pub(crate) fn registered(gateway: &RunningGateway, id: u32) {
-    wait_until(|| gateway.census().servers.iter().any(|server| server.id == id));
+    wait_until(|| gateway.snapshot().servers.iter().any(|server| server.id == id));
 }
 
 pub(crate) fn echo() -> impl PacketHandler<State = ()> + Clone + Send + 'static {
@@ -87,7 +87,7 @@ impl Noted {
 pub(crate) fn stop(endpoint: RunningEndpoint, gateways: Vec<RunningGateway>) {
     endpoint.stop(PATIENCE).expect("it stops in peace");
     for gateway in gateways {
-        wait_until(|| gateway.census().servers.is_empty());
+        wait_until(|| gateway.snapshot().servers.is_empty());
         gateway.stop(PATIENCE).expect("it stops in peace");
     }
 }

@@ -68,7 +68,7 @@ impl Peer {
         let mut peer = Self::connect(server_addr(gateway));
         peer.prove(KEY.as_bytes(), id);
         // Until it is registered, a dial would be refused.
-        let known = || gateway.census().servers.iter().filter(|server| server.id == id).count();
+        let known = || gateway.snapshot().servers.iter().filter(|server| server.id == id).count();
         wait_until(|| known() > 0);
         peer
     }
@@ -194,8 +194,8 @@ pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
 /// Nothing is left of links that have ended, and each connection that was opened was closed once.
 pub(crate) fn audit(gateway: RunningGateway) {
     wait_until(|| {
-        let (census, metrics) = (gateway.census(), gateway.metrics());
-        let is_empty = census.clients == 0 && census.connections == 0 && census.servers.is_empty();
+        let (snapshot, metrics) = (gateway.snapshot(), gateway.metrics());
+        let is_empty = snapshot.clients == 0 && snapshot.connections == 0 && snapshot.servers.is_empty();
         is_empty && metrics.opened <= metrics.closed
     });
     let metrics = gateway.metrics();

@@ -13,14 +13,14 @@ use crate::bench::machine::Cores;
 use crate::bench::process::Process;
 
 /// A process that tells us lines. It is killed when it is dropped.
-struct Told {
+struct PipedProcess {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
     name: String,
 }
 
-impl Told {
+impl PipedProcess {
     fn start(command: &mut Command, cores: &Cores, own: &[usize], name: String) -> Result<Self, BenchError> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let spawned = spawn_on(command, cores, own);
@@ -48,7 +48,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for PipedProcess {
     fn drop(&mut self) {
         // An error means that it has ended.
         let _ = self.child.kill();
@@ -58,7 +58,7 @@ impl Drop for Told {
 
 /// A gateway that is open to all, with addresses of its own.
 pub(super) struct Gateway {
-    told: Told,
+    process: PipedProcess,
     clients: SocketAddr,
     servers: SocketAddr,
 }
@@ -68,18 +68,18 @@ impl Gateway {
         const ANY: &str = "127.0.0.1:0";
         let args = ["--open-to-all", "--clients", ANY, "--servers", ANY, "--log-level", "warn"];
         let name = program.display().to_string();
-        let mut told = Told::start(Command::new(program).args(args), cores, own, name)?;
+        let mut process = PipedProcess::start(Command::new(program).args(args), cores, own, name)?;
         let mut addr = |before: &str| {
-            let line = told.line()?;
+            let line = process.line()?;
             let addr = line.strip_prefix(before).and_then(|addr| addr.parse().ok());
             addr.ok_or_else(|| {
-                told.fail(format!(
+                process.fail(format!(
                     "it said {line:?} where a framewire-gateway says {before:?} and an address"
                 ))
             })
         };
         let (clients, servers) = (addr("clients at ")?, addr("servers at ")?);
-        Ok(Self { told, clients, servers })
+        Ok(Self { process, clients, servers })
     }
 
     pub(super) fn clients(&self) -> SocketAddr {
@@ -91,12 +91,12 @@ impl Gateway {
     }
 
     pub(super) fn process(&self) -> Process {
-        Process::new(self.told.child.id())
+        Process::new(self.process.child.id())
     }
 }
 
 /// A process of peers.
-pub(super) struct Driver(Told);
+pub(super) struct Driver(PipedProcess);
 
 impl Driver {
     /// Starts it, and waits until all of its peers are connected.
@@ -104,9 +104,13 @@ impl Driver {
         let program = std::env::current_exe().map_err(BenchError::NoSelf)?;
         let mut command = Command::new(program);
         command.args(["drive", role.name(), &to.to_string(), &count.to_string(), &size.to_string()]);
-        let told =
-            Told::start(&mut command, &Cores::anywhere(1), &[], format!("the process of {}", role.name()))?;
-        let mut driver = Self(told);
+        let process = PipedProcess::start(
+            &mut command,
+            &Cores::anywhere(1),
+            &[],
+            format!("the process of {}", role.name()),
+        )?;
+        let mut driver = Self(process);
         match driver.0.line()?.as_str() {
             "ready" => Ok(driver),
             other => Err(driver.0.fail(format!("it said {other:?}"))),

@@ -37,7 +37,7 @@ pub(super) fn run(
         if slots.phase == Phase::Drain && deadline.is_none() {
             deadline = Some(Instant::now() + PATIENCE);
         }
-        if deadline.is_some() && generator.peers.iter().all(|peer| peer.is_settled()) {
+        if deadline.is_some() && generator.peers.iter().all(|peer| peer.is_answered()) {
             return Ok(generator.outcome);
         }
         next = begin_again(&mut generator, &mut slots, next)?;
@@ -71,7 +71,7 @@ fn check_progress(
     if silence < PATIENCE && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         return Ok(());
     }
-    let open = generator.peers.iter().filter(|peer| !peer.is_settled()).count() as u64;
+    let open = generator.peers.iter().filter(|peer| !peer.is_answered()).count() as u64;
     Err(LoadError::Missing { missing: open, sent: generator.peers.len() as u64, seconds: PATIENCE.as_secs() })
 }
 

@@ -177,7 +177,7 @@ impl<'a> Generator<'a> {
     /// No more messages are due: waits until every reply is there, so that a lost one is noticed.
     pub(super) fn drain(&mut self, observer: &mut impl Observer) -> Result<(), LoadError> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.peers.iter().all(Peer::is_settled) {
+        while !self.peers.iter().all(Peer::is_answered) {
             self.turn(Some(LOOK), observer)?;
             self.check_called_off()?;
             if Instant::now() > deadline {

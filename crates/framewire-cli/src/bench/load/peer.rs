@@ -64,7 +64,7 @@ impl Peer {
     }
 
     /// Returns `true` if every frame that is or was to be sent has come back.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_answered(&self) -> bool {
         self.due == 0 && self.got == self.sent
     }
 

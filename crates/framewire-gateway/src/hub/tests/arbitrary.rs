@@ -84,7 +84,7 @@ proptest! {
                 let at = links[link];
                 if !ended[link] && !world.hubs[at.0].is_held(at.1) {
                     ended[link] = world.hubs[at.0].frame(at.1, &frame).is_err();
-                    world.settle();
+                    world.run_until_idle();
                 }
             }
             if (error.is_some() || ended[link]) && world.hubs[links[link].0].id(links[link].1).is_some() {
@@ -102,6 +102,6 @@ proptest! {
                 world.leave(link);
             }
         }
-        prop_assert!(world.hubs.iter().all(|hub| hub.census() == (0, 0)));
+        prop_assert!(world.hubs.iter().all(|hub| hub.link_counts() == (0, 0)));
     }
 }

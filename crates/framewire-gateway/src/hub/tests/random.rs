@@ -263,7 +263,7 @@ impl Run {
     }
 
     /// Lets everything arrive, and everybody read it.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         for _ in 0..ROUNDS {
             let before: usize = self.world.hubs.iter().map(|hub| hub.own.inbox_len()).sum();
             for thread in 0..self.world.hubs.len() {
@@ -344,19 +344,19 @@ impl Run {
     }
 
     fn end(mut self) {
-        self.settle();
+        self.run_until_idle();
         self.check_streams();
         let open: usize = self.peers.iter().flatten().map(|peer| peer.open.len()).sum();
-        assert_eq!(open, 2 * self.world.shared.registry.census().connections);
+        assert_eq!(open, 2 * self.world.shared.registry.snapshot().connections);
         self.world.audit();
         for peer in 0..self.peers.len() {
             self.leave(peer);
         }
-        self.settle();
+        self.run_until_idle();
         self.check_streams();
-        let census = self.world.shared.registry.census();
-        assert_eq!((census.clients, census.connections, census.servers.len()), (0, 0, 0));
-        assert!(self.world.hubs.iter().all(|hub| hub.census() == (0, 0)), "all places are given back");
+        let snapshot = self.world.shared.registry.snapshot();
+        assert_eq!((snapshot.clients, snapshot.connections, snapshot.servers.len()), (0, 0, 0));
+        assert!(self.world.hubs.iter().all(|hub| hub.link_counts() == (0, 0)), "all places are given back");
         assert!(self.world.hubs.iter().all(|hub| hub.conns.is_empty()));
     }
 }

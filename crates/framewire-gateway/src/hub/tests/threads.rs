@@ -26,7 +26,7 @@ fn what_was_on_its_way_when_a_server_became_slow_is_taken_and_nothing_is_lost() 
         world.hubs[1].take_messages(&mut batch);
     }
     assert_eq!(sent, 20, "ten times the bound of a connection, in two batches");
-    world.settle();
+    world.run_until_idle();
     assert!(world.hubs[0].is_held(client.1));
     assert_eq!(world.received(server), vec![message(conn, &[3; 92]); sent], "in order");
     assert!(!world.hubs[0].is_held(client.1), "it is read from again");
@@ -63,7 +63,7 @@ fn a_connection_that_goes_on_all_the_same_is_closed_at_a_bound() {
     while world.shared.metrics().overflows == 0 {
         assert!(sent * 100 <= road + 1_000, "{sent} frames are taken");
         world.hubs[0].frame(client.1, &frame).unwrap();
-        world.settle();
+        world.run_until_idle();
         sent += 1;
     }
     let told = world.received(server);
@@ -91,7 +91,7 @@ fn what_is_on_its_way_to_another_thread_is_bounded() {
     assert_eq!(sent, 11, "of 100 bytes each");
     // What was read already is still taken.
     world.hubs[0].frame(client.1, &frame).unwrap();
-    world.settle();
+    world.run_until_idle();
     assert!(!world.hubs[0].is_held(client.1), "the other thread has taken them");
     assert_eq!(world.received(server).len(), sent + 1);
 }

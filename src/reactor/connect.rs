@@ -4,7 +4,7 @@ use super::{Connecting, SocketOptions, Sys};
 use crate::addr::Addr;
 
 /// How the connections of a service are made.
-pub(crate) trait Way<Y: Sys> {
+pub(crate) trait Connect<Y: Sys> {
     /// What a session has of its socket.
     type Io;
 
@@ -33,7 +33,7 @@ pub(crate) trait Way<Y: Sys> {
 /// Over TCP and Unix sockets.
 pub(crate) struct Streams;
 
-impl<Y: Sys> Way<Y> for Streams {
+impl<Y: Sys> Connect<Y> for Streams {
     type Io = Y::Stream;
 
     const IS_BLIND: bool = false;

@@ -1,18 +1,18 @@
 use std::io::{self, ErrorKind};
 
-use super::{Connecting, SocketOptions, Sys, way::Way};
+use super::{Connecting, SocketOptions, Sys, connect::Connect};
 use crate::{addr::Addr, error::DialError, shard::Stream};
 
 /// For a service of streams, which makes no connections: its dials are refused before.
-pub(crate) struct NoWay;
+pub(crate) struct NoDials;
 
-impl NoWay {
+impl NoDials {
     pub(super) fn error() -> DialError {
         DialError::Unsuited { why: "a stream is opened by the peer of its carrier" }
     }
 }
 
-impl<Y: Sys> Way<Y> for NoWay {
+impl<Y: Sys> Connect<Y> for NoDials {
     type Io = Stream;
 
     const IS_BLIND: bool = false;

@@ -96,7 +96,7 @@
 //! |---|---|
 //! | cutting a stream | [`framing`]: [`LengthPrefix`], [`LengthField`], [`VarintPrefix`], [`Separator`], [`FixedLength`], [`Netstring`], [`UntilEof`], [`Raw`]; [`framing_fn`] and [`Framing`] for your own, [`testing::law`] to test it; [`Oversize`]; [`framing::Deframer`] without a server |
 //! | reading and writing what is in a packet | [`wire`]: varints, bools, strings and byte arrays with a maximum, on `bytes`' `Buf` and `BufMut` |
-//! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`]; JSON, postcard, XML and plain memory by [features](#features) |
+//! | packets as values | [`Encode`] and [`encode_fn`] (what can be sent), [`Decode`]; JSON, postcard, XML, plain memory and LZ4 by [features](#features) |
 //! | handling packets | [`packet_fn`], [`session_fn`], [`PacketHandler`], [`per_shard`], and in the callbacks [`Session`] |
 //! | sending to others | [`Session::send_to`] (by id, within a shard without a lock), [`SessionHandle`] (any thread, any time), [`SendTicket`] and [`SessionHandle::send_then`] (was it written?), [`SessionHandle::send_waiting`] (waits for room) |
 //! | passing packets on without a callback | [`Session::link`]: what a proxy is made of |
@@ -108,6 +108,8 @@
 //! | starting and stopping | [`Server`] ([`Server::also`]: further listeners with another framing, told apart by [`Origin`]), [`Reactor`] (several services on one set of threads), [`RunningServer`], [`ServerHandle`] |
 //! | serving behind a proxy, or being one | [`Server::proxy_protocol`], [`Session::proxied`], [`Dial::proxy_header`] |
 //! | transforming bytes between socket and framing | [`Layer`], by [`Server::layer`] or [`Session::push_layer`]; [`LayerIo`], [`LayerError`]; [`Sniff`] tells by the first bytes which of several protocols a peer speaks; `Deflate` by the [feature](#features) `deflate` |
+//! | encrypting | by the [feature](#features) `tls`: `Server::tls` with a `TlsAcceptor`, `Dial::tls` and [`blocking::Client`] with a `TlsConnector`, `Session::tls`; [the guide](guide::tls) |
+//! | browsers | by the [feature](#features) `websocket`: `Server::websocket`, `Sniff::websocket`, `Dial::websocket`; [the guide](guide::browsers) |
 //! | asking a server, and waiting for the reply | [`blocking::Client`], [`blocking::Listener`]: without a reactor or callbacks |
 //! | bounds and timeouts | [`Limits`]; for one session [`Session::set_idle_timeout`], [`Session::set_max_age`] |
 //! | finding dead peers | [`Heartbeat`], set by [`Session::set_heartbeat`] |
@@ -153,10 +155,10 @@
 //! | `postcard` | `Postcard`: values of serde in a compact binary format | postcard 1 |
 //! | `xml` | `Xml`: values of serde as XML | quick-xml 0.41 |
 //! | `zerocopy` | `Pod`, `PodRef`: values as they are in memory, also read without a copy | zerocopy 0.8 |
-//! | `deflate` | `Deflate`: a [`Layer`] that compresses both directions | flate2 1, in pure Rust |
+//! | `deflate` | `Deflate`: a [`Layer`] that compresses both directions; with `websocket` also compressed messages | flate2 1, in pure Rust |
 //! | `lz4` | `Lz4`: packets that are compressed, each for itself | lz4_flex 0.14 |
 //! | `prometheus` | a [`ServerHandle`] is a `Collector` | prometheus-client 0.26 |
-//! | `tls` | `Server::tls`, `Dial::tls`, `Session::tls`: TLS 1.3 and 1.2 | rustls 0.23 with ring, rustls-native-certs 0.8 |
+//! | `tls` | `Server::tls`, `Dial::tls`, `blocking::Client::tls`, `Session::tls`: TLS 1.3 and 1.2 | rustls 0.23 with ring, rustls-native-certs 0.8 |
 //! | `websocket` | `websocket`: WebSockets for browsers, on a port of their own or on that of other clients | httparse 1, sha1 0.11, base64 0.23, getrandom 0.3 |
 //! | `signals` | `Server::stop_on_signal`: SIGINT and SIGTERM end the server (Unix) | signal-hook 0.4 |
 //!

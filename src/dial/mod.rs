@@ -118,9 +118,9 @@ impl Dial {
     /// # }
     /// ```
     ///
-    /// **It says nothing of the peer.** Nothing is sent to make such a connection, and nothing is awaited:
+    /// **Open does not mean reachable.** Nothing is sent to make such a connection, and no reply is awaited:
     /// [`on_open`](crate::PacketHandler::on_open) is called at once, whether the peer is there or not. [`timeout`](Self::timeout)
-    /// is for looking a name up alone. Of several addresses, the first that this machine can send to is taken: it has a route
+    /// bounds only the look-up of a name. Of several addresses, the first that this machine can send to is taken: it has a route
     /// to it.
     ///
     /// **Its socket.** With a [`SingleReactor`](crate::SingleReactor), a server that is bound to an address of the same family
@@ -130,8 +130,8 @@ impl Dial {
     /// that is not bound, and from one on a [`WorkerPool`](crate::WorkerPool), whose workers share their port, so that a reply
     /// to it could come to any of them.
     ///
-    /// **When nobody is there.** A socket of its own is told when the peer's machine replies that nobody is bound to that port
-    /// (ICMP "port unreachable"): the session ends with [`CloseReason::Io`](crate::CloseReason::Io), of the kind
+    /// **When the port is closed.** A socket of its own is told when the peer's machine replies that no socket is bound to that
+    /// port (ICMP "port unreachable"): the session ends with [`CloseReason::Io`](crate::CloseReason::Io), of the kind
     /// [`ConnectionRefused`](std::io::ErrorKind::ConnectionRefused). One that sends from the server's address is not told, on
     /// most systems; it ends by its idle timeout, as sessions of peers that came to us do. A dial that
     /// [reconnects](Self::reconnect) then opens the next session after its pause, and of several addresses takes the next one.

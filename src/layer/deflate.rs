@@ -40,7 +40,7 @@ const SPARE: usize = 8;
 /// # On the wire
 ///
 /// Raw DEFLATE ([RFC 1951](https://www.rfc-editor.org/rfc/rfc1951)) with a window of 32 KiB, without the header and
-/// the checksum of zlib or gzip, which over TCP or TLS would find nothing. Any zlib speaks it, with 15 window bits,
+/// the checksum of zlib or gzip, which over TCP or TLS would detect nothing more. Any zlib speaks it, with 15 window bits,
 /// negated:
 ///
 /// | | [`Kept`](DeflateWindow::Kept) | [`PerBatch`](DeflateWindow::PerBatch) |
@@ -72,7 +72,7 @@ const SPARE: usize = 8;
 /// with [`LayerError::Expansion`].
 ///
 /// Compression and secrets: if a packet holds both a secret and bytes that an attacker chooses, its length tells
-/// something of the secret, also below TLS (CRIME, BREACH).
+/// something of the secret, even within TLS (CRIME, BREACH).
 ///
 /// ```
 /// use std::time::Duration;

@@ -15,7 +15,7 @@ const MOST_SNIFFED: usize = 8 * 1024;
 /// has a layer, and what is none of them goes to the framing as it is.
 ///
 /// The first protocol whose test says yes is chosen; its layer gets the stream from its beginning. A test that needs more
-/// bytes holds up those behind it. All of this is part of the handshake of the layer: a peer that says nothing is closed
+/// bytes holds up those behind it. All of this is part of the handshake of the layer: a peer that sends nothing is closed
 /// with [`CloseReason::Handshake`] after [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). So this is for
 /// protocols in which the client speaks first. A stream that is still unclear after 8 KiB is none of them.
 ///
@@ -74,7 +74,7 @@ impl Sniffed {
 }
 
 impl Sniff {
-    /// Tells nothing apart yet.
+    /// Without protocols: everything goes to the framing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -109,7 +109,7 @@ impl Server<Unframed> {
         Ok(Self::with_sockets(bind::bind(addrs, false)?))
     }
 
-    /// A server that is bound to no address and accepts nobody: its sessions are those that it [dials](crate::Dial).
+    /// A server that is bound to no address and accepts no connections: its sessions are those that it [dials](crate::Dial).
     ///
     /// ```
     /// use std::{sync::mpsc::channel, time::Duration};
@@ -267,7 +267,7 @@ impl<F> Server<F> {
     /// # }
     /// ```
     ///
-    /// For browsers and other clients on one port, see [`sniff`](Self::sniff); for TLS, add its layer before.
+    /// For browsers and other clients on one port, see [`sniff`](Self::sniff); for TLS, call `tls` before.
     #[cfg(feature = "websocket")]
     pub fn websocket(self, websocket: WebSocket) -> Self {
         self.layer(move |_| websocket.layer())
@@ -275,7 +275,7 @@ impl<F> Server<F> {
 
     /// Puts TLS between each connection and its framing: a [`layer`](Self::layer), nearer to the framing than those that were
     /// put before. [`on_open`](PacketHandler::on_open) is called when the handshake is complete, and
-    /// [`Session::tls`](crate::Session::tls) tells what came of it.
+    /// [`Session::tls`](crate::Session::tls) returns what was agreed on.
     #[cfg(feature = "tls")]
     pub fn tls(self, acceptor: &crate::tls::TlsAcceptor) -> Self {
         acceptor.report_to(self.publisher.hub());

@@ -23,7 +23,7 @@ pub struct TlsConnector {
 }
 
 impl TlsConnector {
-    /// A connector that believes servers with a certificate that leads to these roots, and shows none itself.
+    /// A connector that trusts servers with a certificate that leads to these roots, and shows none itself.
     ///
     /// # Errors
     /// [`TlsConfigError::Unusable`] if the system gives no random numbers.
@@ -31,12 +31,12 @@ impl TlsConnector {
         Self::builder(roots).build()
     }
 
-    /// Begins a connector that believes servers with a certificate that leads to these roots.
+    /// Begins a connector that trusts servers with a certificate that leads to these roots.
     pub fn builder(roots: TlsRoots) -> TlsConnectorBuilder {
         TlsConnectorBuilder { roots: Some(roots), identity: None, alpn: Vec::new() }
     }
 
-    /// Begins a connector that believes every server, whatever certificate it shows: anyone on the way can read and change
+    /// Begins a connector that trusts every server, whatever certificate it shows: anyone on the way can read and change
     /// everything. For tests, and to look at a server whose certificate is broken.
     pub fn dangerous_builder_without_verification() -> TlsConnectorBuilder {
         TlsConnectorBuilder { roots: None, identity: None, alpn: Vec::new() }
@@ -74,7 +74,7 @@ impl fmt::Debug for TlsConnector {
 #[derive(Debug, Clone)]
 #[must_use = "it does nothing until it is built"]
 pub struct TlsConnectorBuilder {
-    /// `None`: every server is believed.
+    /// `None`: every server is trusted.
     roots: Option<TlsRoots>,
     identity: Option<TlsIdentity>,
     alpn: Vec<Vec<u8>>,
@@ -118,7 +118,7 @@ impl TlsConnectorBuilder {
     }
 }
 
-/// Believes every certificate. That the server has its key is still checked.
+/// Trusts every certificate. That the server has its key is still checked.
 #[derive(Debug)]
 struct Gullible(WebPkiSupportedAlgorithms);
 

@@ -99,7 +99,7 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// The certificates of authorities that one side believes: a peer is who it says if one of these vouches for it.
+/// The certificates of authorities that one side trusts: a peer's certificate must lead to one of them.
 #[derive(Clone)]
 pub struct TlsRoots {
     pub(super) store: Arc<RootCertStore>,

@@ -4,7 +4,7 @@
 //! socket ─▶ (PROXY header) ─▶ (TLS) ─▶ HTTP upgrade, then frames ─▶ messages ─▶ PacketHandler
 //! ```
 //!
-//! A [`WebSocket`] is what a server takes: by [`Server::websocket`](crate::Server::websocket) and nothing else, or by
+//! A [`WebSocket`] is what a server takes: by [`Server::websocket`](crate::Server::websocket), for a port that serves nothing else, or by
 //! [`Server::sniff`](crate::Server::sniff), for one port that serves browsers and other clients. A [`WebSocketClient`] is
 //! what this side asks for, with [`Dial::websocket`](crate::Dial::websocket).
 //!
@@ -119,12 +119,12 @@ enum Carries {
     /// Messages, for the framing [`Messages`].
     #[default]
     Messages,
-    /// A stream that is cut into messages at will, for any framing.
+    /// A stream, whose cuts into messages mean nothing, for any framing.
     Bytes,
 }
 
 impl WebSocket {
-    /// WebSockets on any path, for any origin. A browser lets every page of the world connect to your server, with the
+    /// WebSockets on any path, for any origin. A browser lets a page of any site connect to your server, with the
     /// user's cookies: [`check`](Self::check) the origin where that matters.
     #[must_use]
     pub fn new() -> Self {
@@ -197,7 +197,7 @@ impl WebSocket {
 }
 
 impl Sniff {
-    /// Adds WebSockets, and HTTP: what begins with a line as `GET /chat HTTP/1.1`. What begins otherwise goes to the
+    /// Adds WebSockets, and HTTP: what begins with a line such as `GET /chat HTTP/1.1`. What begins otherwise goes to the
     /// framing of the server.
     ///
     /// ```no_run

@@ -11,8 +11,8 @@ pub(crate) const MOST_DIALS: usize = 1 << 15;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WhileFull {
-    /// The session is not read from until its outbox has fallen to [`Limits::outbox_low`]. The default: whoever does not
-    /// take the replies cannot ask for more, so no handler has to think of it.
+    /// The session is not read from until its outbox has fallen to [`Limits::outbox_low`]. The default: a peer that
+    /// does not take the replies cannot ask for more, so no handler has to think of it.
     #[default]
     PauseReading,
     /// The session is read from all the same. For services in which what a session sends does not go back to it: a push

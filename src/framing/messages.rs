@@ -117,8 +117,8 @@ impl Messages {
         self.received
     }
 
-    /// Returns how many bytes the headers of a message of at most `max` bytes may take: whoever cuts a message into more
-    /// parts than that is refused.
+    /// Returns how many bytes the headers of a message of at most `max` bytes may take: a peer that cuts a message
+    /// into more parts than that is refused.
     pub(crate) fn most_headers(max: usize) -> usize {
         max.saturating_add(64 * 1024)
     }

@@ -23,7 +23,7 @@ impl Session<'_> {
         self.framing.messages().map(crate::websocket::Messages::received)
     }
 
-    /// Sets how packets are sent from now on, whoever sends them: this callback, a handle, a channel. Packets that were
+    /// Sets how packets are sent from now on, by any sender: this callback, a handle, a channel. Packets that were
     /// sent before stay as they are. As text, a packet that is not UTF-8 is refused with [`SendError::Encode`]. Does
     /// nothing if packets are not WebSocket messages.
     pub fn set_message_kind(&mut self, kind: MessageKind) {

@@ -361,7 +361,7 @@ fn a_reactor_serves_udp_and_tcp_on_the_same_threads_and_their_sessions_reach_eac
             Ok(session.send("ready")?)
         });
         let feeding = Scripted::answering(move |session: &mut Session<'_>, (), packet| {
-            let to = get.lock().expect("not poisoned").expect("somebody watches");
+            let to = get.lock().expect("not poisoned").expect("the test watches");
             Ok(session.send_to(to, packet)?)
         });
         let tcp = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());

@@ -12,7 +12,7 @@ pub struct GatewayLimits {
     /// Server links at the same time, those included that have not proved their key yet; further ones wait.
     /// 0: as many as the descriptors allow. Default 1,024.
     pub servers: usize,
-    /// Virtual connections of one client, whoever dialed them. Default 16.
+    /// Virtual connections of one client, dialed by either side. Default 16.
     pub connections_per_client: usize,
     /// Virtual connections of one server. Default 1,000,000.
     pub connections_per_server: usize,

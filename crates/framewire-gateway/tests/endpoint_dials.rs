@@ -104,7 +104,7 @@ fn every_dial_ends_also_when_the_gateway_says_nothing_or_the_link_ends() {
             let (told, outcome) = channel();
             client.handle().dial(1, PATIENCE, move |how| {
                 counted.fetch_add(1, Ordering::Relaxed);
-                told.send(how).expect("somebody waits");
+                told.send(how).expect("the test waits");
             });
             outcome
         })

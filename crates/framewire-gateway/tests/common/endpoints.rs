@@ -99,6 +99,6 @@ pub(crate) fn dial(
     within: Duration,
 ) -> Receiver<Result<(), VirtualDialError>> {
     let (told, outcome) = channel();
-    endpoint.handle().dial(remote, within, move |outcome| told.send(outcome).expect("somebody waits"));
+    endpoint.handle().dial(remote, within, move |outcome| told.send(outcome).expect("the test waits"));
     outcome
 }

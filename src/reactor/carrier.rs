@@ -24,6 +24,8 @@ pub(super) struct Carrier {
     pub(super) streams: Peers<u64>,
     /// Sessions that have or had a place here.
     pub(super) sessions: usize,
+    /// Streams that it has told of.
+    pub(super) opened: u64,
     /// Streams that have something to send, each once, in the order in which they have their turn.
     pub(super) waiting: VecDeque<Key>,
     /// Streams whose end the peer is to be told.
@@ -42,6 +44,7 @@ impl Carrier {
             ends: Arc::new(ends),
             streams: Peers::default(),
             sessions: 0,
+            opened: 0,
             waiting: VecDeque::new(),
             closed: VecDeque::new(),
             is_blocked: false,

@@ -133,6 +133,7 @@ impl StreamPort {
         });
         self.end(context, place, new.stream.number);
         let Some(carrier) = self.carriers.get_mut(place as usize) else { return };
+        carrier.opened += 1;
         let NewStream { number, peer, tag } = new.stream;
         let endpoints = Endpoints::carried(carrier.ends.clone(), number, peer, tag);
         let admitted = match self.admission.admit(Some(self.here), &endpoints.peer()) {
@@ -243,8 +244,9 @@ impl StreamPort {
         let Some(carrier) = self.carriers.get(place as usize).filter(|carrier| carrier.is_empty()) else {
             return;
         };
+        let opened = carrier.opened;
         if !carrier.is_lost {
-            carriers.visit(id, &mut |carrier| carrier.note_unladen());
+            carriers.visit(id, &mut |carrier| carrier.note_unladen(opened));
             self.places.remove(&id);
             self.last.take_if(|(last, _)| *last == id);
         }

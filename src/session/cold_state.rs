@@ -38,6 +38,8 @@ pub(super) struct ExtraState {
     pub(super) overflow: Overflow,
     /// What a proxy has said about the connection.
     pub(super) proxied: Option<Box<ProxyHeader>>,
+    /// Streams that it was told of, of which not all need be open any more.
+    pub(super) streams: u64,
     /// The server shuts down, and it closes when none of the streams is left that it carries.
     pub(super) closes_behind_streams: bool,
     /// The protocol that the layers have negotiated with the peer.

@@ -199,6 +199,7 @@ impl Connection {
     /// It carries streams from now on.
     fn carry(&mut self) {
         self.status.insert(Flags::CARRIES);
+        self.extra_or_new().streams += 1;
     }
 
     /// Returns `true` if a stream would only fill the outbox further.
@@ -236,8 +237,15 @@ impl Connection {
         carries
     }
 
-    /// None of its streams is left. Returns `true` if it has waited for that to close.
-    pub(crate) fn note_unladen(&mut self) -> bool {
+    /// So many of its streams have ended, the last ones of a service. Returns `true` if none is left, and it has waited
+    /// for that to close.
+    pub(crate) fn note_unladen(&mut self, ended: u64) -> bool {
+        let Some(extra) = self.extra_mut() else { return false };
+        extra.streams = extra.streams.saturating_sub(ended);
+        if extra.streams > 0 {
+            // Another service has some, or is about to be told of them.
+            return false;
+        }
         self.status.remove(Flags::CARRIES);
         self.extra_mut().is_some_and(|extra| std::mem::take(&mut extra.closes_behind_streams))
     }

@@ -25,8 +25,8 @@ pub(crate) trait Carry {
     /// Sends one packet.
     fn carry(&mut self, packet: &dyn Encode) -> Result<(), NotCarried>;
 
-    /// None of its streams is left.
-    fn note_unladen(&mut self);
+    /// None is left of so many streams, all that a service was told of.
+    fn note_unladen(&mut self, ended: u64);
 }
 
 /// Why a carrier did not take a packet.
@@ -64,8 +64,8 @@ impl<H: PacketHandler, F: Framing, T> Carry for SessionAccess<'_, H, F, T> {
         }
     }
 
-    fn note_unladen(&mut self) {
-        if self.is_alive() && self.slot.connection.note_unladen() {
+    fn note_unladen(&mut self, ended: u64) {
+        if self.is_alive() && self.slot.connection.note_unladen(ended) {
             self.close(CloseReason::Shutdown);
         }
     }

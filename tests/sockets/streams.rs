@@ -323,3 +323,32 @@ fn a_carrier_of_another_reactor_is_told_that_it_is_elsewhere() {
     assert!(String::from_utf8_lossy(&client.recv()).contains("not on this thread"));
     drop((client, running));
 }
+
+#[test]
+fn streams_of_one_service_end_with_their_carrier_after_those_of_another_have_ended() {
+    let carriers = Server::bind("127.0.0.1:0").expect("a free port").framing(LengthPrefix::u32_be());
+    let addr = carriers.local_addrs().remove(0);
+    let (odd, even) = (Server::carried(Letters), Server::carried(Letters));
+    let (handles, streams) = ([odd.handle(), even.handle()], [odd.streams(), even.streams()]);
+    let carrier = packet_fn(move |carrier: &mut Session<'_>, packet: &[u8]| {
+        let [stream, what, ..] = *packet else { return Err(Failure::because("no such packet")) };
+        let [odd, even] = &streams;
+        let streams = if stream % 2 == 1 { odd } else { even };
+        match what {
+            b'o' => Ok(streams.open(carrier, NewStream::new(stream.into()))?),
+            _ => Ok(streams.end(carrier, stream.into())?),
+        }
+    });
+    let reactor = Reactor::new(SingleReactor::new()).service(carriers, carrier);
+    let running = reactor.service(odd, echo()).service(even, echo()).spawn().expect("it starts");
+    let sessions = || handles.each_ref().map(|handle| handle.metrics().sessions);
+    let mut client = Client::connect(&addr_of(&addr)).expect("it listens");
+    client.send([1, b'o']);
+    client.send([2, b'o']);
+    until("both are open", || sessions() == [1, 1]);
+    client.send([1, b'c']);
+    until("the first has ended", || sessions() == [0, 1]);
+    drop(client);
+    until("the second has ended with its carrier", || sessions() == [0, 0]);
+    running.stop(PATIENCE).expect("it stops");
+}

@@ -17,6 +17,10 @@ use crate::{
 /// Bytes that a stream sends before the next stream of the same carrier has its turn.
 const TURN: usize = 16 * 1024;
 
+/// While the ends of so many streams wait for a carrier that takes nothing, its peer may open no more: one that opens
+/// streams and reads nothing would let them grow without end.
+pub(super) const MOST_CLOSED: usize = 64 * 1024;
+
 /// A session of another service, and its streams.
 pub(super) struct Carrier {
     pub(super) ends: Arc<CarrierEnds>,
@@ -35,6 +39,8 @@ pub(super) struct Carrier {
     /// It is on the list of those that are due.
     pub(super) is_due: bool,
     pub(super) is_lost: bool,
+    /// Its peer has opened more streams than it takes the ends of: it is to close.
+    pub(super) is_overrun: bool,
 }
 
 impl Carrier {
@@ -50,6 +56,7 @@ impl Carrier {
             is_blocked: false,
             is_due: false,
             is_lost: false,
+            is_overrun: false,
         }
     }
 

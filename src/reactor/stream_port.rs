@@ -4,7 +4,7 @@ use slab::Slab;
 
 use super::{
     Carriers, Connector, ConnectorConfig, PacketLoop, Ready, Sys,
-    carrier::Carrier,
+    carrier::{Carrier, MOST_CLOSED},
     connector::Connected,
     gate::stop_strategy,
     no_dials::NoDials,
@@ -134,6 +134,10 @@ impl StreamPort {
         self.end(context, place, new.stream.number);
         let Some(carrier) = self.carriers.get_mut(place as usize) else { return };
         carrier.opened += 1;
+        if carrier.closed.len() >= MOST_CLOSED {
+            carrier.is_overrun = true;
+            return self.mark_due(place);
+        }
         let NewStream { number, peer, tag } = new.stream;
         let endpoints = Endpoints::carried(carrier.ends.clone(), number, peer, tag);
         let admitted = match self.admission.admit(Some(self.here), &endpoints.peer()) {
@@ -240,6 +244,13 @@ impl StreamPort {
                 carrier.closed.clear();
             }
             context.close_ended::<Y, _>(self);
+        }
+        if self
+            .carriers
+            .get_mut(place as usize)
+            .is_some_and(|carrier| std::mem::take(&mut carrier.is_overrun))
+        {
+            carriers.visit(id, &mut |carrier| carrier.overrun());
         }
         let Some(carrier) = self.carriers.get(place as usize).filter(|carrier| carrier.is_empty()) else {
             return;

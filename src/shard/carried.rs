@@ -25,6 +25,9 @@ pub(crate) trait Carry {
     /// Sends one packet.
     fn carry(&mut self, packet: &dyn Encode) -> Result<(), NotCarried>;
 
+    /// Its peer opens streams, and does not take the news of their ends: it closes.
+    fn overrun(&mut self);
+
     /// None is left of so many streams, all that a service was told of.
     fn note_unladen(&mut self, ended: u64);
 }
@@ -61,6 +64,13 @@ impl<H: PacketHandler, F: Framing, T> Carry for SessionAccess<'_, H, F, T> {
             Ok(Err(SendError::Closed)) => Err(NotCarried::Closing),
             Ok(Err(error)) => Err(NotCarried::Unfit(error.into())),
             Err(panic) => Err(NotCarried::Unfit(panic)),
+        }
+    }
+
+    fn overrun(&mut self) {
+        if self.is_open() {
+            let (queued, limit) = (self.slot.connection.queued(), self.core.limits.outbox_high);
+            self.close(SendError::Full { queued, limit }.into());
         }
     }
 

@@ -462,3 +462,29 @@ fn timers_heartbeats_and_idle_timeouts_run_as_for_connections() {
     assert_eq!(kinds.collect::<Vec<_>>(), [CloseKind::Idle]);
     world.assert_no_streams();
 }
+
+#[test]
+fn a_peer_that_opens_streams_without_end_and_reads_nothing_loses_its_connection() {
+    both_orders(|setup| {
+        let setup = CarryingSetup {
+            carriers: Limits::default().outbox_high(4_000).outbox_low(1_000).stall_timeout(None),
+            sizes: Sizes { down: 2_000, ..Sizes::default() },
+            most: 1,
+            ..setup
+        };
+        let mut world = world(&setup);
+        let conn = client(&mut world, 1);
+        for _ in 0..200 {
+            world.say(conn, &vec![open(2); 1_000]);
+            world.run_for(10);
+            if world.metrics()[1].sessions == 0 {
+                break;
+            }
+        }
+        assert_eq!(world.metrics()[1].sessions, 0, "its carrier closes");
+        assert!(world.metrics()[1].refused_total() < 100_000);
+        // A graceful close, for which the peer has its time.
+        world.run_for(60_000);
+        assert_eq!(world.metrics()[0].sessions, 0);
+    });
+}

@@ -153,3 +153,23 @@ fn an_accept_that_comes_too_late_is_closed_and_not_taken_for_another() {
     drop((link, listener));
     client.stop(PATIENCE).expect("it stops in peace");
 }
+
+#[test]
+fn a_gateway_that_gives_a_connection_the_id_of_commands_loses_the_link() {
+    for command in [Command::Open { conn: 0 }, Command::Accept { conn: 0, remote: 6 }] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("an address").to_string();
+        let noted = Noted::default();
+        let client = ClientEndpoint::new([addr]).options(options()).spawn(noted.clone()).expect("started");
+        let (link, _) = listener.accept().expect("it dials");
+        link.set_read_timeout(Some(PATIENCE)).expect("an option");
+        assert!(client.wait_connected(PATIENCE));
+        std::io::Write::write_all(&mut &link, &command.frame()).expect("written");
+        let ended = std::io::Read::read(&mut &link, &mut [0]);
+        let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        assert!(matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(reset), "{command:?}: {ended:?}");
+        assert!(lock(&noted.opened).is_empty());
+        drop((link, listener));
+        client.stop(PATIENCE).expect("it stops in peace");
+    }
+}

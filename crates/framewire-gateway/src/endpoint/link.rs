@@ -110,6 +110,12 @@ impl LinkHandler {
     fn command(&self, session: &mut Session<'_>, link: &mut Link, command: Command) -> Handled {
         match command {
             Command::Ping => session.send(&*Command::Ping.frame())?,
+            // What a stream of this number sends would be taken for commands.
+            Command::Open { conn: 0 } | Command::Accept { conn: 0, .. } => {
+                return Err(Failure::because(
+                    "the gateway gave a connection the ID 0, which is that of commands",
+                ));
+            }
             Command::Open { conn } => {
                 if let Some((conn, remote)) = link.pending.opened(conn) {
                     session.send(&*Command::Dial { conn, remote }.frame())?;

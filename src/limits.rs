@@ -282,8 +282,8 @@ impl Limits {
     }
 
     /// Accepted connections of the whole server whose [layers](crate::Layer) may be in their handshakes at once. A handshake of
-    /// TLS takes some hundred microseconds of a CPU and some 20 KiB. At the limit accepting pauses: clients wait in the
-    /// kernel's backlog, in order, and their [`handshake_timeout`](Self::handshake_timeout) begins when they are accepted. A
+    /// TLS costs far more CPU and memory than a message. At the limit accepting pauses: clients wait in the kernel's
+    /// backlog, in order, and their [`handshake_timeout`](Self::handshake_timeout) begins when they are accepted. A
     /// handshake that fails or takes too long makes room as one that succeeds does. Default 4,096. A low limit lets peers
     /// that connect and say nothing keep others waiting: shorten the timeout with it, or set
     /// [`connections_per_peer`](Self::connections_per_peer).

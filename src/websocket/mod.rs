@@ -55,8 +55,8 @@
 //! | the session that it was linked to ended | 1014 |
 //!
 //! **What it costs.** Nothing of a message is kept here: its bytes go to the session's inbox as they come, whose limits
-//! and timeouts hold, and each is copied once, where its mask is removed. An open WebSocket holds about 150 bytes beside
-//! its session. Handshakes have [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and heads at most 8 KiB.
+//! and timeouts hold, and each is copied once, where its mask is removed. Handshakes have
+//! [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and heads at most 8 KiB.
 
 mod client;
 mod close;

@@ -21,6 +21,10 @@ const TURN: usize = 16 * 1024;
 /// streams and reads nothing would let them grow without end.
 pub(super) const MOST_CLOSED: usize = 64 * 1024;
 
+/// Streams that wait for a carrier are looked through for those that have ended when they are so many more than twice
+/// its sessions.
+const MOST_ENDED: usize = 1024;
+
 /// A session of another service, and its streams.
 pub(super) struct Carrier {
     pub(super) ends: Arc<CarrierEnds>,
@@ -66,6 +70,15 @@ impl Carrier {
 
     pub(super) fn is_empty(&self) -> bool {
         self.sessions == 0 && self.closed.is_empty()
+    }
+
+    /// One of its sessions has ended, and may still wait. A peer that opens and ends streams while the carrier takes nothing
+    /// does not have them wait without end.
+    pub(super) fn note_session_ended(&mut self, is_there: impl Fn(Key) -> bool) {
+        self.sessions = self.sessions.saturating_sub(1);
+        if self.waiting.len() > 2 * self.sessions + MOST_ENDED {
+            self.waiting.retain(|key| is_there(*key));
+        }
     }
 
     /// Tells the peer of the streams that have been closed. Returns `false` if the carrier takes no more.
@@ -155,4 +168,25 @@ fn send<H: PacketHandler>(
         }
     }
     (Sent::Turn, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{addr::Addr, session::NewStream};
+
+    #[test]
+    fn streams_that_have_ended_wait_for_a_carrier_up_to_a_bound() {
+        let new = OpenStream { stream: NewStream::new(1), peer: Addr::Unix(None), local: Addr::Unix(None) };
+        let mut carrier = Carrier::new(SessionId::from_u128(1), &new);
+        let is_there = |key: Key| key.slot == 0;
+        carrier.sessions = 2;
+        carrier.waiting = (0..MOST_ENDED as u32 + 2).map(|slot| Key { slot, generation: 0 }).collect();
+        carrier.note_session_ended(is_there);
+        assert_eq!((carrier.sessions, carrier.waiting.len()), (1, MOST_ENDED + 2));
+        carrier.waiting.push_back(Key { slot: 0, generation: 0 });
+        carrier.sessions += 1;
+        carrier.note_session_ended(is_there);
+        assert_eq!(carrier.waiting, [Key { slot: 0, generation: 0 }; 2]);
+    }
 }

@@ -79,7 +79,9 @@ pub(crate) trait Port<Y: Sys, H: PacketHandler>: Sized {
     fn forget(&mut self, ended: Ended<Self::Io>, shard: &Shard<H, LengthPrefix, Self::Io>);
 
     /// A turn is over.
-    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, Self::Io>);
+    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, Self::Io>) {
+        let _ = shard;
+    }
 
     /// There are no new sessions any more.
     fn stop(&mut self, now: Tick, counters: &mut Counters);

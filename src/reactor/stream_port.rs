@@ -304,7 +304,7 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
 
     fn adopt_dialled(
         &mut self,
-        _desk: &mut PortContext<H, Stream>,
+        _context: &mut PortContext<H, Stream>,
         _sys: &mut Y,
         _connected: Connected<Stream>,
     ) -> Result<Key, DialError> {
@@ -314,7 +314,7 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
     fn forget(&mut self, ended: Ended<Stream>, shard: &Shard<H, LengthPrefix, Stream>) {
         let Stream { carrier: place, number } = ended.io;
         let Some(carrier) = self.carriers.get_mut(place as usize) else { return };
-        carrier.sessions = carrier.sessions.saturating_sub(1);
+        carrier.note_session_ended(|key| shard.has(key));
         // The peer knows of those that it has ended itself; their numbers may be in use again.
         let is_open = carrier.streams.find(number).is_some_and(|key| !shard.has(key));
         if is_open {
@@ -323,13 +323,6 @@ impl<Y: Sys, H: PacketHandler> Port<Y, H> for StreamPort {
         }
         if carrier.has_to_send() || carrier.is_empty() {
             self.mark_due(place);
-        }
-    }
-
-    fn end_turn(&mut self, shard: &Shard<H, LengthPrefix, Stream>) {
-        let most = 2 * shard.len() + 1024;
-        for (_, carrier) in self.carriers.iter_mut().filter(|(_, carrier)| carrier.waiting.len() > most) {
-            carrier.waiting.retain(|key| shard.has(*key));
         }
     }
 

@@ -281,11 +281,11 @@ impl Limits {
         self
     }
 
-    /// Accepted connections of the whole server whose [layers](crate::Layer) may be in their handshakes at once. A handshake of
-    /// TLS costs far more CPU and memory than a message. At the limit accepting pauses: clients wait in the kernel's
-    /// backlog, in order, and their [`handshake_timeout`](Self::handshake_timeout) begins when they are accepted. A
-    /// handshake that fails or takes too long makes room as one that succeeds does. Default 4,096. A low limit lets peers
-    /// that connect and say nothing keep others waiting: shorten the timeout with it, or set
+    /// Accepted connections of the whole server whose [layers](crate::Layer) may be in their handshakes at once. A full
+    /// handshake of TLS takes some thirty times the CPU of a small message. At the limit accepting pauses: clients wait in
+    /// the kernel's backlog, in order, and their [`handshake_timeout`](Self::handshake_timeout) begins when they are
+    /// accepted. A handshake that fails or takes too long makes room as one that succeeds does. Default 4,096. A low limit
+    /// lets peers that connect and say nothing keep others waiting: shorten the timeout with it, or set
     /// [`connections_per_peer`](Self::connections_per_peer).
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {

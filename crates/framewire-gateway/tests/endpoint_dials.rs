@@ -3,6 +3,8 @@
 mod common;
 
 use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -90,7 +92,7 @@ fn a_server_endpoint_dials_clients() {
 
 #[test]
 fn every_dial_ends_also_when_the_gateway_says_nothing_or_the_link_ends() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("an address").to_string();
     let client = ClientEndpoint::new([addr]).options(options()).spawn(echo()).expect("started");
     let (silent, _) = listener.accept().expect("it dials");
@@ -111,7 +113,7 @@ fn every_dial_ends_also_when_the_gateway_says_nothing_or_the_link_ends() {
         .collect();
     // All of them have asked.
     let mut asked = [0; 11 * 9];
-    std::io::Read::read_exact(&mut &silent, &mut asked).expect("they ask");
+    (&silent).read_exact(&mut asked).expect("they ask");
     drop(silent);
     for outcome in lost {
         assert_eq!(outcome.recv_timeout(PATIENCE), Ok(Err(VirtualDialError::LinkLost)));
@@ -121,22 +123,34 @@ fn every_dial_ends_also_when_the_gateway_says_nothing_or_the_link_ends() {
     client.stop(PATIENCE).expect("it stops in peace");
 }
 
+fn say(mut link: &TcpStream, command: Command) {
+    link.write_all(&command.frame()).expect("written");
+}
+
+fn hear(mut link: &TcpStream, command: Command) {
+    let frame = command.frame();
+    let mut heard = vec![0; frame.len()];
+    link.read_exact(&mut heard).expect("it comes");
+    assert_eq!(heard, *frame, "{command:?}");
+}
+
+/// The link ends, and nothing more comes over it.
+fn expect_end(mut link: &TcpStream) {
+    let ended = link.read(&mut [0]);
+    let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+    assert!(matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(reset), "{ended:?}");
+}
+
 #[test]
 fn an_accept_that_comes_too_late_is_closed_and_not_taken_for_another() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("an address").to_string();
     let noted = Noted::default();
     let client = ClientEndpoint::new([addr]).options(options()).spawn(noted.clone()).expect("started");
     let (link, _) = listener.accept().expect("it dials");
     link.set_read_timeout(Some(PATIENCE)).expect("an option");
     assert!(client.wait_connected(PATIENCE));
-    let say = |command: Command| std::io::Write::write_all(&mut &link, &command.frame()).expect("written");
-    let hear = |command: Command| {
-        let frame = command.frame();
-        let mut heard = vec![0; frame.len()];
-        std::io::Read::read_exact(&mut &link, &mut heard).expect("it comes");
-        assert_eq!(heard, *frame, "{command:?}");
-    };
+    let (say, hear) = (|command| say(&link, command), |command| hear(&link, command));
     let late = dial(&client, 5, Duration::from_millis(50));
     hear(Command::New);
     say(Command::Open { conn: 8 });
@@ -157,19 +171,72 @@ fn an_accept_that_comes_too_late_is_closed_and_not_taken_for_another() {
 #[test]
 fn a_gateway_that_gives_a_connection_the_id_of_commands_loses_the_link() {
     for command in [Command::Open { conn: 0 }, Command::Accept { conn: 0, remote: 6 }] {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("an address").to_string();
         let noted = Noted::default();
         let client = ClientEndpoint::new([addr]).options(options()).spawn(noted.clone()).expect("started");
         let (link, _) = listener.accept().expect("it dials");
         link.set_read_timeout(Some(PATIENCE)).expect("an option");
         assert!(client.wait_connected(PATIENCE));
-        std::io::Write::write_all(&mut &link, &command.frame()).expect("written");
-        let ended = std::io::Read::read(&mut &link, &mut [0]);
-        let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
-        assert!(matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(reset), "{command:?}: {ended:?}");
+        say(&link, command);
+        expect_end(&link);
         assert!(lock(&noted.opened).is_empty());
         drop((link, listener));
         client.stop(PATIENCE).expect("it stops in peace");
     }
+}
+
+#[test]
+fn as_many_dials_wait_for_a_gateway_as_may_and_one_more_when_one_is_answered() {
+    const MOST: u32 = 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let client = ClientEndpoint::new([addr]).options(options()).spawn(echo()).expect("started");
+    let (link, _) = listener.accept().expect("it dials");
+    link.set_read_timeout(Some(PATIENCE)).expect("an option");
+    assert!(client.wait_connected(PATIENCE));
+    let waiting: Vec<_> = (1..=MOST)
+        .map(|conn| {
+            let outcome = dial(&client, 5, PATIENCE * 10);
+            hear(&link, Command::New);
+            say(&link, Command::Open { conn });
+            hear(&link, Command::Dial { conn, remote: 5 });
+            outcome
+        })
+        .collect();
+    let too_many = Ok(Err(VirtualDialError::TooMany(MOST as usize)));
+    assert_eq!(dial(&client, 5, PATIENCE).recv_timeout(PATIENCE), too_many);
+    say(&link, Command::Refuse { conn: 1 });
+    let refused = waiting[0].recv_timeout(PATIENCE).expect("it ends");
+    assert!(matches!(refused, Err(VirtualDialError::Refused { remote: 5, .. })), "{refused:?}");
+    let last = dial(&client, 6, PATIENCE);
+    hear(&link, Command::New);
+    assert_eq!(dial(&client, 5, PATIENCE).recv_timeout(PATIENCE), too_many);
+    drop((link, listener));
+    for outcome in waiting.into_iter().skip(1).chain([last]) {
+        assert_eq!(outcome.recv_timeout(PATIENCE), Ok(Err(VirtualDialError::LinkLost)));
+    }
+    client.stop(PATIENCE).expect("it stops in peace");
+}
+
+#[test]
+fn a_gateway_that_gives_two_dials_the_same_id_loses_the_link() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let client = ClientEndpoint::new([addr]).options(options()).spawn(echo()).expect("started");
+    let (link, _) = listener.accept().expect("it dials");
+    link.set_read_timeout(Some(PATIENCE)).expect("an option");
+    assert!(client.wait_connected(PATIENCE));
+    let outcomes = [5, 6].map(|remote| dial(&client, remote, PATIENCE));
+    hear(&link, Command::New);
+    hear(&link, Command::New);
+    say(&link, Command::Open { conn: 8 });
+    hear(&link, Command::Dial { conn: 8, remote: 5 });
+    say(&link, Command::Open { conn: 8 });
+    expect_end(&link);
+    for outcome in outcomes {
+        assert_eq!(outcome.recv_timeout(PATIENCE), Ok(Err(VirtualDialError::LinkLost)));
+    }
+    drop((link, listener));
+    client.stop(PATIENCE).expect("it stops in peace");
 }

@@ -22,7 +22,7 @@ pub enum VirtualDialError {
     /// The link ended before the gateway had answered.
     #[error("the link to the gateway has ended meanwhile")]
     LinkLost,
-    /// As many dials of one link as there may be wait for an answer.
+    /// As many dials of one link as there may be wait for an answer: 1,024. Those that were given up do not count.
     #[error("{0} dials wait for the gateway, as many as there may be")]
     TooMany(usize),
     /// The endpoint has more to do than it can take, or has stopped.

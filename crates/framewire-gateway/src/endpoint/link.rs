@@ -15,7 +15,7 @@ use super::{
     LinkOptions, VirtualDialError,
     carry::tag,
     handle::Shared,
-    pending::{Accepted, MOST, Pending, PendingDial},
+    pending::{Accepted, MOST, Pending, PendingDial, Repeated},
 };
 use crate::{
     keys::Dialect,
@@ -70,6 +70,8 @@ pub(super) struct Link {
     /// The gateway's challenge was answered.
     is_up: bool,
     pending: Pending,
+    /// When the timer fires, at the latest at the first deadline of a dial.
+    expires: Option<Instant>,
 }
 
 impl LinkHandler {
@@ -82,6 +84,7 @@ impl LinkHandler {
         if link.pending.len() >= MOST {
             return dial.end(Err(VirtualDialError::TooMany(MOST)));
         }
+        let deadline = dial.deadline;
         let asked = match link.pending.begin(dial) {
             Some((conn, remote)) => session.send(&*Command::Dial { conn, remote }.frame()),
             None => session.send(&*Command::New.frame()),
@@ -90,7 +93,9 @@ impl LinkHandler {
             // Its outbox is full, or it is closing: whatever waits will be told.
             return session.close_with(error);
         }
-        expire(session, link);
+        if link.expires.is_none_or(|known| deadline < known) {
+            expire_at(session, link, deadline);
+        }
     }
 
     /// Answers the challenge of a gateway.
@@ -117,7 +122,12 @@ impl LinkHandler {
                 ));
             }
             Command::Open { conn } => {
-                if let Some((conn, remote)) = link.pending.opened(conn) {
+                let opened = link.pending.opened(conn).map_err(|Repeated| {
+                    Failure::because(format!(
+                        "the gateway gave the ID {conn} again, before the dial of it was answered"
+                    ))
+                })?;
+                if let Some((conn, remote)) = opened {
                     session.send(&*Command::Dial { conn, remote }.frame())?;
                 }
             }
@@ -159,12 +169,11 @@ impl LinkHandler {
     }
 }
 
-/// Gives up the dials whose time has come, and sees to it that the next is looked at in time.
-fn expire(session: &mut Session<'_>, link: &mut Link) {
-    if let Some(next) = link.pending.expire(Instant::now()) {
-        // It is the only timer.
-        let _ = session.set_timer(EXPIRE, next.max(SHORTEST));
-    }
+/// Has the dials looked at then.
+fn expire_at(session: &mut Session<'_>, link: &mut Link, at: Instant) {
+    link.expires = Some(at);
+    // It is the only timer.
+    let _ = session.set_timer(EXPIRE, at.saturating_duration_since(Instant::now()).max(SHORTEST));
 }
 
 impl PacketHandler for LinkHandler {
@@ -188,7 +197,7 @@ impl PacketHandler for LinkHandler {
     fn on_open(&mut self, session: &mut Session<'_>) -> Handled<Link> {
         let Origin::Dialled(dial) = session.origin() else { return Err(Failure::because("not dialed here")) };
         let gateway = *self.gateways.get(&dial).ok_or_else(|| Failure::because("an unknown dial"))?;
-        let mut link = Link { gateway, is_up: false, pending: Pending::default() };
+        let mut link = Link { gateway, is_up: false, pending: Pending::default(), expires: None };
         if let Role::Client = self.role {
             self.up(session, &mut link);
         }
@@ -210,7 +219,10 @@ impl PacketHandler for LinkHandler {
     }
 
     fn on_timer(&mut self, session: &mut Session<'_>, link: &mut Link, _timer: TimerId) -> Handled {
-        expire(session, link);
+        link.expires = None;
+        if let Some(next) = link.pending.expire(Instant::now()) {
+            expire_at(session, link, next);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{DialNumber, VirtualDialError};
 
-/// Dials of one link that may wait.
+/// Dials of one link that may wait, and those whose answer is still known after they were given up.
 pub(super) const MOST: usize = 1024;
 /// IDs that are kept for the next dial, because theirs came too late.
 const SPARE: usize = 16;
@@ -19,8 +19,8 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), VirtualDialError>) + Send>;
 pub(super) struct PendingDial {
     pub(super) number: DialNumber,
     pub(super) remote: u32,
+    pub(super) deadline: Instant,
     within: Duration,
-    deadline: Instant,
     done: Option<Done>,
 }
 
@@ -29,7 +29,7 @@ impl PendingDial {
         let now = Instant::now();
         // A deadline beyond the range of the clock is as good as a year.
         let deadline = now.checked_add(within).unwrap_or(now + Duration::from_secs(365 * 86_400));
-        Self { number, remote, within, deadline, done: Some(done) }
+        Self { number, remote, deadline, within, done: Some(done) }
     }
 
     /// Tells how it has ended.
@@ -56,10 +56,16 @@ impl Drop for PendingDial {
 pub(super) struct Pending {
     /// Those that wait for an ID.
     asked: VecDeque<PendingDial>,
-    /// Those that wait to be accepted, by their IDs; `None`: it was given up, and its answer is still to come.
-    dialed: HashMap<u32, Option<PendingDial>>,
+    /// Those that wait to be accepted, by their IDs.
+    dialed: HashMap<u32, PendingDial>,
+    /// The IDs of the last that were given up before they were answered, the oldest first.
+    abandoned: VecDeque<u32>,
     spare: Vec<u32>,
 }
+
+/// The gateway has given an ID that it had given before, and to which it has not answered yet.
+#[derive(Debug)]
+pub(super) struct Repeated;
 
 /// What an Accept is for.
 pub(super) enum Accepted {
@@ -77,58 +83,90 @@ impl Pending {
 
     /// Begins a dial. Returns the ID to be dialed, if there is one already.
     pub(super) fn begin(&mut self, dial: PendingDial) -> Option<(u32, u32)> {
-        self.asked.push_back(dial);
-        let conn = self.spare.pop()?;
-        self.opened(conn)
+        let Some(conn) = self.spare.pop() else {
+            self.asked.push_back(dial);
+            return None;
+        };
+        Some(self.dial(conn, dial))
+    }
+
+    fn dial(&mut self, conn: u32, dial: PendingDial) -> (u32, u32) {
+        let remote = dial.remote;
+        self.dialed.insert(conn, dial);
+        (conn, remote)
     }
 
     /// The gateway has given an ID. Returns what is to be dialed with it.
-    pub(super) fn opened(&mut self, conn: u32) -> Option<(u32, u32)> {
+    ///
+    /// # Errors
+    /// [`Repeated`]: two dials would have the same ID, and each the answer of the other.
+    pub(super) fn opened(&mut self, conn: u32) -> Result<Option<(u32, u32)>, Repeated> {
+        if self.dialed.contains_key(&conn) || self.spare.contains(&conn) {
+            return Err(Repeated);
+        }
+        // The gateway has forgotten a dial that was given up: its ID is free.
+        self.is_abandoned(conn);
         let Some(dial) = self.asked.pop_front() else {
             if self.spare.len() < SPARE {
                 self.spare.push(conn);
             }
-            return None;
+            return Ok(None);
         };
-        let remote = dial.remote;
-        self.dialed.insert(conn, Some(dial));
-        Some((conn, remote))
+        Ok(Some(self.dial(conn, dial)))
+    }
+
+    /// Returns `true` if the dial of this ID was given up, of which no answer is awaited then any more.
+    fn is_abandoned(&mut self, conn: u32) -> bool {
+        let place = self.abandoned.iter().position(|known| *known == conn);
+        place.and_then(|place| self.abandoned.remove(place)).is_some()
     }
 
     pub(super) fn accepted(&mut self, conn: u32) -> Accepted {
         match self.dialed.remove(&conn) {
+            Some(dial) => Accepted::Ours(dial),
+            None if self.is_abandoned(conn) => Accepted::Abandoned,
             None => Accepted::Theirs,
-            Some(Some(dial)) => Accepted::Ours(dial),
-            Some(None) => Accepted::Abandoned,
         }
     }
 
     /// Returns the dial that was refused, unless it was given up.
     pub(super) fn refused(&mut self, conn: u32) -> Option<PendingDial> {
-        self.dialed.remove(&conn)?
+        let dial = self.dialed.remove(&conn);
+        if dial.is_none() {
+            self.is_abandoned(conn);
+        }
+        dial
     }
 
-    /// Gives up those whose time has come. Returns the time until the next.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<Duration> {
+    /// Gives up those whose time has come. Returns when that of the next comes.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
         let is_due = |dial: &PendingDial| dial.deadline <= now;
         let asked = std::mem::take(&mut self.asked);
-        let (due, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(is_due);
+        let (mut due, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(is_due);
         self.asked = left.into();
-        let dialed = self.dialed.values_mut().filter(|dial| dial.as_ref().is_some_and(is_due));
-        let due = due.into_iter().chain(dialed.filter_map(Option::take)).collect::<Vec<_>>();
+        let ids = self.dialed.iter().filter(|(_, dial)| is_due(dial)).map(|(conn, _)| *conn);
+        for conn in ids.collect::<Vec<_>>() {
+            due.extend(self.dialed.remove(&conn));
+            if self.abandoned.len() >= MOST {
+                self.abandoned.pop_front();
+            }
+            self.abandoned.push_back(conn);
+        }
         for dial in due {
             let within = dial.within;
             dial.end(Err(VirtualDialError::TimedOut(within)));
         }
-        let waiting = self.asked.iter().chain(self.dialed.values().flatten());
-        waiting.map(|dial| dial.deadline.saturating_duration_since(now)).min()
+        self.asked.iter().chain(self.dialed.values()).map(|dial| dial.deadline).min()
     }
 
     /// The link has ended.
     pub(super) fn fail(&mut self) {
-        let dialed = std::mem::take(&mut self.dialed).into_values().flatten();
+        let dialed = std::mem::take(&mut self.dialed).into_values();
         for dial in std::mem::take(&mut self.asked).into_iter().chain(dialed) {
             dial.end(Err(VirtualDialError::LinkLost));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

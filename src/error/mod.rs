@@ -212,6 +212,14 @@ pub enum CloseReason {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The session is a carrier of [streams](crate::Streams), and its peer opened one more while the ends of 65,536 others
+    /// waited to be told to it: it opens streams and does not read.
+    #[error("the peer opens streams and does not read: it was not told yet that {ends} of them have ended")]
+    #[non_exhaustive]
+    StreamBacklog {
+        /// Streams whose ends wait.
+        ends: usize,
+    },
     /// The server was shut down.
     #[error("server shutdown")]
     Shutdown,
@@ -263,6 +271,7 @@ impl CloseReason {
             Self::Forgotten => CloseKind::Forgotten,
             Self::CarrierLost { .. } => CloseKind::CarrierLost,
             Self::InboxFull { .. } => CloseKind::InboxFull,
+            Self::StreamBacklog { .. } => CloseKind::StreamBacklog,
             Self::Shutdown => CloseKind::Shutdown,
         }
     }
@@ -337,13 +346,15 @@ pub enum CloseKind {
     CarrierLost,
     /// See [`CloseReason::InboxFull`].
     InboxFull,
+    /// See [`CloseReason::StreamBacklog`].
+    StreamBacklog,
     /// See [`CloseReason::Shutdown`].
     Shutdown,
 }
 
 impl CloseKind {
     /// Every kind, in the order of [`CloseReason`].
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::PeerClosed,
         Self::Io,
         Self::Frame,
@@ -364,6 +375,7 @@ impl CloseKind {
         Self::Forgotten,
         Self::CarrierLost,
         Self::InboxFull,
+        Self::StreamBacklog,
         Self::Shutdown,
     ];
 
@@ -391,6 +403,7 @@ impl CloseKind {
             Self::Forgotten => "forgotten",
             Self::CarrierLost => "carrier_lost",
             Self::InboxFull => "inbox_full",
+            Self::StreamBacklog => "stream_backlog",
             Self::Shutdown => "shutdown",
         }
     }

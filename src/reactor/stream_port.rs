@@ -250,7 +250,7 @@ impl StreamPort {
             .get_mut(place as usize)
             .is_some_and(|carrier| std::mem::take(&mut carrier.is_overrun))
         {
-            carriers.visit(id, &mut |carrier| carrier.overrun());
+            carriers.visit(id, &mut |carrier| carrier.overrun(MOST_CLOSED));
         }
         let Some(carrier) = self.carriers.get(place as usize).filter(|carrier| carrier.is_empty()) else {
             return;

@@ -103,8 +103,8 @@ impl Server<Unframed> {
     /// [`CloseReason::CarrierLost`](crate::CloseReason::CarrierLost), after what was received before. When the server shuts
     /// down, streams close first: a carrier whose [`on_shutdown`](PacketHandler::on_shutdown) returns
     /// [`Then::Close`](crate::Then::Close) is closed when none of its streams is left. So shut down the whole reactor; of
-    /// the carriers alone, it takes the grace period. A carrier whose peer opens streams without reading closes once it could
-    /// not be told the ends of 65,536 of them.
+    /// the carriers alone, it takes the grace period. A carrier whose peer opens streams and does not read closes with
+    /// [`CloseReason::StreamBacklog`](crate::CloseReason::StreamBacklog) when one is opened while the ends of 65,536 wait.
     ///
     /// **Limits.** A packet may have [`Limits::frame`] bytes, at most [`Mux::max_payload`].
     /// [`Limits::connections`] is the number of streams (1,000,000 if it is 0).

@@ -7,7 +7,8 @@ use crate::{encode::Encode, framing::EncodeError};
 ///
 /// What comes the other way is read by the handler of the carrier, which hands it to [`Streams`](crate::Streams).
 ///
-/// Called on the threads of the carriers, between callbacks. A panic closes the stream.
+/// Called on the threads of the carriers, between callbacks. A panic in [`packet`](Self::packet) closes the stream; after one in
+/// [`close`](Self::close), the peer is not told that the stream has closed. Both are counted.
 pub trait Mux: Send + Sync + 'static {
     /// Writes `payload`, which a stream sends, as one packet of the carrier to `out`, which is empty. The carrier's framing
     /// makes a frame of that.

@@ -25,8 +25,8 @@ pub(crate) trait Carry {
     /// Sends one packet.
     fn carry(&mut self, packet: &dyn Encode) -> Result<(), NotCarried>;
 
-    /// Its peer opens streams, and does not take the news of their ends: it closes.
-    fn overrun(&mut self);
+    /// Its peer opens streams, and was not told yet that so many have ended, because it does not read: it closes.
+    fn overrun(&mut self, ends: usize);
 
     /// None is left of so many streams, all that a service was told of.
     fn note_unladen(&mut self, ended: u64);
@@ -67,10 +67,9 @@ impl<H: PacketHandler, F: Framing, T> Carry for SessionAccess<'_, H, F, T> {
         }
     }
 
-    fn overrun(&mut self) {
+    fn overrun(&mut self, ends: usize) {
         if self.is_open() {
-            let (queued, limit) = (self.slot.connection.queued(), self.core.limits.outbox_high);
-            self.close(SendError::Full { queued, limit }.into());
+            self.close(CloseReason::StreamBacklog { ends });
         }
     }
 

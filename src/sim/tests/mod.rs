@@ -52,6 +52,7 @@ mod shutdown;
 mod slow_callbacks;
 mod stale;
 mod standstill;
+mod stream_faults;
 mod streams;
 mod streams_at_random;
 mod tickets;

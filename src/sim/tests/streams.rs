@@ -15,12 +15,12 @@ use crate::{
     },
 };
 
-fn world(setup: &CarryingSetup) -> CarryingWorld {
+pub(super) fn world(setup: &CarryingSetup) -> CarryingWorld {
     CarryingWorld::new(setup, |_| ())
 }
 
 /// A client with this many open streams.
-fn client(world: &mut CarryingWorld, streams: u8) -> Conn {
+pub(super) fn client(world: &mut CarryingWorld, streams: u8) -> Conn {
     let conn = world.connect();
     world.run_for(1);
     world.say(conn, &(1..=streams).map(open).collect::<Vec<_>>());
@@ -37,7 +37,7 @@ fn packet(payload: &[u8]) -> Callback {
 }
 
 /// What a client has heard, frame by frame: stream, letter, payload.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
+pub(super) fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let Some((len, rest)) = bytes.split_first_chunk() {
         let (packet, rest) = rest.split_at(u32::from_be_bytes(*len) as usize);
@@ -47,7 +47,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
     frames
 }
 
-fn both_orders(mut scene: impl FnMut(CarryingSetup)) {
+pub(super) fn both_orders(mut scene: impl FnMut(CarryingSetup)) {
     for carriers_last in [false, true] {
         scene(CarryingSetup { carriers_last, ..CarryingSetup::default() });
     }
@@ -426,21 +426,6 @@ fn streams_outlive_the_carriers_service_by_nothing() {
 }
 
 #[test]
-fn a_packet_without_a_place_in_the_carrier_closes_its_stream_alone() {
-    let mut world = world(&CarryingSetup::default());
-    let conn = client(&mut world, 3);
-    world.say(conn, &[data(1, b"unfit"), data(2, b"panic"), data(3, b"fine")]);
-    world.run_for(1);
-    let mut kinds: Vec<_> = world.log.closes().into_iter().map(|(_, kind)| kind).collect();
-    kinds.sort_by_key(|kind| *kind as usize);
-    assert_eq!(kinds, [CloseKind::Send, CloseKind::Panicked]);
-    let mut heard = frames(&world.hear(conn));
-    heard.sort_unstable();
-    assert_eq!(heard, [(1, b'c', Vec::new()), (2, b'c', Vec::new()), (3, b'd', b"fine".to_vec())]);
-    assert_eq!(world.metrics()[1].panics, 1);
-}
-
-#[test]
 fn timers_heartbeats_and_idle_timeouts_run_as_for_connections() {
     let setup = CarryingSetup {
         streams: Limits::default().idle_timeout(Duration::from_millis(250)),
@@ -461,30 +446,4 @@ fn timers_heartbeats_and_idle_timeouts_run_as_for_connections() {
     let kinds = world.log.closes().into_iter().map(|(_, kind)| kind);
     assert_eq!(kinds.collect::<Vec<_>>(), [CloseKind::Idle]);
     world.assert_no_streams();
-}
-
-#[test]
-fn a_peer_that_opens_streams_without_end_and_reads_nothing_loses_its_connection() {
-    both_orders(|setup| {
-        let setup = CarryingSetup {
-            carriers: Limits::default().outbox_high(4_000).outbox_low(1_000).stall_timeout(None),
-            sizes: Sizes { down: 2_000, ..Sizes::default() },
-            most: 1,
-            ..setup
-        };
-        let mut world = world(&setup);
-        let conn = client(&mut world, 1);
-        for _ in 0..200 {
-            world.say(conn, &vec![open(2); 1_000]);
-            world.run_for(10);
-            if world.metrics()[1].sessions == 0 {
-                break;
-            }
-        }
-        assert_eq!(world.metrics()[1].sessions, 0, "its carrier closes");
-        assert!(world.metrics()[1].refused_total() < 100_000);
-        // A graceful close, for which the peer has its time.
-        world.run_for(60_000);
-        assert_eq!(world.metrics()[0].sessions, 0);
-    });
 }

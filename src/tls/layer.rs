@@ -20,6 +20,8 @@ use crate::{
 const RECORD: usize = 16 * 1024;
 /// Bytes that a peer may send before its handshake is complete: a chain of certificates takes some thousand.
 const MOST_HANDSHAKE: usize = 128 * 1024;
+/// The most that rustls keeps of a message that is not whole; it refuses longer ones.
+const MOST_HELD: usize = 64 * 1024;
 /// Bytes that rustls has room for from the start. It makes more for longer records.
 const ROOM: usize = 4 * 1024;
 
@@ -35,7 +37,8 @@ pub struct Tls {
     server: Option<Box<str>>,
     /// Plain bytes that wait to be sent in one record with those that follow.
     kept: Vec<u8>,
-    /// Received bytes that rustls may hold: of a handshake message that is not whole.
+    /// Received bytes that rustls may hold: of a handshake message that is not whole. It does not say whether
+    /// there is one, so these are all since the last plain bytes, up to what it can hold.
     held: usize,
     start: Start,
     stage: Stage,
@@ -114,7 +117,7 @@ impl Tls {
             let _ = connection.read_tls(&mut Nothing);
         }
         let brought = before > io.room();
-        self.held = if brought { 0 } else { self.held.saturating_add(len) };
+        self.held = if brought { 0 } else { MOST_HELD.min(self.held.saturating_add(len)) };
         Ok(has_ended)
     }
 

@@ -1,13 +1,24 @@
-use bytes::BytesMut;
+use std::sync::Arc;
 
-use super::{Link, Tested, carry, made};
+use bytes::BytesMut;
+use rustls::{
+    Connection, ServerConfig, ServerConnection,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+use super::{Link, Tested, VERSIONS, carry, layer::Start, made};
 use crate::{
     CloseReason, Layer, LayerError, Sniff, Sniffed, TlsAcceptor, TlsConnector, TlsError, TlsVersion,
     testing::LayerDriver,
 };
 
 /// How many bytes a record of TLS 1.3 has beside its plain bytes: the header, the real kind, the tag.
-const OVERHEAD: usize = 5 + 1 + 16;
+const OVERHEAD: usize = RECORD_HEADER + 1 + 16;
+const RECORD_HEADER: usize = 5;
+
+/// What a layer may count as held by rustls: the longest message of a handshake.
+const MOST_COUNTED: usize = 64 * 1024;
 
 /// The lengths of what is in the records.
 fn records(mut wire: &[u8]) -> Vec<usize> {
@@ -266,5 +277,48 @@ fn what_was_agreed_on_is_known_also_where_tls_was_told_apart_from_something_else
     }
     assert!(server.is_open() && client.is_open());
     assert_eq!(server.layer().tls().map(|tls| tls.version()), Some(TlsVersion::Tls13));
+    Ok(())
+}
+
+/// A client of a server that sends so many tickets, in records of `fragment` plain bytes. Returns both, and what the
+/// server has sent last.
+fn with_tickets(
+    tickets: usize,
+    fragment: Option<usize>,
+) -> Result<(Link, Vec<u8>), Box<dyn std::error::Error>> {
+    let own = made(&["localhost"])?;
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes())?;
+    let certificate = CertificateDer::from_pem_slice(own.certificate.as_bytes())?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(VERSIONS)?.with_no_client_auth();
+    let mut config = builder.with_single_cert(vec![certificate], key)?;
+    config.send_tls13_tickets = tickets;
+    config.max_fragment_size = fragment.map(|plain| RECORD_HEADER + plain);
+    let server = ServerConnection::new(config.into()).map(Connection::from).map_err(TlsError::Protocol);
+    let connector = TlsConnector::new(own.roots()?)?;
+    let mut link = Link {
+        server: LayerDriver::new(super::Tls::new(server, None, Start::First))?,
+        client: LayerDriver::new(connector.first_layer("localhost"))?,
+    };
+    carry(&mut link.client, &mut link.server, usize::MAX)?;
+    carry(&mut link.server, &mut link.client, usize::MAX)?;
+    carry(&mut link.client, &mut link.server, usize::MAX)?;
+    let last = link.server.take_wire();
+    Ok((link, last))
+}
+
+#[test]
+fn tickets_without_end_do_not_count_as_held() -> Tested {
+    const TICKETS: usize = 2_000;
+    let (_, one) = with_tickets(1, None)?;
+    let [len] = records(&one)[..] else { return Err("one ticket is not one record".into()) };
+    let (mut link, all) = with_tickets(TICKETS, Some(len))?;
+    assert_eq!(records(&all), [len; TICKETS]);
+    assert!(all.len() > 2 * MOST_COUNTED, "there are only {} bytes", all.len());
+    assert_eq!(link.client.receive(&all)?, b"");
+    assert!(link.client.layer().buffered() <= MOST_COUNTED, "{:?}", link.client.layer());
+    link.server.send(b"hello")?;
+    assert_eq!(carry(&mut link.server, &mut link.client, usize::MAX)?, b"hello");
+    assert_eq!(link.client.layer().buffered(), 0);
     Ok(())
 }

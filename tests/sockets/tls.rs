@@ -8,7 +8,8 @@ use std::{
 
 use framewire::{
     CloseKind, Dial, Event, Failure, Handled, LayerError, Limits, PacketHandler, RefusalCause, Separator,
-    Server, Session, Tls, TlsError, TlsVersion, blocking, packet_fn, session_fn, testing::LayerDriver,
+    Server, Session, Sniff, Sniffed, Tls, TlsError, TlsVersion, blocking, packet_fn, session_fn,
+    testing::LayerDriver,
 };
 
 use crate::common::{
@@ -31,6 +32,8 @@ macro_rules! on_each_strategy_over_tls {
 on_each_strategy_over_tls! {
     a_session_knows_what_tls_has_agreed_on
     a_peer_that_leaves_without_a_goodbye_has_cut_the_stream
+    clients_past_the_limit_of_handshakes_wait_until_another_is_through_or_has_failed
+    one_port_serves_clients_with_tls_and_in_clear_text
 }
 
 /// A server of lines that switches to TLS when it is asked to, and tells whether it has.
@@ -309,30 +312,71 @@ fn a_blocking_server_speaks_tls_and_tells_a_cut_from_an_end() {
     }
 }
 
-#[test]
-fn clients_past_the_limit_of_handshakes_wait_until_others_are_through_or_have_failed() {
-    let server = Server::bind("127.0.0.1:0").expect("a free port").framing(Separator::lines());
-    let limits = Limits::default().handshakes(2);
-    let served = Served::start(server.limits(limits).tls(&common().acceptor), echo());
+/// A client that makes its handshake as soon as it is let in, and gets its line back.
+fn greet(client: blocking::Client<Separator>) -> blocking::Client<Separator> {
+    let mut client = client.tls(&common().connector, SERVER).expect("it comes to its turn");
+    client.send("hello").expect("it reads");
+    assert_eq!(client.recv().expect("it replies"), Some(&b"hello"[..]));
+    client
+}
+
+fn clients_past_the_limit_of_handshakes_wait_until_another_is_through_or_has_failed(on: On) {
+    let server = on.strategy().bind().framing(Separator::lines());
+    let served =
+        Served::start(server.limits(Limits::default().handshakes(2)).tls(&common().acceptor), echo());
     let addr = served.running.local_addr().expect("TCP");
-    let silent: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(addr).expect("it listens")).collect();
-    until("both are in their handshakes", || served.metrics().accepted == 2);
-    let clients: Vec<_> = (0..5)
-        .map(|_| {
-            std::thread::spawn(move || {
-                let client = blocking::Client::connect(addr, Separator::lines()).expect("it listens");
-                let mut client = client.tls(&common().connector, SERVER).expect("it comes to its turn");
-                client.send("hello").expect("it reads");
-                assert_eq!(client.recv().expect("it replies"), Some(&b"hello"[..]));
-                client.close().expect("both say goodbye");
-            })
-        })
-        .collect();
-    until("accepting has paused", || served.metrics().accept_pauses > 0);
-    assert_eq!((served.metrics().accepted, served.metrics().opened), (2, 0));
-    // Those who say nothing leave: their handshakes have failed.
-    drop(silent);
-    clients.into_iter().for_each(|client| client.join().expect("it does not panic"));
-    assert_eq!(served.metrics().opened, 5);
+    let connect = || blocking::Client::connect(addr, Separator::lines()).expect("it listens");
+    let in_handshake = |accepted| {
+        let client = connect();
+        served.until_counted("it is in its handshake", |metrics| metrics.accepted == accepted);
+        client
+    };
+    let waiting = |accepted| {
+        let client = connect();
+        // The first pause after this may have begun before the client was there.
+        let pauses = served.metrics().accept_pauses;
+        served.until_counted("it was looked at", |metrics| metrics.accept_pauses >= pauses + 2);
+        assert_eq!(served.metrics().accepted, accepted, "a client too many was accepted");
+        std::thread::spawn(move || greet(client))
+    };
+    // As many as may be.
+    let (first, second) = (in_handshake(1), in_handshake(2));
+    let third = waiting(2);
+    // One of them is through.
+    let first = greet(first);
+    let third = third.join().expect("it does not panic");
+    let fourth = in_handshake(4);
+    let fifth = waiting(4);
+    // One of them fails.
+    drop(second);
+    let fifth = fifth.join().expect("it does not panic");
+    served.until_counted("three got through", |metrics| (metrics.accepted, metrics.opened) == (5, 3));
+    drop((first, third, fourth, fifth));
+    served.finish();
+}
+
+fn one_port_serves_clients_with_tls_and_in_clear_text(on: On) {
+    let tls = || common().acceptor.layer();
+    let sniff = Sniff::new().when(|first| Sniffed::prefix(first, &[0x16]), tls);
+    let served =
+        Served::start(on.strategy().bind().framing(Separator::lines()).sniff(sniff), packet_fn(mail));
+    let addr = served.running.local_addr().expect("TCP");
+    let connect = || blocking::Client::connect(addr, Separator::lines()).expect("it listens");
+    let ask = |client: &mut blocking::Client<Separator>, reply: &str| {
+        client.send("HELO").expect("it reads");
+        assert_eq!(client.recv().expect("it replies"), Some(reply.as_bytes()));
+    };
+    let mut clear = connect();
+    ask(&mut clear, "530 in clear text");
+    let mut secure = connect().tls(&common().connector, SERVER).expect("the server agrees");
+    ask(&mut secure, "250 in private");
+    ask(&mut clear, "530 in clear text");
+    secure.close().expect("both say goodbye");
+    clear.close().expect("there is nothing to say");
+    until("both have ended", || served.journal.ended_by(CloseKind::PeerClosed) == 2);
+    let mut cut = connect().tls(&common().connector, SERVER).expect("the server agrees");
+    ask(&mut cut, "250 in private");
+    drop(cut);
+    until("the cut was noticed", || served.journal.ended_by(CloseKind::Layer) == 1);
     served.finish();
 }

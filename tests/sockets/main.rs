@@ -43,6 +43,8 @@ mod proxied;
 mod reading_in_pieces;
 mod refused_frames;
 mod refused_sends;
+#[cfg(all(feature = "tls", feature = "websocket"))]
+mod secure_websockets;
 mod server_handle;
 mod services;
 mod session_ends;

@@ -16,9 +16,9 @@
 use std::{
     env,
     error::Error,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -44,6 +44,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SERVE: &str = "serve";
 /// A packet that asks for a broadcast; all others are answered.
 const BROADCAST: &[u8] = b"broadcast";
+
+#[path = "support/descriptors.rs"]
+mod descriptors;
+#[path = "support/process.rs"]
+mod process;
+
+use descriptors::within_descriptors;
+use process::Process;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -110,7 +118,7 @@ fn worked() -> Duration {
 
 /// The other process: prints its address, and serves until it is killed or its input ends.
 fn serve(sessions: &str) -> Outcome<()> {
-    let sessions = within_descriptors(sessions.parse()?);
+    let sessions = within_descriptors(sessions.parse()?, SPARE);
     let server = Server::bind("127.0.0.1:0")?
         .framing(LengthPrefix::u32_be())
         .limits(Limits::default().connections(sessions));
@@ -123,14 +131,14 @@ fn serve(sessions: &str) -> Outcome<()> {
 
 fn run(wanted: usize, rounds: usize) -> Outcome<()> {
     // The session that is probed, and the one that asks for broadcasts.
-    let sessions = within_descriptors(wanted.saturating_add(2)).saturating_sub(2);
+    let sessions = within_descriptors(wanted.saturating_add(2), SPARE).saturating_sub(2);
     if sessions == 0 || rounds == 0 {
         return Err("there are no sessions to be dialled, or no rounds".into());
     }
     if sessions < wanted {
         println!("the limit of descriptors allows {sessions} sessions, not {wanted}");
     }
-    let server = Process::start(sessions + 2)?;
+    let server = Process::start(&[SERVE, &(sessions + 2).to_string()])?;
     let received = Arc::<AtomicUsize>::default();
     let count = received.clone();
     let client = Server::unbound()
@@ -245,54 +253,5 @@ impl Peer {
                 return Ok(Waited { processor, wall: since.elapsed() });
             }
         }
-    }
-}
-
-/// Raises the limit of descriptors as far as it goes. Returns how many sessions fit in, at most as many as are wanted.
-#[cfg(unix)]
-fn within_descriptors(wanted: usize) -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-    wanted.min(usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(SPARE))
-}
-
-#[cfg(not(unix))]
-fn within_descriptors(wanted: usize) -> usize {
-    wanted
-}
-
-/// The server. Killed when it is dropped.
-struct Process {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Process {
-    fn start(sessions: usize) -> Outcome<Self> {
-        let mut child = Command::new(env::current_exe()?)
-            .args([SERVE, &sessions.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        match line.trim().parse() {
-            Ok(addr) => Ok(Self { child, addr }),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(format!("the server does not start ({error})").into())
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -10,9 +10,8 @@
 use std::{
     env,
     error::Error,
-    io::{self, BufRead, BufReader, Read},
-    net::SocketAddr,
-    process::{Child, Command, ExitCode, Stdio},
+    io::{self, Read},
+    process::ExitCode,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
@@ -37,6 +36,14 @@ const STEP: Duration = Duration::from_millis(500);
 /// The word that makes this program the server.
 const SERVE: &str = "serve";
 
+#[path = "support/descriptors.rs"]
+mod descriptors;
+#[path = "support/process.rs"]
+mod process;
+
+use descriptors::within_descriptors;
+use process::Process;
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -60,7 +67,7 @@ fn main() -> ExitCode {
 
 /// The other process: prints its address, and serves until it is killed or its input ends.
 fn serve(addr: &str, sessions: &str) -> Outcome<()> {
-    let sessions = within_descriptors(sessions.parse()?);
+    let sessions = within_descriptors(sessions.parse()?, SPARE);
     let running = Server::bind(addr)?
         .framing(LengthPrefix::u32_be())
         .limits(Limits::default().connections(sessions))
@@ -87,14 +94,14 @@ impl PacketHandler for Opened {
 }
 
 fn run(wanted: usize) -> Outcome<()> {
-    let sessions = within_descriptors(wanted);
+    let sessions = within_descriptors(wanted, SPARE);
     if sessions == 0 {
         return Err("there are no sessions to be dialled".into());
     }
     if sessions < wanted {
         println!("the limit of descriptors allows {sessions} sessions, not {wanted}");
     }
-    let mut first = Process::start("127.0.0.1:0", sessions)?;
+    let mut first = Process::start(&[SERVE, "127.0.0.1:0", &sessions.to_string()])?;
     let (tell, opened) = channel();
     let client = Server::unbound()
         .framing(LengthPrefix::u32_be())
@@ -106,10 +113,11 @@ fn run(wanted: usize) -> Outcome<()> {
     times(&opened, begun, sessions)?;
     println!("{sessions} sessions were dialled in {:.1?}", begun.elapsed());
 
-    first.kill()?;
+    first.child.kill()?;
+    first.child.wait()?;
     until_lost(&upstreams)?;
     thread::sleep(AWAY);
-    let second = Process::start(&first.addr.to_string(), sessions)?;
+    let second = Process::start(&[SERVE, &first.addr.to_string(), &sessions.to_string()])?;
     let back = Instant::now();
     let mut found = times(&opened, back, sessions)?;
     found.sort_unstable();
@@ -173,59 +181,4 @@ fn fullest(times: &[Duration], span: Duration) -> usize {
     let from =
         |(number, first): (usize, &Duration)| times.partition_point(|time| *time < *first + span) - number;
     times.iter().enumerate().map(from).max().unwrap_or_default()
-}
-
-/// Raises the limit of descriptors as far as it goes. Returns how many sessions fit in, at most as many as are wanted.
-#[cfg(unix)]
-fn within_descriptors(wanted: usize) -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-    wanted.min(usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(SPARE))
-}
-
-#[cfg(not(unix))]
-fn within_descriptors(wanted: usize) -> usize {
-    wanted
-}
-
-/// The server. Killed when it is dropped.
-struct Process {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Process {
-    fn start(addr: &str, sessions: usize) -> Outcome<Self> {
-        let mut child = Command::new(env::current_exe()?)
-            .args([SERVE, addr, &sessions.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        match line.trim().parse() {
-            Ok(addr) => Ok(Self { child, addr }),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(format!("the server does not start ({error})").into())
-            }
-        }
-    }
-
-    fn kill(&mut self) -> Outcome<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

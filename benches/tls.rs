@@ -18,6 +18,10 @@
 
 use std::{error::Error, process::ExitCode};
 
+#[cfg(target_os = "linux")]
+#[path = "support/process.rs"]
+mod process;
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -43,10 +47,10 @@ mod bench {
 #[cfg(target_os = "linux")]
 mod bench {
     use std::{
-        env, fs,
-        io::{self, BufRead, BufReader, ErrorKind, Read, Write},
-        net::{SocketAddr, TcpListener, TcpStream},
-        process::{self, Child, Command, Stdio},
+        fs,
+        io::{self, ErrorKind, Read, Write},
+        net::{TcpListener, TcpStream},
+        process,
         sync::Arc,
         thread,
         time::{Duration, Instant},
@@ -67,7 +71,7 @@ mod bench {
     };
     use slab::Slab;
 
-    use super::Outcome;
+    use super::{Outcome, process::Process};
 
     const ROUNDS: usize = 7;
     const PART: Duration = Duration::from_secs(1);
@@ -245,7 +249,7 @@ mod bench {
             // Who is first changes.
             for turn in 0..2 {
                 let at = (round + turn) % 2;
-                let process = Process::start(CONTESTANTS[at], &certificate, &key)?;
+                let process = Process::start(&["serve", CONTESTANTS[at], &certificate, &key])?;
                 both[at] = process.measure(&config)?;
             }
             measured.push(both);
@@ -279,33 +283,7 @@ mod bench {
 
     type Client = StreamOwned<ClientConnection, TcpStream>;
 
-    /// A server. It ends when this is dropped.
-    struct Process {
-        child: Child,
-        addr: SocketAddr,
-    }
-
     impl Process {
-        fn start(contestant: &str, certificate: &str, key: &str) -> Outcome<Self> {
-            let mut child = Command::new(env::current_exe()?)
-                .args(["serve", contestant, certificate, key])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let mut line = String::new();
-            if let Some(output) = child.stdout.take() {
-                BufReader::new(output).read_line(&mut line)?;
-            }
-            match line.trim().parse() {
-                Ok(addr) => Ok(Self { child, addr }),
-                Err(error) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    Err(format!("{contestant} does not start ({error})").into())
-                }
-            }
-        }
-
         fn measure(&self, config: &Arc<ClientConfig>) -> Outcome<[f64; 4]> {
             let (small, large) = (message(SMALL)?, message(LARGE)?);
             // What the process needs for its first session alone is no part of the others.
@@ -391,13 +369,6 @@ mod bench {
             let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("there is no PSS")?;
             let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
             Ok(kib * 1024)
-        }
-    }
-
-    impl Drop for Process {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
     }
 

@@ -10,6 +10,10 @@
 
 use std::{error::Error, process::ExitCode};
 
+#[cfg(target_os = "linux")]
+#[path = "support/process.rs"]
+mod process;
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -35,11 +39,10 @@ mod bench {
 #[cfg(target_os = "linux")]
 mod bench {
     use std::{
-        env, fs,
-        io::{self, BufRead, BufReader, ErrorKind, IoSlice, IoSliceMut, Read},
-        net::{SocketAddr, UdpSocket},
+        fs,
+        io::{self, ErrorKind, IoSlice, IoSliceMut, Read},
+        net::UdpSocket,
         os::fd::AsRawFd,
-        process::{Child, Command, Stdio},
         thread,
         time::{Duration, Instant},
     };
@@ -47,7 +50,7 @@ mod bench {
     use framewire::{Server, packet_fn};
     use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 
-    use super::Outcome;
+    use super::{Outcome, process::Process};
 
     const ROUNDS: usize = 7;
     const ROUND: Duration = Duration::from_secs(1);
@@ -130,14 +133,15 @@ mod bench {
     }
 
     fn run(rounds: usize) -> Outcome<()> {
-        let contestants = CONTESTANTS.map(|name| Process::start(name).map(|process| (name, process)));
+        let contestants =
+            CONTESTANTS.map(|name| Contestant::start(name).map(|contestant| (name, contestant)));
         let contestants = contestants.into_iter().collect::<Outcome<Vec<_>>>()?;
         for in_flight in IN_FLIGHT {
             let mut measured: Vec<Vec<Round>> = contestants.iter().map(|_| Vec::new()).collect();
             // The first is to warm up.
             for round in 0..=rounds {
-                for ((_, process), measured) in contestants.iter().zip(&mut measured) {
-                    let done = process.round(in_flight)?;
+                for ((_, contestant), measured) in contestants.iter().zip(&mut measured) {
+                    let done = contestant.round(in_flight)?;
                     if round > 0 {
                         measured.push(done);
                     }
@@ -182,32 +186,22 @@ mod bench {
     }
 
     /// A server. It ends when this is dropped.
-    struct Process {
-        child: Child,
+    struct Contestant {
+        process: Process,
         peers: Vec<UdpSocket>,
     }
 
-    impl Process {
-        fn start(contestant: &str) -> Outcome<Self> {
-            let mut child = Command::new(env::current_exe()?)
-                .args(["serve", contestant])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let mut line = String::new();
-            if let Some(output) = child.stdout.take() {
-                BufReader::new(output).read_line(&mut line)?;
-            }
-            let mut process = Self { child, peers: Vec::new() };
-            let addr: SocketAddr =
-                line.trim().parse().map_err(|error| format!("{contestant} does not start ({error})"))?;
+    impl Contestant {
+        fn start(name: &str) -> Outcome<Self> {
+            let process = Process::start(&["serve", name])?;
+            let mut peers = Vec::with_capacity(PEERS);
             for _ in 0..PEERS {
                 let peer = UdpSocket::bind("127.0.0.1:0")?;
-                peer.connect(addr)?;
+                peer.connect(process.addr)?;
                 peer.set_read_timeout(Some(PATIENCE))?;
-                process.peers.push(peer);
+                peers.push(peer);
             }
-            Ok(process)
+            Ok(Self { process, peers })
         }
 
         /// Each peer sends as many as may be in flight, and then each takes what has come back, again and again.
@@ -245,19 +239,12 @@ mod bench {
         /// The CPU time of its threads so far, in nanoseconds.
         fn cpu(&self) -> Outcome<u64> {
             let mut sum = 0;
-            for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            for task in fs::read_dir(format!("/proc/{}/task", self.process.child.id()))? {
                 let text = fs::read_to_string(task?.path().join("schedstat"))?;
                 let first = text.split_whitespace().next().ok_or("schedstat is empty")?;
                 sum += first.parse::<u64>()?;
             }
             Ok(sum)
-        }
-    }
-
-    impl Drop for Process {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
     }
 }

@@ -34,8 +34,8 @@ pub(crate) use client::{Client, frame};
 use client::{SpeakLayers, Speech};
 pub(crate) use journal::{Journal, Watched};
 pub(crate) use scenarios::{
-    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_uncompressed,
-    on_each_strategy_without_layers, on_udp,
+    instances, layered_instances, on_each_strategy, on_each_strategy_and_transport,
+    on_each_strategy_uncompressed, on_each_strategy_without_layers, on_udp,
 };
 
 /// How long a test waits for what must come. Only a failing test ever waits that long.

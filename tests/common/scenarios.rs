@@ -17,10 +17,9 @@ macro_rules! instances {
     };
 }
 
-/// Makes one test per strategy of each of these scenarios, and one per strategy through layers, WebSockets, TLS and
-/// compression.
-macro_rules! on_each_strategy {
-    ($($scenario:ident)+) => { $(
+/// Makes the tests of a scenario that go through no compression, and the others that are listed.
+macro_rules! layered_instances {
+    ($scenario:ident: $($others:tt)*) => {
         $crate::common::instances! { $scenario:
             on_a_single_reactor = SingleReactor
             on_a_worker_pool = WorkerPool
@@ -40,6 +39,16 @@ macro_rules! on_each_strategy {
             over_tls_on_a_thread_per_connection = TlsOnThreads
             #[cfg(feature = "tls")]
             over_tls_among_layers_on_a_worker_pool = TlsStacked
+            $($others)*
+        }
+    };
+}
+
+/// Makes one test per strategy of each of these scenarios, and one per strategy through layers, WebSockets, TLS and
+/// compression.
+macro_rules! on_each_strategy {
+    ($($scenario:ident)+) => { $(
+        $crate::common::layered_instances! { $scenario:
             #[cfg(feature = "deflate")]
             through_compression = Deflated
             #[cfg(feature = "deflate")]
@@ -52,28 +61,7 @@ macro_rules! on_each_strategy {
 
 /// As [`on_each_strategy`], of scenarios in which so many bytes wait that compression would leave too few of them.
 macro_rules! on_each_strategy_uncompressed {
-    ($($scenario:ident)+) => { $(
-        $crate::common::instances! { $scenario:
-            on_a_single_reactor = SingleReactor
-            on_a_worker_pool = WorkerPool
-            on_a_thread_per_connection = ThreadPerConnection
-            through_layers = Layered
-            through_layers_on_a_single_reactor = LayeredReactor
-            through_layers_on_a_thread_per_connection = LayeredThreads
-            #[cfg(feature = "websocket")]
-            through_a_websocket = WebSocket
-            #[cfg(feature = "websocket")]
-            through_a_stacked_websocket = StackedWebSocket
-            #[cfg(feature = "websocket")]
-            through_a_forked_websocket = ForkedWebSocket
-            #[cfg(feature = "tls")]
-            over_tls_on_a_single_reactor = Tls
-            #[cfg(feature = "tls")]
-            over_tls_on_a_thread_per_connection = TlsOnThreads
-            #[cfg(feature = "tls")]
-            over_tls_among_layers_on_a_worker_pool = TlsStacked
-        }
-    )+ };
+    ($($scenario:ident)+) => { $( $crate::common::layered_instances! { $scenario: } )+ };
 }
 
 /// Makes one test per strategy of each of these scenarios, which look at the bare wire or reuse an address.
@@ -87,30 +75,10 @@ macro_rules! on_each_strategy_without_layers {
     )+ };
 }
 
-/// Like [`on_each_strategy`], and once more over a Unix socket.
+/// As [`on_each_strategy_uncompressed`], and once more over a Unix socket.
 macro_rules! on_each_strategy_and_transport {
     ($($scenario:ident)+) => { $(
-        $crate::common::instances! { $scenario:
-            on_a_single_reactor = SingleReactor
-            on_a_worker_pool = WorkerPool
-            on_a_thread_per_connection = ThreadPerConnection
-            on_a_unix_socket = UnixSocket
-            through_layers = Layered
-            through_layers_on_a_single_reactor = LayeredReactor
-            through_layers_on_a_thread_per_connection = LayeredThreads
-            #[cfg(feature = "websocket")]
-            through_a_websocket = WebSocket
-            #[cfg(feature = "websocket")]
-            through_a_stacked_websocket = StackedWebSocket
-            #[cfg(feature = "websocket")]
-            through_a_forked_websocket = ForkedWebSocket
-            #[cfg(feature = "tls")]
-            over_tls_on_a_single_reactor = Tls
-            #[cfg(feature = "tls")]
-            over_tls_on_a_thread_per_connection = TlsOnThreads
-            #[cfg(feature = "tls")]
-            over_tls_among_layers_on_a_worker_pool = TlsStacked
-        }
+        $crate::common::layered_instances! { $scenario: on_a_unix_socket = UnixSocket }
     )+ };
 }
 
@@ -124,6 +92,6 @@ macro_rules! on_udp {
     )+ };
 }
 pub(crate) use {
-    instances, on_each_strategy, on_each_strategy_and_transport, on_each_strategy_uncompressed,
-    on_each_strategy_without_layers, on_udp,
+    instances, layered_instances, on_each_strategy, on_each_strategy_and_transport,
+    on_each_strategy_uncompressed, on_each_strategy_without_layers, on_udp,
 };

@@ -15,6 +15,7 @@ use std::{
 use common::{
     KEY, PATIENCE, Peer,
     bystander::Bystander,
+    cases::broken,
     message,
     running::{Running, server},
     wait_until,
@@ -291,27 +292,14 @@ fn clients_whose_windows_are_closed_lose_what_overflows_and_are_told_when_they_r
 
 #[test]
 fn floods_of_broken_frames_of_every_kind_end_their_own_links_only() {
-    const BROKEN: [&[u8]; 12] = [
-        &[0, 0, 0, 0],
-        &[3, 0, 0, 0, 1, 0, 0],
-        &[4, 0, 0, 0, 0, 0, 0, 0],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 7],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 255],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 2],
-        &[12, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 1, 0, 0],
-        &[8, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0],
-        &[9, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0],
-        &[9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 0, 0],
-        &[13, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 1, 0, 0, 0],
-        &[1, 0, 8, 0],
-    ];
     const EACH: usize = 10;
+    let broken = broken();
     for head in HEADS {
         let (_running, addrs, bystander) = start("broken", head);
         thread::scope(|scope| {
-            for frames in BROKEN.chunks(3) {
+            for frames in broken.chunks(4) {
                 scope.spawn(move || {
-                    for frame in frames.iter().cycle().take(3 * EACH) {
+                    for frame in (0..EACH).flat_map(|_| frames) {
                         let mut client = Peer::connect(addrs[0]);
                         client.write(frame);
                         client.expect_silent_end();
@@ -325,7 +313,7 @@ fn floods_of_broken_frames_of_every_kind_end_their_own_links_only() {
             bystander.goes_on();
         });
         // Those that the framing finds are counted there.
-        let by_commands = BROKEN.iter().filter(|frame| frame.len() > 4 && frame[0] >= 4).count();
+        let by_commands = broken.iter().filter(|frame| frame.len() > 4 && frame[0] >= 4).count();
         assert_eq!(counter(addrs[2], "violations"), (2 * EACH * by_commands) as u64);
         bystander.stop();
     }

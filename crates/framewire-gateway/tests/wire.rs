@@ -5,7 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    KEY, PATIENCE, Peer, THREADS, Threads, audit, client_addr, message, server_addr, start, wait_until,
+    KEY, PATIENCE, Peer, THREADS, Threads, audit,
+    cases::{Step, broken, conversation},
+    client_addr, message, server_addr, start, wait_until,
 };
 use framewire_gateway::{Dialect, Gateway, GatewayLimits, Keys, protocol::Command};
 
@@ -20,21 +22,14 @@ fn a_conversation_is_the_documented_bytes() {
         server.write(&answer);
         wait_until(|| !gateway.snapshot().servers.is_empty());
         let mut client = Peer::client(&gateway);
-        client.write(&[5, 0, 0, 0, 0, 0, 0, 0, 0]);
-        client.expect(&[9, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]);
-        client.write(&[13, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 1, 0, 0, 0]);
-        client.expect(&[13, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 1, 0, 0, 0]);
-        server.expect(&[13, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 1, 0, 0, 0]);
-        client.write(&[6, 0, 0, 0, 1, 0, 0, 0, b'h', b'i']);
-        server.expect(&[6, 0, 0, 0, 1, 0, 0, 0, b'h', b'i']);
-        server.write(&[4, 0, 0, 0, 1, 0, 0, 0]);
-        client.expect(&[4, 0, 0, 0, 1, 0, 0, 0]);
-        server.write(&[9, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0]);
-        client.expect(&[9, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0]);
-        server.expect(&[9, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0]);
-        client.write(&[13, 0, 0, 0, 0, 0, 0, 0, 2, 9, 0, 0, 0, 1, 0, 0, 0]);
-        client.expect(&[9, 0, 0, 0, 0, 0, 0, 0, 3, 9, 0, 0, 0]);
-        client.write(&[5, 0, 0, 0, 0, 0, 0, 0, 6]);
+        for (step, bytes) in conversation() {
+            match step {
+                Step::ClientSends => client.write(&bytes),
+                Step::ClientReceives => client.expect(&bytes),
+                Step::ServerSends => server.write(&bytes),
+                Step::ServerReceives => server.expect(&bytes),
+            }
+        }
         client.expect_nothing();
         drop((client, server));
         audit(gateway);
@@ -98,26 +93,12 @@ fn what_breaks_the_protocol_ends_its_link_and_no_other() {
     let gateway = start(Threads::One, GatewayLimits::default());
     let (mut bystander, mut server) = (Peer::client(&gateway), Peer::server(&gateway, 1));
     let conn = bystander.dial(1, &mut server);
-    let broken: [&[u8]; 12] = [
-        &[0, 0, 0, 0],
-        &[3, 0, 0, 0, 1, 0, 0],
-        &[4, 0, 0, 0, 0, 0, 0, 0],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 7],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 255],
-        &[5, 0, 0, 0, 0, 0, 0, 0, 2],
-        &[12, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 1, 0, 0],
-        &[8, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0],
-        &[9, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0],
-        &[9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 0, 0],
-        &[13, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 1, 0, 0, 0],
-        &[255, 255, 255, 255],
-    ];
-    for frame in broken {
+    for frame in broken() {
         let mut client = Peer::client(&gateway);
-        client.write(frame);
+        client.write(&frame);
         client.expect_silent_end();
         let mut other = Peer::server(&gateway, 2);
-        other.write(frame);
+        other.write(&frame);
         other.expect_silent_end();
     }
     bystander.say(conn, b"still here");

@@ -6,6 +6,7 @@ pub(crate) mod bystander;
 #[cfg(unix)]
 pub(crate) mod running;
 
+pub(crate) mod cases;
 pub(crate) mod endpoints;
 
 use std::{
